@@ -1,0 +1,46 @@
+"""Writing that never leaves half a file: aside first, then moved into place."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def file_aside(target: Path) -> Iterator[Path]:
+    """Yields a path beside `target` to write to; it becomes `target` if the block ends well, and is gone if not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
+        path = Path(aside) / target.name
+        yield path
+        os.replace(path, target)
+
+
+@contextmanager
+def folder_aside(target: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `target` to fill; it replaces `target` if the block ends well, and is gone if not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
+        path = Path(aside) / target.name
+        path.mkdir()
+        yield path
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(path, target)
+
+
+def write_text(target: Path, text: str) -> None:
+    """`text` as UTF-8, all of it or nothing."""
+    with file_aside(target) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, content: Any) -> None:
+    """`content` as indented JSON with a last newline, all of it or nothing."""
+    write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

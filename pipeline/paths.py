@@ -1,0 +1,31 @@
+"""Where things lie in a project folder, relative to it. `dvc.yaml` names the same places."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DVC_LOCK = Path("dvc.lock")
+
+SAMPLE = Path("data/raw/sample.xlsx")
+WORKBOOKS = Path("data/workbooks")
+TOPICS = Path("data/interim/topics.parquet")
+LINES = Path("data/interim/lines.parquet")
+EXAMPLES = Path("data/examples/examples.parquet")
+SET_ASIDE = Path("data/examples/set_aside.csv")
+SPLITS = Path("data/splits")
+
+EXPECTATIONS = Path("expectations")
+DATA_DOCS = Path("reports/data_docs")
+VALIDATION = Path("reports/validation.json")
+SPLIT_VALIDATION = Path("reports/split_validation.json")
+
+MODELS = Path("models")
+TRAINING = Path("reports/training")
+METRICS = Path("reports/metrics")
+PREDICTIONS = Path("reports/predictions")
+LEADERBOARD = Path("reports/leaderboard.json")
+LEADERBOARD_MD = Path("reports/leaderboard.md")
+REPORT = Path("reports/report.html")
+REGISTERED = Path("reports/registered.json")
+
+# What the running system keeps for itself, outside version control and outside DVC's outputs.
+STATE = Path(".lectern")
