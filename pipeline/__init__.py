@@ -1,6 +1,7 @@
 """Lectern's pipeline: what each stage does. When and where it runs is for `flows/` and `dvc.yaml` to say."""
 
 import os
+import sys
 
 # Libraries read these as they are imported, so they stand ahead of every other import.
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -8,3 +9,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if not sys.stderr.isatty():
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+# The tracking server, unless the environment names another: a database in the project's folder.
+os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")

@@ -1,4 +1,4 @@
-"""The two ways in which Lectern says no. Anything else that escapes is a bug of ours, or broken infrastructure."""
+"""The ways in which Lectern says no. Anything else that escapes is a bug of ours."""
 
 
 class Refused(Exception):
@@ -7,3 +7,7 @@ class Refused(Exception):
 
 class Misused(Exception):
     """The command or its settings are wrong. The message says what to write instead. Exit code 2."""
+
+
+class Unavailable(Exception):
+    """Something that Lectern needs does not answer; the same command may work later. Exit code 75."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,12 +18,12 @@ def file_aside(target: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
         path = Path(aside) / target.name
         yield path
-        os.replace(path, target)
+        path.replace(target)
 
 
 @contextmanager
 def folder_aside(target: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `target` to fill; it replaces `target` if the block ends well, and is gone if not."""
+    """Yields an empty folder to fill; it replaces `target` if the block ends well, and is gone if not."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
         path = Path(aside) / target.name
@@ -32,7 +31,7 @@ def folder_aside(target: Path) -> Iterator[Path]:
         yield path
         if target.exists():
             shutil.rmtree(target)
-        os.replace(path, target)
+        path.replace(target)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -1,0 +1,52 @@
+# Two commands do everything: `make run` and `make test`. `make help` lists the rest.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint format up benchmark lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(STAMP) ## make the virtual environment from the lock file
+
+$(STAMP): requirements.lock requirements-carried.txt pyproject.toml
+	test -x $(BIN)/python || python3.11 -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-carried.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+run: install ## train, compare and register the models of params.yaml; quick when nothing changed
+	lectern run
+
+test: install lint ## lint and all tests
+	python -m pytest
+
+lint: install ## style and imports
+	ruff check .
+	ruff format --check .
+
+format: install ## put the style right
+	ruff check --fix .
+	ruff format .
+
+up: install ## MLflow, Prefect and the nightly run, until Ctrl-C
+	lectern up
+
+benchmark: install ## measure the data path (benchmarks/ holds the rest)
+	python benchmarks/data_path.py
+
+lock: ## pin every dependency anew
+	python3 -m venv --clear .venv-lock
+	.venv-lock/bin/pip install --quiet torch==2.13.0 pip-tools
+	.venv-lock/bin/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --allow-unsafe --output-file requirements.lock pyproject.toml
+	sed -i 's/^torch==\(.*\)+.*/torch==\1/' requirements.lock  # the build for this machine is for pip to choose
+	rm -rf .venv-lock
+
+clean: ## remove the virtual environment
+	rm -rf $(VENV)

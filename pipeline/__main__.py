@@ -1,0 +1,5 @@
+"""`python -m pipeline` is the command `lectern`."""
+
+from pipeline.cli import main
+
+main()

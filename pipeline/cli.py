@@ -1,0 +1,280 @@
+"""The `lectern` command; `python -m pipeline` is the same thing. Commands import what they need when they need it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.paths import PARAMS
+
+OK, REFUSED, MISUSED, BUG, TRY_LATER, INTERRUPTED = 0, 1, 2, 70, 75, 130
+
+_STAGES = {
+    "sample": "Builds the embedded workbook.",
+    "ingest": "Reads and checks the workbook that params.yaml names.",
+    "validate": "Holds both tables against the suites in expectations/.",
+    "merge": "Puts every line under its topic.",
+    "split": "Divides the examples into train, validation and test.",
+    "baselines": "Measures what no training gives.",
+    "compare": "Makes the leaderboard and the report.",
+    "register": "Registers the best model as the challenger.",
+}
+_STAGES_OF_A_MODEL = {
+    "train": "Fine-tunes one model.",
+    "evaluate": "Measures one model on the validation and test splits.",
+}
+_PANEL = "Stages, which dvc.yaml runs"
+
+app = typer.Typer(
+    help="Turns lecture transcripts into chapter titles.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def main() -> None:
+    """Runs the command line; never shows a traceback for what is not a bug of ours."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "alembic", "mlflow", "great_expectations", "datasets", "absl"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Weights that are tied are saved once, and the trainer takes the others for lost when it loads its best epoch.
+    logging.getLogger("transformers.trainer").addFilter(lambda record: "missing keys" not in record.getMessage())
+    try:
+        app()
+    except Refused as error:
+        _end(error, REFUSED)
+    except Misused as error:
+        _end(error, MISUSED)
+    except Unavailable as error:
+        _end(error, TRY_LATER)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader has seen enough (`lectern models | head`); Python would complain once more as it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(OK)
+    except Exception:
+        traceback.print_exc()
+        print("This is a bug of Lectern's. Please report it with the lines above.", file=sys.stderr)
+        sys.exit(BUG)
+
+
+def _end(error: Exception, code: int) -> None:
+    print(error, file=sys.stderr)
+    sys.exit(code)
+
+
+def _enter_project() -> None:
+    """Makes the project's folder the working directory, from wherever in it the command was given.
+
+    Raises:
+        Misused: this is no project's folder.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / PARAMS).is_file() and (folder / "dvc.yaml").is_file():
+            os.chdir(folder)
+            return
+    raise Misused(
+        f"{here} is not in a Lectern project: there is no params.yaml beside a dvc.yaml. Go to one with `cd`."
+    )
+
+
+@app.command(epilog="Example: `lectern check lessons.xlsx`")
+def check(
+    workbook: Annotated[Path, typer.Argument(help="An .xlsx file, or a folder with CSV or Parquet tables.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, one object a problem.")] = False,
+) -> None:
+    """Lists all problems of a workbook, each with its place and its remedy. Runs nothing else."""
+    from pipeline.data import problems
+    from pipeline.data.workbook import read_workbook
+
+    found = read_workbook(workbook)
+    if as_json:
+        print(json.dumps(problems.as_json(found.problems), indent=2, ensure_ascii=False))
+    else:
+        if found.problems:
+            Console().print(problems.as_table(found.problems))
+        print(f"{workbook}: {len(found.topics)} topics, {len(found.lines)} lines, {problems.summary(found.problems)}")
+    if problems.errors(found.problems):
+        sys.exit(REFUSED)
+
+
+@app.command(epilog="Example: `lectern use lessons.xlsx && dvc repro`")
+def use(
+    workbook: Annotated[
+        Path, typer.Argument(help="An .xlsx file, or a folder with CSV or Parquet tables.", resolve_path=True)
+    ],
+) -> None:
+    """Makes a workbook the pipeline's input: copied, put under DVC, named in params.yaml. Refused if it is broken."""
+    from pipeline.data.adopt import adopt
+
+    _enter_project()
+    adopted = adopt(workbook)
+    print(f"{adopted} is the pipeline's workbook now. Train on it with `lectern run` or `dvc repro`.")
+
+
+@app.command(epilog="Example: `lectern run`")
+def run() -> None:
+    """Runs what is stale of the whole pipeline as a Prefect flow, and shows the leaderboard."""
+    _enter_project()
+    code = _module("flows.train")
+    if code == OK:
+        _show_results()
+    sys.exit(code)
+
+
+@app.command(epilog="Example: `lectern up`")
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Where Prefect's server and pages answer.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Where MLflow's server and pages answer.")] = 5000,
+    cron: Annotated[str, typer.Option(help="When the pipeline runs by itself.")] = "0 2 * * *",
+) -> None:
+    """Starts MLflow's and Prefect's servers and serves the nightly run; Ctrl-C ends all."""
+    _enter_project()
+    words = ["--prefect-port", str(prefect_port), "--mlflow-port", str(mlflow_port), "--cron", cron]
+    sys.exit(_module("flows.up", *words))
+
+
+@app.command(epilog="Example: `lectern title talk.txt --candidates 3`")
+def title(
+    source: Annotated[
+        str, typer.Argument(metavar="TEXT|FILE|-", help="A passage, a text file, or - for standard input.")
+    ],
+    candidates: Annotated[int, typer.Option(min=1, help="How many titles, the best first.")] = 1,
+    beams: Annotated[int | None, typer.Option(min=1, help="Sequences that beam search keeps.")] = None,
+    sample: Annotated[bool, typer.Option(help="Draw the words instead of taking the likeliest.")] = False,
+    top_k: Annotated[int, typer.Option(min=0, help="With --sample: draw from so many words; 0 for all.")] = 50,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="With --sample: draw from so much likelihood.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="With --sample: another seed, other titles.")] = 1,
+) -> None:
+    """Gives a passage its title, from the champion, else from the challenger."""
+    from pipeline.titles.passage import read_passage, title_passage
+
+    text = read_passage(source)
+    _enter_project()
+    knobs = {"candidates": candidates, "seed": seed}
+    if beams or not sample:
+        # Beam search finds no more titles than it keeps sequences.
+        knobs |= {"num_beams": max(beams or 1, candidates)} if beams or candidates > 1 else {}
+    if sample:
+        knobs |= {"do_sample": True, "num_beams": beams or 1, "top_k": top_k, "top_p": top_p}
+    print("\n".join(title_passage(text, knobs)))
+
+
+@app.command(epilog="Example: `lectern models`")
+def models() -> None:
+    """Lists the registered versions with their aliases and scores, the newest first."""
+    from pipeline.registry.show import versions_table
+    from pipeline.registry.tracking import connect
+    from pipeline.registry.versions import RegisterSettings, versions
+
+    _enter_project()
+    name = RegisterSettings.read().name
+    found = versions(connect(), name)
+    if not found:
+        raise Refused(f"No version of '{name}' is registered here. Run `lectern run` first.")
+    Console().print(versions_table(name, found))
+
+
+@app.command(epilog="Example: `lectern promote 3 --because 'titles read better'`")
+def promote(
+    version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the challenger.")] = None,
+    because: Annotated[str, typer.Option(help="Why; kept with the registered model.")] = "no reason given",
+) -> None:
+    """Makes a version the champion, once it has loaded and written a title as it will be served."""
+    from pipeline.registry import versions as registry
+    from pipeline.registry.tracking import connect
+
+    _enter_project()
+    name = registry.RegisterSettings.read().name
+    move = registry.promote(connect(), name, str(version) if version else None, because=because)
+    print(f"Version {move.version} of '{name}' is the champion now; before it {_said(move.before)}.")
+
+
+@app.command(epilog="Example: `lectern rollback --because 'titles got longer'`")
+def rollback(
+    because: Annotated[str, typer.Option(help="Why; kept with the registered model.")] = "no reason given",
+) -> None:
+    """Makes the champion before this one the champion again; as often as there was one before."""
+    from pipeline.registry import versions as registry
+    from pipeline.registry.tracking import connect
+
+    _enter_project()
+    name = registry.RegisterSettings.read().name
+    move = registry.rollback(connect(), name, because=because)
+    print(f"Version {move.version} of '{name}' is the champion again; before it {_said(move.before)}.")
+
+
+def _said(version: str | None) -> str:
+    return f"version {version} was" if version else "there was none"
+
+
+def _module(name: str, *words: str) -> int:
+    """Runs a module of this project in a process of its own: `pipeline` imports nothing of `flows`."""
+    import subprocess
+
+    with subprocess.Popen([sys.executable, "-m", name, *words]) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                # The terminal sent it Ctrl-C as well; it ends by itself, and tidies up first.
+                continue
+
+
+def _show_results() -> None:
+    from pipeline.evaluation.leaderboard import as_rich_table, read_leaderboard
+    from pipeline.paths import REGISTERED, REPORT
+
+    registered = json.loads(REGISTERED.read_text(encoding="utf-8"))
+    console = Console()
+    console.print(as_rich_table(read_leaderboard()))
+    console.print(
+        f"\n{registered['model']} is version {registered['version']} of '{registered['name']}', the challenger.\n"
+        "Where to look:\n"
+        f"  {REPORT}   the report: scores, titles side by side, the worst and the best\n"
+        "  reports/data_docs/index.html   what was expected of the data, and what was found\n"
+        "  lectern up   MLflow on http://127.0.0.1:5000, Prefect on http://127.0.0.1:4200\n"
+        "What to do next:\n"
+        "  lectern title TEXT|FILE|-   a title for a passage\n"
+        "  lectern promote   makes this version the champion\n"
+        "  lectern use WORKBOOK   your own lessons",
+        highlight=False,
+    )
+
+
+def _add_stage(name: str, help_text: str) -> None:
+    def stage() -> None:
+        _enter_project()
+        importlib.import_module(f"pipeline.stages.{name}").run()
+
+    app.command(name, help=help_text, rich_help_panel=_PANEL, epilog=f"Example: `python -m pipeline {name}`")(stage)
+
+
+def _add_stage_of_a_model(name: str, help_text: str) -> None:
+    def stage(model: Annotated[str, typer.Argument(help="An entry of `models` in params.yaml.")]) -> None:
+        _enter_project()
+        importlib.import_module(f"pipeline.stages.{name}").run(model)
+
+    app.command(name, help=help_text, rich_help_panel=_PANEL, epilog=f"Example: `python -m pipeline {name} t5-tiny`")(
+        stage
+    )
+
+
+for _name, _help in _STAGES.items():
+    _add_stage(_name, _help)
+for _name, _help in _STAGES_OF_A_MODEL.items():
+    _add_stage_of_a_model(_name, _help)

@@ -1,0 +1,217 @@
+"""Where a model's weights come from, and how a model folder is written and read again."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from pydantic import Field, field_validator, model_validator
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.errors import Misused, Refused
+from pipeline.models.families import FAMILIES, Family
+from pipeline.models.scratch import ScratchSize
+from pipeline.settings import Settings, check, read_params
+
+log = logging.getLogger(__name__)
+
+_HUB_TIMEOUT_SECONDS = 5
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+_CARD = "lectern.json"
+
+
+class ModelSettings(Settings):
+    """One entry of `models` in `params.yaml`."""
+
+    family: str  # a name in the table of families
+    checkpoint: str  # scratch | hub:OWNER/NAME@REVISION | package:PACKAGE/PATH | models:/NAME@ALIAS | a folder
+    scratch: ScratchSize | None = None  # how large, where the checkpoint is `scratch`
+    weights: Literal["float32", "bfloat16"] = "float32"  # precision in which the weights are kept on disk
+    max_source_tokens: int = Field(gt=0)  # a text's tokens beyond these are not seen
+    max_target_tokens: int = Field(gt=0)  # a title's tokens beyond these are not learnt
+    train: dict[str, Any] = {}  # what this model sets otherwise than the `train` section
+
+    @field_validator("family")
+    @classmethod
+    def _family_is_known(cls, name: str) -> str:
+        if name not in FAMILIES:
+            raise ValueError(f"no family of that name; there are {', '.join(FAMILIES)}")
+        return name
+
+    @model_validator(mode="after")
+    def _scratch_has_a_size(self) -> ModelSettings:
+        if (self.checkpoint == "scratch") != (self.scratch is not None):
+            raise ValueError(
+                "'scratch: {width, layers, heads, vocabulary}' goes with 'checkpoint: scratch', and only then"
+            )
+        return self
+
+    @classmethod
+    def read(cls, model: str) -> ModelSettings:
+        """The entry named `model`.
+
+        Raises:
+            Misused: there is no such entry, or a value in it is wrong.
+        """
+        entries = read_params().get("models") or {}
+        if model not in entries:
+            raise Misused(f"params.yaml has no model '{model}' under 'models'; there are {', '.join(entries)}.")
+        return check(cls, entries[model], at=f"models.{model}")
+
+
+class Card(Settings):
+    """What a model folder says of itself, beside its weights: enough to use it without `params.yaml`."""
+
+    model: str
+    family: str
+    checkpoint: str
+    max_source_tokens: int
+    max_target_tokens: int
+
+
+def find(checkpoint: str) -> Path:
+    """The local folder or GGUF file that `checkpoint` stands for, fetched from the hub if need be.
+
+    Raises:
+        Refused: it is not here and cannot be had; says what can be done.
+    """
+    kind, _, rest = checkpoint.partition(":")
+    if kind == "hub":
+        return _find_on_hub(rest)
+    if kind == "package":
+        return _find_in_package(rest)
+    if kind == "models":
+        return _find_in_registry(checkpoint)
+    folder = Path(checkpoint).expanduser()
+    if not (folder / "config.json").is_file():
+        raise Refused(
+            f"Checkpoint '{checkpoint}' is not a model folder: there is no {folder / 'config.json'}. "
+            "Write a folder that transformers saved, or hub:OWNER/NAME@REVISION, package:PACKAGE/PATH or scratch."
+        )
+    return folder
+
+
+def _find_on_hub(name: str) -> Path:
+    repository, _, revision = name.partition("@")
+    if not revision:
+        raise Misused(
+            f"Checkpoint 'hub:{name}' names no revision. Write hub:{repository}@REVISION, so that it cannot change."
+        )
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        log.info("%s@%s is not in the local hub cache; asking the hub", repository, revision)
+    try:
+        # Asked first because it takes a time limit, and because a repository may keep each weight in many formats.
+        files = HfApi().model_info(repository, revision=revision, timeout=_HUB_TIMEOUT_SECONDS).siblings or []
+        safe = any(file.rfilename.endswith(".safetensors") for file in files)
+        wanted = _HUB_FILES if safe else [*_HUB_FILES, "*.bin"]
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise Refused(f"The Hugging Face hub has no '{repository}' at revision '{revision}': {error}") from None
+    except (HfHubHTTPError, OSError) as error:
+        raise Refused(
+            f"The Hugging Face hub cannot be reached for '{repository}@{revision}' ({type(error).__name__}), and its "
+            "local cache does not hold it. Fetch it where there is a network with `hf download "
+            f"{repository} --revision {revision}` and bring the cache here (HF_HOME), or take it out of 'contestants'."
+        ) from None
+
+
+def _find_in_package(place: str) -> Path:
+    package, _, inside = place.partition("/")
+    # Found, never imported: only its files are wanted, and what it imports need not be installed.
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise Refused(f"Checkpoint 'package:{place}': the package '{package}' is not installed. Run `make install`.")
+    path = Path(found.submodule_search_locations[0]) / inside
+    if not path.exists():
+        raise Refused(f"Checkpoint 'package:{place}': the installed package '{package}' has no '{inside}'.")
+    return path
+
+
+def _find_in_registry(uri: str) -> Path:
+    import mlflow
+
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except mlflow.exceptions.MlflowException as error:
+        raise Refused(f"Checkpoint '{uri}' cannot be had from MLflow: {error.message}") from None
+    return folder / "artifacts" / "model"
+
+
+def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model in float32 and its tokenizer, ready to be trained.
+
+    Args:
+        texts: what the tokenizer of a model from scratch is trained on: transcripts and titles of the training split.
+
+    Raises:
+        Refused: the checkpoint cannot be had, or is not of the family that the settings name.
+    """
+    family = FAMILIES[settings.family]
+    if settings.scratch is not None:
+        tokenizer = family.new_tokenizer(texts, settings.scratch.vocabulary)
+        return family.model_class.from_config(family.new_config(settings.scratch, tokenizer)), tokenizer
+    path = find(settings.checkpoint)
+    if path.suffix == ".gguf":
+        return _open_gguf(path, family)
+    return _open_folder(path, family, settings.checkpoint)
+
+
+def _open_folder(path: Path, family: Family, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    languages = {"src_lang": family.language, "tgt_lang": family.language} if family.language else {}
+    try:
+        model = family.model_class.from_pretrained(path, dtype=torch.float32)
+        return model, AutoTokenizer.from_pretrained(path, **languages)
+    except (OSError, ValueError, KeyError) as error:
+        raise Refused(f"Checkpoint '{name}' cannot be opened as a model of family '{family.name}': {error}") from None
+
+
+def _open_gguf(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    quantised = family.model_class.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    # A model that was read from GGUF refuses to be saved, so its weights move to one that was not.
+    config = quantised.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = family.model_class.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantised.state_dict())
+    return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def save_model(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: Card, weights: str
+) -> None:
+    """Writes weights (safetensors), tokenizer and card into `folder`, which exists and is empty."""
+    model.to(dtype=getattr(torch, weights)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / _CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors writes 0600, which a colleague's DVC cache could not read
+
+
+def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Card]:
+    """What `save_model` wrote, in float32 and ready to generate.
+
+    Raises:
+        Refused: the folder is not one that Lectern wrote, or is damaged.
+    """
+    try:
+        card = Card.model_validate_json((folder / _CARD).read_text(encoding="utf-8"))
+        model, tokenizer = _open_folder(folder, FAMILIES[card.family], str(folder))
+    except FileNotFoundError as error:
+        raise Refused(
+            f"{folder} is not a model that Lectern trained: {error.filename} is missing. Run its train stage."
+        ) from None
+    except Exception as error:  # safetensors and pydantic each raise a kind of their own for a damaged file
+        raise Refused(f"The model in {folder} is damaged: {error}. Train it again, or `dvc checkout` it.") from None
+    return model.eval(), tokenizer, card

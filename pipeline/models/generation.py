@@ -1,0 +1,134 @@
+"""From texts to titles: one way for every family, for training, evaluation and serving alike."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedModel
+
+from pipeline.models.inputs import Inputs
+from pipeline.settings import Section, Settings, check
+
+log = logging.getLogger(__name__)
+
+
+class GenerateSettings(Settings):
+    """How titles are written. A checkpoint's own generation settings are never used."""
+
+    num_beams: int = Field(ge=1)  # sequences that beam search keeps; 1 is greedy search, or sampling
+    max_new_tokens: int = Field(ge=1)
+    min_new_tokens: int = Field(ge=0)
+    no_repeat_ngram_size: int = Field(ge=0)  # no run of so many tokens twice; 0 allows it
+    length_penalty: float  # above 0 favours long titles; of use to beam search only
+    batch_size: int = Field(ge=1)  # texts at once
+    do_sample: bool = False  # draw tokens instead of taking the likeliest
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int = Field(default=50, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    candidates: int = Field(default=1, ge=1)  # titles for each text, the best first
+    seed: int = 1  # of what is drawn
+
+    @model_validator(mode="after")
+    def _candidates_can_be_found(self) -> GenerateSettings:
+        if not self.do_sample and self.candidates > self.num_beams:
+            raise ValueError(f"{self.candidates} candidates need num_beams {self.candidates} or more, or do_sample")
+        return self
+
+    @classmethod
+    def read(cls, model: str) -> GenerateSettings:
+        """The `generate` section, with what it sets otherwise for `model`."""
+        section = GenerateSection.read()
+        return check(cls, {**section.default, **section.models.get(model, {})}, at=f"generate ({model})")
+
+
+class GenerateSection(Section):
+    section: ClassVar[str] = "generate"
+
+    default: dict[str, Any]
+    models: dict[str, dict[str, Any]] = {}
+
+
+class Titler:
+    """Writes titles with one model."""
+
+    def __init__(self, model: PreTrainedModel, inputs: Inputs, settings: GenerateSettings) -> None:
+        self.model = model
+        self.inputs = inputs
+        self.settings = settings
+        self._config = _generation_config(model, inputs, settings)
+
+    @torch.inference_mode()
+    def titles(self, texts: list[str], *, progress: str | None = None) -> list[list[str]]:
+        """For each text its candidates, the best first.
+
+        Args:
+            progress: what a progress bar says; none is shown without it, or where nobody watches.
+        """
+        torch.manual_seed(self.settings.seed)
+        sources = [self.inputs.source(text) for text in texts]
+        # By length, so that little is padded; a stable order, so that the same texts give the same batches.
+        order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
+        starts = range(0, len(order), self.settings.batch_size)
+        written: list[list[str]] = [[] for _ in texts]
+        for start in tqdm(starts, desc=progress, unit="batch", disable=progress is None or not sys.stderr.isatty()):
+            chosen = order[start : start + self.settings.batch_size]
+            for i, titles in zip(chosen, self._titles_of_batch([sources[i] for i in chosen]), strict=True):
+                written[i] = titles
+        return written
+
+    def best_titles(self, texts: list[str], *, progress: str | None = None) -> list[str]:
+        """One title for each text."""
+        return [candidates[0] for candidates in self.titles(texts, progress=progress)]
+
+    def _titles_of_batch(self, sources: list[list[int]]) -> list[list[str]]:
+        batch = {name: tensor.to(self.model.device) for name, tensor in self.inputs.batch(sources).items()}
+        sequences = self.model.generate(**batch, generation_config=self._config, tokenizer=self.inputs.tokenizer)
+        if self.inputs.family.causal:
+            sequences = sequences[:, batch["input_ids"].shape[1] :]
+        written = self.inputs.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+        titles = [_one_line(text) for text in written]
+        count = self.settings.candidates
+        return [titles[i : i + count] for i in range(0, len(titles), count)]
+
+
+def _one_line(text: str) -> str:
+    """A title is one line: the first that a model wrote, its runs of spaces folded."""
+    lines = text.strip().splitlines()
+    return " ".join(lines[0].split()) if lines else ""
+
+
+def _generation_config(model: PreTrainedModel, inputs: Inputs, settings: GenerateSettings) -> GenerationConfig:
+    """All of it from `settings`, but for the token ids, which are the model's and the tokenizer's."""
+    tokenizer = inputs.tokenizer
+    beams = {"num_beams": settings.num_beams}
+    if settings.num_beams > 1:
+        beams |= {"length_penalty": settings.length_penalty, "early_stopping": True}
+    sampling = {"do_sample": settings.do_sample}
+    if settings.do_sample:
+        sampling |= {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": settings.top_p}
+    starts = {}
+    if inputs.family.causal:
+        # A model that was never taught to end after the title goes on with a new line.
+        starts["stop_strings"] = ["\n"]
+    else:
+        starts["decoder_start_token_id"] = model.config.decoder_start_token_id
+    if inputs.family.language:
+        language = tokenizer.convert_tokens_to_ids(inputs.family.language)
+        starts |= {"decoder_start_token_id": language, "forced_bos_token_id": language}
+    return GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
+        num_return_sequences=settings.candidates,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        **beams,
+        **sampling,
+        **starts,
+    )

@@ -1,0 +1,190 @@
+"""Models from nothing: a small configuration of the real class, and a tokenizer trained on the training split.
+
+Each tokenizer is the family's own class around a vocabulary trained here by `tokenizers`: the class brings its
+pre-tokenizer and post-processor, so what is trained must be split the same way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from pydantic import Field, model_validator
+from tokenizers import SentencePieceUnigramTokenizer, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers.implementations import ByteLevelBPETokenizer
+from transformers import (
+    BartConfig,
+    BartTokenizerFast,
+    LEDConfig,
+    LEDTokenizerFast,
+    LlamaConfig,
+    MBartConfig,
+    MBartTokenizerFast,
+    PegasusConfig,
+    PegasusTokenizerFast,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5TokenizerFast,
+)
+
+from pipeline.settings import Settings
+
+MAX_POSITIONS = 1024
+_LED_WINDOW = 64
+
+
+class ScratchSize(Settings):
+    """How large a model from scratch is."""
+
+    width: int = Field(ge=8)  # of every hidden state; its feed-forward layers are four times as wide
+    layers: int = Field(ge=1)  # of the encoder, and as many of the decoder
+    heads: int = Field(ge=1)
+    vocabulary: int = Field(ge=300)  # tokens that the tokenizer learns at most
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> ScratchSize:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        return self
+
+
+def _unigram(texts: Iterable[str], size: int, specials: list[str], unknown: str) -> list[tuple[str, float]]:
+    """Pieces with their log-probabilities, `specials` first."""
+    learner = SentencePieceUnigramTokenizer()
+    learner.train_from_iterator(texts, vocab_size=size, special_tokens=specials, unk_token=unknown, show_progress=False)
+    return [(piece, score) for piece, score in json.loads(learner.to_str())["model"]["vocab"]]
+
+
+def _byte_pairs(texts: Iterable[str], size: int, specials: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The vocabulary and the merges of a byte-level BPE, `specials` first."""
+    learner = ByteLevelBPETokenizer()
+    learner.train_from_iterator(texts, vocab_size=size, special_tokens=specials, show_progress=False)
+    model = json.loads(learner.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+
+
+def t5_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    return T5TokenizerFast(vocab=_unigram(texts, size, ["<pad>", "</s>", "<unk>"], "<unk>"), extra_ids=0)
+
+
+def pegasus_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    specials = ["<pad>", "</s>", "<mask_1>", "<mask_2>", "<unk>"]
+    return PegasusTokenizerFast(vocab=_unigram(texts, size, specials, "<unk>"), offset=2)
+
+
+def mbart_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    vocabulary = _unigram(texts, size, ["<s>", "<pad>", "</s>", "<unk>"], "<unk>")
+    return MBartTokenizerFast(vocab=[*vocabulary, ("en_XX", 0.0), ("<mask>", 0.0)], src_lang="en_XX", tgt_lang="en_XX")
+
+
+def bart_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    vocabulary, merges = _byte_pairs(texts, size, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    return BartTokenizerFast(vocab=vocabulary, merges=merges)
+
+
+def led_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    vocabulary, merges = _byte_pairs(texts, size, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    return LEDTokenizerFast(vocab=vocabulary, merges=merges)
+
+
+def causal_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    specials = ["<pad>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|im_end|>")
+    wrapped.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return wrapped
+
+
+def t5_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return T5Config(
+        vocab_size=len(tokenizer),
+        d_model=size.width,
+        d_kv=size.width // size.heads,
+        d_ff=4 * size.width,
+        num_layers=size.layers,
+        num_heads=size.heads,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _bart_like(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """What BART and its descendants name alike."""
+    return {
+        "vocab_size": len(tokenizer),
+        "d_model": size.width,
+        "encoder_layers": size.layers,
+        "decoder_layers": size.layers,
+        "encoder_attention_heads": size.heads,
+        "decoder_attention_heads": size.heads,
+        "encoder_ffn_dim": 4 * size.width,
+        "decoder_ffn_dim": 4 * size.width,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def bart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return BartConfig(
+        **_bart_like(size, tokenizer),
+        max_position_embeddings=MAX_POSITIONS,
+        bos_token_id=tokenizer.bos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
+        forced_eos_token_id=None,
+    )
+
+
+def pegasus_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return PegasusConfig(
+        **_bart_like(size, tokenizer),
+        max_position_embeddings=MAX_POSITIONS,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        forced_eos_token_id=None,
+    )
+
+
+def led_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return LEDConfig(
+        **_bart_like(size, tokenizer),
+        max_encoder_position_embeddings=MAX_POSITIONS,
+        max_decoder_position_embeddings=MAX_POSITIONS,
+        attention_window=_LED_WINDOW,
+        bos_token_id=tokenizer.bos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
+    )
+
+
+def mbart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return MBartConfig(
+        **_bart_like(size, tokenizer),
+        max_position_embeddings=MAX_POSITIONS,
+        bos_token_id=tokenizer.bos_token_id,
+        forced_eos_token_id=None,
+    )
+
+
+def causal_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=size.width,
+        intermediate_size=4 * size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        max_position_embeddings=MAX_POSITIONS,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        tie_word_embeddings=True,
+    )

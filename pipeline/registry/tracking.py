@@ -1,0 +1,143 @@
+"""MLflow's memory of trainings: one run a training, which its evaluation goes on with."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.time import get_current_time_millis
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pipeline.errors import Unavailable
+from pipeline.evaluation.predictions import ModelMetrics
+from pipeline.paths import STATE
+from pipeline.registry.lineage import md5
+
+log = logging.getLogger(__name__)
+
+EXPERIMENT = "lectern"
+_ARTIFACTS = Path("mlartifacts")
+_FLUSH_STEPS = 20
+
+# A tracking server that is away should be known in seconds, not after the library's minutes of patience.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
+def connect() -> MlflowClient:
+    """A client of the tracking server, whose experiment exists.
+
+    Raises:
+        Unavailable: the server does not answer.
+    """
+    STATE.mkdir(exist_ok=True)
+    try:
+        # Processes that meet on a fresh database migrate it at the same time, and most of them crash.
+        with FileLock(STATE / "mlflow.lock"):
+            if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+                _create_experiment()
+            mlflow.set_experiment(EXPERIMENT)
+    except MlflowException as error:
+        raise Unavailable(
+            f"The MLflow tracking server at {mlflow.get_tracking_uri()} does not answer: {error.message} "
+            "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to one that runs."
+        ) from None
+    return MlflowClient()
+
+
+def _create_experiment() -> None:
+    is_local = not mlflow.get_tracking_uri().startswith(("http://", "https://"))
+    mlflow.create_experiment(EXPERIMENT, artifact_location=_ARTIFACTS.resolve().as_uri() if is_local else None)
+
+
+@contextmanager
+def training_run(
+    name: str, *, params: dict[str, object], tags: dict[str, str], splits: dict[str, Path]
+) -> Iterator[str]:
+    """Opens the MLflow run of a training and yields its id; the run fails if the block does.
+
+    Args:
+        splits: what the run reads: split name → parquet file; logged as datasets with DVC's hash as their digest.
+    """
+    connect()
+    with mlflow.start_run(run_name=name, tags=tags) as run:
+        mlflow.log_params(params)
+        for split, path in splits.items():
+            dataset = mlflow.data.from_pandas(
+                pd.read_parquet(path, columns=["course_title", "lesson_num", "title", "text"]),
+                source=path.as_posix(),
+                targets="title",
+                name=split,
+                digest=md5(path),
+            )
+            mlflow.log_input(dataset, context=split)
+        yield run.info.run_id
+
+
+def find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """The run of that id; None where this tracking server does not know it, as when DVC's cache gave the training."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException:
+        return None
+
+
+def log_evaluation(client: MlflowClient, metrics: ModelMetrics, predictions: pd.DataFrame) -> None:
+    """Scores and the table of predictions, into the run of the training; into none where that is unknown here."""
+    if find_run(client, metrics.run_id) is None:
+        log.warning(
+            "MLflow at %s does not know run %s: the scores stay in files", mlflow.get_tracking_uri(), metrics.run_id
+        )
+        return
+    now = get_current_time_millis()
+    scores = {
+        f"{split}.{name}": value for split in ("validation", "test") for name, value in getattr(metrics, split).items()
+    }
+    client.log_batch(metrics.run_id, metrics=[Metric(name, value, now, 0) for name, value in scores.items()])
+    client.set_tag(metrics.run_id, "bertscore_model", metrics.bertscore_model)
+    client.log_table(metrics.run_id, predictions, "predictions.json")
+
+
+class LogToMlflow(TrainerCallback):
+    """Every step's loss and every epoch's scores, a batch of them at a time."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._waiting: list[Metric] = []
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: object,
+    ) -> None:
+        now = get_current_time_millis()
+        names = {
+            name: name.replace("eval_", "validation_") if name.startswith("eval_") else f"train_{name}" for name in logs
+        }
+        self._waiting += [
+            Metric(names[name], value, now, state.global_step) for name, value in logs.items() if name != "epoch"
+        ]
+        if len(self._waiting) >= _FLUSH_STEPS:
+            self._flush()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self._flush()
+
+    def _flush(self) -> None:
+        self._client.log_batch(self._run_id, metrics=self._waiting)
+        self._waiting = []

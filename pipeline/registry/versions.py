@@ -1,0 +1,252 @@
+"""The registered model: its versions, and the two aliases that say which one counts.
+
+`challenger` is the newest version; `champion` is the one a person promoted. An alias keeps no history, so every move of
+`champion` is written down as a tag of the registered model, and a rollback replays those.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import ClassVar
+
+import mlflow
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from pipeline.errors import Misused, Refused
+from pipeline.models.generation import GenerateSettings
+from pipeline.paths import STATE
+from pipeline.registry import serving
+from pipeline.registry.tracking import find_run
+from pipeline.settings import Section
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+TRIAL_TEXT = "so in this part we look at how a learning rate that is too high makes the loss go up instead of down"
+_REQUIREMENTS = (
+    "mlflow",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sentencepiece",
+    "huggingface-hub",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "pyyaml",
+    "tqdm",
+)
+_TRAIL = "trail."
+
+
+class RegisterSettings(Section):
+    section: ClassVar[str] = "register"
+
+    name: str  # of the registered model
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What the register stage did: reports/registered.json."""
+
+    name: str
+    version: int
+    model: str
+    model_md5: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of the champion alias."""
+
+    action: str  # promote | rollback
+    version: str  # that is champion after it
+    before: str | None  # that was champion before it
+    who: str
+    when: str  # UTC
+    because: str
+
+
+def register(
+    client: MlflowClient,
+    name: str,
+    folder: Path,
+    settings: GenerateSettings,
+    *,
+    run_id: str,
+    tags: dict[str, str],
+) -> ModelVersion:
+    """Makes the model in `folder` a version with the alias `challenger`; the version it already is, if it is one.
+
+    Args:
+        settings: how it writes titles unless a caller says otherwise.
+        run_id: the run of its training, which the version then belongs to; a run of its own where that is unknown here.
+        tags: what the version carries. `model.md5` and `model.generate` say which work it is.
+    """
+    tags = {**tags, "model.generate": settings.model_dump_json()}
+    with _registry_lock():
+        version = _version_of(client, name, tags) or _log_version(name, folder, settings, run_id, tags)
+        client.set_registered_model_alias(name, CHALLENGER, version.version)
+    return version
+
+
+def versions(client: MlflowClient, name: str) -> list[tuple[ModelVersion, list[str]]]:
+    """Every version with its aliases, the newest first; none where nothing is registered."""
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException:
+        return []
+    found = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    numbered = sorted(found, key=lambda version: int(version.version), reverse=True)
+    return [
+        (version, [alias for alias, n in aliases.items() if int(n) == int(version.version)]) for version in numbered
+    ]
+
+
+def version_to_use(client: MlflowClient, name: str) -> ModelVersion:
+    """The champion, else the challenger.
+
+    Raises:
+        Refused: there is neither.
+    """
+    version = _by_alias(client, name, CHAMPION) or _by_alias(client, name, CHALLENGER)
+    if version is None:
+        raise Refused(f"No version of '{name}' is registered at {mlflow.get_tracking_uri()}. Run `lectern run` first.")
+    return version
+
+
+def promote(client: MlflowClient, name: str, number: str | None, *, because: str) -> Move:
+    """Makes a version the champion, once it has loaded and written a title as it will be served.
+
+    Args:
+        number: the version; the challenger where it is None.
+
+    Raises:
+        Misused: there is no such version.
+        Refused: it does not load, or writes nothing; or it already is the champion.
+    """
+    with _registry_lock():
+        version = _by_alias(client, name, CHALLENGER) if number is None else _by_number(client, name, number)
+        if version is None:
+            raise Misused(
+                f"There is no version {number or 'with the alias challenger'} of '{name}'. `lectern models` lists them."
+            )
+        before = _by_alias(client, name, CHAMPION)
+        if before is not None and before.version == version.version:
+            raise Refused(f"Version {version.version} of '{name}' already is the champion.")
+        _try(name, version)
+        return _move(client, name, "promote", version.version, before, because)
+
+
+def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
+    """Makes the champion before this one the champion again.
+
+    Raises:
+        Refused: there is no champion, or none before it.
+    """
+    with _registry_lock():
+        line = champions(trail(client, name))
+        if len(line) < 2:
+            raise Refused(f"'{name}' has no champion to go back to. `lectern models` shows what there is.")
+        return _move(client, name, "rollback", line[-2], _by_alias(client, name, CHAMPION), because)
+
+
+def trail(client: MlflowClient, name: str) -> list[Move]:
+    """Every move of the champion alias, the oldest first."""
+    try:
+        tags = client.get_registered_model(name).tags
+    except MlflowException:
+        return []
+    return [Move(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(_TRAIL)]
+
+
+def champions(moves: list[Move]) -> list[str]:
+    """The champions that still count, the present one last: a rollback takes the one it left off the line."""
+    line: list[str] = []
+    for move in moves:
+        if move.action == "rollback":
+            line.pop()
+        else:
+            line.append(move.version)
+    return line
+
+
+@contextmanager
+def _registry_lock() -> Iterator[None]:
+    """Two promotions at once, in one project folder, take turns."""
+    STATE.mkdir(exist_ok=True)
+    with FileLock(STATE / "registry.lock"):
+        yield
+
+
+def _log_version(
+    name: str, folder: Path, settings: GenerateSettings, run_id: str, tags: dict[str, str]
+) -> ModelVersion:
+    known = find_run(MlflowClient(), run_id) is not None
+    with mlflow.start_run(run_id=run_id if known else None, run_name=None if known else f"register {tags['model']}"):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(serving.__file__).resolve()),
+            artifacts={"model": str(folder.resolve())},
+            code_paths=[str(Path(serving.__file__).resolve().parents[1])],
+            model_config=settings.model_dump(),
+            signature=serving.signature(settings),
+            pip_requirements=[f"{name}=={installed_version(name).split('+')[0]}" for name in _REQUIREMENTS],
+        )
+    return mlflow.register_model(logged.model_uri, name, tags=tags)
+
+
+def _version_of(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
+    """The version that already is this work: the same weights, written with the same settings."""
+    for version, _ in versions(client, name):
+        if all(version.tags.get(key) == tags[key] for key in ("model.md5", "model.generate")):
+            return version
+    return None
+
+
+def _try(name: str, version: ModelVersion) -> None:
+    try:
+        titles = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}").predict([TRIAL_TEXT])
+    except Exception as error:  # whatever a damaged or foreign version raises, it is not fit to be served
+        raise Refused(f"Version {version.version} of '{name}' was not promoted, it does not load: {error}") from error
+    if not titles["title"][0]:
+        raise Refused(f"Version {version.version} of '{name}' was not promoted: it gives an empty title.")
+
+
+def _move(client: MlflowClient, name: str, action: str, number: str, before: ModelVersion | None, because: str) -> Move:
+    move = Move(
+        action=action,
+        version=str(number),
+        before=str(before.version) if before else None,
+        who=getpass.getuser(),
+        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        because=because,
+    )
+    # Written before the alias moves: a move without its line in the trail could not be rolled back.
+    client.set_registered_model_tag(name, f"{_TRAIL}{len(trail(client, name)):06d}", json.dumps(asdict(move)))
+    client.set_registered_model_alias(name, CHAMPION, str(number))
+    return move
+
+
+def _by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException:
+        return None
+
+
+def _by_number(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    try:
+        return client.get_model_version(name, number)
+    except MlflowException:
+        return None

@@ -1,0 +1,57 @@
+"""A title for one passage, from the version that counts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import mlflow
+
+from pipeline.errors import Misused, Refused
+from pipeline.registry.tracking import connect
+from pipeline.registry.versions import RegisterSettings, version_to_use
+
+
+def read_passage(source: str) -> str:
+    """The text that `source` stands for: `-` is standard input, a file's path its content, anything else itself.
+
+    Raises:
+        Misused: there is no text, or the file is not text.
+    """
+    try:
+        text = sys.stdin.read() if source == "-" else _content(source)
+    except UnicodeDecodeError as error:
+        raise Misused(f"'{source}' is not a text file in UTF-8: {error.reason} at byte {error.start}.") from None
+    if not text.strip():
+        raise Misused("There is no text to title. Give a passage, the path of a text file, or - for standard input.")
+    return text
+
+
+def _content(source: str) -> str:
+    try:
+        path = Path(source)
+        return path.read_text(encoding="utf-8") if path.is_file() else source
+    except OSError:  # a passage may be too long to be a path
+        return source
+
+
+def title_passage(text: str, knobs: dict[str, object]) -> list[str]:
+    """Candidate titles for `text`, the best first, from the champion, else the challenger.
+
+    Args:
+        knobs: what the registered model's signature lets a caller turn.
+
+    Raises:
+        Refused: nothing is registered, or the version cannot be loaded.
+        Misused: a knob's value is out of its range.
+    """
+    name = RegisterSettings.read().name
+    version = version_to_use(connect(), name)
+    try:
+        model = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}")
+    except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
+        raise Refused(f"Version {version.version} of '{name}' does not load: {error}") from error
+    try:
+        return list(model.predict([text], params=knobs)["candidates"][0])
+    except (ValueError, mlflow.MlflowException) as error:
+        raise Misused(str(error)) from None
