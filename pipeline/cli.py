@@ -33,6 +33,7 @@ _STAGES_OF_A_MODEL = {
     "train": "Fine-tunes one model.",
     "evaluate": "Measures one model on the validation and test splits.",
 }
+_OUTPUTS = ("data/", "models/", "reports/")
 _PANEL = "Stages, which dvc.yaml runs"
 
 app = typer.Typer(
@@ -47,10 +48,7 @@ app = typer.Typer(
 def main() -> None:
     """Runs the command line; never shows a traceback for what is not a bug of ours."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "alembic", "mlflow", "great_expectations", "datasets", "absl"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Weights that are tied are saved once, and the trainer takes the others for lost when it loads its best epoch.
-    logging.getLogger("transformers.trainer").addFilter(lambda record: "missing keys" not in record.getMessage())
+    _quieten_libraries()
     try:
         app()
     except Refused as error:
@@ -69,6 +67,30 @@ def main() -> None:
         traceback.print_exc()
         print("This is a bug of Lectern's. Please report it with the lines above.", file=sys.stderr)
         sys.exit(BUG)
+
+
+_NOT_FOR_OUR_USER = {
+    # Tied weights are saved once; the trainer takes their other names for lost when it loads its best epoch.
+    "transformers.trainer": ("missing keys in the checkpoint",),
+    "transformers.models.led.modeling_led": ("automatically padded",),
+    "py.warnings": (
+        "Add type hints to the `predict` method",  # they would become the served model's schema
+        "An input example was not provided",  # running one takes seconds, and a test does it
+        "The specified dataset source can be interpreted in multiple ways",
+    ),
+}
+
+
+def _quieten_libraries() -> None:
+    """Keeps back what libraries say that is not for our user."""
+    for chatty in ("httpx", "alembic", "mlflow", "great_expectations", "datasets", "absl", "dvc"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # As log records: MLflow sets filters for warnings of its own, which would come ahead of ours.
+    logging.captureWarnings(True)
+    for name, phrases in _NOT_FOR_OUR_USER.items():
+        logging.getLogger(name).addFilter(
+            lambda record, phrases=phrases: not any(phrase in record.getMessage() for phrase in phrases)
+        )
 
 
 def _end(error: Exception, code: int) -> None:
@@ -106,7 +128,7 @@ def check(
         print(json.dumps(problems.as_json(found.problems), indent=2, ensure_ascii=False))
     else:
         if found.problems:
-            Console().print(problems.as_table(found.problems))
+            _console().print(problems.as_table(found.problems))
         print(f"{workbook}: {len(found.topics)} topics, {len(found.lines)} lines, {problems.summary(found.problems)}")
     if problems.errors(found.problems):
         sys.exit(REFUSED)
@@ -186,7 +208,7 @@ def models() -> None:
     found = versions(connect(), name)
     if not found:
         raise Refused(f"No version of '{name}' is registered here. Run `lectern run` first.")
-    Console().print(versions_table(name, found))
+    _console().print(versions_table(name, found))
 
 
 @app.command(epilog="Example: `lectern promote 3 --because 'titles read better'`")
@@ -218,6 +240,11 @@ def rollback(
     print(f"Version {move.version} of '{name}' is the champion again; before it {_said(move.before)}.")
 
 
+def _console() -> Console:
+    """As wide as the terminal; where there is none, wide enough not to fold a table."""
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
 def _said(version: str | None) -> str:
     return f"version {version} was" if version else "there was none"
 
@@ -240,7 +267,7 @@ def _show_results() -> None:
     from pipeline.paths import REGISTERED, REPORT
 
     registered = json.loads(REGISTERED.read_text(encoding="utf-8"))
-    console = Console()
+    console = _console()
     console.print(as_rich_table(read_leaderboard()))
     console.print(
         f"\n{registered['model']} is version {registered['version']} of '{registered['name']}', the challenger.\n"
@@ -256,18 +283,26 @@ def _show_results() -> None:
     )
 
 
+def _run_stage(name: str, *model: str) -> None:
+    _enter_project()
+    try:
+        importlib.import_module(f"pipeline.stages.{name}").run(*model)
+    except FileNotFoundError as error:
+        if error.filename is None or not str(error.filename).startswith(_OUTPUTS):
+            raise
+        raise Misused(f"{error.filename} is not here; an earlier stage makes it. Run `dvc repro`.") from None
+
+
 def _add_stage(name: str, help_text: str) -> None:
     def stage() -> None:
-        _enter_project()
-        importlib.import_module(f"pipeline.stages.{name}").run()
+        _run_stage(name)
 
     app.command(name, help=help_text, rich_help_panel=_PANEL, epilog=f"Example: `python -m pipeline {name}`")(stage)
 
 
 def _add_stage_of_a_model(name: str, help_text: str) -> None:
     def stage(model: Annotated[str, typer.Argument(help="An entry of `models` in params.yaml.")]) -> None:
-        _enter_project()
-        importlib.import_module(f"pipeline.stages.{name}").run(model)
+        _run_stage(name, model)
 
     app.command(name, help=help_text, rich_help_panel=_PANEL, epilog=f"Example: `python -m pipeline {name} t5-tiny`")(
         stage

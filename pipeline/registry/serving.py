@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pandas as pd
@@ -21,10 +20,13 @@ _TYPES = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
 
 
 def signature(settings: GenerateSettings) -> ModelSignature:
-    """One string column in; the best title and all candidates out; the knobs that a caller may turn."""
+    """One column of texts in; the best title and all candidates out; the knobs that a caller may turn.
+
+    The column has no name here, because MLflow would then refuse a plain list; `predict` looks at the name.
+    """
     values = settings.model_dump()
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, "text")]),
+        inputs=Schema([ColSpec(DataType.string)]),
         outputs=Schema([ColSpec(DataType.string, "title"), ColSpec(Array(DataType.string), "candidates")]),
         params=ParamSchema([ParamSpec(name, _TYPES[type(values[name])], values[name]) for name in TUNABLE]),
     )
@@ -42,17 +44,25 @@ class TitleModel(mlflow.pyfunc.PythonModel):
             max_source_tokens=card.max_source_tokens,
             max_target_tokens=card.max_target_tokens,
         )
-        self._settings = GenerateSettings.model_validate(context.model_config)
+        self._settings = GenerateSettings.model_validate(context.model_config["generate"])
 
-    def predict(
-        self, context: mlflow.pyfunc.PythonModelContext, model_input: Any, params: dict[str, Any] | None = None
-    ):
-        """A data frame with one row a text: `title`, the best, and `candidates`, the best first.
+    def predict(self, context, model_input, params=None):
+        """Titles for texts. (Type hints would become the schema, so there are none.)
+
+        Args:
+            model_input: a data frame with the one column `text`, or a list of texts, which MLflow makes a data frame of.
+            params: values for what `TUNABLE` names.
+
+        Returns:
+            A data frame with a row a text: `title`, the best, and `candidates`, the best first.
 
         Raises:
-            ValueError: a text is missing, or a knob's value is out of its range.
+            ValueError: the column is another one, a text is missing, or a knob's value is out of its range.
         """
-        texts = model_input["text"] if isinstance(model_input, pd.DataFrame) else pd.Series(model_input)
+        column = model_input.columns[0]
+        if str(column) not in ("text", "0"):
+            raise ValueError(f"the column is '{column}'; send a list, or a data frame with a column 'text'")
+        texts = model_input[column]
         if texts.isna().any():
             raise ValueError(f"row {int(texts.isna().argmax())} has no text; send an empty string if that is meant")
         settings = GenerateSettings.model_validate({**self._settings.model_dump(), **(params or {})})

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
-_SCORES = ("validation.rouge1", "test.rouge1", "test.bertscore_f1")
+_SCORES = ("validation.rouge1", "test.rouge1")
 
 
 def versions_table(name: str, versions: list[tuple[ModelVersion, list[str]]]) -> Table:
-    """A row a version: number, aliases, model, scores, workbook, commit, when."""
+    """A row a version: number, aliases, model, scores, commit, when."""
     table = Table(title=f"Versions of '{name}'", title_justify="left")
-    for column in ("version", "alias", "model", *_SCORES, "beats baselines", "workbook", "commit", "registered (UTC)"):
+    for column in ("version", "alias", "model", *_SCORES, "beats baselines", "commit", "registered (UTC)"):
         table.add_column(column)
     for version, aliases in versions:
         tags = version.tags
@@ -23,7 +23,6 @@ def versions_table(name: str, versions: list[tuple[ModelVersion, list[str]]]) ->
             tags.get("model", ""),
             *(tags.get(score, "") for score in _SCORES),
             tags.get("beats_baselines", ""),
-            tags.get("data.workbook", ""),
             tags.get("git.commit", "")[:8] + ("+" if tags.get("git.dirty") == "true" else ""),
             datetime.fromtimestamp(version.creation_timestamp / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M"),
         )

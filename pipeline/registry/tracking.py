@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import Unavailable
 from pipeline.evaluation.predictions import ModelMetrics
@@ -26,7 +25,6 @@ log = logging.getLogger(__name__)
 
 EXPERIMENT = "lectern"
 _ARTIFACTS = Path("mlartifacts")
-_FLUSH_STEPS = 20
 
 # A tracking server that is away should be known in seconds, not after the library's minutes of patience.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -105,39 +103,3 @@ def log_evaluation(client: MlflowClient, metrics: ModelMetrics, predictions: pd.
     client.log_batch(metrics.run_id, metrics=[Metric(name, value, now, 0) for name, value in scores.items()])
     client.set_tag(metrics.run_id, "bertscore_model", metrics.bertscore_model)
     client.log_table(metrics.run_id, predictions, "predictions.json")
-
-
-class LogToMlflow(TrainerCallback):
-    """Every step's loss and every epoch's scores, a batch of them at a time."""
-
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self._client = client
-        self._run_id = run_id
-        self._waiting: list[Metric] = []
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **kwargs: object,
-    ) -> None:
-        now = get_current_time_millis()
-        names = {
-            name: name.replace("eval_", "validation_") if name.startswith("eval_") else f"train_{name}" for name in logs
-        }
-        self._waiting += [
-            Metric(names[name], value, now, state.global_step) for name, value in logs.items() if name != "epoch"
-        ]
-        if len(self._waiting) >= _FLUSH_STEPS:
-            self._flush()
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        self._flush()
-
-    def _flush(self) -> None:
-        self._client.log_batch(self._run_id, metrics=self._waiting)
-        self._waiting = []

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import mlflow
 from filelock import FileLock
@@ -23,11 +23,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import Misused, Refused
-from pipeline.models.generation import GenerateSettings
 from pipeline.paths import STATE
-from pipeline.registry import serving
 from pipeline.registry.tracking import find_run
 from pipeline.settings import Section
+
+if TYPE_CHECKING:
+    from pipeline.models.generation import GenerateSettings
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -192,6 +193,8 @@ def _registry_lock() -> Iterator[None]:
 def _log_version(
     name: str, folder: Path, settings: GenerateSettings, run_id: str, tags: dict[str, str]
 ) -> ModelVersion:
+    from pipeline.registry import serving  # loads torch, which nobody needs to list or move versions
+
     known = find_run(MlflowClient(), run_id) is not None
     with mlflow.start_run(run_id=run_id if known else None, run_name=None if known else f"register {tags['model']}"):
         logged = mlflow.pyfunc.log_model(
@@ -199,7 +202,7 @@ def _log_version(
             python_model=str(Path(serving.__file__).resolve()),
             artifacts={"model": str(folder.resolve())},
             code_paths=[str(Path(serving.__file__).resolve().parents[1])],
-            model_config=settings.model_dump(),
+            model_config={"generate": settings.model_dump()},
             signature=serving.signature(settings),
             pip_requirements=[f"{name}=={installed_version(name).split('+')[0]}" for name in _REQUIREMENTS],
         )

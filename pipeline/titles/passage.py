@@ -22,6 +22,8 @@ def read_passage(source: str) -> str:
         text = sys.stdin.read() if source == "-" else _content(source)
     except UnicodeDecodeError as error:
         raise Misused(f"'{source}' is not a text file in UTF-8: {error.reason} at byte {error.start}.") from None
+    if text is source and _looks_like_a_path(source):
+        raise Misused(f"There is no file '{source}'. Give a passage in quotes, the path of a text file, or -.")
     if not text.strip():
         raise Misused("There is no text to title. Give a passage, the path of a text file, or - for standard input.")
     return text
@@ -33,6 +35,10 @@ def _content(source: str) -> str:
         return path.read_text(encoding="utf-8") if path.is_file() else source
     except OSError:  # a passage may be too long to be a path
         return source
+
+
+def _looks_like_a_path(source: str) -> bool:
+    return len(source.split()) == 1 and ("/" in source or bool(Path(source).suffix[1:]))
 
 
 def title_passage(text: str, knobs: dict[str, object]) -> list[str]:

@@ -1,0 +1,44 @@
+"""Titles that need no training. A model that is no better than these is not worth its cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+from yake import KeywordExtractor
+
+Baseline = Callable[[pd.DataFrame, Sequence[str]], list[str]]
+
+_FIRST_WORDS = 6
+_LONGEST_KEYPHRASE_WORDS = 3  # what YAKE's authors use
+
+
+def first_words(train: pd.DataFrame, texts: Sequence[str]) -> list[str]:
+    """The first six words of each text."""
+    return [" ".join(text.split()[:_FIRST_WORDS]) for text in texts]
+
+
+def frequent_title(train: pd.DataFrame, texts: Sequence[str]) -> list[str]:
+    """For every text the title that `train` uses most often; of those used equally often, the first by alphabet."""
+    counts = Counter(train["title"])
+    title = min(counts, key=lambda title: (-counts[title], title), default="")
+    return [title] * len(texts)
+
+
+def best_keyphrase(train: pd.DataFrame, texts: Sequence[str]) -> list[str]:
+    """The keyphrase of each text that YAKE ranks first, or "" where it finds none.
+
+    Campos et al., 2020: "YAKE! Keyword Extraction from Single Documents using Multiple Local Features".
+    """
+    extractor = KeywordExtractor(lan="en", n=_LONGEST_KEYPHRASE_WORDS, top=1)
+    found = [extractor.extract_keywords(text) for text in texts]
+    return [phrases[0][0] if phrases else "" for phrases in found]
+
+
+# Each is given the training examples, of which it may learn, and the texts that want a title.
+BASELINES: dict[str, Baseline] = {
+    "first-words": first_words,
+    "frequent-title": frequent_title,
+    "keyphrase": best_keyphrase,
+}

@@ -1,0 +1,123 @@
+"""The report's figures, for whoever wants to show them elsewhere too."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.evaluation.leaderboard import Leaderboard
+
+# Each colour of a figure, and the CSS variable that takes its place inside a page, so that a figure follows its theme.
+INK, MUTED, GRID = "#1b1f27", "#667084", "#dfe3ea"
+FIRST, SECOND, THIRD = "#2458d3", "#b4540a", "#0b7a6b"
+CSS_COLOURS = {INK: "ink", MUTED: "muted", GRID: "line", FIRST: "first", SECOND: "second", THIRD: "third"}
+
+_STYLE = {
+    "figure.facecolor": "white",
+    "axes.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,  # a model's name may hold a dollar sign
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.markersize": 5,
+    "svg.fonttype": "none",
+}
+
+
+def score_figure(leaderboard: Leaderboard) -> Figure:
+    """Each model's mean and interval on the test split, the best at the top; hollow: its mean on validation."""
+    rows = leaderboard.rows[::-1]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(11, 0.9 + 0.36 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        bar = leaderboard.row(leaderboard.best_baseline).interval.mean
+        axes.axvline(bar, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for height, row in enumerate(rows):
+            colour = MUTED if row.is_baseline else FIRST
+            axes.plot([row.interval.low, row.interval.high], [height, height], color=colour, solid_capstyle="round")
+            axes.plot(row.interval.mean, height, "o", color=colour, markersize=7)
+            axes.plot(row.validation[leaderboard.metric], height, "o", color=colour, markersize=7, fillstyle="none")
+        axes.set_yticks(range(len(rows)), [row.model for row in rows])
+        for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+            label.set_color(MUTED if row.is_baseline else INK)
+            label.set_fontweight("bold" if row.model == leaderboard.best else "normal")
+        axes.tick_params(length=0)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlim(left=0)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel(
+            f"{leaderboard.metric} (filled: test, with its interval; hollow: validation; dashed: best baseline)"
+        )
+    return figure
+
+
+def curves_figure(curves: pd.DataFrame) -> Figure:
+    """One training run's losses and ROUGE scores by epoch.
+
+    Args:
+        curves: a row an epoch with the column epoch, and those of train_loss, validation_loss, rouge1, rouge2 and
+            rougeL that were measured. Values that are missing are left out.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(11, 2.9), layout="constrained")
+        losses, scores = figure.subplots(1, 2)
+        _draw_curves(losses, curves, {"train_loss": SECOND, "validation_loss": FIRST}, "loss")
+        _draw_curves(
+            scores, curves, {"rouge1": FIRST, "rougeL": THIRD, "rouge2": SECOND}, "score on the validation split"
+        )
+    return figure
+
+
+def _draw_curves(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], title: str) -> None:
+    for name, colour in colours.items():
+        if name in curves and curves[name].notna().any():
+            known = curves[["epoch", name]].dropna()
+            axes.plot(known["epoch"], known[name], "o-", color=colour, label=name.replace("_", " "))
+    axes.set_title(title, color=MUTED)
+    axes.set_xlabel("epoch")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.tick_params(length=0)
+    axes.grid(axis="x", visible=False)
+    if axes.lines:
+        axes.legend()
+
+
+def as_svg(figure: Figure, label: str) -> str:
+    """`figure` as an `<svg>` element to stand inside a page: the same for the same figure, in the page's own colours.
+
+    Args:
+        label: what the figure shows, for those who cannot see it.
+    """
+    target = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": label}):
+        no_dates = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(target, format="svg", facecolor="none", metadata=no_dates)
+    svg = target.getvalue()
+    for colour, variable in CSS_COLOURS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    # Namespaces and a fixed size belong to a file of its own.
+    tag, rest = svg[svg.index("<svg") :].split(">", maxsplit=1)
+    view = re.search(r'viewBox="[^"]*"', tag)[0]
+    return f'<svg role="img" aria-label="{html.escape(label)}" {view}>{rest}'

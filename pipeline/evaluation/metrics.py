@@ -1,0 +1,71 @@
+"""How near predicted titles are to the true ones: one row of scores an example, and their means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import pandas as pd
+from pydantic import Field
+
+from pipeline.settings import Section
+
+ROUGE_SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+BERT_SCORES = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
+SCORES = ROUGE_SCORES + BERT_SCORES
+
+
+class EvaluateSettings(Section):
+    """What stands behind every score and every interval."""
+
+    section: ClassVar[str] = "evaluate"
+
+    bertscore_model: str = Field(min_length=1)  # package:PACKAGE/PATH | a folder | a hub name, NAME or NAME@REVISION
+    bertscore_layers: int = Field(ge=1)  # the layer whose output is compared
+    bootstrap: int = Field(ge=100, le=1_000_000)  # resamples behind each interval
+    confidence: float = Field(ge=0.5, lt=1)  # how often an interval should hold the truth
+    seed: int = Field(ge=0)  # the same seed gives the same intervals
+
+
+def score_titles(
+    predictions: Sequence[str], references: Sequence[str], settings: EvaluateSettings, *, bertscore: bool = True
+) -> pd.DataFrame:
+    """Scores each predicted title against the true one.
+
+    Returns:
+        A row an example, in the order given; a column for each of `SCORES`, or of `ROUGE_SCORES` without `bertscore`.
+        Every score lies between 0 and 1, and does not depend on the other examples.
+
+    Raises:
+        ValueError: there are not as many predictions as references.
+        Refused: BERTScore's model cannot be had.
+    """
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions cannot be scored against {len(references)} references")
+    columns = list(SCORES if bertscore else ROUGE_SCORES)
+    if not len(predictions):
+        return pd.DataFrame(columns=columns, dtype=float)
+
+    # `evaluate` loads torch, which takes seconds and which nobody needs to read settings or a leaderboard.
+    import evaluate
+
+    from pipeline.evaluation.rouge import Rouge
+
+    metrics: list[evaluate.Metric] = [Rouge(keep_in_memory=True)]
+    if bertscore:
+        from pipeline.evaluation.bertscore import BertScore
+
+        metrics.append(BertScore(settings.bertscore_model, settings.bertscore_layers, keep_in_memory=True))
+    scores = evaluate.combine(metrics).compute(predictions=list(predictions), references=list(references))
+    return pd.DataFrame(scores)[columns]
+
+
+def mean_scores(scores: pd.DataFrame) -> dict[str, float]:
+    """The mean of each score column of `scores`.
+
+    Raises:
+        ValueError: there is no example to take a mean of.
+    """
+    if scores.empty:
+        raise ValueError("there are no scores to take a mean of")
+    return {name: float(scores[name].mean()) for name in SCORES if name in scores}

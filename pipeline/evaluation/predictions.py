@@ -1,0 +1,129 @@
+"""One model's titles for the validation and test splits with their scores, and the summary of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import Refused
+from pipeline.evaluation.intervals import interval_of_mean
+from pipeline.evaluation.metrics import SCORES, EvaluateSettings, mean_scores, score_titles
+from pipeline.files import file_aside, write_json
+from pipeline.paths import METRICS, PREDICTIONS
+
+EXAMPLE = ["split", "course_title", "lesson_num", "start_seconds"]  # the columns that tell one example from another
+MEASURED_SPLITS = ("validation", "test")
+_WITH_INTERVAL = ("rouge1", "rougeL", "bertscore_f1")
+
+
+class ModelMetrics(BaseModel):
+    """What a model scored, as it stands in its metrics file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    bertscore_model: str
+    bertscore_layers: int
+    # Both: the mean of every score, `SCORE_low` and `SCORE_high` of some, mean_words and examples.
+    validation: dict[str, float | int]
+    test: dict[str, float | int]
+    seconds: float  # what giving the titles took
+    run_id: str | None = None  # the MLflow run, where there is one
+
+
+def scored_predictions(
+    examples: pd.DataFrame, predicted: Sequence[str], split: str, settings: EvaluateSettings
+) -> pd.DataFrame:
+    """The titles that a model gave to `examples`, with their scores.
+
+    Args:
+        examples: a split, with the columns course_title, lesson_num, start_seconds and title.
+        predicted: a title an example, in the same order.
+
+    Returns:
+        A row an example: `EXAMPLE`, title, prediction, prediction_words, and the columns `SCORES`.
+
+    Raises:
+        ValueError: there are not as many titles as examples.
+    """
+    known = examples[["course_title", "lesson_num", "start_seconds", "title"]].reset_index(drop=True)
+    scores = score_titles(predicted, known["title"].tolist(), settings)
+    known.insert(0, "split", split)
+    predictions = pd.Series(list(predicted), dtype="str")
+    words = predictions.str.split().str.len().astype("int64")
+    return pd.concat([known.assign(prediction=predictions, prediction_words=words), scores], axis="columns")
+
+
+def summarise(
+    model: str, scored: pd.DataFrame, settings: EvaluateSettings, seconds: float, run_id: str | None = None
+) -> ModelMetrics:
+    """Means and intervals of `scored`, which holds both splits.
+
+    Raises:
+        Refused: a split holds no example.
+    """
+    return ModelMetrics(
+        model=model,
+        bertscore_model=settings.bertscore_model,
+        bertscore_layers=settings.bertscore_layers,
+        seconds=round(seconds, 2),
+        run_id=run_id,
+        **{split: _summary(scored[scored["split"] == split], split, settings) for split in MEASURED_SPLITS},
+    )
+
+
+def _summary(scored: pd.DataFrame, split: str, settings: EvaluateSettings) -> dict[str, float | int]:
+    if scored.empty:
+        raise Refused(
+            f"The {split} split holds no example, so nothing can be measured on it. Give the workbook more lessons, or "
+            f"raise split.{split} in params.yaml."
+        )
+    summary: dict[str, float | int] = {}
+    for name, mean in mean_scores(scored).items():
+        summary[name] = mean
+        if name in _WITH_INTERVAL:
+            interval = interval_of_mean(
+                scored[name], resamples=settings.bootstrap, confidence=settings.confidence, seed=settings.seed
+            )
+            summary |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return summary | {"mean_words": float(scored["prediction_words"].mean()), "examples": len(scored)}
+
+
+def write_results(
+    model: str, scored: pd.DataFrame, settings: EvaluateSettings, seconds: float, run_id: str | None = None
+) -> ModelMetrics:
+    """Writes a model's predictions and metrics files, and returns what the second one holds.
+
+    Raises:
+        Refused: a split holds no example.
+    """
+    metrics = summarise(model, scored, settings, seconds, run_id)
+    with file_aside(PREDICTIONS / f"{model}.parquet") as path:
+        scored.to_parquet(path, index=False)
+    write_json(METRICS / f"{model}.json", metrics.model_dump(exclude_none=True))
+    return metrics
+
+
+def read_results(model: str) -> tuple[ModelMetrics, pd.DataFrame]:
+    """What `write_results` wrote for `model`.
+
+    Raises:
+        Refused: it is not there, or is not of that shape.
+    """
+    try:
+        metrics = ModelMetrics.model_validate(json.loads((METRICS / f"{model}.json").read_text(encoding="utf-8")))
+        scored = pd.read_parquet(PREDICTIONS / f"{model}.parquet")
+    except FileNotFoundError as error:
+        raise Refused(
+            f"{error.filename} is not here: '{model}' has not been evaluated. Run `dvc repro` first."
+        ) from None
+    except (ValueError, ValidationError, OSError) as error:
+        raise Refused(f"The results of '{model}' cannot be read: {error}. Evaluate it again.") from None
+    if missing := {*EXAMPLE, "title", "prediction", *SCORES} - {*scored.columns}:
+        raise Refused(
+            f"{PREDICTIONS / model}.parquet has no column {', '.join(sorted(missing))}. Evaluate '{model}' again."
+        )
+    return metrics, scored

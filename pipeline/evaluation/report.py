@@ -1,0 +1,209 @@
+"""The report: one HTML file, with nothing from elsewhere, that shows what the models do beside what they score."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import Refused
+from pipeline.evaluation.figures import as_svg, curves_figure, score_figure
+from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline
+from pipeline.evaluation.metrics import SCORES
+from pipeline.evaluation.predictions import ModelMetrics
+from pipeline.paths import TRAINING
+
+_KEY = ["course_title", "lesson_num", "start_seconds"]
+_SHOWN_EXAMPLES = 60  # side by side; of a larger split, evenly spaced ones
+_SHOWN_EXTREMES = 8
+_EXCERPT_CHARACTERS = 1500
+_LENGTH_BANDS = {
+    "up to 100 words": 100,
+    "101 to 250": 250,
+    "251 to 500": 500,
+    "501 to 1,000": 1000,
+    "more than 1,000": np.inf,
+}
+
+
+class TrainingRun(BaseModel):
+    """What a training run wrote of itself, as far as it did."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    run_id: str | None = None
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model was trained."""
+
+    run: TrainingRun
+    curves: pd.DataFrame  # a row an epoch; none for a model that was not trained
+
+
+def read_training(model: str) -> Training:
+    """What the training of `model` left; nothing of it has to be there.
+
+    Raises:
+        Refused: it is there and cannot be read.
+    """
+    folder = TRAINING / model
+    try:
+        run = folder / "run.json"
+        curves = folder / "curves.csv"
+        return Training(
+            TrainingRun.model_validate(json.loads(run.read_text(encoding="utf-8"))) if run.exists() else TrainingRun(),
+            pd.read_csv(curves) if curves.exists() and curves.stat().st_size else pd.DataFrame(),
+        )
+    except (ValidationError, ValueError) as error:
+        raise Refused(
+            f"What {folder} says of the training of '{model}' cannot be read: {error}. Train it again."
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The test split and what every model made of it, row by row."""
+
+    examples: pd.DataFrame  # course_title, lesson_num, start_seconds, title, text, words, length
+    titles: pd.DataFrame  # a column a model
+    scores: pd.DataFrame  # a column a model: the leaderboard's metric
+
+
+def render_report(
+    leaderboard: Leaderboard,
+    metrics: Mapping[str, ModelMetrics],
+    predictions: Mapping[str, pd.DataFrame],
+    test: pd.DataFrame,
+    training: Mapping[str, Training],
+) -> str:
+    """The report as one HTML page. All that comes from a workbook or a model is escaped.
+
+    Args:
+        metrics: of every model on the leaderboard, by name.
+        predictions: of every model on the leaderboard, by name.
+        test: the test split, for its texts.
+        training: of the models that have one, by name.
+
+    Raises:
+        Refused: the predictions are not of this test split.
+    """
+    shown = _shown(leaderboard, predictions, test)
+    ranked = np.argsort(shown.scores[leaderboard.best].to_numpy(), kind="stable")
+    extremes = min(_SHOWN_EXTREMES, (len(ranked) + 1) // 2)  # a small split is not shown twice over
+    return _template().render(
+        board=leaderboard,
+        headline=headline(leaderboard),
+        conditions=conditions(leaderboard),
+        scores=SCORES,
+        score_plot=_inline(score_figure(leaderboard), f"{leaderboard.metric} of every model, with its interval"),
+        side_by_side=_cards(shown, _spread(len(shown.examples))),
+        best_titles=_cards(shown, ranked[::-1][:extremes]),
+        worst_titles=_cards(shown, ranked[:extremes]),
+        by_course=_means_by(shown, "course_title", sorted(shown.examples["course_title"].unique())),
+        by_length=_means_by(shown, "length", list(_LENGTH_BANDS)),
+        curves={
+            model: _inline(curves_figure(trained.curves), f"Losses and scores of {model} by epoch")
+            for model, trained in training.items()
+            if len(trained.curves)
+        },
+        costs=[
+            (row, training[row.model].run if row.model in training else TrainingRun(), metrics[row.model])
+            for row in leaderboard.rows
+        ],
+    )
+
+
+def _inline(figure: Figure, label: str) -> Markup:
+    return Markup(as_svg(figure, label))  # matplotlib escapes the names in it
+
+
+def _shown(leaderboard: Leaderboard, predictions: Mapping[str, pd.DataFrame], test: pd.DataFrame) -> _Shown:
+    words = test["text"].str.split().str.len()
+    bands = pd.cut(words, [-1, *_LENGTH_BANDS.values()], labels=list(_LENGTH_BANDS))
+    examples = test.assign(words=words, length=bands.astype("str")).set_index(_KEY)
+    titles, scores = {}, {}
+    for row in leaderboard.rows:
+        scored = predictions[row.model].query("split == 'test'").set_index(_KEY)
+        if not scored.index.sort_values().equals(examples.index.sort_values()):
+            raise Refused(
+                f"'{row.model}' was evaluated on other examples than the test split holds now. "
+                "`dvc repro` evaluates it again."
+            )
+        titles[row.model] = scored["prediction"].reindex(examples.index)
+        scores[row.model] = scored[leaderboard.metric].reindex(examples.index)
+    frames = (examples, pd.DataFrame(titles), pd.DataFrame(scores))
+    return _Shown(*(frame.reset_index(drop=frame is not examples) for frame in frames))
+
+
+def _spread(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, _SHOWN_EXAMPLES)).round().astype(int))
+
+
+def _cards(shown: _Shown, places: np.ndarray) -> list[dict[str, Any]]:
+    """What a card of the report says of each of the examples at `places`."""
+    return [
+        {
+            "course": example["course_title"],
+            "lesson": example["lesson_num"],
+            "start": _clock(example["start_seconds"]),
+            "words": example["words"],
+            "excerpt": example["text"][:_EXCERPT_CHARACTERS],
+            "is_cut": len(example["text"]) > _EXCERPT_CHARACTERS,
+            "title": example["title"],
+            "given": {
+                model: (shown.titles[model].iloc[place], shown.scores[model].iloc[place]) for model in shown.titles
+            },
+        }
+        for place, example in ((place, shown.examples.iloc[place]) for place in places)
+    ]
+
+
+def _means_by(shown: _Shown, column: str, order: list[str]) -> list[tuple[str, int, list[float]]]:
+    """For each value of `column` in `order` that occurs: its number of examples and the mean score of every model."""
+    groups = shown.scores.groupby(shown.examples[column])
+    means, sizes = groups.mean(), groups.size()
+    return [(value, int(sizes[value]), means.loc[value].tolist()) for value in order if value in sizes.index]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _count(number: int | None) -> str:
+    if number is None:
+        return "-"
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,}"
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("pipeline.evaluation", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": _duration, "count": _count}
+    return environment.get_template("report.html.j2")

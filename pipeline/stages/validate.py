@@ -1,0 +1,12 @@
+"""The stage `validate`: both tables of the workbook against their suites."""
+
+import pandas as pd
+
+from pipeline import paths
+from pipeline.data.suites import require_fit
+
+
+def run() -> None:
+    tables = {"topics": pd.read_parquet(paths.TOPICS), "lines": pd.read_parquet(paths.LINES)}
+    suites = {name: paths.EXPECTATIONS / f"{name}.json" for name in tables}
+    require_fit(tables, suites, paths.VALIDATION, paths.DATA_DOCS)

@@ -1,0 +1,197 @@
+import json
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.data.suites import require_fit
+from pipeline.data.workbook import ingest
+from pipeline.errors import Misused, Refused
+
+EXPECTATIONS = Path(__file__).parents[2] / "expectations"
+
+
+def topics(**changed):
+    table = pd.DataFrame(
+        {
+            "course_title": ["Optics", "Optics", "Acoustics"],
+            "lesson_num": ["1", "1", "2A"],
+            "start_seconds": [0.0, 75.5, 0.0],
+            "title": ["What light is", "Lenses", "What sound is"],
+            "row": [2, 3, 4],
+        }
+    )
+    return table.assign(**changed)
+
+
+def lines(**changed):
+    table = pd.DataFrame(
+        {
+            "course_title": ["Optics", "Optics", "Acoustics"],
+            "lesson_num": ["1", "1", "2A"],
+            "seconds": [0.0, 80.0, 3.0],
+            "text": ["Light is a wave.", "A lens bends it.", "So is sound."],
+            "row": [2, 3, 4],
+        }
+    )
+    return table.assign(**changed)
+
+
+def lessons(sides):
+    return pd.DataFrame({"course_title": "Optics", "lesson_num": ["1", "2A"], "sides": sides, "examples": [3, 4]})
+
+
+def check(folder, suite=None, **tables):
+    """Runs the shipped suites, or `suite`, on `tables`; returns the result as it was written."""
+    suites = {name: suite or EXPECTATIONS / f"{name}.json" for name in tables}
+    require_fit(tables, suites, folder / "result.json", folder / "docs")
+    return result_in(folder)
+
+
+def result_in(folder):
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def refusal(folder, **tables):
+    with pytest.raises(Refused) as caught:
+        check(folder, **tables)
+    return str(caught.value)
+
+
+def page(folder):
+    return (folder / "docs" / "index.html").read_text(encoding="utf-8")
+
+
+def edited_suite(folder, **changed):
+    entry = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "title"}, "severity": "critical"}
+    suite = {"name": "topics", "notes": "", "expectations": [entry | {"notes": ""} | changed]}
+    path = folder / "suite.json"
+    path.write_text(json.dumps(suite), encoding="utf-8")
+    return path
+
+
+def test_fit_tables_pass(tmp_path):
+    assert check(tmp_path, topics=topics(), lines=lines())["success"]
+
+
+@pytest.mark.skipif("LECTERN_SHARED" not in os.environ, reason="LECTERN_SHARED does not say where the real workbook is")
+def test_the_real_workbook_meets_every_expectation(tmp_path):
+    workbook = ingest(Path(os.environ["LECTERN_SHARED"]) / "data" / "fsdl_2022_project_transcripts.xlsx")
+    assert check(tmp_path, topics=workbook.topics, lines=workbook.lines)["failed"] == {}
+
+
+def test_a_warning_is_counted_and_does_not_stop(tmp_path):
+    assert check(tmp_path, topics=topics())["failed"] == {"warning": 1}  # three topics are few
+
+
+def test_a_warning_is_logged(tmp_path, caplog):
+    check(tmp_path, topics=topics())
+    assert "There are at least 100 topics. Found: 3." in caplog.text
+
+
+def test_an_unfit_title_is_refused_with_its_row(tmp_path):
+    message = refusal(tmp_path, topics=topics(title=["What light is", "", "What sound is"]))
+    assert 'topics: A title has 1 to 40 words, one space apart. Found: 1 of 3 not so, "" in row 3.' in message
+
+
+def test_every_critical_failure_is_in_one_refusal(tmp_path):
+    message = refusal(tmp_path, topics=topics(row=[2, 2, 4]), lines=lines(seconds=[-1.0, 80.0, 3.0]))
+    assert ("topics: Every row of the workbook comes once." in message, "-1.0 in row 2" in message) == (True, True)
+
+
+def test_a_refusal_says_where_the_page_and_the_suite_are(tmp_path):
+    message = refusal(tmp_path, topics=topics(row=[2, 2, 4]))
+    assert (str(tmp_path / "docs" / "index.html") in message, str(EXPECTATIONS / "topics.json") in message) == (
+        True,
+        True,
+    )
+
+
+def test_what_is_refused_is_written_down_all_the_same(tmp_path):
+    refusal(tmp_path, topics=topics(start_seconds=[0.0, -3.0, 0.0]))
+    outcomes = result_in(tmp_path)["tables"][0]["outcomes"]
+    failed = [outcome for outcome in outcomes if not outcome["success"] and outcome["severity"] == "critical"]
+    assert [(o["columns"], o["unexpected_count"], o["unexpected"]) for o in failed] == [
+        (["start_seconds"], 1, [{"value": -3.0, "row": 3}])
+    ]
+
+
+def test_a_missing_column_is_refused_by_name(tmp_path):
+    assert "there is no column title" in refusal(tmp_path, topics=topics().drop(columns="title"))
+
+
+def test_an_empty_table_is_refused(tmp_path):
+    assert "There is at least one line. Found: 0." in refusal(tmp_path, lines=lines()[:0])
+
+
+def test_a_lesson_on_two_sides_is_refused(tmp_path):
+    assert "exactly one side" in refusal(tmp_path, splits=lessons([1, 2]))
+
+
+def test_lessons_on_one_side_each_pass(tmp_path):
+    assert check(tmp_path, splits=lessons([1, 1]))["success"]
+
+
+def test_the_page_asks_nothing_of_a_network(tmp_path):
+    check(tmp_path, topics=topics(), lines=lines())
+    assert not re.search(r"(src|href|url|import)\W*(https?:)?//", page(tmp_path))
+
+
+def test_the_page_shows_text_of_the_workbook_as_text(tmp_path):
+    refusal(tmp_path, topics=topics(title=["<script>alert(1)</script> " * 30, "Lenses", "What sound is"]))
+    assert "<script" not in page(tmp_path)
+
+
+def test_the_page_says_why_each_thing_is_expected(tmp_path):
+    check(tmp_path, splits=lessons([1, 1]))
+    reasons = [entry["notes"] for entry in json.loads((EXPECTATIONS / "splits.json").read_text())["expectations"]]
+    assert all(reason in page(tmp_path) for reason in reasons)
+
+
+def test_the_same_data_gives_the_same_bytes(tmp_path):
+    first = (check(tmp_path / "a", topics=topics()), page(tmp_path / "a"))
+    assert (check(tmp_path / "b", topics=topics()), page(tmp_path / "b")) == first
+
+
+def test_an_expectation_without_a_description_is_worded_by_great_expectations(tmp_path):
+    written = check(tmp_path, edited_suite(tmp_path), topics=topics())
+    assert written["tables"][0]["outcomes"][0]["expected"] == "title values must never be null."
+
+
+def test_malformed_json_is_misuse_that_names_file_and_place(tmp_path):
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"name": "topics",\n}', encoding="utf-8")
+    with pytest.raises(Misused, match=r"broken\.json is not valid JSON: .* line 2"):
+        check(tmp_path, broken, topics=topics())
+
+
+def test_a_missing_suite_is_misuse_that_names_it(tmp_path):
+    with pytest.raises(Misused, match=r"gone\.json, the suite of topics, is not here"):
+        check(tmp_path, tmp_path / "gone.json", topics=topics())
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"type": "expect_miracles"}, r"topics\.expectations\.0, expect_miracles.*not found"),
+        ({"kwargs": {"colunm": "title"}}, r"topics\.expectations\.0, (?s:.)*colunm"),
+        ({"severity": "dire"}, r"topics\.expectations\.0\.severity: .*'critical', 'warning' or 'info'"),
+        ({"sevirity": "info"}, r"topics\.expectations\.0\.sevirity"),
+    ],
+)
+def test_a_malformed_expectation_is_misuse_that_names_its_place(tmp_path, changed, complaint):
+    with pytest.raises(Misused, match=complaint):
+        check(tmp_path, edited_suite(tmp_path, **changed), topics=topics())
+
+
+def test_the_suite_of_another_table_is_misuse(tmp_path):
+    with pytest.raises(Misused, match="is the suite of topics, and lines are to be checked"):
+        check(tmp_path, EXPECTATIONS / "topics.json", lines=lines())
+
+
+def test_misuse_is_found_before_anything_is_written(tmp_path):
+    with pytest.raises(Misused):
+        check(tmp_path, edited_suite(tmp_path, type="expect_miracles"), topics=topics())
+    assert not (tmp_path / "result.json").exists()

