@@ -1,30 +1,21 @@
-"""BERTScore, example by example, and the finding of the model behind it."""
+"""BERTScore, example by example."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
 from bert_score import BERTScorer
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.metrics import BERT_SCORES
+from pipeline.models.places import find
 
 _LONGEST_TITLE_TOKENS = 512
-_HUB_SECONDS = 5
-_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # never pickled weights
-_WHAT_TO_DO = (
-    "Set evaluate.bertscore_model in params.yaml to a model that is here: package:PACKAGE/PATH for one inside an "
-    "installed package, a folder that transformers saved, or the name of a model on the Hugging Face hub."
-)
 
 
 class BertScore(evaluate.Metric):
@@ -35,7 +26,7 @@ class BertScore(evaluate.Metric):
     count as 0, and F1 is taken after that: two of unlike sign would give it any value.
 
     Args:
-        model: `package:PACKAGE/PATH`, a folder, or a hub name, which may end in `@REVISION`.
+        model: a place, as `pipeline.models.places` finds it.
         layers: the layer whose output is compared, counted from 1.
     """
 
@@ -78,60 +69,19 @@ def load_scorer(model: str, layers: int) -> BERTScorer:
         Misused: it has fewer layers.
     """
     try:
+        folder = find(model)
+    except Refused as error:
+        raise Refused(f"evaluate.bertscore_model in params.yaml: {error}") from None
+    try:
         # bert_score takes every path with "t5" in it for a T5 model, so it is given a path without a name.
-        with contextlib.chdir(find_model(model)):
+        with contextlib.chdir(folder):
             scorer = BERTScorer(model_type=".", num_layers=layers)
     except AssertionError as error:
         raise Misused(
             f"evaluate.bertscore_layers is {layers}, which BERTScore's model '{model}' has not: {error}."
         ) from None
     except (OSError, ValueError) as error:
-        raise Refused(f"BERTScore's model '{model}' cannot be opened: {error}. {_WHAT_TO_DO}") from None
+        raise Refused(f"BERTScore's model '{model}' cannot be opened: {error}. Set another in params.yaml.") from None
     # A tokenizer without a maximum length overflows.
     scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, _LONGEST_TITLE_TOKENS)
     return scorer
-
-
-def find_model(model: str) -> Path:
-    """The local folder that `model` stands for, fetched from the hub if it must and can be.
-
-    Raises:
-        Refused: it cannot be had, with what can be done.
-    """
-    if model.startswith("package:"):
-        return _find_in_package(model.removeprefix("package:"))
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    return _find_on_hub(model)
-
-
-def _find_in_package(place: str) -> Path:
-    package, _, inside = place.partition("/")
-    # Found, never imported: only its files are wanted, and what it imports need not be installed.
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        raise Refused(
-            f"BERTScore's model is to come from the package '{package}', which is not installed. {_WHAT_TO_DO}"
-        )
-    folder = Path(found.submodule_search_locations[0]) / inside
-    if not folder.is_dir():
-        raise Refused(
-            f"BERTScore's model is to come from '{inside}' in the package '{package}', which has none. {_WHAT_TO_DO}"
-        )
-    return folder.resolve()
-
-
-def _find_on_hub(model: str) -> Path:
-    name, _, revision = model.partition("@")
-    try:
-        return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=_HUB_FILES, etag_timeout=_HUB_SECONDS)
-        )
-    except LocalEntryNotFoundError:
-        why = "is no folder here, the hub cannot be reached, and its local cache does not hold it"
-    except HFValidationError:
-        why = "is no folder here and cannot be the name of a model on the hub"
-    except HfHubHTTPError as error:
-        why = f"is no folder here, and the hub refuses it ({error.response.status_code})"
-    raise Refused(f"BERTScore's model '{model}' {why}. {_WHAT_TO_DO}")

@@ -20,7 +20,7 @@ class EvaluateSettings(Section):
 
     section: ClassVar[str] = "evaluate"
 
-    bertscore_model: str = Field(min_length=1)  # package:PACKAGE/PATH | a folder | a hub name, NAME or NAME@REVISION
+    bertscore_model: str = Field(min_length=1)  # a place, as pipeline.models.places finds it
     bertscore_layers: int = Field(ge=1)  # the layer whose output is compared
     bootstrap: int = Field(ge=100, le=1_000_000)  # resamples behind each interval
     confidence: float = Field(ge=0.5, lt=1)  # how often an interval should hold the truth

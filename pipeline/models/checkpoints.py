@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from pydantic import Field, field_validator, model_validator
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.errors import Misused, Refused
 from pipeline.models.families import FAMILIES, Family
+from pipeline.models.places import find
 from pipeline.models.scratch import ScratchSize
 from pipeline.settings import Settings, check, read_params
 
-log = logging.getLogger(__name__)
-
-_HUB_TIMEOUT_SECONDS = 5
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 _CARD = "lectern.json"
 
 
@@ -34,7 +22,7 @@ class ModelSettings(Settings):
     """One entry of `models` in `params.yaml`."""
 
     family: str  # a name in the table of families
-    checkpoint: str  # scratch | hub:OWNER/NAME@REVISION | package:PACKAGE/PATH | models:/NAME@ALIAS | a folder
+    checkpoint: str  # `scratch`, or a place as pipeline.models.places finds it
     scratch: ScratchSize | None = None  # how large, where the checkpoint is `scratch`
     weights: Literal["float32", "bfloat16"] = "float32"  # precision in which the weights are kept on disk
     max_source_tokens: int = Field(gt=0)  # a text's tokens beyond these are not seen
@@ -77,76 +65,6 @@ class Card(Settings):
     checkpoint: str
     max_source_tokens: int
     max_target_tokens: int
-
-
-def find(checkpoint: str) -> Path:
-    """The local folder or GGUF file that `checkpoint` stands for, fetched from the hub if need be.
-
-    Raises:
-        Refused: it is not here and cannot be had; says what can be done.
-    """
-    kind, _, rest = checkpoint.partition(":")
-    if kind == "hub":
-        return _find_on_hub(rest)
-    if kind == "package":
-        return _find_in_package(rest)
-    if kind == "models":
-        return _find_in_registry(checkpoint)
-    folder = Path(checkpoint).expanduser()
-    if not (folder / "config.json").is_file():
-        raise Refused(
-            f"Checkpoint '{checkpoint}' is not a model folder: there is no {folder / 'config.json'}. "
-            "Write a folder that transformers saved, or hub:OWNER/NAME@REVISION, package:PACKAGE/PATH or scratch."
-        )
-    return folder
-
-
-def _find_on_hub(name: str) -> Path:
-    repository, _, revision = name.partition("@")
-    if not revision:
-        raise Misused(
-            f"Checkpoint 'hub:{name}' names no revision. Write hub:{repository}@REVISION, so that it cannot change."
-        )
-    try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        log.info("%s@%s is not in the local hub cache; asking the hub", repository, revision)
-    try:
-        # Asked first because it takes a time limit, and because a repository may keep each weight in many formats.
-        files = HfApi().model_info(repository, revision=revision, timeout=_HUB_TIMEOUT_SECONDS).siblings or []
-        safe = any(file.rfilename.endswith(".safetensors") for file in files)
-        wanted = _HUB_FILES if safe else [*_HUB_FILES, "*.bin"]
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise Refused(f"The Hugging Face hub has no '{repository}' at revision '{revision}': {error}") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise Refused(
-            f"The Hugging Face hub cannot be reached for '{repository}@{revision}' ({type(error).__name__}), and its "
-            "local cache does not hold it. Fetch it where there is a network with `hf download "
-            f"{repository} --revision {revision}` and bring the cache here (HF_HOME), or take it out of 'contestants'."
-        ) from None
-
-
-def _find_in_package(place: str) -> Path:
-    package, _, inside = place.partition("/")
-    # Found, never imported: only its files are wanted, and what it imports need not be installed.
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise Refused(f"Checkpoint 'package:{place}': the package '{package}' is not installed. Run `make install`.")
-    path = Path(found.submodule_search_locations[0]) / inside
-    if not path.exists():
-        raise Refused(f"Checkpoint 'package:{place}': the installed package '{package}' has no '{inside}'.")
-    return path
-
-
-def _find_in_registry(uri: str) -> Path:
-    import mlflow
-
-    try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    except mlflow.exceptions.MlflowException as error:
-        raise Refused(f"Checkpoint '{uri}' cannot be had from MLflow: {error.message}") from None
-    return folder / "artifacts" / "model"
 
 
 def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -47,10 +47,10 @@ class TitleModel(mlflow.pyfunc.PythonModel):
         self._settings = GenerateSettings.model_validate(context.model_config["generate"])
 
     def predict(self, context, model_input, params=None):
-        """Titles for texts. (Type hints would become the schema, so there are none.)
+        """Titles for texts. Type hints would become the schema, so there are none.
 
         Args:
-            model_input: a data frame with the one column `text`, or a list of texts, which MLflow makes a data frame of.
+            model_input: a data frame with the column `text`, or a list of texts, which MLflow makes a data frame of.
             params: values for what `TUNABLE` names.
 
         Returns:
@@ -61,7 +61,7 @@ class TitleModel(mlflow.pyfunc.PythonModel):
         """
         column = model_input.columns[0]
         if str(column) not in ("text", "0"):
-            raise ValueError(f"the column is '{column}'; send a list, or a data frame with a column 'text'")
+            raise ValueError(f"the column is '{column}'; send a list, or a data frame with a column text")
         texts = model_input[column]
         if texts.isna().any():
             raise ValueError(f"row {int(texts.isna().argmax())} has no text; send an empty string if that is meant")

@@ -19,7 +19,8 @@ from pipeline.models.inputs import Inputs
 from pipeline.models.layers import count_parameters, freeze, summarise
 from pipeline.paths import MODELS, SPLITS, STATE, TRAINING
 from pipeline.registry.lineage import lineage_tags, md5
-from pipeline.registry.tracking import LogToMlflow, connect, training_run
+from pipeline.registry.tracking import connect, training_run
+from pipeline.registry.training_log import LogToMlflow
 from pipeline.training.fit import CURVES, fit
 from pipeline.training.preview import preview
 from pipeline.training.settings import TrainSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from torch import Tensor
 
 from pipeline.models.inputs import IGNORED, Inputs
 
@@ -13,7 +14,8 @@ def preview(inputs: Inputs, examples: pd.DataFrame, rows: int = 4) -> str:
         inputs.example(text, title)
         for text, title in zip(examples["text"][:rows], examples["title"][:rows], strict=True)
     ]
-    lines = [f"{name}: {tuple(tensor.shape)}" for name, tensor in inputs.training_batch(chosen).items()]
+    batch = inputs.training_batch(chosen)
+    lines = [f"{name}: {tuple(value.shape)}" for name, value in batch.items() if isinstance(value, Tensor)]
     for example in chosen:
         learnt = [token for token in example.labels if token != IGNORED]
         lines += ["", f"source ({len(example.source)} tokens): {inputs.tokenizer.decode(example.source)}"]

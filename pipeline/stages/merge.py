@@ -1,0 +1,19 @@
+"""The stage `merge`: every line under its topic."""
+
+import pandas as pd
+
+from pipeline.data.merge import merge
+from pipeline.files import file_aside
+from pipeline.paths import EXAMPLES, LINES, SET_ASIDE, TOPICS
+
+
+def run() -> None:
+    lines = pd.read_parquet(LINES)
+    merged = merge(pd.read_parquet(TOPICS), lines)
+    with file_aside(EXAMPLES) as aside:
+        merged.examples.to_parquet(aside, index=False)
+    with file_aside(SET_ASIDE) as aside:
+        merged.set_aside.to_csv(aside, index=False, encoding="utf-8-sig")  # the mark lets Excel know that it is UTF-8
+    counts = merged.set_aside["what"].value_counts()
+    print(f"{len(merged.examples):,} examples from {len(lines):,} lines")
+    print(f"set aside in {SET_ASIDE}: {counts.get('line', 0):,} lines, {counts.get('topic', 0):,} topics")

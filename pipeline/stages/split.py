@@ -1,0 +1,23 @@
+"""The stage `split`: train, validation and test, with no lesson on two sides."""
+
+import pandas as pd
+
+from pipeline.data.lessons import LESSON
+from pipeline.data.split import LEAKS, SplitSettings, lessons_by_side, split
+from pipeline.data.suites import require_fit
+from pipeline.files import file_aside, write_json
+from pipeline.paths import EXAMPLES, EXPECTATIONS, SPLIT_VALIDATION, SPLITS
+
+
+def run() -> None:
+    settings = SplitSettings.read()
+    splits = split(pd.read_parquet(EXAMPLES), settings)
+    if settings.by == "random":
+        write_json(SPLIT_VALIDATION, {"success": False, "failed": {}, "tables": [], "note": LEAKS})
+    else:
+        suites = {"splits": EXPECTATIONS / "splits.json"}
+        require_fit({"splits": lessons_by_side(splits)}, suites, SPLIT_VALIDATION, docs=None)
+    for name, examples in splits.items():
+        with file_aside(SPLITS / f"{name}.parquet") as aside:
+            examples.to_parquet(aside, index=False)
+        print(f"{name}: {len(examples):,} examples of {len(examples[LESSON].drop_duplicates()):,} lessons")

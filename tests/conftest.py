@@ -1,0 +1,40 @@
+"""What several tests share: small examples, small models, and a project folder with the shipped knobs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+SUBJECTS = ("gradients", "matrices", "graphs", "sorting", "parsing", "caching", "hashing", "threads")
+
+
+@pytest.fixture(scope="session")
+def examples() -> pd.DataFrame:
+    """Two lessons of eight topics, whose titles follow from their texts."""
+    rows = [
+        {
+            "course_title": "Course",
+            "lesson_num": lesson,
+            "start_seconds": 60.0 * i,
+            "title": f"Why {subject} matter",
+            "text": f"so in this part of lesson {lesson} we talk about {subject} and why {subject} matter " * (1 + i),
+        }
+        for lesson in ("1", "2A")
+        for i, subject in enumerate(SUBJECTS)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a folder with the shipped knobs and graph, and a tracking database of its own."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    return tmp_path

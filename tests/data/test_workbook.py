@@ -1,0 +1,458 @@
+"""Reading a workbook, and all that can be wrong with one."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import zipfile
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from openpyxl.worksheet.worksheet import Worksheet
+from rich.console import Console
+
+from pipeline.data.problems import (
+    LISTED,
+    SHOWN,
+    Problem,
+    WorkbookRefused,
+    as_block,
+    as_json,
+    as_table,
+    by_kind,
+    summary,
+)
+from pipeline.data.workbook import Workbook, ingest, read_workbook
+from pipeline.errors import Misused
+
+TOPICS = [
+    ["course_title", "lesson_num", "timestamp", "topic"],
+    ["Clouds", 1, "0:00:00", "What clouds are"],
+    ["Clouds", 1, "0:01:00", "How clouds form"],
+    ["Clouds", "2A", "0:00:00", "Rain"],
+]
+LINES = [
+    ["course_title", "lesson_num", "timestamp", "transcript"],
+    ["Clouds", 1, "0:00:05", "look up"],
+    ["Clouds", 1, "0:01:05", "air rises"],
+    ["Clouds", "2A", "0:00:10", "it falls"],
+]
+Break = Callable[[Worksheet, Worksheet], None]
+
+
+def nothing(topics: Worksheet, lines: Worksheet) -> None:
+    """Leaves the workbook whole."""
+
+
+def workbook(folder: Path, change: Break = nothing) -> Path:
+    """A small sound workbook, after `change` has been at its two sheets."""
+    book = openpyxl.Workbook()
+    topics, lines = book.active, book.create_sheet("lesson_transcripts")
+    topics.title = "lesson_topics"
+    for sheet, rows in ((topics, TOPICS), (lines, LINES)):
+        for row in rows:
+            sheet.append(row)
+    change(topics, lines)
+    book.save(folder / "talks.xlsx")
+    return folder / "talks.xlsx"
+
+
+def problems(path: Path) -> list[tuple[str, str, str | None, int | None, str | None]]:
+    """The problems of the workbook at `path` without their words."""
+    return [(p.severity, p.kind, p.sheet, p.row, p.column) for p in read_workbook(path).problems]
+
+
+def frames(read: Workbook) -> tuple[list[list[object]], list[list[object]]]:
+    return read.topics.to_numpy().tolist(), read.lines.to_numpy().tolist()
+
+
+def set_cell(sheet: str, cell: str, value: object, number_format: str | None = None) -> Break:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        target = {"topics": topics, "lines": lines}[sheet][cell]
+        target.value = value
+        if number_format:
+            target.number_format = number_format
+
+    return change
+
+
+def test_a_sound_workbook_becomes_two_tables_without_problems(tmp_path: Path) -> None:
+    read = read_workbook(workbook(tmp_path))
+    assert frames(read) == (
+        [
+            ["Clouds", "1", 0.0, "What clouds are", 2],
+            ["Clouds", "1", 60.0, "How clouds form", 3],
+            ["Clouds", "2A", 0.0, "Rain", 4],
+        ],
+        [
+            ["Clouds", "1", 5.0, "look up", 2],
+            ["Clouds", "1", 65.0, "air rises", 3],
+            ["Clouds", "2A", 10.0, "it falls", 4],
+        ],
+    )
+    assert read.problems == []
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv with a mark", "csv with semicolons", "parquet", "both"])
+def test_a_folder_of_tables_reads_like_a_workbook(tmp_path: Path, kind: str) -> None:
+    expected = frames(read_workbook(workbook(tmp_path)))
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for name, rows in (("lesson_topics", TOPICS), ("lesson_transcripts", LINES)):
+        table = pd.DataFrame(rows[1:], columns=rows[0]).astype({"lesson_num": "str"})
+        if kind == "parquet" or (kind == "both" and name == "lesson_topics"):
+            table.to_parquet(folder / f"{name}.parquet")
+        else:
+            separator = ";" if kind == "csv with semicolons" else ","
+            encoding = "utf-8-sig" if kind == "csv with a mark" else "utf-8"
+            table.to_csv(folder / f"{name}.csv", index=False, sep=separator, encoding=encoding)
+    assert frames(read_workbook(folder)) == expected
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array([5000, 65000, 10000], pa.duration("ms")),
+        pa.array([5, 65, 10], pa.time32("s")),
+        pa.array([5.0, 65.0, 10.0]),
+        pa.array(["0:00:05", "0:01:05", "10"]).dictionary_encode(),
+        pa.array([5, 65, 10], pa.int16()),
+        pa.array(["5", "65", "10"]).cast(pa.decimal128(5, 1)),
+    ],
+    ids=lambda times: str(times.type),
+)
+def test_parquet_may_hold_times_in_any_type(tmp_path: Path, times: pa.Array) -> None:
+    topics, lines = (pd.DataFrame(t[1:], columns=t[0]).astype({"lesson_num": "str"}) for t in (TOPICS, LINES))
+    topics.to_parquet(tmp_path / "lesson_topics.parquet")
+    table = pa.Table.from_pandas(lines.drop(columns="timestamp")).append_column("timestamp", times)
+    pq.write_table(table, tmp_path / "lesson_transcripts.parquet")
+    assert read_workbook(tmp_path).lines["seconds"].tolist() == [5, 65, 10]
+
+
+def test_order_of_sheets_and_columns_and_their_spelling_do_not_matter(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active.title = " Lesson_Transcripts "
+    for row in LINES:
+        book.active.append(row[::-1])
+    sheet = book.create_sheet("LESSON_TOPICS")
+    for row in [[f" {name.upper()} " for name in TOPICS[0]], *TOPICS[1:]]:
+        sheet.append(row)
+    book.save(tmp_path / "other.xlsx")
+    assert frames(read_workbook(tmp_path / "other.xlsx")) == frames(read_workbook(workbook(tmp_path)))
+
+
+def test_other_sheets_and_columns_are_ignored_and_named(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        topics["E1"], topics["F1"] = "video_url", "Notes"
+        topics.parent.create_sheet("scratch")
+
+    messages = [p.message for p in read_workbook(workbook(tmp_path, change)).problems]
+    assert messages == ["Not used: scratch.", "Not used: F (notes)."]
+
+
+def test_rows_are_numbered_as_excel_shows_them(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        topics.insert_rows(3, 2)
+        topics.insert_rows(1, 4)
+        topics.insert_cols(1)
+        topics["D9"] = "soon"
+
+    assert ("error", "bad timestamp", "lesson_topics", 9, "D (timestamp)") in problems(workbook(tmp_path, change))
+
+
+def test_blank_rows_are_no_problem(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        lines.insert_rows(3)
+        lines["A3"] = "  "
+        lines["A9"] = " "
+
+    read = read_workbook(workbook(tmp_path, change))
+    assert (read.problems, read.lines["row"].tolist()) == ([], [2, 4, 5])
+
+
+def test_rows_of_a_csv_file_are_numbered_as_excel_shows_them(tmp_path: Path) -> None:
+    topics = ["", ",".join(TOPICS[0]), "A,1,0:00:00,One", "", '"A",1,0:01:00,"Two\nlines"', "A,1,x,Three"]
+    lines = [",".join(LINES[0]), "A,1,0:00:00,more cells, than columns", "A,1,?,c"]
+    (tmp_path / "lesson_topics.csv").write_text("\n".join(topics))
+    (tmp_path / "lesson_transcripts.csv").write_text("\n".join(lines))
+    places = [(sheet, row) for severity, _, sheet, row, _ in problems(tmp_path) if severity == "error"]
+    assert places == [("lesson_topics.csv", 6), ("lesson_transcripts.csv", 2), ("lesson_transcripts.csv", 3)]
+
+
+ERRORS = {
+    "a time that is none": (set_cell("topics", "C3", "soon"), "bad timestamp", "C (timestamp)"),
+    "a date": (set_cell("topics", "C3", dt.datetime(2023, 3, 15)), "bad timestamp", "C (timestamp)"),
+    "a time below zero": (set_cell("topics", "C3", dt.timedelta(seconds=-5)), "negative time", "C (timestamp)"),
+    "a number below zero": (set_cell("topics", "C3", -5), "negative time", "C (timestamp)"),
+    # Excel shows ##### here; read carelessly, it is a quarter to midnight.
+    "a clock below zero": (set_cell("topics", "C3", -15 / 1440, "h:mm:ss"), "negative time", "C (timestamp)"),
+    "no time": (set_cell("topics", "C3", None), "empty timestamp", "C (timestamp)"),
+    "no title": (set_cell("topics", "D3", "\u00a0 "), "empty title", "D (topic)"),
+    "no course": (set_cell("topics", "A3", None), "empty course", "A (course_title)"),
+    "no lesson": (set_cell("topics", "B3", None), "empty lesson", "B (lesson_num)"),
+    "two topics at once": (set_cell("topics", "C3", "0:00"), "duplicate topic start", "C (timestamp)"),
+}
+
+
+@pytest.mark.parametrize(("change", "kind", "column"), ERRORS.values(), ids=ERRORS)
+def test_an_error_in_a_cell_is_named_with_its_place(tmp_path: Path, change: Break, kind: str, column: str) -> None:
+    found = [p for p in problems(workbook(tmp_path, change)) if p[0] == "error"]
+    assert found == [("error", kind, "lesson_topics", 3, column)]
+
+
+WARNINGS = {
+    "a line before the first topic": (
+        set_cell("topics", "C4", "0:00:30"),
+        [("topic without lines", "lesson_topics", 4), ("line before the first topic", "lesson_transcripts", 4)],
+    ),
+    "a topic without lines": (set_cell("topics", "C3", "0:09:00"), [("topic without lines", "lesson_topics", 3)]),
+    "a lesson on one sheet": (
+        set_cell("topics", "B4", "2B"),
+        [("lesson on one sheet only", "lesson_topics", 4), ("lesson on one sheet only", "lesson_transcripts", 4)],
+    ),
+    "times running backwards": (
+        set_cell("lines", "C2", "0:01:30"),
+        [("topic without lines", "lesson_topics", 2), ("times running backwards", "lesson_transcripts", 3)],
+    ),
+    "a title used twice": (set_cell("topics", "D3", "What  clouds are "), [("title used twice", "lesson_topics", 3)]),
+    "a line without words": (
+        set_cell("lines", "D4", " "),
+        [("topic without lines", "lesson_topics", 4), ("line without words", "lesson_transcripts", 4)],
+    ),
+    "a number as text": (set_cell("lines", "C3", "75"), [("number as text", "lesson_transcripts", 3)]),
+    "a lesson number as text": (set_cell("lines", "B3", "1"), [("number as text", "lesson_transcripts", 3)]),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), WARNINGS.values(), ids=WARNINGS)
+def test_a_warning_names_its_place_and_does_not_stop(
+    tmp_path: Path, change: Break, expected: list[tuple[str, str, int]]
+) -> None:
+    found = ingest(workbook(tmp_path, change)).problems
+    assert [(p.kind, p.sheet, p.row) for p in found] == expected
+
+
+def test_a_number_as_text_says_what_it_was_read_as(tmp_path: Path) -> None:
+    [problem] = read_workbook(workbook(tmp_path, set_cell("lines", "C3", "75"))).problems
+    assert problem.message == "'75' is a number stored as text, read as 75 seconds: 0:01:15."
+
+
+def test_minutes_that_excel_took_for_hours_are_suspected(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        for value in (5.5, 12.25, 40):
+            lines.append(["Clouds", "1B", dt.timedelta(hours=value), "words"])
+        topics.append(["Clouds", "1B", "0:00:00", "Fog"])
+
+    found = problems(workbook(tmp_path, change))
+    assert ("warning", "hours for minutes", "lesson_transcripts", 6, "C (timestamp)") in found
+
+
+def test_excel_times_that_lost_their_format_are_suspected(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        for row, value in ((2, 0.001), (3, 0.02), (4, 0.003)):
+            lines.cell(row, 3).value = value
+
+    found = problems(workbook(tmp_path, change))
+    assert ("warning", "times below one second", "lesson_transcripts", 3, "C (timestamp)") in found
+
+
+def test_all_errors_are_found_at_once(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        topics["C3"], topics["D4"] = "soon", None
+        lines["C1"] = "time"
+        lines["A3"] = None
+
+    kinds = {kind for severity, kind, *_ in problems(workbook(tmp_path, change)) if severity == "error"}
+    assert kinds == {"bad timestamp", "empty title", "missing column", "empty course"}
+
+
+def test_errors_refuse_the_workbook_with_every_place_and_remedy(tmp_path: Path) -> None:
+    path = workbook(tmp_path, set_cell("topics", "C3", "soon"))
+    with pytest.raises(WorkbookRefused) as refused:
+        ingest(path)
+    assert str(refused.value).splitlines() == [
+        f"{path} has 1 error, so nothing was taken from it:",
+        "  lesson_topics, row 3, column C (timestamp): 'soon' is not a time. Write h:mm:ss, mm:ss or seconds.",
+    ]
+
+
+def test_nothing_at_the_path_is_misuse(tmp_path: Path) -> None:
+    with pytest.raises(Misused, match=r"absent\.xlsx does not exist"):
+        read_workbook(tmp_path / "absent.xlsx")
+
+
+FILES = {
+    "empty file": (b"", "empty file"),
+    "text": (b"hello there", "not a workbook"),
+    "half a zip": (b"PK\x03\x04" + bytes(50), "not a workbook"),
+    "protected": (bytes.fromhex("D0CF11E0A1B11AE1") + "EncryptedPackage".encode("utf-16-le"), "password"),
+}
+
+
+@pytest.mark.parametrize(("content", "kind"), FILES.values(), ids=FILES)
+def test_a_file_that_is_no_workbook_is_named(tmp_path: Path, content: bytes, kind: str) -> None:
+    (tmp_path / "broken.xlsx").write_bytes(content)
+    assert problems(tmp_path / "broken.xlsx") == [("error", kind, None, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("lesson_topics.csv", b"", "empty file"),
+        ("lesson_topics.csv", "course_title,lesson_num\nCaf\u00e9,1".encode("latin-1"), "not UTF-8"),
+        ("lesson_topics.csv", b'course_title,lesson_num,timestamp,topic\n"A,1,0,x', "not a table"),
+        ("lesson_topics.csv", b"course_title,lesson_num,timestamp,topic\n", "no rows"),
+        ("lesson_topics.parquet", b"PAR1", "not a table"),
+        ("topics.csv", b"a,b", "missing table"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert (kind, "error") in [(p.kind, p.severity) for p in read_workbook(tmp_path).problems]
+
+
+def test_a_workbook_with_a_flipped_byte_is_not_a_workbook(tmp_path: Path) -> None:
+    path = workbook(tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        inside = archive.getinfo("xl/worksheets/sheet1.xml").header_offset + 100
+    content = bytearray(path.read_bytes())
+    content[inside] ^= 1
+    path.write_bytes(content)
+    assert problems(path) == [("error", "not a workbook", None, None, None)]
+
+
+def test_one_csv_file_alone_is_told_to_come_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "lesson_topics.csv").write_text("a,b")
+    assert "folder" in read_workbook(tmp_path / "lesson_topics.csv").problems[0].remedy
+
+
+def test_an_empty_sheet_has_no_rows_and_no_columns(tmp_path: Path) -> None:
+    found = problems(workbook(tmp_path, lambda topics, lines: lines.delete_rows(1, 9)))
+    assert [p for p in found if p[0] == "error"] == [
+        ("error", "missing column", "lesson_transcripts", 1, column) for column in sorted(LINES[0])
+    ]
+
+
+@pytest.fixture(scope="module")
+def flooded(tmp_path_factory: pytest.TempPathFactory) -> list[Problem]:
+    """What is found where ten thousand times are no times."""
+    folder = tmp_path_factory.mktemp("flood")
+    rows = pd.DataFrame([LINES[1]] * 10_000, columns=LINES[0]).assign(timestamp="[soon]", lesson_num="1")
+    rows.to_csv(folder / "lesson_transcripts.csv", index=False)
+    pd.DataFrame(TOPICS[1:2], columns=TOPICS[0]).to_csv(folder / "lesson_topics.csv", index=False)
+    return read_workbook(folder).problems
+
+
+def test_ten_thousand_problems_are_counted_and_not_all_listed(flooded: list[Problem]) -> None:
+    assert (len(flooded), summary(flooded)) == (LISTED + 1, "10,000 errors, 0 warnings")
+
+
+def test_ten_thousand_problems_do_not_flood_a_message(flooded: list[Problem]) -> None:
+    block = as_block(flooded)
+    assert (len(block.splitlines()), block.splitlines()[-1]) == (SHOWN + 1, "    and 9,995 more: bad timestamp")
+
+
+def test_ten_thousand_problems_do_not_flood_a_terminal(flooded: list[Problem]) -> None:
+    console = Console(file=StringIO(), width=200)
+    console.print(as_table(flooded))
+    shown = console.file.getvalue()
+    assert (shown.count("'[soon]' is not a time."), "and 9,995 more: bad timestamp" in shown) == (SHOWN, True)
+
+
+def test_a_refusal_that_leaves_something_out_says_where_the_rest_is(flooded: list[Problem]) -> None:
+    assert str(WorkbookRefused(Path("talks"), flooded)).endswith("and 9,995 more: `lectern check talks --json`")
+
+
+def test_problems_as_json_keep_every_field(flooded: list[Problem]) -> None:
+    assert as_json(flooded)[0] == {
+        "severity": "error",
+        "kind": "bad timestamp",
+        "sheet": "lesson_transcripts.csv",
+        "row": 2,
+        "column": "C (timestamp)",
+        "message": "'[soon]' is not a time.",
+        "remedy": "Write h:mm:ss, mm:ss or seconds.",
+        "cells": 1,
+    }
+
+
+def test_a_summary_has_a_line_a_kind(flooded: list[Problem]) -> None:
+    assert by_kind(flooded) == ["10,000 x bad timestamp (first: lesson_transcripts.csv, row 2, column C (timestamp))"]
+
+
+# The real workbook, broken in every way that a person might break it.
+
+
+@pytest.fixture(scope="module")
+def real() -> Path:
+    if not os.environ.get("LECTERN_SHARED"):
+        pytest.skip("LECTERN_SHARED is not set: the real workbook is not at hand")
+    return Path(os.environ["LECTERN_SHARED"]) / "data/fsdl_2022_project_transcripts.xlsx"
+
+
+@pytest.fixture(scope="module")
+def real_sheets(real: Path) -> dict[str, pd.DataFrame]:
+    return pd.read_excel(real, sheet_name=None, engine="calamine")
+
+
+def test_the_real_workbook_has_no_problems(real: Path) -> None:
+    read = ingest(real)
+    assert (len(read.topics), len(read.lines), read.problems) == (397, 14_791, [])
+
+
+def put(row: int, column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Sets a cell of a sheet, by its row in Excel."""
+
+    def change(sheet: pd.DataFrame) -> pd.DataFrame:
+        sheet = sheet.astype({column: object})
+        sheet.loc[row - 2, column] = value
+        return sheet
+
+    return change
+
+
+BREAKS = {
+    "missing column": (lambda s: s.drop(columns="timestamp"), "missing column", 1, "timestamp"),
+    "missing sheet": (None, "missing sheet", None, None),
+    "bad timestamp": (put(20, "timestamp", "1:75:00"), "bad timestamp", 20, "D (timestamp)"),
+    "empty title": (put(20, "topic", None), "empty title", 20, "E (topic)"),
+    "lesson on one sheet": (put(20, "lesson_num", "99"), "lesson on one sheet only", 20, "C (lesson_num)"),
+    "negative time": (put(20, "timestamp", dt.timedelta(seconds=-90)), "negative time", 20, "D (timestamp)"),
+    "duplicate topic start": (
+        lambda s: put(20, "timestamp", s.loc[17, "timestamp"])(s), "duplicate topic start", 20, "D (timestamp)",
+    ),
+    "number as text": (put(20, "timestamp", "4321"), "number as text", 20, "D (timestamp)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "kind", "row", "column"), BREAKS.values(), ids=BREAKS)
+def test_a_break_in_the_real_workbook_is_named_with_place_and_remedy(
+    tmp_path: Path,
+    real_sheets: dict[str, pd.DataFrame],
+    change: Callable[[pd.DataFrame], pd.DataFrame] | None,
+    kind: str,
+    row: int | None,
+    column: str | None,
+) -> None:
+    path = tmp_path / "broken.xlsx"
+    with pd.ExcelWriter(path) as writer:
+        for name, sheet in real_sheets.items():
+            if name != "lesson_topics":
+                sheet.head(1200).to_excel(writer, sheet_name=name, index=False)
+            elif change is not None:
+                change(sheet).to_excel(writer, sheet_name=name, index=False)
+    found = [p for p in read_workbook(path).problems if p.kind == kind]
+    assert ("lesson_topics", row, column) in [(p.sheet, p.row, p.column) for p in found]
+    assert all(p.message and p.remedy for p in found)
+
+
+def test_the_real_workbook_cut_in_half_is_not_a_workbook(tmp_path: Path, real: Path) -> None:
+    content = real.read_bytes()
+    (tmp_path / "half.xlsx").write_bytes(content[: len(content) // 2])
+    assert problems(tmp_path / "half.xlsx") == [("error", "not a workbook", None, None, None)]

@@ -1,0 +1,33 @@
+"""A small model of any family, from nothing."""
+
+from __future__ import annotations
+
+import pandas as pd
+import transformers
+from transformers import PreTrainedModel
+
+from pipeline.models.checkpoints import ModelSettings, open_checkpoint
+from pipeline.models.families import FAMILIES
+from pipeline.models.generation import GenerateSettings
+from pipeline.models.inputs import Inputs
+
+GREEDY = GenerateSettings(
+    num_beams=1, max_new_tokens=8, min_new_tokens=1, no_repeat_ngram_size=0, length_penalty=1.0, batch_size=4
+)
+
+
+def small_model(family: str, examples: pd.DataFrame, **settings: object) -> tuple[PreTrainedModel, Inputs]:
+    transformers.set_seed(1)
+    chosen = ModelSettings(
+        **{
+            "family": family,
+            "checkpoint": "scratch",
+            "scratch": {"width": 32, "layers": 2, "heads": 2, "vocabulary": 400},
+            "max_source_tokens": 48,
+            "max_target_tokens": 12,
+            **settings,
+        }
+    )
+    model, tokenizer = open_checkpoint(chosen, [*examples["text"], *examples["title"]])
+    inputs = Inputs(FAMILIES[family], tokenizer, max_source_tokens=48, max_target_tokens=12)
+    return model, inputs

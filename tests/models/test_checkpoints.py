@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.errors import Misused, Refused
+from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
+from pipeline.models.families import FAMILIES
+from pipeline.models.generation import Titler
+from pipeline.models.inputs import Inputs
+from pipeline.models.places import find
+from tests.models.small import GREEDY, small_model
+
+
+def _saved(folder: Path, family: str, examples: pd.DataFrame) -> tuple[Titler, Card]:
+    model, inputs = small_model(family, examples)
+    card = Card(model="m", family=family, checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
+    folder.mkdir()
+    save_model(folder, model, inputs.tokenizer, card, "float32")
+    return Titler(model.eval(), inputs, GREEDY), card
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_writes_the_same_titles_when_it_is_read_again(
+    family: str, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    before, card = _saved(tmp_path / "model", family, examples)
+    model, tokenizer, read = load_model(tmp_path / "model")
+    inputs = Inputs(FAMILIES[family], tokenizer, max_source_tokens=48, max_target_tokens=12)
+    texts = examples["text"].head(5).tolist()
+    assert read == card
+    assert Titler(model, inputs, GREEDY).best_titles(texts) == before.best_titles(texts)
+
+
+def test_a_model_folder_holds_safetensors_that_others_may_read(examples: pd.DataFrame, tmp_path: Path) -> None:
+    _saved(tmp_path / "model", "t5", examples)
+    weights = tmp_path / "model" / "model.safetensors"
+    assert weights.stat().st_mode & 0o044
+    assert not [*(tmp_path / "model").glob("*.bin")]
+
+
+def test_a_local_folder_is_a_checkpoint(examples: pd.DataFrame, tmp_path: Path) -> None:
+    before, _ = _saved(tmp_path / "model", "bart", examples)
+    settings = ModelSettings(
+        family="bart", checkpoint=str(tmp_path / "model"), max_source_tokens=48, max_target_tokens=12
+    )
+    model, _ = open_checkpoint(settings, [])
+    assert torch.equal(model.lm_head.weight, before.model.lm_head.weight)
+
+
+def test_a_hub_checkpoint_is_read_from_the_local_cache_without_a_network(
+    examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--owner--name"
+    snapshots = repository / "snapshots"
+    snapshots.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    _saved(snapshots / revision, "t5", examples)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert find(f"hub:owner/name@{revision}") == snapshots / revision
+
+
+def test_an_unreachable_hub_is_refused_within_seconds_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(Refused, match="hf download owner/name --revision abc"):
+        find("hub:owner/name@abc")
+    assert time.monotonic() - start < 30
+
+
+def test_a_hub_checkpoint_without_a_revision_is_misused() -> None:
+    with pytest.raises(Misused, match="names no revision"):
+        find("hub:owner/name")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ("no/such/folder", "not a model folder"),
+        ("package:no_such_package/model", "not installed"),
+        ("package:transformers/no-such-file.gguf", "has no 'no-such-file.gguf'"),
+    ],
+)
+def test_a_missing_checkpoint_is_refused_with_its_name(checkpoint: str, message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        find(checkpoint)
+
+
+def test_a_checkpoint_of_another_family_is_refused(examples: pd.DataFrame, tmp_path: Path) -> None:
+    _saved(tmp_path / "model", "causal", examples)
+    settings = ModelSettings(
+        family="t5", checkpoint=str(tmp_path / "model"), max_source_tokens=48, max_target_tokens=12
+    )
+    with pytest.raises(Refused, match="family 't5'"):
+        open_checkpoint(settings, [])
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove"])
+def test_a_damaged_model_folder_is_refused(damage: str, examples: pd.DataFrame, tmp_path: Path) -> None:
+    _saved(tmp_path / "model", "t5", examples)
+    weights = tmp_path / "model" / "model.safetensors"
+    if damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    else:
+        weights.unlink()
+    with pytest.raises(Refused, match="model"):
+        load_model(tmp_path / "model")
+
+
+def test_an_unknown_family_and_a_misspelt_knob_are_both_named(project: Path) -> None:
+    params = Path("params.yaml").read_text(encoding="utf-8")
+    entry = "  odd:\n    family: t6\n    checkpoint: scratch\n    max_sorce_tokens: 3\n"
+    Path("params.yaml").write_text(params.replace("\nmodels:\n", f"\nmodels:\n{entry}"), encoding="utf-8")
+    with pytest.raises(Misused, match=r"(?s)models.odd.family.*models.odd.max_sorce_tokens"):
+        ModelSettings.read("odd")
