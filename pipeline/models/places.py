@@ -55,8 +55,8 @@ def _find_on_hub(name: str) -> Path:
     except LocalEntryNotFoundError:
         raise Refused(
             f"The Hugging Face hub cannot be reached for '{repository}', and its local cache does not hold revision "
-            f"'{revision}'. Fetch it where there is a network with `hf download {repository} --revision {revision}` and "
-            "bring the cache here (HF_HOME), or name another model in params.yaml."
+            f"'{revision}'. With a network, `hf download {repository} --revision {revision}` fetches it; bring "
+            "that cache here (HF_HOME), or name another model in params.yaml."
         ) from None
     except HFValidationError:
         raise Misused(f"'hub:{name}' is no name of a model on the hub. Write hub:OWNER/NAME@REVISION.") from None

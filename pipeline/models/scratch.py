@@ -1,16 +1,19 @@
 """Models from nothing: a small configuration of the real class, and a tokenizer trained on the training split.
 
-Each tokenizer is the family's own class around a vocabulary trained here by `tokenizers`: the class brings its
-pre-tokenizer and post-processor, so what is trained must be split the same way.
+Each tokenizer is the family's own class, which brings its pre-tokenizer and post-processor, around a vocabulary that is
+trained here and split the same way. The same texts give the same vocabulary, which is why the unigram ones are learnt
+by SentencePiece: the trainer in `tokenizers` gives another one each time.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 
+import sentencepiece
 from pydantic import Field, model_validator
-from tokenizers import SentencePieceUnigramTokenizer, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers.implementations import ByteLevelBPETokenizer
 from transformers import (
     BartConfig,
@@ -29,9 +32,11 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from pipeline.errors import Refused
 from pipeline.settings import Settings
 
 MAX_POSITIONS = 1024
+_LONGEST_TEXT_BYTES = 1 << 24
 _LED_WINDOW = 64
 
 
@@ -50,11 +55,33 @@ class ScratchSize(Settings):
         return self
 
 
-def _unigram(texts: Iterable[str], size: int, specials: list[str], unknown: str) -> list[tuple[str, float]]:
-    """Pieces with their log-probabilities, `specials` first."""
-    learner = SentencePieceUnigramTokenizer()
-    learner.train_from_iterator(texts, vocab_size=size, special_tokens=specials, unk_token=unknown, show_progress=False)
-    return [(piece, score) for piece, score in json.loads(learner.to_str())["model"]["vocab"]]
+def _unigram(texts: list[str], size: int, specials: list[str]) -> list[tuple[str, float]]:
+    """Pieces with their log-probabilities, `specials` first, learnt by SentencePiece.
+
+    Raises:
+        Refused: the texts have more letters than the vocabulary has room.
+    """
+    learnt = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=learnt,
+            model_type="unigram",
+            vocab_size=size,
+            hard_vocab_limit=False,
+            normalization_rule_name="identity",
+            max_sentence_length=_LONGEST_TEXT_BYTES,
+            num_threads=1,  # more of them add up the same sums in another order
+            unk_id=0,
+            bos_id=-1,
+            eos_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise Refused(f"A tokenizer of {size} tokens cannot be trained on these examples: {error}") from None
+    model = sentencepiece.SentencePieceProcessor(model_proto=learnt.getvalue())
+    pieces = [(model.id_to_piece(i), model.get_score(i)) for i in range(1, len(model))]
+    return [(special, 0.0) for special in specials] + [piece for piece in pieces if piece[0] not in specials]
 
 
 def _byte_pairs(texts: Iterable[str], size: int, specials: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -66,16 +93,16 @@ def _byte_pairs(texts: Iterable[str], size: int, specials: list[str]) -> tuple[d
 
 
 def t5_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
-    return T5TokenizerFast(vocab=_unigram(texts, size, ["<pad>", "</s>", "<unk>"], "<unk>"), extra_ids=0)
+    return T5TokenizerFast(vocab=_unigram(texts, size, ["<pad>", "</s>", "<unk>"]), extra_ids=0)
 
 
 def pegasus_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
     specials = ["<pad>", "</s>", "<mask_1>", "<mask_2>", "<unk>"]
-    return PegasusTokenizerFast(vocab=_unigram(texts, size, specials, "<unk>"), offset=2)
+    return PegasusTokenizerFast(vocab=_unigram(texts, size, specials), offset=2)
 
 
 def mbart_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
-    vocabulary = _unigram(texts, size, ["<s>", "<pad>", "</s>", "<unk>"], "<unk>")
+    vocabulary = _unigram(texts, size, ["<s>", "<pad>", "</s>", "<unk>"])
     return MBartTokenizerFast(vocab=[*vocabulary, ("en_XX", 0.0), ("<mask>", 0.0)], src_lang="en_XX", tgt_lang="en_XX")
 
 

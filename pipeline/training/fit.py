@@ -91,10 +91,7 @@ class _TitleTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Sequence[Example] | None = None) -> Sampler[int]:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        generator = torch.Generator()
-        generator.manual_seed(self.args.seed)
-        lengths = [len(example.source) for example in dataset]
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths, generator=generator)
+        return _ByLength(self.args.train_batch_size, [len(example.source) for example in dataset], self.args.seed)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         if self._settings.schedule != "one-cycle":
@@ -114,6 +111,18 @@ class _TitleTrainer(Trainer):
         scores = self._score(self._titler.best_titles(self._texts, progress="validation titles"), self._titles)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
         return output
+
+
+class _ByLength(LengthGroupedSampler):
+    """Texts of like length together, in an order that seed and epoch decide: a resumed run meets the same batches."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer's data loader ahead of each epoch."""
+        self.generator.manual_seed(self._seed + epoch)
 
 
 class _ProgressBar(ProgressCallback):

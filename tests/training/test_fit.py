@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import transformers
+from transformers import TrainerCallback
+
+from pipeline.models.families import FAMILIES
+from pipeline.training.fit import CURVES, fit
+from pipeline.training.settings import TrainSettings
+from tests.models.small import small_model
+
+SETTINGS = TrainSettings(
+    epochs=2,
+    learning_rate=1e-2,
+    schedule="one-cycle",
+    warmup=0.25,
+    weight_decay=0.01,
+    batch_size=4,
+    accumulate=1,
+    freeze=[],
+    freeze_lower_layers=0,
+    max_gradient_norm=1.0,
+    early_stopping=0,
+    seed=1,
+)
+
+
+def _score(predictions: list[str], titles: list[str]) -> dict[str, float]:
+    hits = sum(prediction == title for prediction, title in zip(predictions, titles, strict=True)) / len(titles)
+    return dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), hits)
+
+
+def _train(
+    examples: pd.DataFrame,
+    folder: Path,
+    family: str = "t5",
+    callbacks: tuple[TrainerCallback, ...] = (),
+    **settings: object,
+) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
+    model, inputs = small_model(family, examples)
+    chosen = SETTINGS.model_copy(update=settings)
+    transformers.set_seed(chosen.seed)
+    curves = fit(
+        model, inputs, examples, examples.head(4), chosen, score=_score, resume_from=folder / "run", callbacks=callbacks
+    )
+    return curves, model.state_dict()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_lowers_the_validation_loss(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
+    curves, _ = _train(examples, tmp_path, family, epochs=3)
+    assert curves["validation_loss"].iloc[-1] < curves["validation_loss"].iloc[0]
+
+
+def test_the_curves_have_a_row_an_epoch(examples: pd.DataFrame, tmp_path: Path) -> None:
+    curves, _ = _train(examples, tmp_path)
+    assert list(curves.columns) == CURVES
+    assert curves["epoch"].tolist() == [1.0, 2.0]
+    assert curves["step"].tolist() == [4, 8]
+    assert curves.notna().all(axis=None)
+
+
+def test_the_same_training_twice_gives_the_same_weights(examples: pd.DataFrame, tmp_path: Path) -> None:
+    (one, first), (two, second) = (_train(examples, tmp_path / str(i)) for i in range(2))
+    assert one.equals(two)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class _Killed(TrainerCallback):
+    """Ends the process's work as a kill would, in the middle of the second epoch."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 6:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(examples: pd.DataFrame, tmp_path: Path) -> None:
+    whole, undisturbed = _train(examples, tmp_path / "undisturbed")
+    with pytest.raises(KeyboardInterrupt):
+        _train(examples, tmp_path / "killed", callbacks=(_Killed(),))
+    resumed, weights = _train(examples, tmp_path / "killed")
+    assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
+    assert resumed["validation_loss"].tolist() == whole["validation_loss"].tolist()
+
+
+def test_a_half_written_checkpoint_is_not_gone_on_from(examples: pd.DataFrame, tmp_path: Path) -> None:
+    _, undisturbed = _train(examples, tmp_path / "undisturbed")
+    half = tmp_path / "half" / "run" / "checkpoint-4"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    _, weights = _train(examples, tmp_path / "half")
+    assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
+
+
+def test_nothing_is_left_to_resume_from_when_training_ends(examples: pd.DataFrame, tmp_path: Path) -> None:
+    _train(examples, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_training_stops_early_and_keeps_the_best_epoch(examples: pd.DataFrame, tmp_path: Path) -> None:
+    # A rate at which the loss goes up after a while.
+    curves, _ = _train(
+        examples, tmp_path, epochs=12, learning_rate=0.3, early_stopping=1, schedule="constant", warmup=0.0
+    )
+    assert len(curves) < 12
+    assert curves["validation_loss"].iloc[-1] >= curves["validation_loss"].min()
+
+
+def test_one_cycle_rises_to_the_peak_and_falls(examples: pd.DataFrame, tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    class Watch(TrainerCallback):
+        def on_log(self, args, state, control, logs, **kwargs):
+            rates.extend([logs["learning_rate"]] if "learning_rate" in logs else [])
+
+    _train(examples, tmp_path, callbacks=(Watch(),), epochs=4)
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(SETTINGS.learning_rate, rel=0.05)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
