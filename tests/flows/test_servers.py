@@ -1,0 +1,141 @@
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+from toy_project import MakeProject, PrefectServer, processes_in, wait_for
+
+from flows.service import free_port
+
+# Without dependencies it is always stale; it counts its runs and takes as long as the file `seconds` says.
+STAGE = """
+    stages:
+      work:
+        cmd: echo x >> runs.txt && sleep $(cat seconds)
+"""
+
+SERVE_EVERY_FIVE_SECONDS = """
+from datetime import timedelta
+from prefect.schedules import Interval
+from flows.nightly import serve
+serve(Interval(timedelta(seconds=5)))
+"""
+
+
+@pytest.fixture
+def folder(make_project: MakeProject, prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project that is told of no Prefect server, and has a database for one: a fresh one takes ten seconds."""
+    folder = make_project(STAGE)
+    (folder / "seconds").write_text("0")
+    (folder / ".prefect").mkdir()
+    with closing(sqlite3.connect(prefect_server.database)) as ready, closing(prefect_database(folder)) as copy:
+        ready.backup(copy)
+    monkeypatch.delenv("PREFECT_API_URL")
+    return folder
+
+
+def prefect_database(folder: Path) -> sqlite3.Connection:
+    return sqlite3.connect(folder / ".prefect" / "prefect.db")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def start_up(*arguments: str) -> subprocess.Popen[str]:
+    """Returns when `up` says that everything is up."""
+    up = start("-m", "flows.up", *arguments)
+    said = []
+    while "Ctrl-C" not in "".join(said):
+        said.append(up.stdout.readline())
+        assert said[-1], "".join(said)
+    return up
+
+
+def runs(folder: Path) -> int:
+    note = folder / "runs.txt"
+    return note.read_text().count("x") if note.exists() else 0
+
+
+def test_a_run_starts_a_server_that_keeps_its_history_and_leaves_nothing_running(folder: Path):
+    output, _ = (run := start("-m", "flows.train")).communicate(timeout=120)
+    assert run.returncode == 0, output
+    with closing(prefect_database(folder)) as database:
+        assert database.execute("SELECT state_name FROM task_run WHERE name = 'work'").fetchall() == [("Completed",)]
+    assert processes_in(folder) == []
+
+
+def test_a_run_that_is_told_to_stop_leaves_nothing_running(folder: Path):
+    (folder / "seconds").write_text("300")
+    run = start("-m", "flows.train")
+    wait_for(lambda: runs(folder))
+    run.terminate()
+    run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGTERM
+    assert processes_in(folder) == []
+
+
+def test_a_run_that_is_killed_leaves_nothing_running(folder: Path):
+    (folder / "seconds").write_text("300")
+    run = start("-m", "flows.train")
+    wait_for(lambda: runs(folder))
+    run.kill()
+    run.communicate(timeout=60)
+    wait_for(lambda: processes_in(folder) == [])
+
+
+def test_a_run_whose_configured_server_is_away_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
+    output, _ = (run := start("-m", "flows.train")).communicate(timeout=60)
+    assert run.returncode == 2
+    assert "unset PREFECT_API_URL" in output
+    assert "Traceback" not in output
+
+
+def test_the_schedule_starts_runs_by_itself(
+    folder: Path, prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.url)
+    monkeypatch.setenv("PREFECT_RUNNER_POLL_FREQUENCY", "1")
+    server = start("-c", SERVE_EVERY_FIVE_SECONDS)
+    wait_for(lambda: runs(folder))
+    server.terminate()
+    server.communicate(timeout=60)
+
+
+def test_up_serves_until_ctrl_c_and_leaves_nothing_running(folder: Path):
+    prefect, mlflow = free_port(), free_port()
+    up = start_up("--prefect-port", str(prefect), "--mlflow-port", str(mlflow))
+    for health in (f"http://127.0.0.1:{prefect}/api/health", f"http://127.0.0.1:{mlflow}/health"):
+        with urllib.request.urlopen(health, timeout=10) as reply:
+            assert reply.status == 200
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=60)
+    assert up.returncode == 0
+    assert processes_in(folder) == []
+
+
+def test_up_ends_with_a_message_when_one_of_its_servers_dies(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.invalid")
+    up = start_up("--prefect-port", str(free_port()))
+    for process in psutil.Process(up.pid).children(recursive=True):
+        if process.cmdline()[1:4] == ["-m", "prefect", "server"]:
+            process.kill()
+    output, _ = up.communicate(timeout=60)
+    assert up.returncode == 1
+    assert "The Prefect server ended" in output
+    assert processes_in(folder) == []
+
+
+def test_up_on_a_taken_port_says_which_and_how_to_choose_another(folder: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        output, _ = (up := start("-m", "flows.up", "--mlflow-port", str(port))).communicate(timeout=60)
+    assert up.returncode == 2
+    assert output == f"Port {port} is taken. Choose another one with --mlflow-port.\n"

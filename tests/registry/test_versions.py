@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from pipeline.errors import Misused, Refused
+from pipeline.models.checkpoints import Card, save_model
+from pipeline.registry import versions
+from pipeline.registry.lineage import md5
+from pipeline.registry.tracking import connect
+from tests.models.small import GREEDY, small_model
+
+NAME = "titles"
+
+
+@pytest.fixture
+def client(project: Path) -> MlflowClient:
+    return connect()
+
+
+def _model(folder: Path, examples: pd.DataFrame, family: str = "t5") -> Path:
+    model, inputs = small_model(family, examples)
+    folder.mkdir(parents=True)
+    card = Card(model=folder.name, family=family, checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
+    save_model(folder, model, inputs.tokenizer, card, "float32")
+    return folder
+
+
+def _register(client: MlflowClient, folder: Path, beams: int = 1) -> ModelVersion:
+    settings = GREEDY.model_copy(update={"num_beams": beams})
+    tags = {"model": folder.name, "model.md5": md5(folder)}
+    return versions.register(client, NAME, folder, settings, run_id="unknown here", tags=tags)
+
+
+def _aliases(client: MlflowClient) -> dict[str, str]:
+    return {alias: str(version) for alias, version in client.get_registered_model(NAME).aliases.items()}
+
+
+@pytest.fixture
+def three_versions(client: MlflowClient, examples: pd.DataFrame, tmp_path: Path) -> MlflowClient:
+    """Versions 1, 2 and 3: one model, written with other settings each time."""
+    folder = _model(tmp_path / "model", examples, "causal")
+    for beams in (1, 2, 3):
+        _register(client, folder, beams)
+    return client
+
+
+def test_registering_the_same_work_twice_makes_one_version(
+    client: MlflowClient, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    folder = _model(tmp_path / "model", examples)
+    first, second = _register(client, folder), _register(client, folder)
+    assert (first.version, second.version) == (second.version, first.version)
+    assert len(versions.versions(client, NAME)) == 1
+
+
+def test_the_newest_version_is_the_challenger(three_versions: MlflowClient) -> None:
+    assert _aliases(three_versions) == {"challenger": "3"}
+
+
+def test_work_that_was_registered_before_becomes_the_challenger_again(
+    three_versions: MlflowClient, tmp_path: Path
+) -> None:
+    _register(three_versions, tmp_path / "model", beams=1)
+    assert _aliases(three_versions)["challenger"] == "1"
+
+
+def test_promoting_moves_the_champion_and_says_who_and_why(three_versions: MlflowClient) -> None:
+    move = versions.promote(three_versions, NAME, None, because="reads better")
+    assert _aliases(three_versions)["champion"] == "3"
+    assert versions.trail(three_versions, NAME) == [move]
+    assert (move.before, move.because, bool(move.who)) == (None, "reads better", True)
+
+
+def test_rollback_goes_back_step_by_step(three_versions: MlflowClient) -> None:
+    for number in ("1", "2", "3"):
+        versions.promote(three_versions, NAME, number, because="")
+    seen = [versions.rollback(three_versions, NAME, because="").version for _ in range(2)]
+    assert seen == ["2", "1"]
+    assert _aliases(three_versions)["champion"] == "1"
+    with pytest.raises(Refused, match="no champion to go back to"):
+        versions.rollback(three_versions, NAME, because="")
+
+
+def test_a_promotion_after_a_rollback_can_itself_be_rolled_back(three_versions: MlflowClient) -> None:
+    for number in ("1", "2"):
+        versions.promote(three_versions, NAME, number, because="")
+    versions.rollback(three_versions, NAME, because="")
+    versions.promote(three_versions, NAME, "3", because="")
+    assert versions.rollback(three_versions, NAME, because="").version == "1"
+
+
+def test_the_champion_is_used_ahead_of_the_challenger(three_versions: MlflowClient) -> None:
+    assert versions.version_to_use(three_versions, NAME).version in ("3", 3)
+    versions.promote(three_versions, NAME, "1", because="")
+    assert versions.version_to_use(three_versions, NAME).version in ("1", 1)
+
+
+def test_a_version_that_does_not_load_is_not_promoted(three_versions: MlflowClient, tmp_path: Path) -> None:
+    for weights in Path("mlartifacts").rglob("model.safetensors"):
+        weights.write_bytes(b"damaged")
+    with pytest.raises(Refused, match="does not load"):
+        versions.promote(three_versions, NAME, None, because="")
+    assert "champion" not in _aliases(three_versions)
+
+
+def test_promoting_what_is_not_there_is_misused(three_versions: MlflowClient) -> None:
+    with pytest.raises(Misused, match="no version 9"):
+        versions.promote(three_versions, NAME, "9", because="")
+
+
+def test_promoting_the_champion_is_refused(three_versions: MlflowClient) -> None:
+    versions.promote(three_versions, NAME, "2", because="")
+    with pytest.raises(Refused, match="already is the champion"):
+        versions.promote(three_versions, NAME, "2", because="")
+
+
+SCRIPT = """
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/titles@challenger")
+listed = model.predict(["we talk about graphs", "we talk about threads"])
+framed = model.predict(pd.DataFrame({"text": ["we talk about graphs", "we talk about threads"]}))
+assert listed.equals(framed) and len(listed) == 2 and list(listed) == ["title", "candidates"]
+three = model.predict(["we talk about graphs"], params={"num_beams": 3, "candidates": 3})
+assert len(three["candidates"][0]) == 3
+drawn = [model.predict(["we talk about graphs"], params={"do_sample": True, "seed": 7})["title"][0] for _ in range(2)]
+assert drawn[0] == drawn[1]
+for wrong in (pd.DataFrame({"title": ["a"]}), pd.DataFrame({"text": ["a", None]})):
+    try:
+        model.predict(wrong)
+    except ValueError:
+        continue
+    raise SystemExit(f"{wrong} was taken")
+"""
+
+
+@pytest.mark.parametrize("family", ["t5", "causal"])
+def test_a_registered_model_gives_titles_in_a_fresh_process(
+    family: str, client: MlflowClient, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    _register(client, _model(tmp_path / "model", examples, family))
+    # Run from elsewhere, so that nothing but what was registered can be imported from the working directory.
+    script = f"import os; os.environ['MLFLOW_TRACKING_URI'] = 'sqlite:///{tmp_path}/mlflow.db'\n{SCRIPT}"
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd="/", check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_version_that_gives_no_title_is_not_promoted(
+    client: MlflowClient, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    # T5 with its first weights writes nothing but padding.
+    _register(client, _model(tmp_path / "model", examples, "t5"))
+    with pytest.raises(Refused, match="empty title"):
+        versions.promote(client, NAME, None, because="")
+    assert "champion" not in _aliases(client)

@@ -1,0 +1,106 @@
+"""Who may import whom, and that each stage's dependencies in dvc.yaml name all the code that it runs."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("data", "models", "training", "evaluation", "registry", "titles", "stages", "cli")
+SHARED = {"errors", "settings", "files", "paths"}
+
+# What only observes a stage or carries it, so that a change in it makes no output stale.
+EXEMPT = {
+    *(Path("pipeline") / f"{name}.py" for name in SHARED),
+    Path("pipeline/registry/tracking.py"),
+    Path("pipeline/registry/lineage.py"),
+}
+
+MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pipeline").rglob("*.py"))
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+class Imports(ast.NodeVisitor):
+    """The dotted names that a module imports, wherever in it, except for type checkers only."""
+
+    def __init__(self, package: str) -> None:
+        self.names: set[str] = set()
+        self._package = package.split(".")
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.names.update(alias.name for alias in node.names)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        parents = self._package[: len(self._package) - node.level + 1] if node.level else []
+        origin = ".".join([*parents, *([node.module] if node.module else [])])
+        self.names.update(f"{origin}.{alias.name}" for alias in node.names)
+
+    def visit_If(self, node: ast.If) -> None:
+        if "TYPE_CHECKING" not in ast.unparse(node.test):
+            self.generic_visit(node)
+
+
+@cache
+def imports(module: Path) -> frozenset[str]:
+    visitor = Imports(package=".".join(module.parent.parts))
+    visitor.visit(ast.parse((ROOT / module).read_text(encoding="utf-8")))
+    return frozenset(visitor.names)
+
+
+@cache
+def imported_files(module: Path) -> frozenset[Path]:
+    """The pipeline's files that `module` imports; a name that is no module is something inside of one."""
+    return frozenset(file for name in imports(module) if (file := file_of(name)))
+
+
+def file_of(name: str) -> Path | None:
+    if not name.startswith("pipeline."):
+        return None
+    path = Path(*name.split("."))
+    candidates = (path.with_suffix(".py"), path / "__init__.py", path.parent.with_suffix(".py"))
+    return next((file for file in candidates if (ROOT / file).is_file()), None)
+
+
+def code_of(module: Path) -> set[Path]:
+    """`module` and what it imports, and so on, except through what is exempt."""
+    found, todo = {module}, [module]
+    while todo:
+        new = imported_files(todo.pop()) - found - EXEMPT
+        found |= new
+        todo += new
+    return found
+
+
+def room(module: Path) -> str:
+    """The room of `pipeline/data/merge.py` is data, that of `pipeline/cli.py` is cli."""
+    name = module.with_suffix("").parts[1]
+    return "cli" if name == "__main__" else name
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_imports_only_from_rooms_below_its_own(module: Path):
+    allowed = {*SHARED, "__init__"}
+    if room(module) not in allowed:
+        assert room(module) in ROOMS, f"{module} stands in no room: {', '.join(ROOMS)}"
+        allowed.update(ROOMS[: ROOMS.index(room(module)) + 1])
+    upward = [str(file) for file in imported_files(module) if file.parts[0] == "pipeline" and room(file) not in allowed]
+    assert not upward, f"{module} imports {', '.join(sorted(upward))}; imports run downward only: {' <- '.join(ROOMS)}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_the_pipeline_knows_nothing_of_what_runs_it(module: Path):
+    runners = {name for name in imports(module) if name.split(".")[0] in ("prefect", "dvc", "flows")}
+    assert not runners, f"{module} imports {', '.join(sorted(runners))}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_code_of_a_stage_stands_among_its_dependencies(stage: str):
+    module = Path("pipeline/stages") / f"{stage}.py"
+    assert (ROOT / module).is_file(), f"{module}, which stage {stage} runs, does not exist"
+    definition = STAGES[stage]
+    deps = {Path(dep) for dep in definition.get("do", definition)["deps"]}
+    code = {file for file in code_of(module) if file.name != "__init__.py"}
+    missing = sorted(str(file) for file in code if deps.isdisjoint([file, *file.parents]))
+    assert not missing, f"dvc.yaml, stage {stage}, lacks the deps:\n" + "\n".join(f"- {file}" for file in missing)
