@@ -141,9 +141,9 @@ def use(
     ],
 ) -> None:
     """Makes a workbook the pipeline's input: copied, put under DVC, named in params.yaml. Refused if it is broken."""
+    _enter_project()
     from pipeline.data.adopt import adopt
 
-    _enter_project()
     adopted = adopt(workbook)
     print(f"{adopted} is the pipeline's workbook now. Train on it with `lectern run` or `dvc repro`.")
 
@@ -199,11 +199,11 @@ def title(
 @app.command(epilog="Example: `lectern models`")
 def models() -> None:
     """Lists the registered versions with their aliases and scores, the newest first."""
+    _enter_project()
     from pipeline.registry.show import versions_table
     from pipeline.registry.tracking import connect
     from pipeline.registry.versions import RegisterSettings, versions
 
-    _enter_project()
     name = RegisterSettings.read().name
     found = versions(connect(), name)
     if not found:
@@ -217,10 +217,10 @@ def promote(
     because: Annotated[str, typer.Option(help="Why; kept with the registered model.")] = "no reason given",
 ) -> None:
     """Makes a version the champion, once it has loaded and written a title as it will be served."""
+    _enter_project()
     from pipeline.registry import versions as registry
     from pipeline.registry.tracking import connect
 
-    _enter_project()
     name = registry.RegisterSettings.read().name
     move = registry.promote(connect(), name, str(version) if version else None, because=because)
     print(f"Version {move.version} of '{name}' is the champion now; before it {_said(move.before)}.")
@@ -231,10 +231,10 @@ def rollback(
     because: Annotated[str, typer.Option(help="Why; kept with the registered model.")] = "no reason given",
 ) -> None:
     """Makes the champion before this one the champion again; as often as there was one before."""
+    _enter_project()
     from pipeline.registry import versions as registry
     from pipeline.registry.tracking import connect
 
-    _enter_project()
     name = registry.RegisterSettings.read().name
     move = registry.rollback(connect(), name, because=because)
     print(f"Version {move.version} of '{name}' is the champion again; before it {_said(move.before)}.")
@@ -288,9 +288,10 @@ def _run_stage(name: str, *model: str) -> None:
     try:
         importlib.import_module(f"pipeline.stages.{name}").run(*model)
     except FileNotFoundError as error:
-        if error.filename is None or not str(error.filename).startswith(_OUTPUTS):
+        missing = str(error.filename or error)  # pyarrow says it in the message alone
+        if not missing.startswith(_OUTPUTS):
             raise
-        raise Misused(f"{error.filename} is not here; an earlier stage makes it. Run `dvc repro`.") from None
+        raise Misused(f"{missing} is not here; an earlier stage makes it. Run `dvc repro`.") from None
 
 
 def _add_stage(name: str, help_text: str) -> None:

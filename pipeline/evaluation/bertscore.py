@@ -12,7 +12,7 @@ import numpy as np
 from bert_score import BERTScorer
 
 from pipeline.errors import Misused, Refused
-from pipeline.evaluation.metrics import BERT_SCORES
+from pipeline.evaluation.scores import BERT_SCORES
 from pipeline.models.places import find
 
 _LONGEST_TITLE_TOKENS = 512

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.intervals import Interval, interval_of_mean, paired_difference
-from pipeline.evaluation.metrics import SCORES, EvaluateSettings
+from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import EXAMPLE, ModelMetrics
+from pipeline.evaluation.scores import SCORES
 from pipeline.paths import LEADERBOARD, PARAMS
 from pipeline.settings import Section, read_params
 

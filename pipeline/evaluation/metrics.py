@@ -8,11 +8,8 @@ from typing import ClassVar
 import pandas as pd
 from pydantic import Field
 
+from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
 from pipeline.settings import Section
-
-ROUGE_SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-BERT_SCORES = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
-SCORES = ROUGE_SCORES + BERT_SCORES
 
 
 class EvaluateSettings(Section):

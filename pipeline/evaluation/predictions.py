@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import Refused
 from pipeline.evaluation.intervals import interval_of_mean
-from pipeline.evaluation.metrics import SCORES, EvaluateSettings, mean_scores, score_titles
+from pipeline.evaluation.metrics import EvaluateSettings, mean_scores, score_titles
+from pipeline.evaluation.scores import SCORES
 from pipeline.files import file_aside, write_json
 from pipeline.paths import METRICS, PREDICTIONS
 

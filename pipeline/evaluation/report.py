@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +11,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import Refused
 from pipeline.evaluation.figures import as_svg, curves_figure, score_figure
 from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline
-from pipeline.evaluation.metrics import SCORES
 from pipeline.evaluation.predictions import ModelMetrics
-from pipeline.paths import TRAINING
+from pipeline.evaluation.scores import SCORES
+from pipeline.training.record import Training
 
 _KEY = ["course_title", "lesson_num", "start_seconds"]
 _SHOWN_EXAMPLES = 60  # side by side; of a larger split, evenly spaced ones
@@ -32,45 +30,6 @@ _LENGTH_BANDS = {
     "501 to 1,000": 1000,
     "more than 1,000": np.inf,
 }
-
-
-class TrainingRun(BaseModel):
-    """What a training run wrote of itself, as far as it did."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-    run_id: str | None = None
-    parameters: int | None = None
-    trainable_parameters: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a model was trained."""
-
-    run: TrainingRun
-    curves: pd.DataFrame  # a row an epoch; none for a model that was not trained
-
-
-def read_training(model: str) -> Training:
-    """What the training of `model` left; nothing of it has to be there.
-
-    Raises:
-        Refused: it is there and cannot be read.
-    """
-    folder = TRAINING / model
-    try:
-        run = folder / "run.json"
-        curves = folder / "curves.csv"
-        return Training(
-            TrainingRun.model_validate(json.loads(run.read_text(encoding="utf-8"))) if run.exists() else TrainingRun(),
-            pd.read_csv(curves) if curves.exists() and curves.stat().st_size else pd.DataFrame(),
-        )
-    except (ValidationError, ValueError) as error:
-        raise Refused(
-            f"What {folder} says of the training of '{model}' cannot be read: {error}. Train it again."
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -120,7 +79,7 @@ def render_report(
             if len(trained.curves)
         },
         costs=[
-            (row, training[row.model].run if row.model in training else TrainingRun(), metrics[row.model])
+            (row, training[row.model].run if row.model in training else None, metrics[row.model])
             for row in leaderboard.rows
         ],
     )

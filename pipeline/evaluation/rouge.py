@@ -6,7 +6,7 @@ import datasets
 import evaluate
 from rouge_score.rouge_scorer import RougeScorer
 
-from pipeline.evaluation.metrics import ROUGE_SCORES
+from pipeline.evaluation.scores import ROUGE_SCORES
 
 
 class Rouge(evaluate.Metric):

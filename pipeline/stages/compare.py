@@ -8,9 +8,10 @@ from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.leaderboard import CompareSettings, as_markdown, build_leaderboard, read_contestants
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import read_results
-from pipeline.evaluation.report import read_training, render_report
+from pipeline.evaluation.report import render_report
 from pipeline.files import write_json, write_text
 from pipeline.paths import LEADERBOARD, LEADERBOARD_MD, REPORT, SPLITS
+from pipeline.training.record import read_training
 
 
 def run() -> None:

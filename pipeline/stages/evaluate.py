@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pandas as pd
@@ -13,8 +12,9 @@ from pipeline.models.checkpoints import load_model
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, Titler
 from pipeline.models.inputs import Inputs
-from pipeline.paths import MODELS, SPLITS, TRAINING
+from pipeline.paths import MODELS, SPLITS
 from pipeline.registry.tracking import connect, log_evaluation
+from pipeline.training.record import read_training
 
 
 def run(model: str) -> None:
@@ -34,7 +34,7 @@ def run(model: str) -> None:
         titles = titler.best_titles(examples["text"].tolist(), progress=f"{model}, {split}")
         seconds += time.monotonic() - start
         scored.append(scored_predictions(examples, titles, split, settings))
-    run_id = json.loads((TRAINING / model / "run.json").read_text(encoding="utf-8"))["run_id"]
+    run_id = read_training(model).run.run_id
     predictions = pd.concat(scored, ignore_index=True)
     metrics = write_results(model, predictions, settings, seconds, run_id=run_id)
     log_evaluation(connect(), metrics, predictions)

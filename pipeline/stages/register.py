@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from mlflow.entities import Run
@@ -10,18 +9,20 @@ from mlflow.entities import Run
 from pipeline.evaluation.leaderboard import read_leaderboard
 from pipeline.files import write_json
 from pipeline.models.generation import GenerateSettings
-from pipeline.paths import LEADERBOARD, MODELS, REGISTERED, TRAINING
+from pipeline.paths import LEADERBOARD, MODELS, REGISTERED
+from pipeline.registry.figures import log_figures
 from pipeline.registry.lineage import is_lineage, lineage_tags, md5
 from pipeline.registry.tracking import connect, find_run
 from pipeline.registry.versions import Registered, RegisterSettings, register
+from pipeline.training.record import read_training
 
 
 def run() -> None:
     settings = RegisterSettings.read()
     leaderboard = read_leaderboard(LEADERBOARD)
     best = leaderboard.row(leaderboard.best)
-    run_id = json.loads((TRAINING / best.model / "run.json").read_text(encoding="utf-8"))["run_id"]
-    client, model_md5 = connect(), md5(MODELS / best.model)
+    training = read_training(best.model)
+    client, run_id, model_md5 = connect(), training.run.run_id, md5(MODELS / best.model)
     tags = {
         "model": best.model,
         "model.md5": model_md5,
@@ -32,6 +33,9 @@ def run() -> None:
     }
     generate = GenerateSettings.read(best.model)
     version = register(client, settings.name, MODELS / best.model, generate, run_id=run_id, tags=tags)
+    for row in leaderboard.rows:
+        if not row.is_baseline:
+            log_figures(client, read_training(row.model), leaderboard)
     write_json(REGISTERED, asdict(Registered(settings.name, int(version.version), best.model, model_md5, run_id)))
     print(f"{best.model} is version {version.version} of '{settings.name}', the challenger")
 

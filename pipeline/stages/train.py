@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,28 +11,19 @@ import torch
 import transformers
 
 from pipeline.evaluation.rouge import Rouge
-from pipeline.files import file_aside, folder_aside, write_json
+from pipeline.files import folder_aside
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint, save_model
 from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import Inputs
 from pipeline.models.layers import count_parameters, freeze, summarise
-from pipeline.paths import MODELS, SPLITS, STATE, TRAINING
+from pipeline.paths import MODELS, SPLITS, STATE
 from pipeline.registry.lineage import lineage_tags, md5
 from pipeline.registry.tracking import connect, training_run
 from pipeline.registry.training_log import LogToMlflow
 from pipeline.training.fit import CURVES, fit
 from pipeline.training.preview import preview
+from pipeline.training.record import Training, TrainingRun, write_training
 from pipeline.training.settings import TrainSettings
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """What later stages want to know of a training: reports/training/MODEL/run.json."""
-
-    run_id: str  # of MLflow; unknown to another tracking server
-    parameters: int
-    trainable_parameters: int
-    seconds: float
 
 
 def run(model: str) -> None:
@@ -80,9 +70,7 @@ def run(model: str) -> None:
 
         with folder_aside(MODELS / model) as folder:
             save_model(folder, network, tokenizer, card, model_settings.weights)
-        with file_aside(TRAINING / model / "curves.csv") as path:
-            curves.to_csv(path, index=False)
-        write_json(TRAINING / model / "run.json", asdict(TrainingRun(run_id=run_id, seconds=seconds, **size)))
+        write_training(model, Training(TrainingRun(run_id=run_id, seconds=seconds, **size), curves))
     print(f"{model}: {size['trainable_parameters']:,} of {size['parameters']:,} parameters trained in {seconds} s")
 
 

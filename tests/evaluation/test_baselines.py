@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.errors import Refused
 from pipeline.evaluation.baselines import BASELINES, best_keyphrase, first_words, frequent_title
-from pipeline.evaluation.metrics import SCORES, EvaluateSettings
+from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import read_results, scored_predictions, summarise
+from pipeline.evaluation.scores import SCORES
 from pipeline.stages import baselines as stage
 
 SETTINGS = EvaluateSettings(

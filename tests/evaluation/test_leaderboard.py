@@ -20,8 +20,9 @@ from pipeline.evaluation.leaderboard import (
     read_contestants,
     read_leaderboard,
 )
-from pipeline.evaluation.metrics import SCORES, EvaluateSettings
+from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import MEASURED_SPLITS, summarise
+from pipeline.evaluation.scores import SCORES
 from pipeline.settings import check
 
 EVALUATION = EvaluateSettings(bertscore_model="some-model", bertscore_layers=6, bootstrap=300, confidence=0.95, seed=1)

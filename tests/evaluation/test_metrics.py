@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Misused, Refused
-from pipeline.evaluation.metrics import BERT_SCORES, ROUGE_SCORES, SCORES, EvaluateSettings, mean_scores, score_titles
+from pipeline.evaluation.metrics import EvaluateSettings, mean_scores, score_titles
+from pipeline.evaluation.scores import BERT_SCORES, ROUGE_SCORES, SCORES
 from pipeline.models.places import find
 
 MINILM = EvaluateSettings(

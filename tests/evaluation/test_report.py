@@ -14,8 +14,9 @@ import pytest
 from pipeline.errors import Refused
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.figures import as_svg, curves_figure
-from pipeline.evaluation.metrics import SCORES, EvaluateSettings
+from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import MEASURED_SPLITS, write_results
+from pipeline.evaluation.scores import SCORES
 from pipeline.stages import compare
 
 PARAMS = """
@@ -78,7 +79,7 @@ def project(tmp_path, monkeypatch) -> Path:
         pd.DataFrame([[n + 1, *[1 / (n + 1)] * 8] for n in range(epochs)], columns=columns).to_csv(
             folder / "curves.csv", index=False
         )
-        run = {"run_id": "a1b2c3", "parameters": 61_000_000, "trainable_parameters": 512, "seconds": 7200, "more": [1]}
+        run = {"run_id": "a1b2c3", "parameters": 61_000_000, "trainable_parameters": 512, "seconds": 7200}
         (folder / "run.json").write_text(json.dumps(run))
     return tmp_path
 
@@ -173,16 +174,15 @@ def test_text_lengths_are_grouped(page):
     assert "up to 100 words" in page
 
 
-def test_what_training_left_is_not_needed(project):
-    for file in Path("reports/training").rglob("*.*"):
-        file.unlink()
-    compare.run()
-    assert "<h2>Training</h2>" not in Path("reports/report.html").read_text(encoding="utf-8")
+def test_a_missing_training_record_is_refused_with_what_to_run(project):
+    Path("reports/training/trained/run.json").unlink()
+    with pytest.raises(Refused, match=r"'trained' has not been trained\. Run `dvc repro`"):
+        compare.run()
 
 
 def test_a_damaged_training_record_is_refused(project):
     Path("reports/training/trained/run.json").write_text("{")
-    with pytest.raises(Refused, match="the training of 'trained' cannot be read"):
+    with pytest.raises(Refused, match="how 'trained' was trained"):
         compare.run()
 
 

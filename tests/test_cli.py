@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import openpyxl
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+TOPICS = [
+    ("course_title", "lesson_num", "timestamp", "topic"),
+    ("C", "1", "0:00:00", "Intro"),
+    ("C", "1", "0:01:00", "End"),
+]
+LINES = [
+    ("course_title", "lesson_num", "timestamp", "transcript"),
+    ("C", "1", "0:00:01", "hi"),
+    ("C", "1", "0:01:01", "bye"),
+]
+
+
+def _lectern(*words: str, cwd: Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", *words]
+    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def workbook(tmp_path: Path) -> Path:
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in (("lesson_topics", TOPICS), ("lesson_transcripts", LINES)):
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    path = tmp_path / "lessons.xlsx"
+    book.save(path)
+    return path
+
+
+@pytest.fixture
+def broken(workbook: Path) -> Path:
+    book = openpyxl.load_workbook(workbook)
+    book["lesson_topics"]["C3"] = "half past"
+    book["lesson_topics"]["D2"] = None
+    book.save(workbook)
+    return workbook
+
+
+@pytest.mark.parametrize(
+    "command", ["check", "use", "run", "title", "models", "promote", "rollback", "up", "train", "split"]
+)
+def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
+    done = _lectern(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Example:" in done.stdout
+
+
+def test_a_sound_workbook_passes_the_check(workbook: Path) -> None:
+    done = _lectern("check", workbook.name, cwd=workbook.parent)
+    assert done.returncode == 0, done.stderr
+    assert "2 topics, 2 lines, 0 errors" in done.stdout
+
+
+def test_all_problems_of_a_workbook_are_listed_with_their_places(broken: Path) -> None:
+    done = _lectern("check", str(broken), "--json", cwd=broken.parent)
+    places = {(p["sheet"], p["row"], p["column"]) for p in json.loads(done.stdout) if p["severity"] == "error"}
+    assert done.returncode == 1
+    assert {("lesson_topics", 3, "C (timestamp)"), ("lesson_topics", 2, "D (topic)")} <= places
+
+
+def test_a_command_outside_a_project_says_where_to_go(tmp_path: Path) -> None:
+    done = _lectern("models", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "not in a Lectern project" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["no-such-command"], ["train"], ["title", "a b", "--candidates", "0"], ["check"]])
+def test_a_wrong_command_line_exits_with_2(words: list[str], project: Path) -> None:
+    assert _lectern(*words, cwd=project).returncode == 2
+
+
+def test_a_wrong_knob_is_named_with_its_place_and_value(project: Path) -> None:
+    params = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(params.replace("topics: 400", "topics: many"), encoding="utf-8")
+    done = _lectern("sample", cwd=project)
+    assert done.returncode == 2
+    assert "sample.topics" in done.stderr
+    assert "'many'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stage_whose_input_is_missing_says_what_to_run(project: Path) -> None:
+    done = _lectern("merge", cwd=project)
+    assert done.returncode == 2
+    assert "dvc repro" in done.stderr
+
+
+def test_a_title_without_a_registered_model_says_what_to_run(project: Path) -> None:
+    done = _lectern("title", "a passage of words", cwd=project)
+    assert done.returncode == 1
+    assert "lectern run" in done.stderr
+
+
+def test_a_missing_text_file_is_not_taken_for_a_passage(project: Path) -> None:
+    done = _lectern("title", "talk.txt", cwd=project)
+    assert done.returncode == 2
+    assert "no file 'talk.txt'" in done.stderr
+
+
+def test_nothing_to_title_is_misused(project: Path) -> None:
+    assert _lectern("title", "-", cwd=project, stdin=" \n").returncode == 2
+
+
+def test_a_tracking_server_that_is_away_is_told_within_seconds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    done = _lectern("models", cwd=project)
+    assert done.returncode == 75
+    assert "does not answer" in done.stderr
+
+
+@pytest.fixture
+def dvc_project(project: Path) -> Path:
+    for words in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(words, cwd=project, check=True)
+    return project
+
+
+def test_use_copies_the_workbook_and_names_it_and_changes_nothing_else(dvc_project: Path, workbook: Path) -> None:
+    before = (dvc_project / "params.yaml").read_text(encoding="utf-8").splitlines()
+    done = _lectern("use", str(workbook), cwd=dvc_project)
+    after = (dvc_project / "params.yaml").read_text(encoding="utf-8").splitlines()
+    assert done.returncode == 0, done.stderr
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == 1
+    assert yaml.safe_load("\n".join(after))["ingest"]["workbook"] == "data/workbooks/lessons.xlsx"
+    assert (dvc_project / "data/workbooks/lessons.xlsx").read_bytes() == workbook.read_bytes()
+    assert (dvc_project / "data/workbooks/lessons.xlsx.dvc").is_file()
+
+
+def test_use_twice_is_use_once(dvc_project: Path, workbook: Path) -> None:
+    for _ in range(2):
+        assert _lectern("use", str(workbook), cwd=dvc_project).returncode == 0
+    assert [path.name for path in (dvc_project / "data/workbooks").glob("*.dvc")] == ["lessons.xlsx.dvc"]
+
+
+def test_use_refuses_a_broken_workbook_and_changes_nothing(dvc_project: Path, broken: Path) -> None:
+    before = (dvc_project / "params.yaml").read_bytes()
+    done = _lectern("use", str(broken), cwd=dvc_project)
+    assert done.returncode == 1
+    assert "half past" in done.stderr
+    assert (dvc_project / "params.yaml").read_bytes() == before
+    assert not (dvc_project / "data/workbooks").exists()
+
+
+def test_help_does_not_load_torch() -> None:
+    script = "import sys, pipeline.cli; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

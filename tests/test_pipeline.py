@@ -1,0 +1,286 @@
+"""The whole pipeline on a small sample: real DVC, real MLflow, real training, the shipped graph."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from pipeline.registry.lineage import md5
+from tests.conftest import ROOT
+
+CONTESTANTS = ["t5-tiny", "bart-tiny"]
+SHIPPED = [
+    "pipeline", "flows", "expectations", "params.yaml", "dvc.yaml", "requirements.lock", "prefect.toml",
+    ".dvc/config", ".dvcignore", ".gitignore",
+]  # fmt: skip
+_SECONDS_TO_START = 90
+
+
+def _run(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(words)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def _dvc(folder: Path, *words: str, check: bool = True) -> str:
+    return _run(folder, sys.executable, "-m", "dvc", *words, check=check).stdout
+
+
+def _lectern(folder: Path, *words: str) -> str:
+    return _run(folder, sys.executable, "-m", "pipeline", *words).stdout
+
+
+def _set(folder: Path, section: str, **knobs: object) -> None:
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params[section].update(knobs)
+    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def _changed_stages(folder: Path) -> set[str]:
+    return {stage.partition("@")[0] for stage in json.loads(_dvc(folder, "status", "--json"))}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which `dvc repro` has run once, with a small sample and two models."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in SHIPPED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    params["contestants"] = CONTESTANTS
+    params["sample"]["topics"] = 48
+    params["split"] |= {"validation": 0.3, "test": 0.3}
+    params["train"]["epochs"] = 1
+    params["generate"]["default"] |= {"num_beams": 2, "max_new_tokens": 8}
+    params["evaluate"]["bootstrap"] = 200
+    for name in CONTESTANTS:
+        params["models"][name] |= {
+            "scratch": {"width": 32, "layers": 1, "heads": 2, "vocabulary": 600},
+            "max_source_tokens": 64,
+        }
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    _run(folder, "git", "init", "--quiet")
+    _run(folder, "git", "add", ".")
+    _run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "start")
+    _dvc(folder, "repro")
+    return folder
+
+
+@pytest.fixture
+def client(trained: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    uri = f"sqlite:///{trained}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return MlflowClient(uri)
+
+
+def test_every_topic_of_the_sample_becomes_an_example_and_no_line_is_lost(trained: Path) -> None:
+    examples = pd.read_parquet(trained / "data/examples/examples.parquet")
+    lines = pd.read_parquet(trained / "data/interim/lines.parquet")
+    assert len(examples) == 48
+    assert examples["lines"].map(len).sum() == len(lines)
+    assert pd.read_csv(trained / "data/examples/set_aside.csv").empty
+
+
+def test_every_contestant_and_every_baseline_is_on_the_leaderboard(trained: Path) -> None:
+    leaderboard = json.loads((trained / "reports/leaderboard.json").read_text(encoding="utf-8"))
+    models = {row["model"] for row in leaderboard["rows"]}
+    assert models == {*CONTESTANTS, "first-words", "frequent-title", "keyphrase"}
+    assert leaderboard["best"] in CONTESTANTS
+
+
+def test_the_report_and_the_data_docs_ask_no_other_host_for_anything(trained: Path) -> None:
+    for page in ("reports/report.html", "reports/data_docs/index.html"):
+        html = (trained / page).read_text(encoding="utf-8")
+        assert "<html" in html
+        assert 'src="http' not in html
+        assert "url(http" not in html
+        assert "<link" not in html
+
+
+def test_a_second_run_finds_nothing_to_do(trained: Path) -> None:
+    assert "up to date" in _dvc(trained, "repro")
+
+
+def test_the_flow_finds_nothing_to_do_after_dvc(trained: Path) -> None:
+    done = _run(trained, sys.executable, "-m", "flows.train")
+    assert "nothing" in (done.stdout + done.stderr).lower()
+    assert _changed_stages(trained) == set()
+
+
+@pytest.mark.parametrize(
+    ("section", "knobs", "stages"),
+    [
+        ("compare", {"metric": "rougeL"}, {"compare"}),
+        ("evaluate", {"bootstrap": 300}, {"evaluate", "baselines", "compare"}),
+        ("generate", {"models": {}}, {"evaluate", "register"}),
+        ("train", {"epochs": 2}, {"train"}),
+        ("split", {"seed": 7}, {"split"}),
+        ("register", {"name": "other"}, {"register"}),
+    ],
+)
+def test_a_changed_knob_makes_its_own_stages_stale(
+    section: str, knobs: dict[str, object], stages: set[str], trained: Path
+) -> None:
+    kept = (trained / "params.yaml").read_bytes()
+    try:
+        _set(trained, section, **knobs)
+        assert _changed_stages(trained) == stages
+    finally:
+        (trained / "params.yaml").write_bytes(kept)
+
+
+def test_changed_code_makes_its_own_stages_stale(trained: Path) -> None:
+    code = trained / "pipeline/evaluation/report.py"
+    kept = code.read_bytes()
+    try:
+        code.write_bytes(kept + b"\n# changed\n")
+        assert _changed_stages(trained) == {"compare"}
+    finally:
+        code.write_bytes(kept)
+
+
+def test_metrics_plots_and_parameters_are_shown_by_dvc(trained: Path) -> None:
+    metrics = json.loads(_dvc(trained, "metrics", "show", "--json"))
+    assert "reports/metrics/t5-tiny.json" in metrics[""]["data"]
+    page = _dvc(trained, "plots", "show").strip().removeprefix("file://")
+    assert "validation_loss" in Path(page).read_text(encoding="utf-8")
+    kept = (trained / "params.yaml").read_bytes()
+    try:
+        _set(trained, "train", epochs=5)
+        assert json.loads(_dvc(trained, "params", "diff", "--json"))["params.yaml"]["train.epochs"]["new"] == 5
+    finally:
+        (trained / "params.yaml").write_bytes(kept)
+
+
+def test_a_training_run_remembers_what_it_came_from(trained: Path, client: MlflowClient) -> None:
+    run_id = json.loads((trained / "reports/training/t5-tiny/run.json").read_text(encoding="utf-8"))["run_id"]
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["dvc.stage"] == "train@t5-tiny"
+    assert run.data.tags["git.commit"] == _run(trained, "git", "rev-parse", "HEAD").stdout.strip()
+    assert run.data.tags["git.dirty"] == "false"
+    lock = yaml.safe_load((trained / "dvc.lock").read_text(encoding="utf-8"))["stages"]["train@t5-tiny"]
+    split = next(dep["md5"] for dep in lock["deps"] if dep["path"] == "data/splits/train.parquet")
+    assert run.data.tags["data.train.md5"] == split
+    assert split in {given.dataset.digest for given in run.inputs.dataset_inputs}
+    assert run.data.params["learning_rate"] == "0.001"
+    assert {"train_loss", "validation_loss", "test.rouge1", "validation.bertscore_f1"} <= set(run.data.metrics)
+    artifacts = {artifact.path for artifact in client.list_artifacts(run_id)}
+    assert {"predictions.json", "model_summary.csv", "batch_preview.txt", "curves.png"} <= artifacts
+
+
+def test_the_best_model_is_registered_as_the_challenger_with_its_lineage(trained: Path, client: MlflowClient) -> None:
+    registered = json.loads((trained / "reports/registered.json").read_text(encoding="utf-8"))
+    version = client.get_model_version_by_alias("lectern", "challenger")
+    assert int(version.version) == registered["version"]
+    assert version.tags["model.md5"] == md5(trained / "models" / registered["model"])
+    assert version.tags["data.workbook.md5"] == md5(trained / "data/raw/sample.xlsx")
+
+
+def test_registering_again_makes_no_second_version(trained: Path, client: MlflowClient) -> None:
+    _lectern(trained, "register")
+    assert len(client.search_model_versions("name = 'lectern'")) == 1
+
+
+def test_going_back_to_earlier_settings_makes_the_earlier_version_the_challenger_again(
+    trained: Path, client: MlflowClient
+) -> None:
+    kept = (trained / "params.yaml").read_bytes()
+    try:
+        _set(trained, "generate", default={**yaml.safe_load(kept)["generate"]["default"], "num_beams": 3})
+        _dvc(trained, "repro")
+        assert str(client.get_model_version_by_alias("lectern", "challenger").version) == "2"
+    finally:
+        (trained / "params.yaml").write_bytes(kept)
+    _dvc(trained, "repro")
+    assert str(client.get_model_version_by_alias("lectern", "challenger").version) == "1"
+
+
+def test_a_passage_gets_candidate_titles(trained: Path) -> None:
+    titles = _lectern(trained, "title", "so now we talk about arrays and how to sort them", "--candidates", "2")
+    assert len(titles.splitlines()) == 2
+
+
+def test_what_one_clone_made_another_one_pulls(trained: Path, tmp_path: Path) -> None:
+    _dvc(trained, "remote", "add", "--force", "--local", "--default", "shelf", str(tmp_path / "shelf"))
+    _dvc(trained, "push", "--quiet")
+    clone = tmp_path / "clone"
+    shutil.copytree(
+        trained, clone, ignore=shutil.ignore_patterns("cache", "tmp", "data", "models", "reports", "mlflow.db")
+    )
+    _dvc(clone, "pull", "--quiet", check=False)  # what is not cached, such as reports/leaderboard.json, is not pulled
+    for path in (
+        "models/t5-tiny/model.safetensors",
+        "data/splits/test.parquet",
+        "reports/predictions/keyphrase.parquet",
+    ):
+        assert (clone / path).read_bytes() == (trained / path).read_bytes()
+
+
+def _answer(url: str, body: dict[str, object] | None = None) -> str:
+    request = urllib.request.Request(url, headers={"Content-Type": "application/json"})
+    data = json.dumps(body).encode() if body else None
+    with urllib.request.urlopen(request, data=data, timeout=30) as reply:
+        return reply.read().decode()
+
+
+def test_mlflow_serves_the_registered_model(trained: Path, client: MlflowClient) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["models", "serve", "-m", "models:/lectern@challenger", "-p", str(port), "--env-manager", "local"]
+    server = subprocess.Popen([sys.executable, "-m", "mlflow", *words], cwd=trained, start_new_session=True)
+    try:
+        deadline = time.monotonic() + _SECONDS_TO_START
+        while True:
+            try:
+                _answer(f"http://127.0.0.1:{port}/ping")
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert time.monotonic() < deadline, "the model server did not start"
+                time.sleep(1)
+        body = {
+            "inputs": ["we talk about arrays", "we talk about sorting"],
+            "params": {"num_beams": 2, "candidates": 2},
+        }
+        predictions = json.loads(_answer(f"http://127.0.0.1:{port}/invocations", body))["predictions"]
+        assert [len(row["candidates"]) for row in predictions] == [2, 2]
+        records = {"dataframe_records": [{"text": "we talk about arrays"}]}
+        assert len(json.loads(_answer(f"http://127.0.0.1:{port}/invocations", records))["predictions"]) == 1
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(timeout=30)
+
+
+def test_a_training_run_is_remembered_when_dvc_gave_it_from_its_cache(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another tracking server knows nothing of the run: the model is registered there all the same."""
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/other.db"}
+    words = [sys.executable, "-m", "pipeline", "register"]
+    done = subprocess.run(words, cwd=trained, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", environment["MLFLOW_TRACKING_URI"])
+    version = MlflowClient(environment["MLFLOW_TRACKING_URI"]).get_model_version_by_alias("lectern", "challenger")
+    assert version.tags["data.workbook.md5"] == md5(trained / "data/raw/sample.xlsx")
