@@ -31,6 +31,8 @@ _SECONDS_TO_START = 90
 
 def _run(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
+    # dvc.yaml says `python`, which is this one where the environment is active.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(words)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
@@ -115,7 +117,7 @@ def test_the_report_and_the_data_docs_ask_no_other_host_for_anything(trained: Pa
         assert "<html" in html
         assert 'src="http' not in html
         assert "url(http" not in html
-        assert "<link" not in html
+        assert 'href="http' not in html.replace('<a href="http', '')
 
 
 def test_a_second_run_finds_nothing_to_do(trained: Path) -> None:

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 Score = Callable[[list[str], list[str]], dict[str, float]]
 """Predicted and true titles to the mean of each score."""
 
+_SHORTEST_CYCLE_STEPS = 3  # a rise and a fall want two steps each, and share one
+
 CURVES = ["epoch", "step", "train_loss", "validation_loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "learning_rate"]
 
 
@@ -94,14 +96,14 @@ class _TitleTrainer(Trainer):
         return _ByLength(self.args.train_batch_size, [len(example.source) for example in dataset], self.args.seed)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        if self._settings.schedule != "one-cycle":
+        if self._settings.schedule != "one-cycle" or num_training_steps < _SHORTEST_CYCLE_STEPS:
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
             self.lr_scheduler = OneCycleLR(
                 optimizer or self.optimizer,
                 max_lr=self._settings.learning_rate,
                 total_steps=num_training_steps,
-                pct_start=max(self._settings.warmup, 1 / num_training_steps),
+                pct_start=max(self._settings.warmup, 2 / num_training_steps),
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler

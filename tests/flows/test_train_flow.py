@@ -167,6 +167,11 @@ def test_a_missing_input_is_not_tried_again(make_project: MakeProject):
     assert "nowhere.txt" in state.message
 
 
+def test_a_slot_that_does_not_exist_is_named(make_project: MakeProject):
+    make_project("stages: {lone: {cmd: touch out.txt, outs: [out.txt], meta: {slot: tpu}}}")
+    assert "there is no slot 'tpu'" in train(return_state=True).message
+
+
 def test_a_graph_that_dvc_cannot_read_fails_the_run_in_dvcs_words(make_project: MakeProject):
     make_project("stages: [")
     state = train(return_state=True)
@@ -201,7 +206,10 @@ def test_a_second_run_in_the_work_tree_waits_for_the_first(chain: Path):
 
 
 def test_the_leaderboard_becomes_a_table_of_the_run(chain: Path):
-    rows = [{"model": "t5", "validation": {"rouge1": {"mean": 0.123456}}, "rank": 1}]
+    rows = [
+        {"model": "first-words", "validation": {"rouge1": 0.2}, "difference": None},
+        {"model": "t5-tiny", "validation": {"rouge1": 0.123456}, "difference": {"low": -0.1}},
+    ]
     (chain / "reports").mkdir()
     (chain / "reports" / "leaderboard.json").write_text(json.dumps({"rows": rows}))
     state = train(return_state=True)
@@ -212,4 +220,9 @@ def test_the_leaderboard_becomes_a_table_of_the_run(chain: Path):
             json={"artifacts": {"flow_run_id": {"any_": [str(state.state_details.flow_run_id)]}}},
         ).json()
     tables = [json.loads(artifact["data"]) for artifact in artifacts if artifact["key"] == "leaderboard"]
-    assert tables == [[{"model": "t5", "validation rouge1 mean": 0.1235, "rank": 1}]]
+    assert tables == [
+        [
+            {"model": "first-words", "validation rouge1": 0.2, "difference low": None},
+            {"model": "t5-tiny", "validation rouge1": 0.1235, "difference low": -0.1},
+        ]
+    ]

@@ -122,3 +122,9 @@ def test_one_cycle_rises_to_the_peak_and_falls(examples: pd.DataFrame, tmp_path:
     assert max(rates) == pytest.approx(SETTINGS.learning_rate, rel=0.05)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+@pytest.mark.parametrize("count", [1, 5, 9, 13])
+def test_a_training_of_a_few_steps_has_a_schedule_too(count: int, examples: pd.DataFrame, tmp_path: Path) -> None:
+    curves, _ = _train(examples.head(count), tmp_path, epochs=1)
+    assert curves["step"].tolist() == [-(-count // SETTINGS.batch_size)]
