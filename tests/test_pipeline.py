@@ -24,16 +24,19 @@ from tests.conftest import ROOT
 CONTESTANTS = ["t5-tiny", "bart-tiny"]
 SHIPPED = [
     "pipeline", "flows", "expectations", "params.yaml", "dvc.yaml", "requirements.lock", "prefect.toml",
-    ".dvc/config", ".dvcignore", ".gitignore",
+    ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore",
 ]  # fmt: skip
 _SECONDS_TO_START = 90
 
 
+def _environment() -> dict[str, str]:
+    """As in a new shell with the virtual environment active."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def _run(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
-    # dvc.yaml says `python`, which is this one where the environment is active.
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(words)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
@@ -117,7 +120,7 @@ def test_the_report_and_the_data_docs_ask_no_other_host_for_anything(trained: Pa
         assert "<html" in html
         assert 'src="http' not in html
         assert "url(http" not in html
-        assert 'href="http' not in html.replace('<a href="http', '')
+        assert 'href="http' not in html.replace('<a href="http', "")
 
 
 def test_a_second_run_finds_nothing_to_do(trained: Path) -> None:
@@ -252,7 +255,10 @@ def test_mlflow_serves_the_registered_model(trained: Path, client: MlflowClient)
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = ["models", "serve", "-m", "models:/lectern@challenger", "-p", str(port), "--env-manager", "local"]
-    server = subprocess.Popen([sys.executable, "-m", "mlflow", *words], cwd=trained, start_new_session=True)
+    environment = {**_environment(), "MLFLOW_TRACKING_URI": f"sqlite:///{trained}/mlflow.db"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *words], cwd=trained, env=environment, start_new_session=True
+    )
     try:
         deadline = time.monotonic() + _SECONDS_TO_START
         while True:

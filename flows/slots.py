@@ -1,0 +1,123 @@
+"""Turns on the accelerator: as many stages at once as there are devices."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from queue import SimpleQueue
+from threading import Event
+
+from prefect import get_client, get_run_logger
+from prefect.concurrency.sync import concurrency
+
+from pipeline.errors import Misused
+
+GPU = "gpu"
+LIMIT = f"{GPU}-{platform.node()}"
+"""The name of the Prefect limit: one a machine, since its slots are this machine's devices."""
+
+LEASE = 60
+"""Seconds after which the slot of a process that died is free again; a live one renews its lease in time."""
+
+LOOK_AGAIN = 3.0
+"""Seconds between looks at whether another flow run has given its slot back."""
+
+
+class Stopped(Exception):
+    """The flow run is over; nothing of it is to start any more."""
+
+    def __str__(self) -> str:
+        return "The flow run was stopped."
+
+
+class Slots:
+    """The slots of one flow run, one a device, until it is `over`.
+
+    Other flow runs on this machine compete for the devices through Prefect's limit.
+    """
+
+    def __init__(self, devices: Sequence[str], over: Event) -> None:
+        self._count = len(devices)
+        self._free: SimpleQueue[str] = SimpleQueue()
+        self._over = over
+        for device in devices:
+            self._free.put(device)
+
+    def declare(self) -> None:
+        """Tells Prefect how many there are."""
+        with get_client(sync_client=True) as client:
+            client.upsert_global_concurrency_limit_by_name(LIMIT, self._count)
+
+    @contextmanager
+    def take(self) -> Iterator[str]:
+        """Waits for a slot and yields its device, empty for the CPU.
+
+        Raises:
+            Stopped: the flow run is over.
+        """
+        # Our own queue hands a slot on at once; Prefect, asked by all who wait, would let it lie for seconds.
+        device = self._free.get()
+        try:
+            with ExitStack() as lease:
+                self._lease(lease)
+                yield device
+        finally:
+            self._free.put(device)
+
+    def _lease(self, stack: ExitStack) -> None:
+        told = False
+        while not self._over.is_set():
+            # Looking before asking: Prefect's own waiting says nothing, and cannot be stopped.
+            if _is_free():
+                with suppress(TimeoutError):
+                    stack.enter_context(_limit())
+                    return
+            if not told:
+                get_run_logger().info("Waiting for another flow run to give its slot back.")
+                told = True
+            self._over.wait(LOOK_AGAIN)
+        raise Stopped
+
+
+def _limit() -> AbstractContextManager[None]:
+    # When the server is away for a while and a lease runs out, hours of training go on.
+    return concurrency(
+        LIMIT, strict=True, timeout_seconds=30, lease_duration=LEASE, raise_on_lease_renewal_failure=False
+    )
+
+
+def _is_free() -> bool:
+    with get_client(sync_client=True) as client:
+        limit = client.read_global_concurrency_limit_by_name(LIMIT)
+    return limit.active_slots < limit.limit
+
+
+def devices() -> list[str]:
+    """The device of each slot, as `CUDA_VISIBLE_DEVICES` names it; empty stands for the CPU.
+
+    `LECTERN_GPU_SLOTS` sets how many slots there are; several then share a device, or some devices rest.
+
+    Raises:
+        Misused: `LECTERN_GPU_SLOTS` is not a positive number.
+    """
+    found = _cuda_devices() or [""]
+    asked = os.environ.get("LECTERN_GPU_SLOTS")
+    if asked is None:
+        return found
+    if not asked.isdecimal() or int(asked) < 1:
+        raise Misused(f"LECTERN_GPU_SLOTS must be 1 or more; it is {asked!r}.")
+    return [found[slot % len(found)] for slot in range(int(asked))]
+
+
+def _cuda_devices() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]

@@ -1,0 +1,110 @@
+"""One stage as a Prefect task. DVC decides whether there is anything to run, and runs it in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from flows.crew import Crew
+from flows.graph import Stage
+from flows.slots import Stopped
+from pipeline.errors import Misused
+
+RETRY_AFTER = [5, 20]
+"""Seconds before the second and before the third attempt at a stage that the infrastructure broke."""
+
+TAIL = 15
+"""Lines of a failed stage's output that its error carries."""
+
+
+class StageRefused(Exception):
+    """The stage said no: to the data, the model or the settings. Trying again would change nothing."""
+
+
+class StageBroke(Exception):
+    """The stage ended for a reason that is not in its inputs, such as a lock, lack of memory, a server away."""
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], StageBroke):
+        record.exc_info = None
+    return True
+
+
+# Prefect shows where in this file the error was raised, which says nothing of the stage.
+logging.getLogger("prefect.task_runs").addFilter(_without_traceback)
+
+
+def worth_another_attempt(_task: Task, _run: TaskRun, state: State) -> bool:
+    return not isinstance(state.result(raise_on_failure=False), StageRefused | Stopped | Misused)
+
+
+@task(
+    name="stage",
+    task_run_name="{stage.name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(RETRY_AFTER),
+    retry_delay_seconds=RETRY_AFTER,
+    retry_condition_fn=worth_another_attempt,
+)
+def run_stage(stage: Stage, crew: Crew) -> None:
+    """Brings `stage` up to date.
+
+    Raises:
+        StageRefused, StageBroke: it failed; the message ends with the last lines that it printed.
+        Stopped: the flow run is over.
+    """
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+    logger = get_run_logger()
+    output: list[str] = []
+    with crew.run(command, _environment(), slot=stage.slot) as child:
+        for line in filter(str.strip, child.lines()):
+            logger.info(line)
+            output.append(line)
+        code = child.wait()
+    if code:
+        raise failure(stage.name, code, output)
+
+
+def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | StageBroke:
+    """What it means that DVC ended with `code` after printing `output`.
+
+    DVC itself ends with 255 whatever happened; how the stage's own command ended stands in its last line.
+    """
+    last = output[-1] if output else ""
+    if ended := re.match(r"ERROR: failed to reproduce .*, exited with (-?\d+)$", last):
+        code, output = int(ended[1]), output[:-1]
+    heading = f"Running stage '{name}':"
+    if heading in output:
+        output = output[output.index(heading) + 2 :]
+    said = "\n".join(f"  {line}" for line in output[-TAIL:])
+    if re.match(r"ERROR: failed to reproduce .*(missing data|dependency .* does not exist|No such file)", last):
+        return StageRefused(f"{name} lacks an input:\n{said}")
+    match code:
+        case 1:
+            return StageRefused(f"{name} was refused:\n{said}")
+        case 2:
+            return StageRefused(f"{name} has wrong settings:\n{said}")
+        case _:
+            return StageBroke(f"{name} broke with exit code {code}:\n{said}")
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {
+        # dvc.yaml says `python`: it shall be this one, also where its environment is not activated.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONUNBUFFERED": "1",
+        "DVC_NO_ANALYTICS": "true",
+        "LECTERN_FLOW_RUN_ID": runtime.flow_run.id or "",
+        "LECTERN_FLOW_RUN_URL": runtime.flow_run.ui_url or "",
+    }

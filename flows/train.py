@@ -1,0 +1,177 @@
+"""The flow: DVC's graph, stage by stage, as far as it is stale. `python -m flows.train` runs it once."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+from filelock import FileLock, Timeout
+from prefect import flow, get_client, get_run_logger, runtime
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectConcurrentFuture
+from prefect.states import Cancelled, Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import artifacts
+from flows.crew import Crew
+from flows.graph import Busy, Stage, read_plan
+from flows.server import a_server
+from flows.service import ServiceDied
+from flows.stage import run_stage
+from pipeline.errors import Misused
+from pipeline.paths import STATE
+
+THREADS = 64
+"""Threads that wait for stages: many more than slots, so that a stage waiting for its slot holds up no other."""
+
+LOOK_AGAIN = 3.0
+"""Seconds between looks at whether somebody cancelled the flow run, or whether DVC is free."""
+
+RECORDED_WITHIN = 10.0
+"""Seconds that Prefect may take to write down the ends of the task runs, which reach it as events."""
+
+
+class RunCancelled(Exception):
+    """Somebody cancelled the flow run in Prefect."""
+
+
+@flow(name="train", task_runner=ThreadPoolTaskRunner(max_workers=THREADS), persist_result=False)
+def train() -> State:
+    """Brings every stage of `dvc.yaml` up to date: the stale ones and what depends on them, side by side where it can.
+
+    A stage that fails stops those that depend on it, and no other.
+    """
+    with alone_in_work_tree(say=get_run_logger().info):
+        try:
+            stages = plan()
+            failures = run(stages)
+        except Misused as error:
+            return Failed(message=str(error))
+        except RunCancelled:
+            return Cancelled(message="Cancelled; its stages were stopped.")
+        if failures:
+            return Failed(message=summary(stages, failures))
+        artifacts.publish()
+        return Completed(message=f"{len(stages)} stages brought up to date." if stages else "Nothing was stale.")
+
+
+@contextmanager
+def alone_in_work_tree(say: Callable[[str], None]) -> Iterator[None]:
+    """Waits until no other process runs the flow in this work tree. Whoever is alone may ask again."""
+    STATE.mkdir(exist_ok=True)
+    lock = FileLock((STATE / "train.lock").resolve(), is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("Another run is at work in this work tree; waiting for it to end.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def plan() -> list[Stage]:
+    """The stages to run, in order; says which."""
+    logger = get_run_logger()
+    while True:
+        try:
+            stages = read_plan(Path.cwd()).to_run()
+            break
+        except Busy as busy:
+            logger.info("Waiting for another DVC process. %s", busy)
+            time.sleep(LOOK_AGAIN)
+    logger.info("To run: %s", ", ".join(stage.name for stage in stages) or "nothing, every stage is up to date")
+    return stages
+
+
+def run(stages: list[Stage]) -> dict[str, str]:
+    """Runs each of `stages` after its upstream ones. Returns why, by name, for each that failed.
+
+    Raises:
+        RunCancelled: somebody cancelled the flow run; its stages were stopped.
+    """
+    if not stages:
+        return {}
+    crew = Crew()
+    crew.declare_slots()
+    futures: dict[str, PrefectConcurrentFuture[None]] = {}
+    try:
+        for stage in stages:
+            upstream = [futures[name] for name in stage.upstream if name in futures]
+            futures[stage.name] = run_stage.submit(stage, crew, wait_for=upstream)
+        wait_for_all(futures.values())
+    finally:
+        crew.stop()
+    wait_until_recorded(len(stages))
+    ends = {name: future.wrapped_future.result() for name, future in futures.items()}
+    return {name: reason(end) for name, end in ends.items() if end.is_failed() or end.is_crashed()}
+
+
+def wait_for_all(futures: Iterable[PrefectConcurrentFuture[None]]) -> None:
+    pending = {future.wrapped_future for future in futures}
+    while pending:
+        _, pending = concurrent.futures.wait(pending, timeout=LOOK_AGAIN)
+        if cancelled():
+            raise RunCancelled
+
+
+def cancelled() -> bool:
+    """Whether somebody pressed Cancel. A server that is away for a while did not."""
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+        state = client.read_flow_run(runtime.flow_run.id).state
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+    return False
+
+
+def wait_until_recorded(expected: int) -> None:
+    """Gives Prefect a moment to write down how the task runs ended, before its server may go."""
+    this_run = FlowRunFilter(id=FlowRunFilterId(any_=[runtime.flow_run.id]))
+    deadline = time.monotonic() + RECORDED_WITHIN
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < deadline:
+            states = [task_run.state for task_run in client.read_task_runs(flow_run_filter=this_run)]
+            ended = [state for state in states if state and (state.is_final() or state.name == "NotReady")]
+            if len(ended) == expected:
+                return
+            time.sleep(0.2)
+
+
+def reason(end: State) -> str:
+    error = end.result(raise_on_failure=False)
+    return str(error) if isinstance(error, Exception) else end.message or end.name
+
+
+def summary(stages: list[Stage], failures: dict[str, str]) -> str:
+    return "\n".join([f"{len(failures)} of {len(stages)} stages failed.", *failures.values()])
+
+
+def main() -> int:
+    """Runs the flow once. Exit code 0: done; 1: a stage failed or a server did; 2: used wrongly."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        with alone_in_work_tree(say=print), a_server():
+            state = train(return_state=True)
+    except Misused as error:
+        print(error, file=sys.stderr)
+        return 2
+    except ServiceDied as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if state.is_completed():
+        return 0
+    print(state.message, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,202 @@
+"""All that an operator watches, until Ctrl-C: the MLflow server, the Prefect server, and the nightly flow run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from filelock import FileLock, Timeout
+from prefect.schedules import Cron
+
+from flows.artifacts import MLFLOW_URL_FILE
+from flows.server import URL_FILE, api_url, configured_url, prefect_service, require_answer
+from flows.service import HOST, Service, ServiceDied, require_free
+from pipeline.errors import Misused
+from pipeline.paths import STATE
+
+EXAMPLE = 'example: python -m flows.up --prefect-port 4300 --cron "30 1 * * 1-5" --timezone Europe/Berlin'
+
+
+class Interrupted(Exception):
+    """Ctrl-C, or SIGTERM."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server is reached, and how to start it; there is nothing to start where it is somebody else's."""
+
+    address: str
+    start: Callable[[], Service] | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0: stopped by Ctrl-C or SIGTERM; 1: a server died; 2: used wrongly, such as a port that is taken."""
+    given = parse(arguments)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        check_schedule(given.cron, given.timezone)
+        with only_one_here():
+            run(given)
+    except Misused as error:
+        print(error, file=sys.stderr)
+        return 2
+    except ServiceDied as error:
+        print(f"{error}\nEverything else was stopped.", file=sys.stderr)
+        return 1
+    except Interrupted:
+        print("Stopped.")
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m flows.up", description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("--prefect-port", type=int, default=4200, help="the Prefect server's (default: %(default)s)")
+    parser.add_argument("--mlflow-port", type=int, default=5000, help="the MLflow server's (default: %(default)s)")
+    parser.add_argument("--cron", default="0 2 * * *", help="when the flow runs by itself (default: %(default)s)")
+    parser.add_argument("--timezone", default="UTC", help="the time zone of --cron (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    # A second Ctrl-C shall not break off the stopping.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Interrupted
+
+
+def check_schedule(cron: str, timezone: str) -> None:
+    """
+    Raises:
+        Misused: `cron` is not a cron expression, or `timezone` not a time zone.
+    """
+    try:
+        ZoneInfo(timezone)
+    except (ValueError, ZoneInfoNotFoundError):
+        raise Misused(f"--timezone: there is no time zone {timezone!r}. Write one such as Europe/Berlin.") from None
+    try:
+        Cron(cron)
+    except ValueError:
+        raise Misused(f"--cron: {cron!r} is not a cron expression. '0 2 * * *' is every night at two.") from None
+
+
+@contextmanager
+def only_one_here() -> Iterator[None]:
+    """
+    Raises:
+        Misused: the servers of this work tree are up already.
+    """
+    STATE.mkdir(exist_ok=True)
+    lock = FileLock(STATE / "up.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Misused("The servers of this work tree are up already.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run(given: argparse.Namespace) -> None:
+    """Starts all, says where, and watches until one dies or we are interrupted; then stops all.
+
+    Raises:
+        Misused: a port is taken, or the configured Prefect server does not answer.
+        ServiceDied: a server did not start, or ended by itself.
+        Interrupted: we are to stop.
+    """
+    mlflow = mlflow_server(given.mlflow_port)
+    prefect = prefect_server(given.prefect_port)
+    with ExitStack() as stack:
+        print("Starting ...", flush=True)
+        # The trainings take this lock too: two processes that meet on a fresh database break it.
+        with FileLock(STATE / "mlflow.lock"):
+            services = [stack.enter_context(server.start()) for server in (mlflow, prefect) if server.start]
+            for service in services:
+                service.wait_until_healthy()
+        stack.enter_context(word_left(MLFLOW_URL_FILE, mlflow.address))
+        stack.enter_context(word_left(URL_FILE, prefect.address))
+        services.append(stack.enter_context(nightly_service(prefect.address, given.cron, given.timezone)))
+        print(f"Prefect   {prefect.address.removesuffix('/api')}")
+        print(f"MLflow    {mlflow.address}")
+        print(f"The flow runs by itself at '{given.cron}', {given.timezone}. Ctrl-C stops everything.", flush=True)
+        while True:
+            for service in services:
+                service.check()
+            time.sleep(1)
+
+
+def mlflow_server(port: int) -> Server:
+    """The one that `MLFLOW_TRACKING_URI` names by an http address, or else ours on `port` over the database it names.
+
+    Raises:
+        Misused: `port` is taken.
+    """
+    own = f"http://{HOST}:{port}"
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if uri.startswith(("http://", "https://")):
+        return Server(uri, start=None)
+    require_free(port, "--mlflow-port")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    # Artifacts are plain files for those who reach the database directly; the server hands out the same places.
+    command += ["--backend-store-uri", uri, "--no-serve-artifacts"]
+    command += ["--default-artifact-root", Path("mlartifacts").resolve().as_uri()]
+    return Server(
+        own,
+        start=lambda: Service(
+            "The MLflow server",
+            command,
+            log=STATE / "logs" / "mlflow.log",
+            health=f"{own}/health",
+            # A dozen processes for what Lectern does not use.
+            env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        ),
+    )
+
+
+def prefect_server(port: int) -> Server:
+    """The configured one, or else ours on `port`.
+
+    Raises:
+        Misused: `port` is taken, or the configured server does not answer.
+    """
+    own, configured = api_url(port), configured_url()
+    # Prefect tells everyone to configure the address of their own server: then there is still one to start.
+    if configured and configured != own:
+        require_answer()
+        return Server(configured, start=None)
+    require_free(port, "--prefect-port")
+    return Server(own, start=lambda: prefect_service(port))
+
+
+def nightly_service(prefect: str, cron: str, timezone: str) -> Service:
+    return Service(
+        "The nightly flow",
+        [sys.executable, "-m", "flows.nightly", cron, timezone],
+        log=STATE / "logs" / "nightly.log",
+        env={"PREFECT_API_URL": prefect},
+    )
+
+
+@contextmanager
+def word_left(file: Path, address: str) -> Iterator[None]:
+    """While the block runs, `file` says where a server is reached."""
+    file.write_text(address, encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
