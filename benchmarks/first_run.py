@@ -1,0 +1,60 @@
+"""How long the main job takes on a fresh clone, how long when nothing changed, and what the models score.
+
+    python benchmarks/first_run.py [WORKBOOK]
+
+The environment it runs in is the one it measures with; installing is not part of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx to use instead of the embedded one")
+    workbook = parser.parse_args().workbook
+    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "lectern"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        if workbook:
+            lectern(clone, "use", str(workbook.resolve()))
+        print("| `lectern run` | seconds |\n|---|--:|")
+        for what in ("first run", "nothing changed"):
+            print(f"| {what} | {lectern(clone, 'run'):.0f} |", flush=True)
+        print(f"\n{(clone / 'reports/leaderboard.md').read_text(encoding='utf-8')}")
+
+
+def lectern(clone: Path, *words: str) -> float:
+    """Seconds that the command took in `clone`."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"lectern {' '.join(words)} exited with {done.returncode}\n{done.stdout}{done.stderr}")
+    return time.monotonic() - start
+
+
+if __name__ == "__main__":
+    main()
