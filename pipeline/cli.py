@@ -17,7 +17,7 @@ from rich.console import Console
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.paths import PARAMS
 
-OK, REFUSED, MISUSED, BUG, TRY_LATER, INTERRUPTED = 0, 1, 2, 70, 75, 130
+OK, REFUSED, MISUSED, BUG, TRY_LATER = 0, 1, 2, 70, 75
 
 _STAGES = {
     "sample": "Builds the embedded workbook.",
@@ -57,12 +57,6 @@ def main() -> None:
         _end(error, MISUSED)
     except Unavailable as error:
         _end(error, TRY_LATER)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader has seen enough (`lectern models | head`); Python would complain once more as it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(OK)
     except Exception:
         traceback.print_exc()
         print("This is a bug of Lectern's. Please report it with the lines above.", file=sys.stderr)
@@ -178,21 +172,25 @@ def title(
     candidates: Annotated[int, typer.Option(min=1, help="How many titles, the best first.")] = 1,
     beams: Annotated[int | None, typer.Option(min=1, help="Sequences that beam search keeps.")] = None,
     sample: Annotated[bool, typer.Option(help="Draw the words instead of taking the likeliest.")] = False,
-    top_k: Annotated[int, typer.Option(min=0, help="With --sample: draw from so many words; 0 for all.")] = 50,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="With --sample: draw from so much likelihood.")] = 0.95,
-    seed: Annotated[int, typer.Option(min=0, help="With --sample: another seed, other titles.")] = 1,
+    top_k: Annotated[int | None, typer.Option(min=0, help="Draw from so many words; 50 without it, 0 for all.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.01, max=1, help="Draw from so much likelihood; 0.95 without it.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed draws other titles.")] = None,
 ) -> None:
     """Gives a passage its title, from the champion, else from the challenger."""
     from pipeline.titles.passage import read_passage, title_passage
 
     text = read_passage(source)
+    if not sample and (top_k, top_p, seed) != (None, None, None):
+        raise Misused("--top-k, --top-p and --seed say how words are drawn; they go with --sample.")
     _enter_project()
-    knobs = {"candidates": candidates, "seed": seed}
-    if beams or not sample:
-        # Beam search finds no more titles than it keeps sequences.
-        knobs |= {"num_beams": max(beams or 1, candidates)} if beams or candidates > 1 else {}
+    knobs: dict[str, object] = {"candidates": candidates}
+    if beams:
+        knobs["num_beams"] = beams
     if sample:
-        knobs |= {"do_sample": True, "num_beams": beams or 1, "top_k": top_k, "top_p": top_p}
+        knobs |= {"do_sample": True, "num_beams": beams or 1, "seed": seed or 1}
+        knobs |= {"top_k": 50 if top_k is None else top_k, "top_p": 0.95 if top_p is None else top_p}
     print("\n".join(title_passage(text, knobs)))
 
 
@@ -202,12 +200,12 @@ def models() -> None:
     _enter_project()
     from pipeline.registry.show import versions_table
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, versions
+    from pipeline.registry.versions import RegisterSettings, nothing_registered, versions
 
     name = RegisterSettings.read().name
     found = versions(connect(), name)
     if not found:
-        raise Refused(f"No version of '{name}' is registered here. Run `lectern run` first.")
+        raise Refused(nothing_registered(name))
     _console().print(versions_table(name, found))
 
 
@@ -251,9 +249,11 @@ def _said(version: str | None) -> str:
 
 def _module(name: str, *words: str) -> int:
     """Runs a module of this project in a process of its own: `pipeline` imports nothing of `flows`."""
+    import signal
     import subprocess
 
     with subprocess.Popen([sys.executable, "-m", name, *words]) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         while True:
             try:
                 return process.wait()

@@ -119,7 +119,7 @@ def test_a_tracking_server_that_is_away_is_told_within_seconds(project: Path, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = _lectern("models", cwd=project)
     assert done.returncode == 75
-    assert "does not answer" in done.stderr
+    assert "does not answer as it should" in done.stderr
 
 
 @pytest.fixture
@@ -139,6 +139,16 @@ def test_use_copies_the_workbook_and_names_it_and_changes_nothing_else(dvc_proje
     assert yaml.safe_load("\n".join(after))["ingest"]["workbook"] == "data/workbooks/lessons.xlsx"
     assert (dvc_project / "data/workbooks/lessons.xlsx").read_bytes() == workbook.read_bytes()
     assert (dvc_project / "data/workbooks/lessons.xlsx.dvc").is_file()
+
+
+def test_use_takes_a_folder_of_tables_too(dvc_project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for name, rows in (("lesson_topics.csv", TOPICS), ("Lesson_Transcripts.CSV", LINES)):
+        (folder / name).write_text("\n".join(",".join(row) for row in rows), encoding="utf-8")
+    done = _lectern("use", str(folder), cwd=dvc_project)
+    assert done.returncode == 0, done.stderr
+    assert _lectern("ingest", cwd=dvc_project).returncode == 0
 
 
 def test_use_twice_is_use_once(dvc_project: Path, workbook: Path) -> None:

@@ -203,6 +203,17 @@ def test_the_best_model_is_registered_as_the_challenger_with_its_lineage(trained
     assert version.tags["data.workbook.md5"] == md5(trained / "data/raw/sample.xlsx")
 
 
+def test_evaluating_again_replaces_the_table_of_predictions(trained: Path, client: MlflowClient) -> None:
+    run_id = json.loads((trained / "reports/training/t5-tiny/run.json").read_text(encoding="utf-8"))["run_id"]
+    _lectern(trained, "evaluate", "t5-tiny")
+    logged = json.loads(Path(client.download_artifacts(run_id, "predictions.json")).read_text(encoding="utf-8"))
+    assert len(logged["data"]) == len(pd.read_parquet(trained / "reports/predictions/t5-tiny.parquet"))
+
+
+def test_nothing_is_left_to_resume_from(trained: Path) -> None:
+    assert not [*(trained / ".lectern/checkpoints").glob("*")]
+
+
 def test_registering_again_makes_no_second_version(trained: Path, client: MlflowClient) -> None:
     _lectern(trained, "register")
     assert len(client.search_model_versions("name = 'lectern'")) == 1

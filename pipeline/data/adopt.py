@@ -10,12 +10,11 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from pipeline.data.problems import WorkbookRefused, errors
+from pipeline.data.tables import table_files
 from pipeline.data.workbook import read_workbook
 from pipeline.errors import Unavailable
 from pipeline.files import file_aside, folder_aside
 from pipeline.paths import PARAMS, WORKBOOKS
-
-_TABLES = ("*.csv", "*.parquet")
 
 
 def adopt(workbook: Path) -> Path:
@@ -46,7 +45,7 @@ def _copy(workbook: Path, target: Path) -> None:
             shutil.copyfile(workbook, path)
         return
     with folder_aside(target) as path:
-        for table in (file for pattern in _TABLES for file in workbook.glob(pattern)):
+        for table in table_files(workbook):
             shutil.copyfile(table, path / table.name)
 
 

@@ -211,9 +211,14 @@ def _holds_numbers_below_zero(path: Path) -> bool:
         return any(b"v>-" in archive.read(name) for name in archive.namelist() if "/worksheets/" in name)
 
 
+def table_files(folder: Path) -> list[Path]:
+    """The files in `folder` that a table can be read from, sorted."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _READERS)
+
+
 def _from_folder(folder: Path, wanted: Wanted) -> tuple[dict[str, _Grid], list[Problem]]:
     grids, problems = {}, []
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _READERS)
+    files = table_files(folder)
     for name in wanted:
         found = [file for file in files if _plain([file.stem]) == [name]]
         if not found:

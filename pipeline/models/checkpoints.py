@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from pipeline.models.scratch import ScratchSize
 from pipeline.settings import Settings, check, read_params
 
 _CARD = "lectern.json"
+_POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings")
 
 
 class ModelSettings(Settings):
@@ -51,6 +53,8 @@ class ModelSettings(Settings):
         Raises:
             Misused: there is no such entry, or a value in it is wrong.
         """
+        if "." in model:
+            raise Misused(f"A model cannot be named '{model}': DVC would look for its knobs below the dot. Use a dash.")
         entries = read_params().get("models") or {}
         if model not in entries:
             raise Misused(f"params.yaml has no model '{model}' under 'models'; there are {', '.join(entries)}.")
@@ -77,22 +81,37 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
         Refused: the checkpoint cannot be had, or is not of the family that the settings name.
     """
     family = FAMILIES[settings.family]
+    model, tokenizer = _open(settings, family, texts)
+    positions = min(getattr(model.config, name, math.inf) for name in _POSITIONS)
+    if settings.max_source_tokens > positions:
+        raise Refused(
+            f"max_source_tokens is {settings.max_source_tokens}, and '{settings.checkpoint}' takes {positions} tokens "
+            "at the most. Lower it in params.yaml."
+        )
+    return model, tokenizer
+
+
+def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if settings.scratch is not None:
         tokenizer = family.new_tokenizer(texts, settings.scratch.vocabulary)
         return family.model_class.from_config(family.new_config(settings.scratch, tokenizer)), tokenizer
     path = find(settings.checkpoint)
-    if path.suffix == ".gguf":
-        return _open_gguf(path, family)
-    return _open_folder(path, family, settings.checkpoint)
-
-
-def _open_folder(path: Path, family: Family, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    languages = {"src_lang": family.language, "tgt_lang": family.language} if family.language else {}
     try:
-        model = family.model_class.from_pretrained(path, dtype=torch.float32)
-        return model, AutoTokenizer.from_pretrained(path, **languages)
-    except (OSError, ValueError, KeyError) as error:
-        raise Refused(f"Checkpoint '{name}' cannot be opened as a model of family '{family.name}': {error}") from None
+        model, tokenizer = _open_gguf(path, family) if path.suffix == ".gguf" else _open_folder(path, family)
+    except Exception as error:  # each format has errors of its own for a damaged file
+        raise Refused(f"Checkpoint '{settings.checkpoint}' cannot be opened: {error}") from None
+    if model.config.model_type not in family.model_types:
+        raise Refused(
+            f"Checkpoint '{settings.checkpoint}' is a '{model.config.model_type}' model, and family '{family.name}' is "
+            f"for {', '.join(family.model_types)}. Name its own family in params.yaml."
+        )
+    return model, tokenizer
+
+
+def _open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    languages = {"src_lang": family.language, "tgt_lang": family.language} if family.language else {}
+    model = family.model_class.from_pretrained(path, dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(path, **languages)
 
 
 def _open_gguf(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -125,7 +144,7 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, 
     """
     try:
         card = Card.model_validate_json((folder / _CARD).read_text(encoding="utf-8"))
-        model, tokenizer = _open_folder(folder, FAMILIES[card.family], str(folder))
+        model, tokenizer = _open_folder(folder, FAMILIES[card.family])
     except FileNotFoundError as error:
         raise Refused(
             f"{folder} is not a model that Lectern trained: {error.filename} is missing. Run its train stage."

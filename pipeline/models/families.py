@@ -26,6 +26,7 @@ class Family:
 
     name: str
     model_class: type  # an `AutoModelFor…`
+    model_types: tuple[str, ...]  # what a checkpoint's configuration may call itself
     groups: dict[str, tuple[str, ...]]  # layer group → prefixes of its parameters' names
     decoder_layers: str  # the decoder layers' prefix; `.0.`, `.1.` … follow it
     new_config: Callable[[scratch.ScratchSize, PreTrainedTokenizerBase], PretrainedConfig]
@@ -54,6 +55,7 @@ FAMILIES = {
         Family(
             name="t5",
             model_class=AutoModelForSeq2SeqLM,
+            model_types=("t5", "mt5"),
             groups={
                 "embedding": ("shared", "encoder.embed_tokens", "decoder.embed_tokens"),
                 "encoder": ("encoder.",),
@@ -69,6 +71,7 @@ FAMILIES = {
         Family(
             name="bart",
             model_class=AutoModelForSeq2SeqLM,
+            model_types=("bart",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
             new_config=scratch.bart_config,
@@ -77,6 +80,7 @@ FAMILIES = {
         Family(
             name="pegasus",
             model_class=AutoModelForSeq2SeqLM,
+            model_types=("pegasus",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
             new_config=scratch.pegasus_config,
@@ -86,6 +90,7 @@ FAMILIES = {
         Family(
             name="led",
             model_class=AutoModelForSeq2SeqLM,
+            model_types=("led",),
             groups={
                 "embedding": ("led.shared", "led.encoder.embed", "led.decoder.embed"),
                 "encoder": ("led.encoder.",),
@@ -100,6 +105,7 @@ FAMILIES = {
         Family(
             name="mbart",
             model_class=AutoModelForSeq2SeqLM,
+            model_types=("mbart",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
             new_config=scratch.mbart_config,
@@ -109,6 +115,7 @@ FAMILIES = {
         Family(
             name="causal",
             model_class=AutoModelForCausalLM,
+            model_types=("llama", "mistral", "qwen2", "qwen3"),
             groups={
                 "embedding": ("model.embed_tokens",),
                 "encoder": (),

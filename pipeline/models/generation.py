@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +12,11 @@ from pydantic import Field, model_validator
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
+from pipeline.errors import Misused
+from pipeline.models.checkpoints import load_model
+from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import Inputs
-from pipeline.settings import Section, Settings, check
+from pipeline.settings import Section, Settings, check, read_params
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +39,18 @@ class GenerateSettings(Settings):
 
     @model_validator(mode="after")
     def _candidates_can_be_found(self) -> GenerateSettings:
-        if not self.do_sample and self.candidates > self.num_beams:
-            raise ValueError(f"{self.candidates} candidates need num_beams {self.candidates} or more, or do_sample")
+        drawn = self.do_sample and self.num_beams == 1
+        if self.candidates > self.num_beams and not drawn:
+            raise ValueError(f"{self.candidates} candidates need num_beams {self.candidates} or more")
         return self
 
     @classmethod
     def read(cls, model: str) -> GenerateSettings:
         """The `generate` section, with what it sets otherwise for `model`."""
         section = GenerateSection.read()
+        unknown = sorted(section.models.keys() - (read_params().get("models") or {}).keys())
+        if unknown:
+            raise Misused(f"params.yaml, generate.models: there is no model {', '.join(unknown)} under 'models'.")
         return check(cls, {**section.default, **section.models.get(model, {})}, at=f"generate ({model})")
 
 
@@ -61,6 +69,8 @@ class Titler:
         self.inputs = inputs
         self.settings = settings
         self._config = _generation_config(model, inputs, settings)
+        # `generate` fills what our configuration leaves open from the model's own.
+        model.generation_config = GenerationConfig()
 
     @torch.inference_mode()
     def titles(self, texts: list[str], *, progress: str | None = None) -> list[list[str]]:
@@ -69,16 +79,18 @@ class Titler:
         Args:
             progress: what a progress bar says; none is shown without it, or where nobody watches.
         """
-        torch.manual_seed(self.settings.seed)
         sources = [self.inputs.source(text) for text in texts]
         # By length, so that little is padded; a stable order, so that the same texts give the same batches.
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
         starts = range(0, len(order), self.settings.batch_size)
         written: list[list[str]] = [[] for _ in texts]
-        for start in tqdm(starts, desc=progress, unit="batch", disable=progress is None or not sys.stderr.isatty()):
-            chosen = order[start : start + self.settings.batch_size]
-            for i, titles in zip(chosen, self._titles_of_batch([sources[i] for i in chosen]), strict=True):
-                written[i] = titles
+        # Drawn from a state of its own: a training that looks at titles in between goes on as if it had not.
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            for start in tqdm(starts, desc=progress, unit="batch", disable=progress is None or not sys.stderr.isatty()):
+                chosen = order[start : start + self.settings.batch_size]
+                for i, titles in zip(chosen, self._titles_of_batch([sources[i] for i in chosen]), strict=True):
+                    written[i] = titles
         return written
 
     def best_titles(self, texts: list[str], *, progress: str | None = None) -> list[str]:
@@ -94,6 +106,22 @@ class Titler:
         titles = [_one_line(text) for text in written]
         count = self.settings.candidates
         return [titles[i : i + count] for i in range(0, len(titles), count)]
+
+
+def open_titler(folder: Path, settings: GenerateSettings) -> Titler:
+    """A titler over the model folder that Lectern wrote at `folder`, on the accelerator where there is one.
+
+    Raises:
+        Refused: the folder is not one that Lectern wrote, or is damaged.
+    """
+    model, tokenizer, card = load_model(folder)
+    inputs = Inputs(
+        FAMILIES[card.family],
+        tokenizer,
+        max_source_tokens=card.max_source_tokens,
+        max_target_tokens=card.max_target_tokens,
+    )
+    return Titler(model.to("cuda" if torch.cuda.is_available() else "cpu"), inputs, settings)
 
 
 def _one_line(text: str) -> str:

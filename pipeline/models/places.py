@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import yaml
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -91,4 +92,7 @@ def _find_in_registry(uri: str) -> Path:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     except mlflow.exceptions.MlflowException as error:
         raise Refused(f"'{uri}' cannot be had from MLflow: {error.message}") from None
-    return folder / "artifacts" / "model"
+    flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
+    if "model" not in flavor.get("artifacts", {}):
+        raise Refused(f"'{uri}' is not a model that Lectern registered.")
+    return folder / flavor["artifacts"]["model"]["path"]

@@ -34,11 +34,6 @@ def lineage_tags() -> dict[str, str]:
     return tags
 
 
-def is_lineage(tag: str) -> bool:
-    """Whether a run's tag is one of those that `lineage_tags` gave it."""
-    return tag.startswith(("git.", "dvc.", "data.", "library.", "prefect."))
-
-
 def md5(path: Path) -> str:
     """The hash under which DVC keeps `path`, file or folder: what `dvc.lock` says of an output that nobody has touched.
 
@@ -51,7 +46,9 @@ def md5(path: Path) -> str:
         return "missing"
     files = sorted(path.rglob("*"), key=lambda file: file.relative_to(path).as_posix())
     listing = [
-        {"md5": _md5_of_file(file), "relpath": file.relative_to(path).as_posix()} for file in files if file.is_file()
+        {"md5": _md5_of_file(file), "relpath": file.relative_to(path).as_posix()}
+        for file in files
+        if file.is_file() and "__pycache__" not in file.parts  # nor does DVC look at it: .dvcignore
     ]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -10,10 +11,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
-from pipeline.models.checkpoints import load_model
-from pipeline.models.families import FAMILIES
-from pipeline.models.generation import GenerateSettings, Titler
-from pipeline.models.inputs import Inputs
+from pipeline.models.generation import GenerateSettings, Titler, open_titler
 
 TUNABLE = ("num_beams", "candidates", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed")
 _TYPES = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
@@ -36,15 +34,8 @@ class TitleModel(mlflow.pyfunc.PythonModel):
     """A trained model folder with the generation settings it was measured with."""
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
-        model, tokenizer, card = load_model(Path(context.artifacts["model"]))
-        self._model = model
-        self._inputs = Inputs(
-            FAMILIES[card.family],
-            tokenizer,
-            max_source_tokens=card.max_source_tokens,
-            max_target_tokens=card.max_target_tokens,
-        )
-        self._settings = GenerateSettings.model_validate(context.model_config["generate"])
+        settings = GenerateSettings.model_validate(context.model_config["generate"])
+        self._titler = open_titler(Path(context.artifacts["model"]), settings)
 
     def predict(self, context, model_input, params=None):
         """Titles for texts. Type hints would become the schema, so there are none.
@@ -65,9 +56,16 @@ class TitleModel(mlflow.pyfunc.PythonModel):
         texts = model_input[column]
         if texts.isna().any():
             raise ValueError(f"row {int(texts.isna().argmax())} has no text; send an empty string if that is meant")
-        settings = GenerateSettings.model_validate({**self._settings.model_dump(), **(params or {})})
-        candidates = Titler(self._model, self._inputs, settings).titles(texts.tolist())
+        candidates = self._with(params or {}).titles(texts.tolist())
         return pd.DataFrame({"title": [titles[0] for titles in candidates], "candidates": candidates})
+
+    def _with(self, params: dict[str, Any]) -> Titler:
+        """The titler with other settings. MLflow fills in the defaults, so every knob is there or none."""
+        settings = {**self._titler.settings.model_dump(), **params}
+        if not settings["do_sample"]:
+            # Beam search finds no more titles than it keeps sequences.
+            settings["num_beams"] = max(settings["num_beams"], settings["candidates"])
+        return Titler(self._titler.model, self._titler.inputs, GenerateSettings.model_validate(settings))
 
 
 mlflow.models.set_model(TitleModel())

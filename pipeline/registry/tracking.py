@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ import mlflow
 import pandas as pd
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import LifecycleStage, Metric, Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.time import get_current_time_millis
 
 from pipeline.errors import Unavailable
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 EXPERIMENT = "lectern"
 _ARTIFACTS = Path("mlartifacts")
+_PREDICTIONS = "predictions.json"
 
 # A tracking server that is away should be known in seconds, not after the library's minutes of patience.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -46,7 +49,7 @@ def connect() -> MlflowClient:
             mlflow.set_experiment(EXPERIMENT)
     except MlflowException as error:
         raise Unavailable(
-            f"The MLflow tracking server at {mlflow.get_tracking_uri()} does not answer: {error.message} "
+            f"MLflow at {mlflow.get_tracking_uri()} does not answer as it should: {error.message} "
             "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to one that runs."
         ) from None
     return MlflowClient()
@@ -84,9 +87,12 @@ def training_run(
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
     """The run of that id; None where this tracking server does not know it, as when DVC's cache gave the training."""
     try:
-        return client.get_run(run_id)
-    except MlflowException:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         return None
+    return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
 
 def log_evaluation(client: MlflowClient, metrics: ModelMetrics, predictions: pd.DataFrame) -> None:
@@ -102,4 +108,6 @@ def log_evaluation(client: MlflowClient, metrics: ModelMetrics, predictions: pd.
     }
     client.log_batch(metrics.run_id, metrics=[Metric(name, value, now, 0) for name, value in scores.items()])
     client.set_tag(metrics.run_id, "bertscore_model", metrics.bertscore_model)
-    client.log_table(metrics.run_id, predictions, "predictions.json")
+    # `log_table` would add to what an earlier evaluation logged; this replaces it, and the tag shows it as a table.
+    client.log_text(metrics.run_id, predictions.to_json(orient="split", index=False), _PREDICTIONS)
+    client.set_tag(metrics.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": _PREDICTIONS, "type": "table"}]))

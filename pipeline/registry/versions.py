@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import Misused, Refused
@@ -47,6 +48,7 @@ _REQUIREMENTS = (
     "tqdm",
 )
 _TRAIL = "trail."
+_IDENTITY = ("model.md5", "model.code", "model.generate")
 
 
 class RegisterSettings(Section):
@@ -92,26 +94,39 @@ def register(
     Args:
         settings: how it writes titles unless a caller says otherwise.
         run_id: the run of its training, which the version then belongs to; a run of its own where that is unknown here.
-        tags: what the version carries. `model.md5` and `model.generate` say which work it is.
+        tags: what the version carries; one that exists gets today's. `_IDENTITY` says which work it is.
     """
     tags = {**tags, "model.generate": settings.model_dump_json()}
     with _registry_lock():
-        version = _version_of(client, name, tags) or _log_version(name, folder, settings, run_id, tags)
+        version = _version_of(client, name, tags)
+        if version is None:
+            version = _log_version(name, folder, settings, run_id, tags)
+        else:
+            for key, value in tags.items():
+                client.set_model_version_tag(name, version.version, key, value)
         client.set_registered_model_alias(name, CHALLENGER, version.version)
     return version
 
 
 def versions(client: MlflowClient, name: str) -> list[tuple[ModelVersion, list[str]]]:
     """Every version with its aliases, the newest first; none where nothing is registered."""
-    try:
-        aliases = client.get_registered_model(name).aliases
-    except MlflowException:
+    registered = _registered(client, name)
+    if registered is None:
         return []
+    aliases = registered.aliases
     found = client.search_model_versions(f"name = '{name}'", max_results=1000)
     numbered = sorted(found, key=lambda version: int(version.version), reverse=True)
     return [
         (version, [alias for alias, n in aliases.items() if int(n) == int(version.version)]) for version in numbered
     ]
+
+
+def nothing_registered(name: str) -> str:
+    """What to do about it."""
+    return (
+        f"No version of '{name}' is registered at {mlflow.get_tracking_uri()}. Run `lectern run`; if it finds nothing "
+        "to do, because the models were registered elsewhere, `lectern register`."
+    )
 
 
 def version_to_use(client: MlflowClient, name: str) -> ModelVersion:
@@ -122,7 +137,7 @@ def version_to_use(client: MlflowClient, name: str) -> ModelVersion:
     """
     version = _by_alias(client, name, CHAMPION) or _by_alias(client, name, CHALLENGER)
     if version is None:
-        raise Refused(f"No version of '{name}' is registered at {mlflow.get_tracking_uri()}. Run `lectern run` first.")
+        raise Refused(nothing_registered(name))
     return version
 
 
@@ -150,34 +165,39 @@ def promote(client: MlflowClient, name: str, number: str | None, *, because: str
 
 
 def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
-    """Makes the champion before this one the champion again.
+    """Makes the champion before this one the champion again, once it has loaded and written a title.
 
     Raises:
-        Refused: there is no champion, or none before it.
+        Refused: there is no champion, or none before it, or that one is gone or does not load.
     """
     with _registry_lock():
+        present = _by_alias(client, name, CHAMPION)
         line = champions(trail(client, name))
+        if present is not None and line[-1:] != [str(present.version)]:
+            line.append(str(present.version))  # somebody moved the alias elsewhere, in MLflow's pages say
         if len(line) < 2:
             raise Refused(f"'{name}' has no champion to go back to. `lectern models` shows what there is.")
-        return _move(client, name, "rollback", line[-2], _by_alias(client, name, CHAMPION), because)
+        before = _by_number(client, name, line[-2])
+        if before is None:
+            raise Refused(f"Version {line[-2]} of '{name}', the champion before, is gone. Promote another one.")
+        _try(name, before)
+        return _move(client, name, "rollback", line[-2], present, because)
 
 
 def trail(client: MlflowClient, name: str) -> list[Move]:
     """Every move of the champion alias, the oldest first."""
-    try:
-        tags = client.get_registered_model(name).tags
-    except MlflowException:
-        return []
+    registered = _registered(client, name)
+    tags = registered.tags if registered else {}
     return [Move(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(_TRAIL)]
 
 
 def champions(moves: list[Move]) -> list[str]:
-    """The champions that still count, the present one last: a rollback takes the one it left off the line."""
+    """The champions that still count, the present one last: a rollback takes those after its version off the line."""
     line: list[str] = []
     for move in moves:
         if move.action == "rollback":
-            line.pop()
-        else:
+            line = line[: line.index(move.version) + 1] if move.version in line else [move.version]
+        elif line[-1:] != [move.version]:  # a promotion that was cut off is written down twice
             line.append(move.version)
     return line
 
@@ -210,9 +230,9 @@ def _log_version(
 
 
 def _version_of(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
-    """The version that already is this work: the same weights, written with the same settings."""
+    """The version that already is this work: the same weights, served with the same code and settings."""
     for version, _ in versions(client, name):
-        if all(version.tags.get(key) == tags[key] for key in ("model.md5", "model.generate")):
+        if all(version.tags.get(key) == tags.get(key) for key in _IDENTITY):
             return version
     return None
 
@@ -231,7 +251,7 @@ def _move(client: MlflowClient, name: str, action: str, number: str, before: Mod
         action=action,
         version=str(number),
         before=str(before.version) if before else None,
-        who=getpass.getuser(),
+        who=_who(),
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         because=because,
     )
@@ -241,15 +261,36 @@ def _move(client: MlflowClient, name: str, action: str, number: str, before: Mod
     return move
 
 
-def _by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+def _who() -> str:
     try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"user {os.getuid()}"
+
+
+def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
+    with _none_if_absent():
+        return client.get_registered_model(name)
+    return None
+
+
+def _by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    with _none_if_absent():
         return client.get_model_version_by_alias(name, alias)
-    except MlflowException:
-        return None
+    return None
 
 
 def _by_number(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    try:
+    with _none_if_absent():
         return client.get_model_version(name, number)
-    except MlflowException:
-        return None
+    return None
+
+
+@contextmanager
+def _none_if_absent() -> Iterator[None]:
+    """Lets pass what MLflow says of a model, a version or an alias that is not there, and nothing else."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-
-from mlflow.entities import Run
+from pathlib import Path
 
 from pipeline.evaluation.leaderboard import read_leaderboard
 from pipeline.files import write_json
 from pipeline.models.generation import GenerateSettings
 from pipeline.paths import LEADERBOARD, MODELS, REGISTERED
 from pipeline.registry.figures import log_figures
-from pipeline.registry.lineage import is_lineage, lineage_tags, md5
-from pipeline.registry.tracking import connect, find_run
+from pipeline.registry.lineage import md5
+from pipeline.registry.tracking import connect
 from pipeline.registry.versions import Registered, RegisterSettings, register
 from pipeline.training.record import read_training
 
@@ -26,10 +25,11 @@ def run() -> None:
     tags = {
         "model": best.model,
         "model.md5": model_md5,
+        "model.code": md5(Path("pipeline/models")),
         "beats_baselines": str(leaderboard.best_beats_baselines).lower(),
         **{f"validation.{name}": f"{value:.4f}" for name, value in best.validation.items()},
         **{f"test.{name}": f"{value:.4f}" for name, value in best.test.items()},
-        **_lineage(find_run(client, run_id)),
+        **training.run.lineage,
     }
     generate = GenerateSettings.read(best.model)
     version = register(client, settings.name, MODELS / best.model, generate, run_id=run_id, tags=tags)
@@ -38,10 +38,3 @@ def run() -> None:
             log_figures(client, read_training(row.model), leaderboard)
     write_json(REGISTERED, asdict(Registered(settings.name, int(version.version), best.model, model_md5, run_id)))
     print(f"{best.model} is version {version.version} of '{settings.name}', the challenger")
-
-
-def _lineage(training: Run | None) -> dict[str, str]:
-    """The training's own; today's where its run is unknown here, whose data DVC says is the same."""
-    if training is None:
-        return lineage_tags()
-    return {tag: value for tag, value in training.data.tags.items() if is_lineage(tag)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint, sa
 from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import Inputs
 from pipeline.models.layers import count_parameters, freeze, summarise
+from pipeline.models.places import find
 from pipeline.paths import MODELS, SPLITS, STATE
 from pipeline.registry.lineage import lineage_tags, md5
 from pipeline.registry.tracking import connect, training_run
@@ -32,6 +34,7 @@ def run(model: str) -> None:
     paths = {split: SPLITS / f"{split}.parquet" for split in ("train", "validation")}
     train, validation = (pd.read_parquet(path) for path in paths.values())
 
+    resume_from = _resume_folder(model, model_settings, settings, paths)
     transformers.set_seed(settings.seed)
     network, tokenizer = open_checkpoint(model_settings, [*train["text"], *train["title"]])
     family = FAMILIES[model_settings.family]
@@ -48,8 +51,9 @@ def run(model: str) -> None:
         "trainable_parameters": count_parameters(network, trainable_only=True),
     }
 
+    lineage = lineage_tags()
     flat = {**model_settings.model_dump(exclude={"train"}), **settings.model_dump(), **size}
-    with training_run(model, params=flat, tags={"model": model, **lineage_tags()}, splits=paths) as run_id:
+    with training_run(model, params=flat, tags={"model": model, **lineage}, splits=paths) as run_id:
         client = connect()
         client.log_text(run_id, summarise(network, family).to_csv(index=False), "model_summary.csv")
         client.log_text(run_id, preview(inputs, train), "batch_preview.txt")
@@ -63,14 +67,15 @@ def run(model: str) -> None:
                 validation,
                 settings,
                 score=_rouge,
-                resume_from=_resume_folder(model, model_settings, settings, paths),
+                resume_from=resume_from,
                 callbacks=[LogToMlflow(client, run_id)],
             )
         seconds = round(time.monotonic() - start, 1)
 
         with folder_aside(MODELS / model) as folder:
             save_model(folder, network, tokenizer, card, model_settings.weights)
-        write_training(model, Training(TrainingRun(run_id=run_id, seconds=seconds, **size), curves))
+        write_training(model, Training(TrainingRun(run_id=run_id, seconds=seconds, lineage=lineage, **size), curves))
+    shutil.rmtree(resume_from, ignore_errors=True)
     print(f"{model}: {size['trainable_parameters']:,} of {size['parameters']:,} parameters trained in {seconds} s")
 
 
@@ -85,7 +90,9 @@ def _resume_folder(model: str, model_settings: ModelSettings, settings: TrainSet
     inputs = [
         model_settings.model_dump_json(),
         settings.model_dump_json(),
-        *map(md5, paths.values()),
+        "scratch" if model_settings.scratch else md5(find(model_settings.checkpoint)),
+        *map(md5, (*paths.values(), Path("pipeline/models"), Path("pipeline/training"))),
         torch.__version__,
+        transformers.__version__,
     ]
     return STATE / "checkpoints" / f"{model}-{hashlib.sha256(' '.join(inputs).encode()).hexdigest()[:12]}"

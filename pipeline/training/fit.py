@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,8 +55,8 @@ def fit(
     Args:
         train, validation: examples, with the columns `text` and `title`.
         score: applied after each epoch to greedy titles for the validation split.
-        resume_from: a folder of this training's own; what an interrupted run left there is gone on from, and it is
-            gone when training ends.
+        resume_from: a folder of this training's own, for checkpoints: what an interrupted run left there is gone on
+            from. It is the caller's to remove once what came of the training is safe.
     """
     trainer = _TitleTrainer(
         model=model,
@@ -76,7 +75,6 @@ def fit(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_ProgressBar() if sys.stderr.isatty() else _LogLines())
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(resume_from))
-    shutil.rmtree(resume_from, ignore_errors=True)
     return _curves(trainer.state)
 
 
@@ -198,6 +196,7 @@ def _arguments(settings: TrainSettings, inputs: Inputs, folder: Path) -> Trainin
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
+        restore_callback_states_from_checkpoint=True,  # early stopping's patience
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,

@@ -21,6 +21,7 @@ class TrainingRun(BaseModel):
     parameters: int
     trainable_parameters: int
     seconds: float
+    lineage: dict[str, str]  # the run's tags, for a tracking server that does not know it
 
 
 @dataclass(frozen=True)

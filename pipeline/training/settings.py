@@ -24,7 +24,7 @@ class TrainSettings(Section):
     freeze_lower_layers: int = Field(ge=0)  # decoder layers, counted from the embedding, that stay as they are
     max_gradient_norm: float = Field(gt=0)
     early_stopping: int = Field(ge=0)  # epochs without a better validation loss before it ends; 0: never
-    seed: int
+    seed: int = Field(ge=0)
 
     @classmethod
     def of_model(cls, name: str, model: ModelSettings) -> TrainSettings:

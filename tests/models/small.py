@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+import torch
 import transformers
 from transformers import PreTrainedModel
 
@@ -11,9 +12,21 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings
 from pipeline.models.inputs import Inputs
 
+_LIVELY = 0.5
+
 GREEDY = GenerateSettings(
     num_beams=1, max_new_tokens=8, min_new_tokens=1, no_repeat_ngram_size=0, length_penalty=1.0, batch_size=4
 )
+
+
+def lively_model(family: str, examples: pd.DataFrame) -> tuple[PreTrainedModel, Inputs]:
+    """A small model with large random weights: it writes nonsense, and other nonsense for every text."""
+    model, inputs = small_model(family, examples)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=_LIVELY)
+    return model.eval(), inputs
 
 
 def small_model(family: str, examples: pd.DataFrame, **settings: object) -> tuple[PreTrainedModel, Inputs]:

@@ -13,15 +13,15 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
 from pipeline.models.inputs import Inputs
 from pipeline.models.places import find
-from tests.models.small import GREEDY, small_model
+from tests.models.small import GREEDY, lively_model
 
 
 def _saved(folder: Path, family: str, examples: pd.DataFrame) -> tuple[Titler, Card]:
-    model, inputs = small_model(family, examples)
+    model, inputs = lively_model(family, examples)
     card = Card(model="m", family=family, checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
     folder.mkdir()
     save_model(folder, model, inputs.tokenizer, card, "float32")
-    return Titler(model.eval(), inputs, GREEDY), card
+    return Titler(model, inputs, GREEDY), card
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,7 +99,27 @@ def test_a_checkpoint_of_another_family_is_refused(examples: pd.DataFrame, tmp_p
     settings = ModelSettings(
         family="t5", checkpoint=str(tmp_path / "model"), max_source_tokens=48, max_target_tokens=12
     )
-    with pytest.raises(Refused, match="family 't5'"):
+    with pytest.raises(Refused, match=r"'t5'|cannot be opened"):
+        open_checkpoint(settings, [])
+
+
+def test_a_checkpoint_that_would_load_as_another_family_is_refused_too(examples: pd.DataFrame, tmp_path: Path) -> None:
+    _saved(tmp_path / "model", "pegasus", examples)
+    settings = ModelSettings(
+        family="bart", checkpoint=str(tmp_path / "model"), max_source_tokens=48, max_target_tokens=12
+    )
+    with pytest.raises(Refused, match="is a 'pegasus' model, and family 'bart'"):
+        open_checkpoint(settings, [])
+
+
+def test_more_tokens_than_a_checkpoint_takes_are_refused_before_any_work(
+    examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    _saved(tmp_path / "model", "bart", examples)
+    settings = ModelSettings(
+        family="bart", checkpoint=str(tmp_path / "model"), max_source_tokens=5000, max_target_tokens=12
+    )
+    with pytest.raises(Refused, match="takes 1024 tokens at the most"):
         open_checkpoint(settings, [])
 
 

@@ -11,6 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import Misused, Refused
 from pipeline.models.checkpoints import Card, save_model
+from pipeline.models.places import find
 from pipeline.registry import versions
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
@@ -35,7 +36,7 @@ def _model(folder: Path, examples: pd.DataFrame, family: str = "t5") -> Path:
 def _register(client: MlflowClient, folder: Path, beams: int = 1) -> ModelVersion:
     settings = GREEDY.model_copy(update={"num_beams": beams})
     tags = {"model": folder.name, "model.md5": md5(folder)}
-    return versions.register(client, NAME, folder, settings, run_id="unknown here", tags=tags)
+    return versions.register(client, NAME, folder, settings, run_id="0" * 32, tags=tags)
 
 
 def _aliases(client: MlflowClient) -> dict[str, str]:
@@ -96,6 +97,30 @@ def test_a_promotion_after_a_rollback_can_itself_be_rolled_back(three_versions: 
     assert versions.rollback(three_versions, NAME, because="").version == "1"
 
 
+def test_a_champion_set_elsewhere_is_where_a_rollback_starts_from(three_versions: MlflowClient) -> None:
+    for number in ("1", "2"):
+        versions.promote(three_versions, NAME, number, because="")
+    three_versions.set_registered_model_alias(NAME, "champion", "3")
+    assert versions.rollback(three_versions, NAME, because="").version == "2"
+
+
+def test_a_rollback_to_a_version_that_is_gone_changes_nothing(three_versions: MlflowClient) -> None:
+    for number in ("1", "2"):
+        versions.promote(three_versions, NAME, number, because="")
+    three_versions.delete_model_version(NAME, "1")
+    with pytest.raises(Refused, match=r"Version 1 .* is gone"):
+        versions.rollback(three_versions, NAME, because="")
+    assert _aliases(three_versions)["champion"] == "2"
+    assert len(versions.trail(three_versions, NAME)) == 2
+
+
+def test_a_registered_version_is_a_checkpoint(client: MlflowClient, examples: pd.DataFrame, tmp_path: Path) -> None:
+    folder = _model(tmp_path / "bart-small", examples, "bart")
+    _register(client, folder)
+    found = find(f"models:/{NAME}@challenger")
+    assert (found / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
 def test_the_champion_is_used_ahead_of_the_challenger(three_versions: MlflowClient) -> None:
     assert versions.version_to_use(three_versions, NAME).version in ("3", 3)
     versions.promote(three_versions, NAME, "1", because="")
@@ -129,6 +154,8 @@ framed = model.predict(pd.DataFrame({"text": ["we talk about graphs", "we talk a
 assert listed.equals(framed) and len(listed) == 2 and list(listed) == ["title", "candidates"]
 three = model.predict(["we talk about graphs"], params={"num_beams": 3, "candidates": 3})
 assert len(three["candidates"][0]) == 3
+import pipeline
+assert "artifacts" in pipeline.__file__, "the code came from the project, not from the version"
 drawn = [model.predict(["we talk about graphs"], params={"do_sample": True, "seed": 7})["title"][0] for _ in range(2)]
 assert drawn[0] == drawn[1]
 for wrong in (pd.DataFrame({"title": ["a"]}), pd.DataFrame({"text": ["a", None]})):
