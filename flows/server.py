@@ -31,7 +31,10 @@ def prefect_service(port: int) -> Service:
         [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
         log=STATE / "logs" / "prefect.log",
         health=f"{api_url(port)}/health",
-        env={"PREFECT_HOME": str(Path(".prefect").resolve())},
+        env={
+            "PREFECT_HOME": str(Path(".prefect").resolve()),
+            "PREFECT_SERVER_UI_API_URL": api_url(port),  # its pages would ask the default port
+        },
     )
 
 

@@ -1,3 +1,4 @@
+import json
 import signal
 import socket
 import sqlite3
@@ -115,6 +116,8 @@ def test_up_serves_until_ctrl_c_and_leaves_nothing_running(folder: Path):
     for health in (f"http://127.0.0.1:{prefect}/api/health", f"http://127.0.0.1:{mlflow}/health"):
         with urllib.request.urlopen(health, timeout=10) as reply:
             assert reply.status == 200
+    with urllib.request.urlopen(f"http://127.0.0.1:{prefect}/ui-settings", timeout=10) as reply:
+        assert json.load(reply)["api_url"] == f"http://127.0.0.1:{prefect}/api"  # or its pages ask another port
     up.send_signal(signal.SIGINT)
     up.communicate(timeout=60)
     assert up.returncode == 0
