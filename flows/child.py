@@ -77,10 +77,12 @@ def keep(command: Sequence[str]) -> int:
     """Runs `command` until it ends or our standard input does, and what it started too. Returns a shell's exit code."""
     _adopt_orphans()
     try:
-        group = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0).pid
+        # Held on to until the end: one that is let go asks how its process ended, and the answer is given only once.
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     except OSError as error:
         print(f"{command[0]} cannot be started: {error}", file=sys.stderr)
         return 127
+    group = process.pid
     threading.Thread(target=_end_when_let_go, args=(group,), daemon=True).start()
     code = 0
     with suppress(ChildProcessError):

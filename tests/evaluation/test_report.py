@@ -79,7 +79,13 @@ def project(tmp_path, monkeypatch) -> Path:
         pd.DataFrame([[n + 1, *[1 / (n + 1)] * 8] for n in range(epochs)], columns=columns).to_csv(
             folder / "curves.csv", index=False
         )
-        run = {"run_id": "a1b2c3", "parameters": 61_000_000, "trainable_parameters": 512, "seconds": 7200}
+        run = {
+            "run_id": "a1b2c3",
+            "parameters": 61_000_000,
+            "trainable_parameters": 512,
+            "seconds": 7200,
+            "lineage": {},
+        }
         (folder / "run.json").write_text(json.dumps(run))
     return tmp_path
 

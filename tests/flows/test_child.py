@@ -29,6 +29,12 @@ def test_its_exit_code_is_that_of_the_command(script: str, code: int):
         assert ending.wait() == code
 
 
+def test_the_exit_code_of_a_command_that_ends_at_once_is_not_lost():
+    for _ in range(15):
+        with Child(["false"], env=os.environ) as ending:
+            assert ending.wait() == 1
+
+
 def test_a_command_that_does_not_exist_says_so():
     with Child(["no-such-command"], env=os.environ) as missing:
         assert "no-such-command cannot be started" in next(missing.lines())
