@@ -3,7 +3,6 @@
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
-DVC_LOCK = Path("dvc.lock")
 
 SAMPLE = Path("data/raw/sample.xlsx")
 WORKBOOKS = Path("data/workbooks")
