@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import send_to_device
 from pydantic import Field, model_validator
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -62,12 +65,24 @@ class GenerateSection(Section):
 
 
 class Titler:
-    """Writes titles with one model."""
+    """Writes titles with one model.
 
-    def __init__(self, model: PreTrainedModel, inputs: Inputs, settings: GenerateSettings) -> None:
+    Args:
+        features: what the encoder makes of a batch of sources, (batch, longest source, width), where that is known
+            already; the encoder is then not run.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        inputs: Inputs,
+        settings: GenerateSettings,
+        features: Callable[[Sequence[list[int]]], Tensor] | None = None,
+    ) -> None:
         self.model = model
         self.inputs = inputs
         self.settings = settings
+        self._features = features
         self._config = _generation_config(model, inputs, settings)
         # `generate` fills what our configuration leaves open from the model's own.
         model.generation_config = GenerationConfig()
@@ -98,7 +113,7 @@ class Titler:
         return [candidates[0] for candidates in self.titles(texts, progress=progress)]
 
     def _titles_of_batch(self, sources: list[list[int]]) -> list[list[str]]:
-        batch = {name: tensor.to(self.model.device) for name, tensor in self.inputs.batch(sources).items()}
+        batch = send_to_device(self._batch(sources), self.model.device)
         sequences = self.model.generate(**batch, generation_config=self._config, tokenizer=self.inputs.tokenizer)
         if self.inputs.family.causal:
             sequences = sequences[:, batch["input_ids"].shape[1] :]
@@ -106,6 +121,10 @@ class Titler:
         titles = [_one_line(text) for text in written]
         count = self.settings.candidates
         return [titles[i : i + count] for i in range(0, len(titles), count)]
+
+    def _batch(self, sources: list[list[int]]) -> dict[str, Any]:
+        batch = self.inputs.batch(sources)
+        return self.inputs.fed_with(self._features(sources), batch) if self._features else batch
 
 
 def open_titler(folder: Path, settings: GenerateSettings) -> Titler:

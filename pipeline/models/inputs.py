@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
 
 from pipeline.models.families import Family
+
+T = TypeVar("T")
 
 IGNORED = -100  # the label that the loss passes over
 
@@ -70,28 +74,46 @@ class Inputs:
         Padded on the right; on the left for a causal model, which writes on from a sequence's end.
         """
         batch = {
-            "input_ids": _pad(sources, self.tokenizer.pad_token_id, self._side),
-            "attention_mask": _pad([[1] * len(source) for source in sources], 0, self._side),
+            "input_ids": pad(sources, self.tokenizer.pad_token_id, self.side),
+            "attention_mask": pad([[1] * len(source) for source in sources], 0, self.side),
         }
         if self.family.global_attention:
             batch["global_attention_mask"] = torch.zeros_like(batch["input_ids"])
             batch["global_attention_mask"][:, 0] = 1
         return batch
 
-    def training_batch(self, examples: Sequence[Example]) -> dict[str, Tensor | int]:
-        """What `batch` gives, and `labels`, (batch, longest title), whose padding the loss ignores."""
-        batch = self.batch([example.source for example in examples])
-        labels = _pad([example.labels for example in examples], IGNORED, self._side)
+    def training_batch(
+        self, examples: Sequence[Example], features: Callable[[Sequence[list[int]]], Tensor] | None = None
+    ) -> dict[str, Any]:
+        """What `batch` gives, and `labels`, (batch, longest title), whose padding the loss ignores.
+
+        Args:
+            features: what the model's frozen part makes of sources; the model is then fed with these instead.
+        """
+        sources = [example.source for example in examples]
+        batch = self.batch(sources)
+        labels = pad([example.labels for example in examples], IGNORED, self.side)
+        if features:
+            batch = self.fed_with(features(sources), batch)
         if not self.family.causal:
             return {**batch, "labels": labels}
         # Titles stand at the sequences' ends. Logits of the transcript's tokens would be most of a step's work, for
         # nothing; one more than the longest title is kept, since a token is predicted at the place before it.
         keep = int((labels != IGNORED).sum(dim=1).max()) + 1
-        places = (batch["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
-        return {**batch, "position_ids": places, "labels": labels[:, -keep:], "logits_to_keep": keep}
+        positions = self.positions(batch["attention_mask"])
+        return {**batch, "position_ids": positions, "labels": labels[:, -keep:], "logits_to_keep": keep}
+
+    def positions(self, attention_mask: Tensor) -> Tensor:
+        """The place of each token in its sequence, wherever that is padded."""
+        return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+
+    def fed_with(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """`batch` with what the model's frozen part makes of its sources in their place."""
+        fed = {"inputs_embeds": features} if self.family.causal else {"encoder_outputs": BaseModelOutput(features)}
+        return {"attention_mask": batch["attention_mask"], **fed}
 
     @property
-    def _side(self) -> str:
+    def side(self) -> str:
         return "left" if self.family.causal else "right"
 
     def _prompt_around_text(self) -> tuple[list[int], list[int]]:
@@ -104,5 +126,22 @@ class Inputs:
         return tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
 
 
-def _pad(rows: Sequence[list[int]], value: int, side: str) -> Tensor:
-    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value, padding_side=side)
+def pad(rows: Sequence[Any], value: float, side: str) -> Tensor:
+    """`rows`, each (length, …), as one tensor (rows, longest, …)."""
+    return pad_sequence(
+        [torch.as_tensor(row) for row in rows], batch_first=True, padding_value=value, padding_side=side
+    )
+
+
+def micro_batches(rows: Sequence[T], length: Callable[[T], int], most_tokens: int) -> list[list[T]]:
+    """`rows` in batches of like length, the longest first, none of more than `most_tokens` with its padding.
+
+    A row that is longer has a batch of its own.
+    """
+    batches: list[list[T]] = []
+    for row in sorted(rows, key=length, reverse=True):
+        if batches and (len(batches[-1]) + 1) * length(batches[-1][0]) <= most_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches

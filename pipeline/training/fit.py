@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import Sampler
 from transformers import (
@@ -24,9 +28,14 @@ from transformers import (
 )
 from transformers.modeling_utils import PreTrainedModel
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import EvalLoopOutput
 
+from pipeline.errors import Unavailable
+from pipeline.models.features import Features, frozen_layers, limit_bytes
 from pipeline.models.generation import GenerateSettings, Titler
-from pipeline.models.inputs import Example, Inputs
+from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
+from pipeline.models.layers import calm_frozen_layers
+from pipeline.training.optimisers import GradualUnfreezing, build_optimiser
 from pipeline.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -57,14 +66,17 @@ def fit(
         score: applied after each epoch to greedy titles for the validation split.
         resume_from: a folder of this training's own, for checkpoints: what an interrupted run left there is gone on
             from. It is the caller's to remove once what came of the training is safe.
+
+    Raises:
+        Unavailable: there is too little memory for one example.
     """
     trainer = _TitleTrainer(
         model=model,
         args=_arguments(settings, inputs, resume_from),
-        data_collator=inputs.training_batch,
+        data_collator=_as_they_are,
         train_dataset=_examples(inputs, train),
         eval_dataset=_examples(inputs, validation),
-        callbacks=[*callbacks, *_early_stopping(settings)],
+        callbacks=[*callbacks, *_early_stopping(settings), *_unfreezing(model, inputs, settings)],
         inputs=inputs,
         settings=settings,
         validation=validation,
@@ -75,6 +87,8 @@ def fit(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_ProgressBar() if sys.stderr.isatty() else _LogLines())
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(resume_from))
+    # Once the first process is back, its caller may remove what the others still read.
+    trainer.accelerator.wait_for_everyone()
     return _curves(trainer.state)
 
 
@@ -83,34 +97,132 @@ class _TitleTrainer(Trainer):
         self, *, inputs: Inputs, settings: TrainSettings, validation: pd.DataFrame, score: Score, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self._inputs = inputs
         self._settings = settings
         self._texts = validation["text"].tolist()
         self._titles = validation["title"].tolist()
         self._score = score
-        self._titler = Titler(self.model, inputs, _greedy(inputs, settings))
+        self._micro_batch_tokens = settings.micro_batch_tokens
+        self._frozen_layers = 0
+        self._features: Features | None = None
 
     def _get_train_sampler(self, train_dataset: Sequence[Example] | None = None) -> Sampler[int]:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         return _ByLength(self.args.train_batch_size, [len(example.source) for example in dataset], self.args.seed)
 
+    def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = build_optimiser(model or self.model, self._inputs.family, self._settings)
+        return self.optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         if self._settings.schedule != "one-cycle" or num_training_steps < _SHORTEST_CYCLE_STEPS:
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
+            optimizer = optimizer or self.optimizer
             self.lr_scheduler = OneCycleLR(
-                optimizer or self.optimizer,
-                max_lr=self._settings.learning_rate,
+                optimizer,
+                max_lr=[group["lr"] for group in optimizer.param_groups],
                 total_steps=num_training_steps,
                 pct_start=max(self._settings.warmup, 2 / num_training_steps),
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        scores = self._score(self._titler.best_titles(self._texts, progress="validation titles"), self._titles)
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
-        return output
+    def training_step(
+        self, model: nn.Module, inputs: list[Example], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One step of the optimiser's gradients, in as many micro-batches as the memory wants. Returns the loss."""
+        features = self._current_features()
+        model.train()
+        calm_frozen_layers(self.model)
+        _set_optimiser_mode(self.optimizer, training=True)
+        while True:
+            try:
+                return self._accumulate(model, inputs, features)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+            # Here, since the error holds on to the tensors of the step that broke.
+            model.zero_grad()
+            self._take_less_memory(inputs)
+
+    def _accumulate(self, model: nn.Module, examples: list[Example], features: Features | None) -> Tensor:
+        batches = micro_batches(examples, _source_tokens, self._micro_batch_tokens)
+        # Each title token of the step counts alike, whichever micro-batch and process it is in.
+        learnt = self.accelerator.reduce(torch.tensor(_title_tokens(examples), device=self.args.device)).item()
+        total = torch.zeros((), device=self.args.device)
+        for batch in batches:
+            with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
+                share = self.accelerator.num_processes * _title_tokens(batch) / learnt
+                loss = self._mean_loss(model, batch, features) * share
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _mean_loss(self, model: nn.Module, examples: list[Example], features: Features | None) -> Tensor:
+        """The mean over the titles' tokens."""
+        batch = self._prepare_inputs(self._inputs.training_batch(examples, features))
+        with features.left_out() if features else nullcontext(), self.compute_loss_context_manager():
+            return model(**batch, use_cache=False).loss
+
+    def _take_less_memory(self, examples: list[Example]) -> None:
+        """Halves the micro-batches.
+
+        Raises:
+            Unavailable: one example is too much already; or others share the step, and would wait for us for ever.
+        """
+        batches = micro_batches(examples, _source_tokens, self._micro_batch_tokens)
+        if len(batches) == len(examples) or self.accelerator.num_processes > 1:
+            raise Unavailable(
+                f"There is too little memory for micro-batches of {self._micro_batch_tokens} tokens, with texts of up "
+                f"to {max(map(_source_tokens, examples))}. In params.yaml, lower micro_batch_tokens or "
+                "max_source_tokens, or set gradient_checkpointing: true."
+            )
+        self._micro_batch_tokens = max(len(batch) * _source_tokens(batch[0]) for batch in batches) // 2
+        clear_device_cache(garbage_collection=True)
+        log.warning("Out of memory: going on with micro-batches of %d tokens", self._micro_batch_tokens)
+
+    def _current_features(self) -> Features | None:
+        """What is computed once: of the layers that are frozen now."""
+        layers = frozen_layers(self.model, self._inputs.family)
+        if layers != self._frozen_layers:
+            self._frozen_layers, self._features = layers, None
+            if layers and limit_bytes():
+                sources = [example.source for example in (*self.train_dataset, *self.eval_dataset)]
+                with self.args.main_process_first(local=False):
+                    features = Features(self.model, self._inputs, layers, self.compute_loss_context_manager)
+                    self._features = features if features.prepare(sources) else None
+        return self._features
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """Loss and scores of the validation split; each process does its share."""
+        self.model.eval()
+        _set_optimiser_mode(self.optimizer, training=False)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        features = self._current_features()
+        loss = self._validation_loss(list(self.eval_dataset)[rank::processes], features)
+        # A causal model writes on from every layer's keys and values, and the features are one layer's.
+        known = None if self._inputs.family.causal else features
+        titler = Titler(self.model, self._inputs, _greedy(self._inputs, self._settings), known)
+        titles = titler.best_titles(self._texts[rank::processes], progress="validation titles")
+        pairs = [*zip(titles, self._titles[rank::processes], strict=True)]
+        predicted, true = zip(*gather_object(pairs), strict=True)
+        scores = {"loss": loss, **self._score(list(predicted), list(true))}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(self._texts))
+
+    @torch.inference_mode()
+    def _validation_loss(self, examples: list[Example], features: Features | None) -> float:
+        batches = micro_batches(examples, _source_tokens, self._micro_batch_tokens)
+        total = sum(self._mean_loss(self.model, batch, features).item() * _title_tokens(batch) for batch in batches)
+        found = torch.tensor([total, _title_tokens(examples)], device=self.args.device)
+        total, learnt = self.accelerator.reduce(found).tolist()
+        return total / learnt
+
+    def floating_point_ops(self, inputs: list[Example]) -> int:
+        """Not counted: the library's estimate knows nothing of layers that are left out."""
+        return 0
 
 
 class _ByLength(LengthGroupedSampler):
@@ -156,6 +268,25 @@ class _LogLines(TrainerCallback):
         )
 
 
+def _as_they_are(examples: list[Example]) -> list[Example]:
+    return examples
+
+
+def _source_tokens(example: Example) -> int:
+    return len(example.source)
+
+
+def _title_tokens(examples: Sequence[Example]) -> int:
+    return sum(label != IGNORED for example in examples for label in example.labels)
+
+
+def _set_optimiser_mode(optimiser: torch.optim.Optimizer, *, training: bool) -> None:
+    """A schedule-free one keeps two sets of weights: one that it trains, and one that is used."""
+    switch = getattr(optimiser, "train" if training else "eval", None)
+    if callable(switch):
+        switch()
+
+
 def _examples(inputs: Inputs, frame: pd.DataFrame) -> list[Example]:
     return [inputs.example(text, title) for text, title in zip(frame["text"], frame["title"], strict=True)]
 
@@ -176,23 +307,31 @@ def _early_stopping(settings: TrainSettings) -> list[TrainerCallback]:
     return [EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else []
 
 
+def _unfreezing(model: PreTrainedModel, inputs: Inputs, settings: TrainSettings) -> list[TrainerCallback]:
+    every = settings.unfreeze_every
+    return [GradualUnfreezing(model, inputs.family, every)] if every else []
+
+
 def _arguments(settings: TrainSettings, inputs: Inputs, folder: Path) -> TrainingArguments:
     on_gpu = torch.cuda.is_available()
-    bf16 = on_gpu and torch.cuda.is_bf16_supported()
+    half = on_gpu and settings.precision == "auto"
+    bf16 = settings.precision == "bfloat16" or (half and torch.cuda.is_bf16_supported())
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear" if settings.schedule == "linear" else "constant_with_warmup",
         warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=2 * settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
         max_grad_norm=settings.max_gradient_norm,
-        optim="adamw_torch",
         bf16=bf16,
-        fp16=on_gpu and not bf16 and inputs.family.half_precision == "float16",
+        fp16=half and not bf16 and inputs.family.half_precision == "float16",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        torch_compile=settings.compile,
+        use_cpu=not on_gpu,
+        ddp_find_unused_parameters=False,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,

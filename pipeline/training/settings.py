@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.settings import Section, check, read_params
@@ -14,17 +14,38 @@ class TrainSettings(Section):
     section: ClassVar[str] = "train"
 
     epochs: int = Field(ge=0)  # 0: the checkpoint as it comes
+    optimiser: Literal["adam", "adamw", "ranger", "schedulefreeadamw"]
     learning_rate: float = Field(gt=0)  # at the schedule's peak
     schedule: Literal["one-cycle", "linear", "constant"]
     warmup: float = Field(ge=0, lt=1)  # share of the steps before the peak
     weight_decay: float = Field(ge=0)
-    batch_size: int = Field(ge=1)
-    accumulate: int = Field(ge=1)  # batches to a step of the optimiser
+    batch_size: int = Field(ge=1)  # examples to a step of the optimiser, in each process
+    micro_batch_tokens: int = Field(ge=1)  # tokens of texts, padding included, that are in memory at once
     freeze: list[Literal["embedding", "encoder", "decoder", "head"]]  # layer groups that stay as they are
     freeze_lower_layers: int = Field(ge=0)  # decoder layers, counted from the embedding, that stay as they are
+    unfreeze_every: int = Field(ge=0)  # epochs until one more layer group trains, from the head down; 0: at once
+    discriminative: float = Field(ge=1)  # a layer group's learning rate over that of the group below it
     max_gradient_norm: float = Field(gt=0)
     early_stopping: int = Field(ge=0)  # epochs without a better validation loss before it ends; 0: never
+    precision: Literal["auto", "float32", "bfloat16"]  # auto: half on a GPU, float32 elsewhere
+    gradient_checkpointing: bool  # less memory, for a forward pass more
+    compile: bool  # by torch.compile
+    processes: int = Field(ge=1)  # that share a step of the optimiser, one a GPU
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _layers_thaw_in_one_process(self) -> TrainSettings:
+        if self.unfreeze_every and self.processes > 1:
+            raise ValueError(
+                "unfreeze_every goes with processes: 1, since what trains is agreed on once between several"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_schedule_over_none(self) -> TrainSettings:
+        if self.optimiser == "schedulefreeadamw" and self.schedule != "constant":
+            raise ValueError("schedulefreeadamw goes with schedule: constant, which it does without")
+        return self
 
     @classmethod
     def of_model(cls, name: str, model: ModelSettings) -> TrainSettings:

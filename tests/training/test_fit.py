@@ -5,60 +5,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-import transformers
 from transformers import TrainerCallback
 
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
 from pipeline.training.fit import CURVES, fit
-from pipeline.training.settings import TrainSettings
 from tests.models.small import GREEDY, small_model
-
-SETTINGS = TrainSettings(
-    epochs=2,
-    learning_rate=1e-2,
-    schedule="one-cycle",
-    warmup=0.25,
-    weight_decay=0.01,
-    batch_size=4,
-    accumulate=1,
-    freeze=[],
-    freeze_lower_layers=0,
-    max_gradient_norm=1.0,
-    early_stopping=0,
-    seed=1,
-)
-
-
-def _score(predictions: list[str], titles: list[str]) -> dict[str, float]:
-    hits = sum(prediction == title for prediction, title in zip(predictions, titles, strict=True)) / len(titles)
-    return dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), hits)
-
-
-def _train(
-    examples: pd.DataFrame,
-    folder: Path,
-    family: str = "t5",
-    callbacks: tuple[TrainerCallback, ...] = (),
-    **settings: object,
-) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
-    model, inputs = small_model(family, examples)
-    chosen = SETTINGS.model_copy(update=settings)
-    transformers.set_seed(chosen.seed)
-    curves = fit(
-        model, inputs, examples, examples.head(4), chosen, score=_score, resume_from=folder / "run", callbacks=callbacks
-    )
-    return curves, model.state_dict()
+from tests.training.small import SETTINGS, score, train
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_lowers_the_validation_loss(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
-    curves, _ = _train(examples, tmp_path, family, epochs=3)
+    curves, _ = train(examples, tmp_path, family, epochs=3)
     assert curves["validation_loss"].iloc[-1] < curves["validation_loss"].iloc[0]
 
 
 def test_the_curves_have_a_row_an_epoch(examples: pd.DataFrame, tmp_path: Path) -> None:
-    curves, _ = _train(examples, tmp_path)
+    curves, _ = train(examples, tmp_path)
     assert list(curves.columns) == CURVES
     assert curves["epoch"].tolist() == [1.0, 2.0]
     assert curves["step"].tolist() == [4, 8]
@@ -66,7 +29,7 @@ def test_the_curves_have_a_row_an_epoch(examples: pd.DataFrame, tmp_path: Path) 
 
 
 def test_the_same_training_twice_gives_the_same_weights(examples: pd.DataFrame, tmp_path: Path) -> None:
-    (one, first), (two, second) = (_train(examples, tmp_path / str(i)) for i in range(2))
+    (one, first), (two, second) = (train(examples, tmp_path / str(i)) for i in range(2))
     assert one.equals(two)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -81,20 +44,20 @@ class _Killed(TrainerCallback):
 
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(examples: pd.DataFrame, tmp_path: Path) -> None:
     patient = {"epochs": 4, "early_stopping": 1}
-    whole, undisturbed = _train(examples, tmp_path / "undisturbed", **patient)
+    whole, undisturbed = train(examples, tmp_path / "undisturbed", **patient)
     with pytest.raises(KeyboardInterrupt):
-        _train(examples, tmp_path / "killed", callbacks=(_Killed(),), **patient)
-    resumed, weights = _train(examples, tmp_path / "killed", **patient)
+        train(examples, tmp_path / "killed", callbacks=(_Killed(),), **patient)
+    resumed, weights = train(examples, tmp_path / "killed", **patient)
     assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
     assert resumed["validation_loss"].tolist() == whole["validation_loss"].tolist()
 
 
 def test_a_half_written_checkpoint_is_not_gone_on_from(examples: pd.DataFrame, tmp_path: Path) -> None:
-    _, undisturbed = _train(examples, tmp_path / "undisturbed")
+    _, undisturbed = train(examples, tmp_path / "undisturbed")
     half = tmp_path / "half" / "run" / "checkpoint-4"
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"half")
-    _, weights = _train(examples, tmp_path / "half")
+    _, weights = train(examples, tmp_path / "half")
     assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
 
 
@@ -105,7 +68,7 @@ def test_training_stops_early_and_keeps_the_best_epoch(examples: pd.DataFrame, t
         update={"epochs": 12, "learning_rate": 0.3, "early_stopping": 1, "schedule": "constant", "warmup": 0.0}
     )
     held_out = examples.head(4)
-    curves = fit(model, inputs, examples, held_out, settings, score=_score, resume_from=tmp_path / "run")
+    curves = fit(model, inputs, examples, held_out, settings, score=score, resume_from=tmp_path / "run")
     batch = inputs.training_batch([inputs.example(*row) for row in held_out[["text", "title"]].to_numpy()])
     kept = model.eval()(**batch).loss.item()
     assert len(curves) < 12
@@ -131,7 +94,7 @@ def test_one_cycle_rises_to_the_peak_and_falls(examples: pd.DataFrame, tmp_path:
         def on_log(self, args, state, control, logs, **kwargs):
             rates.extend([logs["learning_rate"]] if "learning_rate" in logs else [])
 
-    _train(examples, tmp_path, callbacks=(Watch(),), epochs=4)
+    train(examples, tmp_path, callbacks=(Watch(),), epochs=4)
     peak = rates.index(max(rates))
     assert max(rates) == pytest.approx(SETTINGS.learning_rate, rel=0.05)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
@@ -140,5 +103,5 @@ def test_one_cycle_rises_to_the_peak_and_falls(examples: pd.DataFrame, tmp_path:
 
 @pytest.mark.parametrize("count", [1, 5, 9, 13])
 def test_a_training_of_a_few_steps_has_a_schedule_too(count: int, examples: pd.DataFrame, tmp_path: Path) -> None:
-    curves, _ = _train(examples.head(count), tmp_path, epochs=1)
+    curves, _ = train(examples.head(count), tmp_path, epochs=1)
     assert curves["step"].tolist() == [-(-count // SETTINGS.batch_size)]

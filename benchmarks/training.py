@@ -1,0 +1,278 @@
+"""How fast Lectern trains, against `Seq2SeqTrainer` set up as the library's own summarization example sets it up.
+
+    python benchmarks/training.py [WORKBOOK] [--models t5-small bart-base] [--train 96] [--validation 32]
+                                  [--frozen-epochs 10] [--whole-epochs 3]
+
+Both sides start from the same random checkpoint of the real size and class, and see the same texts (512 tokens),
+batches of 8, epochs, learning rates, precision and seed; both measure loss, greedy titles and ROUGE after each epoch,
+and keep a checkpoint of each. WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, else the embedded
+one is built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartConfig,
+    DataCollatorForSeq2Seq,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    T5Config,
+)
+
+from pipeline.data.merge import merge
+from pipeline.data.sample import SampleSettings, build_sample, write_workbook
+from pipeline.data.split import SplitSettings, split
+from pipeline.data.workbook import ingest
+from pipeline.evaluation.rouge import Rouge
+from pipeline.models import scratch
+from pipeline.models.families import FAMILIES
+from pipeline.models.inputs import Inputs
+from pipeline.models.layers import freeze
+from pipeline.training.fit import fit
+from pipeline.training.settings import TrainSettings
+
+SOURCE_TOKENS, TARGET_TOKENS = 512, 40
+BATCH, RATE = 8, 5e-4
+VOCABULARY = 8000
+SPLIT = SplitSettings(by="lesson", validation=0.15, test=0.2, seed=1)
+SAMPLE = SampleSettings(topics=400, words_per_minute=150, seed=1)
+
+
+def t5_small(tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return T5Config(
+        vocab_size=32128,
+        d_model=512,
+        d_kv=64,
+        d_ff=2048,
+        num_layers=6,
+        num_heads=8,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+
+
+def bart_base(tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    size = scratch.ScratchSize(width=768, layers=6, heads=12, vocabulary=VOCABULARY)
+    return BartConfig(**{**scratch.bart_config(size, tokenizer).to_diff_dict(), "vocab_size": 50265})
+
+
+MODELS: dict[str, tuple[str, Callable[[PreTrainedTokenizerBase], PretrainedConfig]]] = {
+    "t5-small": ("t5", t5_small),
+    "bart-base": ("bart", bart_base),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx with lessons")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--train", type=int, default=96, help="examples to train on")
+    parser.add_argument("--validation", type=int, default=32, help="examples to measure on after each epoch")
+    parser.add_argument(
+        "--frozen-epochs", type=int, default=10, help="with embedding and encoder frozen; 0 leaves it out"
+    )
+    parser.add_argument("--whole-epochs", type=int, default=3, help="with everything trained; 0 leaves it out")
+    parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(measure(*options.side)))
+        return
+    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_data(Path(folder), options.workbook, options.train, options.validation)
+        print("| model | trained | epochs | seconds: peer | Lectern | times faster | loss: peer | Lectern |", end="")
+        print(" GB: peer | Lectern |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+        for model in options.models:
+            write_checkpoint(Path(folder), model)
+            for trained, epochs in (("decoder", options.frozen_epochs), ("all", options.whole_epochs)):
+                if epochs:
+                    peer, ours = (run_side(side, folder, model, trained, epochs) for side in ("peer", "lectern"))
+                    cells = [model, trained, epochs, f"{peer['seconds']:.0f}", f"{ours['seconds']:.0f}"]
+                    cells += [f"{peer['seconds'] / ours['seconds']:.1f}", f"{peer['loss']:.3f}", f"{ours['loss']:.3f}"]
+                    cells += [f"{peer['memory']:.1f}", f"{ours['memory']:.1f}"]
+                    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def write_data(folder: Path, workbook: Path | None, train: int, validation: int) -> None:
+    """`folder`/train.parquet and validation.parquet, of as many examples."""
+    workbook = workbook or next(Path(os.environ.get("LECTERN_SHARED", "/nowhere")).glob("data/*.xlsx"), None)
+    if workbook is None:
+        workbook = folder / "sample.xlsx"
+        write_workbook(*build_sample(SAMPLE), workbook)
+    tables = ingest(workbook)
+    sides = split(merge(tables.topics, tables.lines).examples, SPLIT)
+    for side, examples, count in (("train", sides.train, train), ("validation", sides.validation, validation)):
+        chosen = examples.sample(n=min(count, len(examples)), random_state=1).reset_index(drop=True)
+        chosen.to_parquet(folder / f"{side}.parquet", index=False)
+        words = chosen["text"].str.split().str.len()
+        print(f"{side}: {len(chosen)} examples, {words.median():.0f} words in the middle, {words.max()} at most")
+    print()
+
+
+def write_checkpoint(folder: Path, model: str) -> None:
+    """`folder`/`model`: random weights of the real size, and a tokenizer learnt on the training examples."""
+    train = pd.read_parquet(folder / "train.parquet")
+    family, new_config = MODELS[model]
+    tokenizer = FAMILIES[family].new_tokenizer([*train["text"], *train["title"]], VOCABULARY)
+    transformers.set_seed(1)
+    AutoModelForSeq2SeqLM.from_config(new_config(tokenizer)).save_pretrained(folder / model)
+    tokenizer.save_pretrained(folder / model)
+
+
+def run_side(side: str, folder: str, model: str, trained: str, epochs: int) -> dict[str, float]:
+    """`measure` in a process of its own, in an empty working directory."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--side", side, f"{folder}/{model}", trained, str(epochs)]
+    root = Path(__file__).resolve().parents[1]
+    with tempfile.TemporaryDirectory() as working_directory:
+        done = subprocess.run(
+            command,
+            cwd=working_directory,
+            env={**os.environ, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(side: str, checkpoint: str, trained: str, epochs: str) -> dict[str, float]:
+    """Seconds of the training, its best validation loss, and the peak memory of this process in GB."""
+    path = Path(checkpoint)
+    examples = [pd.read_parquet(path.parent / f"{name}.parquet") for name in ("train", "validation")]
+    model = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    family = MODELS[path.name][0]
+    freeze(model, FAMILIES[family], ["embedding", "encoder"] if trained == "decoder" else [], 0)
+    transformers.set_seed(1)
+    start = time.monotonic()
+    loss = {"peer": peer, "lectern": lectern}[side](model, tokenizer, family, *examples, int(epochs))
+    return {
+        "seconds": time.monotonic() - start,
+        "loss": loss,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+    }
+
+
+def lectern(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    family: str,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    epochs: int,
+) -> float:
+    inputs = Inputs(FAMILIES[family], tokenizer, max_source_tokens=SOURCE_TOKENS, max_target_tokens=TARGET_TOKENS)
+    settings = TrainSettings(
+        epochs=epochs,
+        optimiser="adamw",
+        learning_rate=RATE,
+        schedule="linear",
+        warmup=0.0,
+        weight_decay=0.0,
+        batch_size=BATCH,
+        micro_batch_tokens=2048,
+        freeze=[],
+        freeze_lower_layers=0,
+        unfreeze_every=0,
+        discriminative=1.0,
+        max_gradient_norm=1.0,
+        early_stopping=0,
+        precision="auto",
+        gradient_checkpointing=False,
+        compile=False,
+        processes=1,
+        seed=1,
+    )
+    curves = fit(model, inputs, train, validation, settings, score=rouge, resume_from=Path("checkpoints"))
+    return float(curves["validation_loss"].min())
+
+
+def peer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    family: str,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    epochs: int,
+) -> float:
+    prefix = FAMILIES[family].prefix
+
+    def rows(examples: pd.DataFrame) -> list[dict[str, list[int]]]:
+        sources = tokenizer([prefix + text for text in examples["text"]], max_length=SOURCE_TOKENS, truncation=True)
+        labels = tokenizer(text_target=examples["title"].tolist(), max_length=TARGET_TOKENS, truncation=True)
+        return [
+            {"input_ids": ids, "attention_mask": mask, "labels": label}
+            for ids, mask, label in zip(
+                sources["input_ids"], sources["attention_mask"], labels["input_ids"], strict=True
+            )
+        ]
+
+    def metrics(predicted: transformers.EvalPrediction) -> dict[str, float]:
+        texts = [
+            tokenizer.batch_decode(np.where(ids < 0, tokenizer.pad_token_id, ids), skip_special_tokens=True)
+            for ids in (predicted.predictions, predicted.label_ids)
+        ]
+        return rouge(*texts)
+
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=Seq2SeqTrainingArguments(
+            output_dir="checkpoints",
+            num_train_epochs=epochs,
+            learning_rate=RATE,
+            per_device_train_batch_size=BATCH,
+            per_device_eval_batch_size=BATCH,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            save_total_limit=1,
+            load_best_model_at_end=True,
+            metric_for_best_model="eval_loss",
+            greater_is_better=False,
+            predict_with_generate=True,
+            generation_max_length=TARGET_TOKENS,
+            report_to="none",
+            seed=1,
+        ),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+        train_dataset=rows(train),
+        eval_dataset=rows(validation),
+        processing_class=tokenizer,
+        compute_metrics=metrics,
+    )
+    trainer.train()
+    return min(entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry)
+
+
+def rouge(predictions: list[str], titles: list[str]) -> dict[str, float]:
+    scores = Rouge(keep_in_memory=True).compute(predictions=predictions, references=titles)
+    return {name: sum(values) / len(values) for name, values in scores.items()}
+
+
+if __name__ == "__main__":
+    main()

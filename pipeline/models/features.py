@@ -1,0 +1,244 @@
+"""What the frozen part of a model makes of a text never changes: computed once, kept on disk, and used by every epoch,
+every evaluation and every later training with the same frozen part.
+
+For a sequence-to-sequence model that is the encoder's output. For a causal model, whose frozen part is its lower
+layers, it is the hidden state behind the highest of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from pipeline.errors import Misused
+from pipeline.files import file_aside
+from pipeline.models.families import Family
+from pipeline.models.inputs import Inputs, micro_batches, pad
+from pipeline.paths import STATE
+
+log = logging.getLogger(__name__)
+
+FEATURES = STATE / "features"
+_KEPT_AS = torch.bfloat16
+_DEFAULT_LIMIT_GB = 10.0
+_TOKENS_AT_ONCE = 4096
+_SHARD_BYTES = 1 << 28
+# What a configuration gains or loses when a model is saved and opened again.
+_SAYS_NOTHING_OF_FEATURES = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+
+
+def limit_bytes() -> int:
+    """How much room the features of all models may take: `LECTERN_FEATURES_GB`; 0 switches them off.
+
+    Raises:
+        Misused: it is not a number of gigabytes.
+    """
+    asked = os.environ.get("LECTERN_FEATURES_GB", str(_DEFAULT_LIMIT_GB))
+    try:
+        gigabytes = float(asked)
+    except ValueError:
+        gigabytes = -1.0
+    if not 0 <= gigabytes < float("inf"):
+        raise Misused(f"LECTERN_FEATURES_GB must be a number of gigabytes, 0 or more; it is {asked!r}.")
+    return int(gigabytes * 1e9)
+
+
+def frozen_layers(model: PreTrainedModel, family: Family) -> int:
+    """How many layers, counted from the text, give the same for the same text as long as the model is trained.
+
+    Of a sequence-to-sequence model all of the encoder's or none; of a causal model those below the lowest that trains.
+    """
+    if not family.causal:
+        encoder = model.get_encoder()
+        return 0 if _trains(encoder) else model.config.num_hidden_layers
+    if _trains(model.get_input_embeddings()):
+        return 0
+    layers = model.get_submodule(family.decoder_layers)
+    return next((number for number, layer in enumerate(layers) if _trains(layer)), len(layers))
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+class Features:
+    """The frozen part of one model as a table: a source's token ids → (tokens, width), in bfloat16 on disk.
+
+    Args:
+        layers: how many are frozen, as `frozen_layers` tells; more than none.
+        precision: a context in which the frozen part is run, such as autocast.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        inputs: Inputs,
+        layers: int,
+        precision: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._layers = layers
+        self._precision = precision
+        self._shards = _Shards(FEATURES / _fingerprint(model, inputs.family, layers))
+
+    def __call__(self, sources: Sequence[list[int]]) -> Tensor:
+        """The features of `sources`, which were prepared: (batch, longest source, width), float32, padded with 0."""
+        return pad([self._shards[_name(source)].float() for source in sources], 0, self._inputs.side)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a training with this frozen part has left anything here."""
+        return bool(self._shards)
+
+    def prepare(self, sources: Sequence[list[int]]) -> bool:
+        """Computes and keeps what is missing of `sources`; False, with nothing kept, where the limit has no room.
+
+        Leaves the model in evaluation mode.
+        """
+        missing = list({_name(source): source for source in sources if _name(source) not in self._shards}.values())
+        if not missing:
+            return True
+        width = self._model.get_input_embeddings().embedding_dim
+        room = sum(map(len, missing)) * width * _KEPT_AS.itemsize
+        if room + self._shards.bytes > limit_bytes():
+            log.info(
+                "The features of %d texts take %.1f GB, more than LECTERN_FEATURES_GB allows: they are computed anew "
+                "each time",
+                len(missing),
+                room / 1e9,
+            )
+            return False
+        _make_room(room, keep=self._shards.folder)
+        computed: dict[str, Tensor] = {}
+        batches = micro_batches(missing, len, _TOKENS_AT_ONCE)
+        for batch in tqdm(batches, desc="features", unit="batch", disable=not sys.stderr.isatty()):
+            computed |= zip(map(_name, batch), self._compute(batch), strict=True)
+            if sum(tensor.nbytes for tensor in computed.values()) > _SHARD_BYTES:
+                self._shards.add(computed)
+                computed = {}
+        self._shards.add(computed)
+        return True
+
+    def left_out(self) -> AbstractContextManager[None]:
+        """While the block runs, a causal model's frozen layers pass on what they are given: it is fed from here."""
+        if not self._inputs.family.causal:
+            return nullcontext()
+        return _passing_on(self._model.get_submodule(self._inputs.family.decoder_layers), range(self._layers))
+
+    @torch.inference_mode()
+    def _compute(self, sources: Sequence[list[int]]) -> list[Tensor]:
+        batch = {name: tensor.to(self._model.device) for name, tensor in self._inputs.batch(sources).items()}
+        with self._precision():
+            states = self._run(self._model.eval(), batch).to(_KEPT_AS).cpu()
+        return [row[mask.bool()].clone() for row, mask in zip(states, batch["attention_mask"].cpu(), strict=True)]
+
+    def _run(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+        if not self._inputs.family.causal:
+            return model.get_encoder()(**batch).last_hidden_state
+        layers = model.get_submodule(self._inputs.family.decoder_layers)
+        found: list[Tensor] = []
+        hook = layers[self._layers - 1].register_forward_hook(lambda _module, _given, output: found.append(output))
+        with _passing_on(layers, range(self._layers, len(layers))):
+            model.base_model(**batch, position_ids=self._inputs.positions(batch["attention_mask"]), use_cache=False)
+        hook.remove()
+        return found[0]
+
+
+@contextmanager
+def _passing_on(layers: nn.ModuleList, numbers: range) -> Iterator[None]:
+    """While the block runs, the layers of these numbers return what they are given."""
+    kept = [layers[number] for number in numbers]
+    for number in numbers:
+        layers[number] = _PassOn()
+    try:
+        yield
+    finally:
+        for number, layer in zip(numbers, kept, strict=True):
+            layers[number] = layer
+
+
+class _PassOn(nn.Module):
+    """Stands where a layer was."""
+
+    def forward(self, hidden_states: Tensor, **_: object) -> Tensor:
+        return hidden_states
+
+
+class _Shards:
+    """The files of one frozen part. Each is written once, whole, by one process; several hold what all have written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bytes = 0
+        self._places: dict[str, safe_open] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            self._open(path)
+        if self._places:
+            os.utime(folder)
+
+    def _open(self, path: Path) -> None:
+        # Memory-mapped, and still there for us when another process makes room.
+        shard = safe_open(path, framework="pt")
+        self.bytes += path.stat().st_size
+        self._places |= dict.fromkeys(shard.keys(), shard)
+
+    def add(self, features: dict[str, Tensor]) -> None:
+        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
+        with file_aside(path) as aside:
+            save_file(features, aside)
+        self._open(path)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._places[name].get_tensor(name)
+
+
+def _name(source: Sequence[int]) -> str:
+    return hashlib.blake2b(torch.tensor(source, dtype=torch.int32).numpy().tobytes(), digest_size=16).hexdigest()
+
+
+def _fingerprint(model: PreTrainedModel, family: Family, layers: int) -> str:
+    """Of all that the features depend on, but for the source."""
+    if family.causal:
+        parts = [model.get_input_embeddings(), *model.get_submodule(family.decoder_layers)[:layers]]
+    else:
+        parts = [model.get_encoder()]
+    digest = hashlib.blake2b(digest_size=16)
+    config = {name: value for name, value in model.config.to_dict().items() if name not in _SAYS_NOTHING_OF_FEATURES}
+    digest.update(f"{family.name} {transformers.__version__} {torch.__version__} {sorted(config.items())}".encode())
+    for part in parts:
+        for name, tensor in part.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _make_room(wanted: int, keep: Path) -> None:
+    """Removes the features that were not used for the longest time, until `wanted` bytes more are within the limit."""
+    folders = sorted((path for path in FEATURES.glob("*") if path != keep), key=lambda path: path.stat().st_mtime)
+    size = {path: sum(file.stat().st_size for file in path.glob("*.safetensors")) for path in [*folders, keep]}
+    while folders and sum(size.values()) + wanted > limit_bytes():
+        oldest = folders.pop(0)
+        del size[oldest]
+        shutil.rmtree(oldest, ignore_errors=True)

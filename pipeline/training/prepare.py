@@ -1,0 +1,55 @@
+"""From settings to a model that is ready to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import transformers
+from transformers import PreTrainedModel
+
+from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint
+from pipeline.models.families import FAMILIES
+from pipeline.models.inputs import Inputs
+from pipeline.models.layers import count_parameters, freeze
+from pipeline.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model with the layers frozen that its settings name, and what feeds it."""
+
+    network: PreTrainedModel
+    inputs: Inputs
+    card: Card
+
+    def size(self) -> dict[str, int]:
+        """How many parameters there are, and how many of them train."""
+        return {
+            "parameters": count_parameters(self.network),
+            "trainable_parameters": count_parameters(self.network, trainable_only=True),
+        }
+
+
+def prepare(model: str, model_settings: ModelSettings, settings: TrainSettings, texts: Sequence[str]) -> Prepared:
+    """The model named `model` as it is before its first step: the same each time, since all that is drawn is seeded.
+
+    Args:
+        texts: what the tokenizer of a model from scratch is trained on.
+
+    Raises:
+        Refused: its checkpoint cannot be had, or does not fit the settings.
+        Misused: nothing of it would be left to train.
+    """
+    transformers.set_seed(settings.seed)
+    network, tokenizer = open_checkpoint(model_settings, list(texts))
+    family = FAMILIES[model_settings.family]
+    freeze(network, family, settings.freeze, settings.freeze_lower_layers)
+    card = Card(model=model, **model_settings.model_dump(include=set(Card.model_fields)))
+    inputs = Inputs(
+        family,
+        tokenizer,
+        max_source_tokens=card.max_source_tokens,
+        max_target_tokens=card.max_target_tokens,
+    )
+    return Prepared(network, inputs, card)

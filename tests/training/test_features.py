@@ -1,0 +1,164 @@
+"""What a frozen part makes of a text is computed once, and nothing of the training changes by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from pipeline.errors import Misused
+from pipeline.models import features
+from pipeline.models.families import FAMILIES
+from pipeline.models.features import FEATURES, Features, frozen_layers
+from pipeline.models.generation import Titler
+from pipeline.models.layers import freeze
+from tests.models.small import GREEDY, lively_model, small_model
+from tests.training.small import train
+
+FROZEN = {"freeze": ["embedding", "encoder"], "freeze_lower_layers": 1}
+
+
+class _CountRuns(TrainerCallback):
+    """How often the encoder, or the lowest layer, is run over texts while the model is trained."""
+
+    def __init__(self) -> None:
+        self.texts = 0
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        decoder_only = not model.config.is_encoder_decoder
+        lowest = model.base_model.layers[0] if decoder_only else model.get_encoder()
+
+        def count(_module, positional, named, _output):
+            given = next(iter([*positional, *named.values()]))
+            self.texts += given.shape[0] if model.training or not decoder_only else 0
+
+        lowest.register_forward_hook(count, with_kwargs=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_training_is_the_same_with_features_and_without(
+    family: str, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_features, _ = train(examples, tmp_path / "with", family, **FROZEN)
+    assert [*FEATURES.glob("*/*.safetensors")]
+    monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
+    without, _ = train(examples, tmp_path / "without", family, **FROZEN)
+    for loss in ("train_loss", "validation_loss"):
+        assert with_features[loss].tolist() == pytest.approx(without[loss].tolist(), rel=5e-3)
+
+
+@pytest.mark.parametrize("family", ["bart", "causal"])
+def test_every_text_passes_the_frozen_part_once(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
+    runs = _CountRuns()
+    train(examples, tmp_path / "one", family, callbacks=(runs,), epochs=3, **FROZEN)
+    assert runs.texts == (0 if family == "causal" else len(examples))
+    again = _CountRuns()
+    train(examples, tmp_path / "two", family, callbacks=(again,), epochs=3, learning_rate=1e-3, **FROZEN)
+    assert again.texts == 0
+
+
+def test_what_trains_is_not_taken_from_the_disk(examples: pd.DataFrame, tmp_path: Path) -> None:
+    runs = _CountRuns()
+    train(examples, tmp_path, "bart", callbacks=(runs,), epochs=2)
+    assert runs.texts > 2 * len(examples)
+    assert not FEATURES.exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "groups", "lower", "expected"),
+    [
+        ("bart", ["embedding", "encoder"], 0, 2),
+        ("bart", ["encoder"], 0, 0),  # the embeddings that the encoder reads go on learning
+        ("causal", ["embedding"], 1, 1),
+        ("causal", [], 1, 0),
+    ],
+)
+def test_only_what_gives_the_same_for_ever_counts_as_frozen(
+    family: str, groups: list[str], lower: int, expected: int, examples: pd.DataFrame
+) -> None:
+    model, inputs = small_model(family, examples)
+    freeze(model, inputs.family, groups, lower)
+    assert frozen_layers(model, inputs.family) == expected
+
+
+def _prepared(examples: pd.DataFrame, texts: list[str]) -> tuple[Features, list[list[int]]]:
+    model, inputs = small_model("bart", examples)
+    freeze(model, inputs.family, ["embedding", "encoder"], 0)
+    sources = [inputs.source(text) for text in texts]
+    found = Features(model, inputs, frozen_layers(model, inputs.family))
+    assert found.prepare(sources)
+    return found, sources
+
+
+def test_features_are_the_encoders_output_padded_with_nothing(examples: pd.DataFrame) -> None:
+    found, sources = _prepared(examples, ["we talk about graphs", "we talk"])
+    model, inputs = small_model("bart", examples)
+    padded = found(sources)
+    for row, source in zip(padded, sources, strict=True):
+        expected = model.eval().get_encoder()(**inputs.batch([source])).last_hidden_state[0]
+        torch.testing.assert_close(row[: len(source)], expected, rtol=1e-2, atol=1e-2)
+        assert not row[len(source) :].any()
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if not FAMILIES[family].causal])
+def test_titles_are_the_same_from_what_the_encoder_said_before(family: str, examples: pd.DataFrame) -> None:
+    model, inputs = lively_model(family, examples)
+
+    def encoder(sources: Sequence[list[int]]) -> torch.Tensor:
+        return model.get_encoder()(**inputs.batch(sources)).last_hidden_state
+
+    texts = examples["text"].tolist()
+    beams = GREEDY.model_copy(update={"num_beams": 3})
+    assert Titler(model, inputs, beams, encoder).titles(texts) == Titler(model, inputs, beams).titles(texts)
+
+
+def test_other_weights_have_features_of_their_own(examples: pd.DataFrame) -> None:
+    _prepared(examples, ["we talk"])
+    model, inputs = small_model("bart", examples)
+    with torch.no_grad():
+        next(model.get_encoder().layers.parameters()).add_(1e-3)
+    assert not Features(model, inputs, 2).begun
+
+
+def test_a_new_text_is_added_to_those_that_are_there(examples: pd.DataFrame) -> None:
+    _prepared(examples, ["we talk"])
+    _prepared(examples, ["we talk", "we talk about graphs"])
+    assert len([*FEATURES.glob("*/*.safetensors")]) == 2
+    _prepared(examples, ["we talk about graphs", "we talk"])
+    assert len([*FEATURES.glob("*/*.safetensors")]) == 2
+
+
+def test_the_features_used_longest_ago_make_room_for_new_ones(
+    examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _prepared(examples, ["we talk about graphs"])
+    (old,) = FEATURES.glob("*")
+    size = sum(file.stat().st_size for file in old.iterdir())
+    monkeypatch.setenv("LECTERN_FEATURES_GB", str(1.5 * size / 1e9))
+    model, inputs = small_model("bart", examples)
+    with torch.no_grad():
+        next(model.get_encoder().layers.parameters()).add_(1e-3)
+    other = Features(model, inputs, 2)
+    assert other.prepare([inputs.source("we talk about graphs")])
+    assert not old.exists()
+    assert other([inputs.source("we talk about graphs")]).any()
+
+
+def test_a_training_that_wants_more_room_than_there_is_goes_on_without(
+    examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LECTERN_FEATURES_GB", "0.00001")
+    curves, _ = train(examples, tmp_path, "bart", **FROZEN)
+    assert len(curves) == 2
+    assert not [*FEATURES.glob("*/*.safetensors")]
+
+
+@pytest.mark.parametrize("limit", ["much", "-1", "inf"])
+def test_a_limit_that_is_no_number_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LECTERN_FEATURES_GB", limit)
+    with pytest.raises(Misused, match="LECTERN_FEATURES_GB"):
+        features.limit_bytes()

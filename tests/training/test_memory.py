@@ -1,0 +1,96 @@
+"""Micro-batches are a matter of memory alone: the same step comes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import TrainerCallback
+
+from pipeline.errors import Unavailable
+from pipeline.models.families import FAMILIES
+from pipeline.models.inputs import micro_batches
+from tests.training.small import NoDropout, train
+
+
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
+def test_nothing_is_lost_and_no_micro_batch_is_too_large(lengths: list[int], most: int) -> None:
+    batches = micro_batches(lengths, int, most)
+    assert sorted(length for batch in batches for length in batch) == sorted(lengths)
+    assert all(len(batch) == 1 or len(batch) * max(batch) <= most for batch in batches)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_in_micro_batches_is_the_same_step(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
+    uneven = examples.assign(title=[title * (1 + i % 3) for i, title in enumerate(examples["title"])])
+    whole, split = (
+        train(uneven, tmp_path / str(most), family, callbacks=(NoDropout(),), micro_batch_tokens=most)[0]
+        for most in (10_000, 1)
+    )
+    for loss in ("train_loss", "validation_loss"):
+        assert split[loss].tolist() == pytest.approx(whole[loss].tolist(), rel=2e-3)
+
+
+class _LittleMemory(TrainerCallback):
+    """A device on which no more than so many texts fit."""
+
+    def __init__(self, texts: int) -> None:
+        self._texts = texts
+        self.refused = 0
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        def look(_module, _positional, named):
+            if model.training and named["attention_mask"].shape[0] > self._texts:
+                self.refused += 1
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        model.register_forward_pre_hook(look, with_kwargs=True)
+
+
+def test_a_training_that_runs_out_of_memory_goes_on_with_smaller_batches(
+    examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    memory = _LittleMemory(texts=1)
+    curves, _ = train(examples, tmp_path / "little", "bart", callbacks=(NoDropout(), memory))
+    plenty, _ = train(examples, tmp_path / "much", "bart", callbacks=(NoDropout(),))
+    assert 0 < memory.refused <= 4  # halved for good, not at every step anew
+    assert curves["validation_loss"].tolist() == pytest.approx(plenty["validation_loss"].tolist(), rel=2e-3)
+
+
+def test_where_not_even_one_text_fits_it_says_what_to_lower(examples: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="max_source_tokens"):
+        train(examples, tmp_path, "bart", callbacks=(_LittleMemory(texts=0),))
+
+
+def test_a_mistake_of_ours_is_not_taken_for_a_lack_of_memory(examples: pd.DataFrame, tmp_path: Path) -> None:
+    class Broken(TrainerCallback):
+        def on_train_begin(self, args, state, control, model, **kwargs):
+            def fail(_module, _positional, _named):
+                raise RuntimeError("shapes do not match")
+
+            model.register_forward_pre_hook(fail, with_kwargs=True)
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(examples, tmp_path, "bart", callbacks=(Broken(),))
+
+
+@pytest.mark.parametrize("family", ["t5", "causal"])
+def test_gradient_checkpointing_gives_the_same_training(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
+    (plain, _), (checkpointed, _) = (
+        train(examples, tmp_path / str(on), family, callbacks=(NoDropout(),), gradient_checkpointing=on)
+        for on in (False, True)
+    )
+    assert checkpointed["validation_loss"].tolist() == pytest.approx(plain["validation_loss"].tolist(), rel=1e-3)
+
+
+def test_bfloat16_is_near_to_float32(examples: pd.DataFrame, tmp_path: Path) -> None:
+    (full, _), (half, _) = (
+        train(examples, tmp_path / precision, "t5", callbacks=(NoDropout(),), precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    assert half["validation_loss"].tolist() == pytest.approx(full["validation_loss"].tolist(), rel=0.05)
+    assert half["validation_loss"].tolist() != full["validation_loss"].tolist()

@@ -1,0 +1,105 @@
+"""Which parameters move, how fast, and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import TrainerCallback
+
+from pipeline.models.layers import freeze, group_of
+from pipeline.training.optimisers import build_optimiser
+from pipeline.training.settings import TrainSettings
+from tests.models.small import small_model
+from tests.training.small import SETTINGS, train
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "ranger", "schedulefreeadamw"])
+def test_every_optimiser_lowers_the_loss(name: str, examples: pd.DataFrame, tmp_path: Path) -> None:
+    curves, _ = train(examples, tmp_path, "bart", optimiser=name, schedule="constant", epochs=4)
+    assert curves["validation_loss"].iloc[-1] < curves["validation_loss"].iloc[0]
+
+
+class _Killed(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 10:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["ranger", "schedulefreeadamw"])
+def test_a_training_with_another_optimiser_is_gone_on_with_too(
+    name: str, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    chosen = {"optimiser": name, "schedule": "constant", "epochs": 4}
+    _, undisturbed = train(examples, tmp_path / "undisturbed", **chosen)
+    with pytest.raises(KeyboardInterrupt):
+        train(examples, tmp_path / "killed", callbacks=(_Killed(),), **chosen)
+    _, weights = train(examples, tmp_path / "killed", **chosen)
+    assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
+
+
+def test_a_lower_layer_group_learns_more_slowly(examples: pd.DataFrame) -> None:
+    model, inputs = small_model("bart", examples)
+    optimiser = build_optimiser(model, inputs.family, SETTINGS.model_copy(update={"discriminative": 2.6}))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates: dict[str, set[float]] = {}
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            rates.setdefault(group_of(names[id(parameter)], inputs.family), set()).add(group["lr"])
+    peak = SETTINGS.learning_rate
+    # BART's head is its embedding.
+    assert rates == {"decoder": {peak}, "encoder": {peak / 2.6}, "embedding": {peak / 2.6**2}}
+
+
+def test_matrices_decay_and_biases_and_norms_do_not(examples: pd.DataFrame) -> None:
+    model, inputs = small_model("bart", examples)
+    for group in build_optimiser(model, inputs.family, SETTINGS).param_groups:
+        dimensions = {parameter.dim() > 1 for parameter in group["params"]}
+        assert dimensions == {group["weight_decay"] > 0}
+
+
+def test_what_is_frozen_is_not_given_to_the_optimiser(examples: pd.DataFrame) -> None:
+    model, inputs = small_model("bart", examples)
+    freeze(model, inputs.family, ["embedding", "encoder"], 1)
+    given = [p for group in build_optimiser(model, inputs.family, SETTINGS).param_groups for p in group["params"]]
+    assert {id(p) for p in given} == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_layer_groups_thaw_from_the_head_down(examples: pd.DataFrame, tmp_path: Path) -> None:
+    seen: list[set[str]] = []
+
+    class Watch(TrainerCallback):
+        def on_epoch_end(self, args, state, control, model, **kwargs):
+            family = small_model("bart", examples)[1].family
+            seen.append({group_of(name, family) for name, p in model.named_parameters() if p.requires_grad})
+
+    _, weights = train(
+        examples, tmp_path, "bart", callbacks=(Watch(),), epochs=4, unfreeze_every=2, freeze=["embedding"]
+    )
+    assert seen == [{"decoder"}, {"decoder"}, {"decoder", "encoder"}, {"decoder", "encoder"}]
+    assert torch.equal(weights["model.shared.weight"], small_model("bart", examples)[0].model.shared.weight)
+
+
+def test_a_training_that_thaws_is_gone_on_with_where_it_was(examples: pd.DataFrame, tmp_path: Path) -> None:
+    chosen = {"epochs": 4, "unfreeze_every": 1, "discriminative": 2.6}
+    _, undisturbed = train(examples, tmp_path / "undisturbed", **chosen)
+    with pytest.raises(KeyboardInterrupt):
+        train(examples, tmp_path / "killed", callbacks=(_Killed(),), **chosen)
+    _, weights = train(examples, tmp_path / "killed", **chosen)
+    assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"optimiser": "schedulefreeadamw", "schedule": "one-cycle"}, "schedule: constant"),
+        ({"unfreeze_every": 1, "processes": 2}, "processes: 1"),
+        ({"optimiser": "sgdd"}, "adamw"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        TrainSettings(**{**SETTINGS.model_dump(), **wrong})
