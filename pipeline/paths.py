@@ -11,6 +11,7 @@ LINES = Path("data/interim/lines.parquet")
 EXAMPLES = Path("data/examples/examples.parquet")
 SET_ASIDE = Path("data/examples/set_aside.csv")
 SPLITS = Path("data/splits")
+TRAINING_SPLITS = {split: SPLITS / f"{split}.parquet" for split in ("train", "validation")}
 
 EXPECTATIONS = Path("expectations")
 DATA_DOCS = Path("reports/data_docs")

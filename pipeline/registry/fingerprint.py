@@ -1,0 +1,30 @@
+"""All that a training depends on, as one short name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from pipeline.models.checkpoints import ModelSettings
+from pipeline.models.places import find
+from pipeline.paths import TRAINING_SPLITS
+from pipeline.registry.lineage import md5
+
+
+def training_fingerprint(model: ModelSettings, knobs: Mapping[str, Any]) -> str:
+    """Twelve hex digits that another model, other knobs, weights, splits, code or libraries would change."""
+    inputs = [
+        model.model_dump_json(exclude={"train"}),
+        json.dumps(knobs, sort_keys=True),
+        "scratch" if model.scratch else md5(find(model.checkpoint)),
+        *map(md5, (*TRAINING_SPLITS.values(), Path("pipeline/models"), Path("pipeline/training"))),
+        torch.__version__,
+        transformers.__version__,
+    ]
+    return hashlib.sha256(" ".join(inputs).encode()).hexdigest()[:12]
