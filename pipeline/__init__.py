@@ -17,3 +17,6 @@ if not sys.stderr.isatty():
 
 # The tracking server, unless the environment names another: a database in the project's folder.
 os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+# One that is away should be known in seconds, not after the library's minutes of patience.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -9,16 +9,27 @@ anything else               a folder that transformers saved
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+import httpx2
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
+from huggingface_hub.utils import validate_repo_id
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.settings import read_params
 
 _HUB_SECONDS = 5
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+_PICKLES = "pytorch_model*.bin"  # all that older repositories have; transformers runs no code that is in them
+_UNKNOWN_TO_MLFLOW = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def find(place: str) -> Path:
@@ -27,14 +38,68 @@ def find(place: str) -> Path:
     Raises:
         Refused: it cannot be had; says what can be done.
         Misused: `place` is not written as above.
+        Unavailable: MLflow does not answer.
     """
     kind, _, rest = place.partition(":")
-    if kind == "hub":
-        return _find_on_hub(rest)
-    if kind == "package":
-        return _find_in_package(rest)
-    if kind == "models":
-        return _find_in_registry(place)
+    match kind:
+        case "hub":
+            return _find_on_hub(*_repository(rest))
+        case "package":
+            return _find_in_package(rest)
+        case "models":
+            return _find_in_registry(place)
+        case _:
+            return _find_folder(place)
+
+
+def require(stages: Iterable[str]) -> None:
+    """Looks for every pretrained model that `stages` will open, and fetches none: for seconds, ahead of hours of work.
+
+    Args:
+        stages: named as in `dvc.yaml`: `train@t5-small`, `evaluate@t5-small`, `baselines`.
+
+    Raises:
+        Refused: with a line for each that cannot be had.
+    """
+    problems = []
+    for knob, place in _wanted_by(stages).items():
+        try:
+            _look(place)
+        except (Refused, Misused, Unavailable) as error:
+            problems.append(f"  {knob}: {error}")
+    if problems:
+        raise Refused("\n".join([f"{len(problems)} pretrained model(s) of params.yaml cannot be had:", *problems]))
+
+
+def _wanted_by(stages: Iterable[str]) -> dict[str, str]:
+    """Knob → place. What is missing or misspelt there is for the stage itself to name."""
+    params = read_params()
+    models, evaluate = params.get("models") or {}, params.get("evaluate") or {}
+    wanted = {}
+    for stage in stages:
+        name, _, model = stage.partition("@")
+        if name == "train":
+            wanted[f"models.{model}.checkpoint"] = (models.get(model) or {}).get("checkpoint")
+        elif name in ("evaluate", "baselines"):
+            wanted["evaluate.bertscore_model"] = evaluate.get("bertscore_model")
+    return {knob: place for knob, place in wanted.items() if isinstance(place, str) and place != "scratch"}
+
+
+def _look(place: str) -> None:
+    """Raises what `find` would, without fetching anything."""
+    kind, _, rest = place.partition(":")
+    match kind:
+        case "hub":
+            name = _repository(rest)
+            if _in_cache(*name) is None:
+                _ask_hub(*name)
+        case "models":
+            _path_in_version(place)
+        case _:
+            find(place)
+
+
+def _find_folder(place: str) -> Path:
     folder = Path(place).expanduser()
     if not (folder / "config.json").is_file():
         raise Refused(
@@ -44,33 +109,68 @@ def find(place: str) -> Path:
     return folder.resolve()
 
 
-def _find_on_hub(name: str) -> Path:
+def _find_on_hub(repository: str, revision: str) -> Path:
+    folder = _in_cache(repository, revision)
+    if folder is None:
+        _ask_hub(repository, revision)  # the download itself has more patience than a person
+        with _hub_says_no(repository, revision):
+            folder = _snapshot(repository, revision)
+    return folder
+
+
+def _repository(name: str) -> tuple[str, str]:
+    """Repository and revision of `OWNER/NAME@REVISION`."""
     repository, _, revision = name.partition("@")
     if not revision:
         raise Misused(f"'hub:{name}' names no revision. Write hub:{repository}@REVISION, so that it cannot change.")
     try:
-        folder = _snapshot(repository, revision, _HUB_FILES)
-        if not any(folder.glob("*.safetensors")):
-            # Older repositories have nothing else; transformers reads these without unpickling code.
-            folder = _snapshot(repository, revision, [*_HUB_FILES, "*.bin"])
+        validate_repo_id(repository)
+    except HFValidationError:
+        raise Misused(f"'hub:{name}' is no name of a model on the hub. Write hub:OWNER/NAME@REVISION.") from None
+    return repository, revision
+
+
+def _in_cache(repository: str, revision: str) -> Path | None:
+    """The folder in the hub's local cache, where its weights are there; no network is asked."""
+    try:
+        folder = _snapshot(repository, revision, local_files_only=True)
     except LocalEntryNotFoundError:
+        return None
+    return folder if any(folder.glob("*.safetensors")) or any(folder.glob(_PICKLES)) else None
+
+
+def _snapshot(repository: str, revision: str, *, local_files_only: bool = False) -> Path:
+    for files in (_HUB_FILES, [*_HUB_FILES, _PICKLES]):
+        folder = Path(
+            snapshot_download(repository, revision=revision, allow_patterns=files, local_files_only=local_files_only)
+        )
+        if any(folder.glob("*.safetensors")):
+            break
+    return folder
+
+
+def _ask_hub(repository: str, revision: str) -> None:
+    """Asks the hub whether it has that revision, for a few seconds."""
+    with _hub_says_no(repository, revision):
+        HfApi().model_info(repository, revision=revision, timeout=_HUB_SECONDS)
+
+
+@contextmanager
+def _hub_says_no(repository: str, revision: str) -> Iterator[None]:
+    """Makes of what goes wrong between us and the hub a refusal that says what can be done."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        raise Refused(
+            f"The Hugging Face hub refuses '{repository}@{revision}' ({error.response.status_code}). Check name and "
+            "revision; a private or gated one needs HF_TOKEN in the environment."
+        ) from None
+    except (httpx2.TransportError, OfflineModeIsEnabled, LocalEntryNotFoundError):
         raise Refused(
             f"The Hugging Face hub cannot be reached for '{repository}', and its local cache does not hold revision "
             f"'{revision}'. With a network, `hf download {repository} --revision {revision}` fetches it; bring "
             "that cache here (HF_HOME), or name another model in params.yaml."
         ) from None
-    except HFValidationError:
-        raise Misused(f"'hub:{name}' is no name of a model on the hub. Write hub:OWNER/NAME@REVISION.") from None
-
-    except HfHubHTTPError as error:
-        raise Refused(
-            f"The Hugging Face hub refuses '{repository}@{revision}' ({error.response.status_code})."
-        ) from None
-    return folder
-
-
-def _snapshot(repository: str, revision: str, files: list[str]) -> Path:
-    return Path(snapshot_download(repository, revision=revision, allow_patterns=files, etag_timeout=_HUB_SECONDS))
 
 
 def _find_in_package(place: str) -> Path:
@@ -88,11 +188,25 @@ def _find_in_package(place: str) -> Path:
 def _find_in_registry(uri: str) -> Path:
     import mlflow
 
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/{_path_in_version(uri)}"))
+
+
+def _path_in_version(uri: str) -> str:
+    """Where among the artifacts of that version its model folder lies."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    except mlflow.exceptions.MlflowException as error:
-        raise Refused(f"'{uri}' cannot be had from MLflow: {error.message}") from None
-    flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
-    if "model" not in flavor.get("artifacts", {}):
+        flavors = mlflow.models.Model.load(uri).flavors
+    except MlflowException as error:
+        server = mlflow.get_tracking_uri()
+        if error.error_code not in _UNKNOWN_TO_MLFLOW:
+            raise Unavailable(f"MLflow at {server} does not answer as it should: {error.message}") from None
+        raise Refused(
+            f"MLflow at {server} has no '{uri}': {error.message.rstrip('.')}. `lectern models` lists the versions and "
+            "their aliases; `lectern promote` makes one the champion."
+        ) from None
+    artifacts = flavors.get("python_function", {}).get("artifacts", {})
+    if "model" not in artifacts:
         raise Refused(f"'{uri}' is not a model that Lectern registered.")
-    return folder / flavor["artifacts"]["model"]["path"]
+    return artifacts["model"]["path"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,10 +27,6 @@ log = logging.getLogger(__name__)
 EXPERIMENT = "lectern"
 _ARTIFACTS = Path("mlartifacts")
 _PREDICTIONS = "predictions.json"
-
-# A tracking server that is away should be known in seconds, not after the library's minutes of patience.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 
 def connect() -> MlflowClient:

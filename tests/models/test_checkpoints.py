@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,6 @@ from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_ch
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
 from pipeline.models.inputs import Inputs
-from pipeline.models.places import find
 from tests.models.small import GREEDY, lively_model
 
 
@@ -50,48 +48,6 @@ def test_a_local_folder_is_a_checkpoint(examples: pd.DataFrame, tmp_path: Path) 
     )
     model, _ = open_checkpoint(settings, [])
     assert torch.equal(model.lm_head.weight, before.model.lm_head.weight)
-
-
-def test_a_hub_checkpoint_is_read_from_the_local_cache_without_a_network(
-    examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    revision = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "hub" / "models--owner--name"
-    snapshots = repository / "snapshots"
-    snapshots.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    _saved(snapshots / revision, "t5", examples)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert find(f"hub:owner/name@{revision}") == snapshots / revision
-
-
-def test_an_unreachable_hub_is_refused_within_seconds_and_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    start = time.monotonic()
-    with pytest.raises(Refused, match="hf download owner/name --revision abc"):
-        find("hub:owner/name@abc")
-    assert time.monotonic() - start < 30
-
-
-def test_a_hub_checkpoint_without_a_revision_is_misused() -> None:
-    with pytest.raises(Misused, match="names no revision"):
-        find("hub:owner/name")
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "message"),
-    [
-        ("no/such/folder", "not a model folder"),
-        ("package:no_such_package/model", "not installed"),
-        ("package:transformers/no-such-file.gguf", "has no 'no-such-file.gguf'"),
-    ],
-)
-def test_a_missing_checkpoint_is_refused_with_its_name(checkpoint: str, message: str) -> None:
-    with pytest.raises(Refused, match=message):
-        find(checkpoint)
 
 
 def test_a_checkpoint_of_another_family_is_refused(examples: pd.DataFrame, tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import Misused, Refused
-from pipeline.models.checkpoints import Card, save_model
+from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
 from pipeline.models.places import find
 from pipeline.registry import versions
 from pipeline.registry.lineage import md5
@@ -114,11 +116,34 @@ def test_a_rollback_to_a_version_that_is_gone_changes_nothing(three_versions: Ml
     assert len(versions.trail(three_versions, NAME)) == 2
 
 
-def test_a_registered_version_is_a_checkpoint(client: MlflowClient, examples: pd.DataFrame, tmp_path: Path) -> None:
-    folder = _model(tmp_path / "bart-small", examples, "bart")
-    _register(client, folder)
-    found = find(f"models:/{NAME}@challenger")
-    assert (found / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+def test_the_champion_is_a_checkpoint_to_go_on_from(three_versions: MlflowClient, tmp_path: Path) -> None:
+    checkpoint = f"models:/{NAME}@champion"
+    settings = ModelSettings(family="causal", checkpoint=checkpoint, max_source_tokens=48, max_target_tokens=12)
+    with pytest.raises(Refused, match=r"has no 'models:/titles@champion': .* champion .*`lectern promote`"):
+        open_checkpoint(settings, [])
+    versions.promote(three_versions, NAME, "2", because="")
+    model, tokenizer = open_checkpoint(settings, [])
+    registered, its_tokenizer, _ = load_model(tmp_path / "model")
+    assert all(torch.equal(weight, registered.state_dict()[name]) for name, weight in model.state_dict().items())
+    assert tokenizer("why graphs matter")["input_ids"] == its_tokenizer("why graphs matter")["input_ids"]
+
+
+OTHER = """
+from mlflow import models, pyfunc
+class Other(pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input
+models.set_model(Other())
+"""
+
+
+def test_a_registered_model_of_another_kind_is_no_checkpoint(client: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(OTHER, encoding="utf-8")
+    mlflow.pyfunc.log_model(
+        name="model", python_model=str(tmp_path / "other.py"), pip_requirements=[], registered_model_name=NAME
+    )
+    with pytest.raises(Refused, match="not a model that Lectern registered"):
+        find(f"models:/{NAME}/1")
 
 
 def test_the_champion_is_used_ahead_of_the_challenger(three_versions: MlflowClient) -> None:
