@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.errors import Misused, Refused
 from pipeline.models.families import FAMILIES, Family
+from pipeline.models.gguf import converted
 from pipeline.models.places import find
 from pipeline.models.scratch import ScratchSize
 from pipeline.settings import Settings, check, read_params
@@ -97,9 +98,13 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
         return family.model_class.from_config(family.new_config(settings.scratch, tokenizer)), tokenizer
     path = find(settings.checkpoint)
     try:
-        model, tokenizer = _open_gguf(path, family) if path.suffix == ".gguf" else _open_folder(path, family)
+        folder = converted(path, family.model_class) if path.suffix == ".gguf" else path
+        model, tokenizer = _open_folder(folder, family)
     except Exception as error:  # each format has errors of its own for a damaged file
-        raise Refused(f"Checkpoint '{settings.checkpoint}' cannot be opened: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise Refused(
+            f"Checkpoint '{settings.checkpoint}' cannot be opened as a model of family '{family.name}': {reason}"
+        ) from None
     if model.config.model_type not in family.model_types:
         raise Refused(
             f"Checkpoint '{settings.checkpoint}' is a '{model.config.model_type}' model, and family '{family.name}' is "
@@ -112,17 +117,6 @@ def _open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTraine
     languages = {"src_lang": family.language, "tgt_lang": family.language} if family.language else {}
     model = family.model_class.from_pretrained(path, dtype=torch.float32)
     return model, AutoTokenizer.from_pretrained(path, **languages)
-
-
-def _open_gguf(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    quantised = family.model_class.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    # A model that was read from GGUF refuses to be saved, so its weights move to one that was not.
-    config = quantised.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = family.model_class.from_config(config, dtype=torch.float32)
-    model.load_state_dict(quantised.state_dict())
-    return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
 
 
 def save_model(

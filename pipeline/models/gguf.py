@@ -1,0 +1,45 @@
+"""GGUF checkpoints: converted once to a folder that opens in a moment, since reading GGUF takes many seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+import transformers
+from filelock import FileLock
+from transformers import AutoTokenizer
+
+from pipeline.files import folder_aside
+from pipeline.paths import STATE
+
+log = logging.getLogger(__name__)
+
+
+def converted(path: Path, model_class: type) -> Path:
+    """The folder with what the GGUF file at `path` holds, weights in float32 so that no bit of them is lost.
+
+    Kept in `.lectern/converted` for every process that wants it, for as long as the file and transformers are the same.
+
+    Args:
+        model_class: the `AutoModelFor…` that reads it.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = STATE / "converted" / f"{path.stem}-{digest[:16]}-{transformers.__version__}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            log.info("converting %s, once", path.name)
+            with folder_aside(folder) as aside:
+                _convert(path, model_class, aside)
+    return folder
+
+
+def _convert(path: Path, model_class: type, folder: Path) -> None:
+    model = model_class.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    # Its weights are plain numbers by now; transformers refuses to save a model that it remembers as a quantised one.
+    del model.hf_quantizer, model.config.quantization_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
