@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.errors import Misused, Refused
 from pipeline.models.families import FAMILIES, Family
@@ -99,18 +100,24 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
     path = find(settings.checkpoint)
     try:
         folder = converted(path, family.model_class) if path.suffix == ".gguf" else path
-        model, tokenizer = _open_folder(folder, family)
+        # Looked at first: transformers would ask at the terminal whether to run the code that a foreign type brings.
+        model_type = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
+        if model_type in family.model_types:
+            return _open_folder(folder, family)
+    except UnpicklingError:
+        raise Refused(
+            f"Checkpoint '{settings.checkpoint}' was not read: its .bin file is damaged, or holds more than numbers, "
+            "code perhaps. Take a revision of it with safetensors, or another checkpoint."
+        ) from None
     except Exception as error:  # each format has errors of its own for a damaged file
         reason = str(error).partition("\n")[0]
         raise Refused(
             f"Checkpoint '{settings.checkpoint}' cannot be opened as a model of family '{family.name}': {reason}"
         ) from None
-    if model.config.model_type not in family.model_types:
-        raise Refused(
-            f"Checkpoint '{settings.checkpoint}' is a '{model.config.model_type}' model, and family '{family.name}' is "
-            f"for {', '.join(family.model_types)}. Name its own family in params.yaml."
-        )
-    return model, tokenizer
+    raise Refused(
+        f"Checkpoint '{settings.checkpoint}' is a '{model_type}' model, and family '{family.name}' is for "
+        f"{', '.join(family.model_types)}. Name its own family in params.yaml."
+    )
 
 
 def _open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

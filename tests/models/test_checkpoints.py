@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,6 +23,12 @@ def _saved(folder: Path, family: str, examples: pd.DataFrame) -> tuple[Titler, C
     folder.mkdir()
     save_model(folder, model, inputs.tokenizer, card, "float32")
     return Titler(model, inputs, GREEDY), card
+
+
+def _settings(family: str, folder: Path, max_source_tokens: int = 48) -> ModelSettings:
+    return ModelSettings(
+        family=family, checkpoint=str(folder), max_source_tokens=max_source_tokens, max_target_tokens=12
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -43,27 +52,60 @@ def test_a_model_folder_holds_safetensors_that_others_may_read(examples: pd.Data
 
 def test_a_local_folder_is_a_checkpoint(examples: pd.DataFrame, tmp_path: Path) -> None:
     before, _ = _saved(tmp_path / "model", "bart", examples)
-    settings = ModelSettings(
-        family="bart", checkpoint=str(tmp_path / "model"), max_source_tokens=48, max_target_tokens=12
-    )
+    settings = _settings("bart", tmp_path / "model")
     model, _ = open_checkpoint(settings, [])
     assert torch.equal(model.lm_head.weight, before.model.lm_head.weight)
 
 
+class _Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_bin_checkpoint_is_refused_and_does_not_run(examples: pd.DataFrame, tmp_path: Path) -> None:
+    titler, _ = _saved(tmp_path / "model", "bart", examples)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    weights = tmp_path / "model" / "pytorch_model.bin"
+    torch.save(titler.model.state_dict(), weights)
+    settings = _settings("bart", tmp_path / "model")
+    model, _ = open_checkpoint(settings, [])
+    assert torch.equal(model.lm_head.weight, titler.model.lm_head.weight)
+
+    torch.save({**titler.model.state_dict(), "more": _Trap(tmp_path / "sprung")}, weights)
+    with pytest.raises(Refused, match="holds more than numbers"):
+        open_checkpoint(settings, [])
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("model_type", ["bart", "homemade"])
+def test_code_beside_a_checkpoint_does_not_run(model_type: str, examples: pd.DataFrame, tmp_path: Path) -> None:
+    _saved(tmp_path / "model", "bart", examples)
+    (tmp_path / "model" / "homemade.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')", encoding="utf-8")
+    classes = {"AutoConfig": "homemade.Config", "AutoModelForSeq2SeqLM": "homemade.Model"}
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "model_type": model_type, "auto_map": classes}), encoding="utf-8")
+    settings = _settings("bart", tmp_path / "model")
+    with nullcontext() if model_type == "bart" else pytest.raises(Refused, match="is a 'homemade' model"):
+        open_checkpoint(settings, [])
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_a_checkpoint_of_another_family_is_refused(examples: pd.DataFrame, tmp_path: Path) -> None:
     _saved(tmp_path / "model", "causal", examples)
-    settings = ModelSettings(
-        family="t5", checkpoint=str(tmp_path / "model"), max_source_tokens=48, max_target_tokens=12
-    )
-    with pytest.raises(Refused, match=r"'t5'|cannot be opened"):
+    settings = _settings("t5", tmp_path / "model")
+    with pytest.raises(Refused, match="is a 'llama' model, and family 't5'"):
         open_checkpoint(settings, [])
 
 
 def test_a_checkpoint_that_would_load_as_another_family_is_refused_too(examples: pd.DataFrame, tmp_path: Path) -> None:
     _saved(tmp_path / "model", "pegasus", examples)
-    settings = ModelSettings(
-        family="bart", checkpoint=str(tmp_path / "model"), max_source_tokens=48, max_target_tokens=12
-    )
+    settings = _settings("bart", tmp_path / "model")
     with pytest.raises(Refused, match="is a 'pegasus' model, and family 'bart'"):
         open_checkpoint(settings, [])
 
@@ -72,9 +114,7 @@ def test_more_tokens_than_a_checkpoint_takes_are_refused_before_any_work(
     examples: pd.DataFrame, tmp_path: Path
 ) -> None:
     _saved(tmp_path / "model", "bart", examples)
-    settings = ModelSettings(
-        family="bart", checkpoint=str(tmp_path / "model"), max_source_tokens=5000, max_target_tokens=12
-    )
+    settings = _settings("bart", tmp_path / "model", max_source_tokens=5000)
     with pytest.raises(Refused, match="takes 1024 tokens at the most"):
         open_checkpoint(settings, [])
 
