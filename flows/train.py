@@ -25,7 +25,8 @@ from flows.graph import Busy, Stage, read_plan
 from flows.server import a_server
 from flows.service import ServiceDied
 from flows.stage import run_stage
-from pipeline.errors import Misused
+from pipeline.errors import Misused, Refused
+from pipeline.models.places import require
 from pipeline.paths import STATE
 
 THREADS = 64
@@ -46,13 +47,15 @@ class RunCancelled(Exception):
 def train() -> State:
     """Brings every stage of `dvc.yaml` up to date: the stale ones and what depends on them, side by side where it can.
 
-    A stage that fails stops those that depend on it, and no other.
+    A stage that fails stops those that depend on it, and no other. A pretrained model that cannot be had stops all of
+    them before the first one.
     """
     with alone_in_work_tree(say=get_run_logger().info):
         try:
             stages = plan()
+            require(stage.name for stage in stages)
             failures = run(stages)
-        except Misused as error:
+        except (Misused, Refused) as error:
             return Failed(message=str(error))
         except RunCancelled:
             return Cancelled(message="Cancelled; its stages were stopped.")

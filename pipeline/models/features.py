@@ -8,6 +8,7 @@ layers, it is the hidden state behind the highest of them.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import shutil
@@ -58,18 +59,18 @@ def limit_bytes() -> int:
     return int(gigabytes * 1e9)
 
 
-def frozen_layers(model: PreTrainedModel, family: Family) -> int:
-    """How many layers, counted from the text, give the same for the same text as long as the model is trained.
+def frozen_part(model: PreTrainedModel, family: Family) -> tuple[nn.Module, ...]:
+    """What gives the same for the same text as long as the model is trained; empty where there is nothing.
 
-    Of a sequence-to-sequence model all of the encoder's or none; of a causal model those below the lowest that trains.
+    Of a sequence-to-sequence model its encoder; of a causal model the embedding and the layers below the lowest that
+    trains.
     """
     if not family.causal:
         encoder = model.get_encoder()
-        return 0 if _trains(encoder) else model.config.num_hidden_layers
-    if _trains(model.get_input_embeddings()):
-        return 0
-    layers = model.get_submodule(family.decoder_layers)
-    return next((number for number, layer in enumerate(layers) if _trains(layer)), len(layers))
+        return () if _trains(encoder) else (encoder,)
+    lowest = [model.get_input_embeddings(), *model.get_submodule(family.decoder_layers)]
+    frozen = tuple(itertools.takewhile(lambda module: not _trains(module), lowest))
+    return frozen if len(frozen) > 1 else ()
 
 
 def _trains(module: nn.Module) -> bool:
@@ -80,7 +81,7 @@ class Features:
     """The frozen part of one model as a table: a source's token ids → (tokens, width), in bfloat16 on disk.
 
     Args:
-        layers: how many are frozen, as `frozen_layers` tells; more than none.
+        part: the frozen part, as `frozen_part` tells.
         precision: a context in which the frozen part is run, such as autocast.
     """
 
@@ -88,14 +89,14 @@ class Features:
         self,
         model: PreTrainedModel,
         inputs: Inputs,
-        layers: int,
+        part: tuple[nn.Module, ...],
         precision: Callable[[], AbstractContextManager] = nullcontext,
     ) -> None:
         self._model = model
         self._inputs = inputs
-        self._layers = layers
+        self._layers = len(part) - 1
         self._precision = precision
-        self._shards = _Shards(FEATURES / _fingerprint(model, inputs.family, layers))
+        self._shards = _Shards(FEATURES / _fingerprint(model, inputs.family, part))
 
     def __call__(self, sources: Sequence[list[int]]) -> Tensor:
         """The features of `sources`, which were prepared: (batch, longest source, width), float32, padded with 0."""
@@ -218,17 +219,13 @@ def _name(source: Sequence[int]) -> str:
     return hashlib.blake2b(torch.tensor(source, dtype=torch.int32).numpy().tobytes(), digest_size=16).hexdigest()
 
 
-def _fingerprint(model: PreTrainedModel, family: Family, layers: int) -> str:
+def _fingerprint(model: PreTrainedModel, family: Family, part: tuple[nn.Module, ...]) -> str:
     """Of all that the features depend on, but for the source."""
-    if family.causal:
-        parts = [model.get_input_embeddings(), *model.get_submodule(family.decoder_layers)[:layers]]
-    else:
-        parts = [model.get_encoder()]
     digest = hashlib.blake2b(digest_size=16)
     config = {name: value for name, value in model.config.to_dict().items() if name not in _SAYS_NOTHING_OF_FEATURES}
     digest.update(f"{family.name} {transformers.__version__} {torch.__version__} {sorted(config.items())}".encode())
-    for part in parts:
-        for name, tensor in part.state_dict().items():
+    for module in part:
+        for name, tensor in module.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import send_to_device
 from pydantic import Field, model_validator
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import load_model
 from pipeline.models.families import FAMILIES
+from pipeline.models.features import Features
 from pipeline.models.inputs import Inputs
 from pipeline.settings import Section, Settings, check, read_params
 
@@ -68,8 +67,7 @@ class Titler:
     """Writes titles with one model.
 
     Args:
-        features: what the encoder makes of a batch of sources, (batch, longest source, width), where that is known
-            already; the encoder is then not run.
+        features: what the encoder makes of texts, where that is kept; the encoder is then run for new ones only.
     """
 
     def __init__(
@@ -77,7 +75,7 @@ class Titler:
         model: PreTrainedModel,
         inputs: Inputs,
         settings: GenerateSettings,
-        features: Callable[[Sequence[list[int]]], Tensor] | None = None,
+        features: Features | None = None,
     ) -> None:
         self.model = model
         self.inputs = inputs
@@ -95,6 +93,7 @@ class Titler:
             progress: what a progress bar says; none is shown without it, or where nobody watches.
         """
         sources = [self.inputs.source(text) for text in texts]
+        features = self._features if self._features and self._features.prepare(sources) else None
         # By length, so that little is padded; a stable order, so that the same texts give the same batches.
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
         starts = range(0, len(order), self.settings.batch_size)
@@ -104,7 +103,9 @@ class Titler:
             torch.manual_seed(self.settings.seed)
             for start in tqdm(starts, desc=progress, unit="batch", disable=progress is None or not sys.stderr.isatty()):
                 chosen = order[start : start + self.settings.batch_size]
-                for i, titles in zip(chosen, self._titles_of_batch([sources[i] for i in chosen]), strict=True):
+                for i, titles in zip(
+                    chosen, self._titles_of_batch([sources[i] for i in chosen], features), strict=True
+                ):
                     written[i] = titles
         return written
 
@@ -112,8 +113,11 @@ class Titler:
         """One title for each text."""
         return [candidates[0] for candidates in self.titles(texts, progress=progress)]
 
-    def _titles_of_batch(self, sources: list[list[int]]) -> list[list[str]]:
-        batch = send_to_device(self._batch(sources), self.model.device)
+    def _titles_of_batch(self, sources: list[list[int]], features: Features | None) -> list[list[str]]:
+        batch = self.inputs.batch(sources)
+        if features:
+            batch = self.inputs.fed_with(features(sources), batch)
+        batch = send_to_device(batch, self.model.device)
         sequences = self.model.generate(**batch, generation_config=self._config, tokenizer=self.inputs.tokenizer)
         if self.inputs.family.causal:
             sequences = sequences[:, batch["input_ids"].shape[1] :]
@@ -122,13 +126,12 @@ class Titler:
         count = self.settings.candidates
         return [titles[i : i + count] for i in range(0, len(titles), count)]
 
-    def _batch(self, sources: list[list[int]]) -> dict[str, Any]:
-        batch = self.inputs.batch(sources)
-        return self.inputs.fed_with(self._features(sources), batch) if self._features else batch
 
-
-def open_titler(folder: Path, settings: GenerateSettings) -> Titler:
+def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool = False) -> Titler:
     """A titler over the model folder that Lectern wrote at `folder`, on the accelerator where there is one.
+
+    Args:
+        keep_features: whether to use, and to add to, what the training has kept of a frozen encoder.
 
     Raises:
         Refused: the folder is not one that Lectern wrote, or is damaged.
@@ -140,7 +143,12 @@ def open_titler(folder: Path, settings: GenerateSettings) -> Titler:
         max_source_tokens=card.max_source_tokens,
         max_target_tokens=card.max_target_tokens,
     )
-    return Titler(model.to("cuda" if torch.cuda.is_available() else "cpu"), inputs, settings)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    features = None
+    if keep_features and not inputs.family.causal:
+        features = Features(model, inputs, (model.get_encoder(),))
+    # An encoder that was trained is another one each time, and nobody would ask for its features again.
+    return Titler(model, inputs, settings, features if features and features.begun else None)
 
 
 def _one_line(text: str) -> str:

@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.paths import PARAMS
 from pipeline.settings import read_params
 
 _HUB_SECONDS = 5
@@ -73,7 +74,7 @@ def require(stages: Iterable[str]) -> None:
 
 def _wanted_by(stages: Iterable[str]) -> dict[str, str]:
     """Knob → place. What is missing or misspelt there is for the stage itself to name."""
-    params = read_params()
+    params = read_params() if PARAMS.exists() else {}
     models, evaluate = params.get("models") or {}, params.get("evaluate") or {}
     wanted = {}
     for stage in stages:

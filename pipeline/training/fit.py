@@ -31,7 +31,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
 from pipeline.errors import Unavailable
-from pipeline.models.features import Features, frozen_layers, limit_bytes
+from pipeline.models.features import Features, frozen_part, limit_bytes
 from pipeline.models.generation import GenerateSettings, Titler
 from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
 from pipeline.models.layers import calm_frozen_layers
@@ -103,7 +103,7 @@ class _TitleTrainer(Trainer):
         self._titles = validation["title"].tolist()
         self._score = score
         self._micro_batch_tokens = settings.micro_batch_tokens
-        self._frozen_layers = 0
+        self._frozen_part: tuple[nn.Module, ...] = ()
         self._features: Features | None = None
 
     def _get_train_sampler(self, train_dataset: Sequence[Example] | None = None) -> Sampler[int]:
@@ -184,14 +184,14 @@ class _TitleTrainer(Trainer):
         log.warning("Out of memory: going on with micro-batches of %d tokens", self._micro_batch_tokens)
 
     def _current_features(self) -> Features | None:
-        """What is computed once: of the layers that are frozen now."""
-        layers = frozen_layers(self.model, self._inputs.family)
-        if layers != self._frozen_layers:
-            self._frozen_layers, self._features = layers, None
-            if layers and limit_bytes():
+        """What is computed once: of what is frozen now."""
+        part = frozen_part(self.model, self._inputs.family)
+        if part != self._frozen_part:
+            self._frozen_part, self._features = part, None
+            if part and limit_bytes():
                 sources = [example.source for example in (*self.train_dataset, *self.eval_dataset)]
                 with self.args.main_process_first(local=False):
-                    features = Features(self.model, self._inputs, layers, self.compute_loss_context_manager)
+                    features = Features(self.model, self._inputs, part, self.compute_loss_context_manager)
                     self._features = features if features.prepare(sources) else None
         return self._features
 

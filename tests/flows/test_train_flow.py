@@ -167,6 +167,28 @@ def test_a_missing_input_is_not_tried_again(make_project: MakeProject):
     assert "nowhere.txt" in state.message
 
 
+def test_a_pretrained_model_that_cannot_be_had_stops_all_stages_before_the_first(make_project: MakeProject):
+    folder = make_project("""
+        stages:
+          prepare:
+            cmd: touch prepared
+            outs: [prepared]
+          train:
+            foreach: [one, two]
+            do:
+              cmd: touch model-${item}
+              deps: [prepared]
+    """)
+    (folder / "params.yaml").write_text(
+        "models: {one: {checkpoint: no/such/folder}, two: {checkpoint: 'package:no_such_package/model'}}"
+    )
+    state = train(return_state=True)
+    assert state.is_failed()
+    assert "models.one.checkpoint" in state.message
+    assert "no_such_package" in state.message
+    assert not (folder / "prepared").exists()
+
+
 def test_a_slot_that_does_not_exist_is_named(make_project: MakeProject):
     make_project("stages: {lone: {cmd: touch out.txt, outs: [out.txt], meta: {slot: tpu}}}")
     assert "there is no slot 'tpu'" in train(return_state=True).message
