@@ -42,7 +42,7 @@ def run(model: str) -> None:
         if not settings.epochs:
             return pd.DataFrame(columns=CURVES)
         return fit(
-            prepared.network,
+            prepared.trained,
             prepared.inputs,
             train,
             validation,
@@ -79,6 +79,7 @@ def _train_and_keep(
         start = time.monotonic()
         curves = fit_with([LogToMlflow(client, run_id)])
         seconds = round(time.monotonic() - start, 1)
+        prepared.merge()
         with folder_aside(MODELS / model) as folder:
             save_model(folder, prepared.network, prepared.inputs.tokenizer, prepared.card, model_settings.weights)
         write_training(model, Training(TrainingRun(run_id=run_id, seconds=seconds, lineage=lineage, **size), curves))

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from accelerate.utils import gather_object
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import Sampler
@@ -28,7 +29,7 @@ from transformers import (
 )
 from transformers.modeling_utils import PreTrainedModel
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 
 from pipeline.errors import Unavailable
 from pipeline.models.features import Features, frozen_part, limit_bytes
@@ -49,7 +50,7 @@ CURVES = ["epoch", "step", "train_loss", "validation_loss", "rouge1", "rouge2", 
 
 
 def fit(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     inputs: Inputs,
     train: pd.DataFrame,
     validation: pd.DataFrame,
@@ -97,6 +98,7 @@ class _TitleTrainer(Trainer):
         self, *, inputs: Inputs, settings: TrainSettings, validation: pd.DataFrame, score: Score, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self._network = unwrap_peft_model(self.model)
         self._inputs = inputs
         self._settings = settings
         self._texts = validation["text"].tolist()
@@ -112,7 +114,7 @@ class _TitleTrainer(Trainer):
 
     def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = build_optimiser(model or self.model, self._inputs.family, self._settings)
+            self.optimizer = build_optimiser(self._network, self._inputs.family, self._settings)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
@@ -185,13 +187,13 @@ class _TitleTrainer(Trainer):
 
     def _current_features(self) -> Features | None:
         """What is computed once: of what is frozen now."""
-        part = frozen_part(self.model, self._inputs.family)
+        part = frozen_part(self._network, self._inputs.family)
         if part != self._frozen_part:
             self._frozen_part, self._features = part, None
             if part and limit_bytes():
                 sources = [example.source for example in (*self.train_dataset, *self.eval_dataset)]
                 with self.args.main_process_first(local=False):
-                    features = Features(self.model, self._inputs, part, self.compute_loss_context_manager)
+                    features = Features(self._network, self._inputs, part, self.compute_loss_context_manager)
                     self._features = features if features.prepare(sources) else None
         return self._features
 
@@ -204,7 +206,7 @@ class _TitleTrainer(Trainer):
         loss = self._validation_loss(list(self.eval_dataset)[rank::processes], features)
         # A causal model writes on from every layer's keys and values, and the features are one layer's.
         known = None if self._inputs.family.causal else features
-        titler = Titler(self.model, self._inputs, _greedy(self._inputs, self._settings), known)
+        titler = Titler(self._network, self._inputs, _greedy(self._inputs, self._settings), known)
         titles = titler.best_titles(self._texts[rank::processes], progress="validation titles")
         pairs = [*zip(titles, self._titles[rank::processes], strict=True)]
         predicted, true = zip(*gather_object(pairs), strict=True)
@@ -309,7 +311,7 @@ def _early_stopping(settings: TrainSettings) -> list[TrainerCallback]:
 
 def _unfreezing(model: PreTrainedModel, inputs: Inputs, settings: TrainSettings) -> list[TrainerCallback]:
     every = settings.unfreeze_every
-    return [GradualUnfreezing(model, inputs.family, every)] if every else []
+    return [GradualUnfreezing(unwrap_peft_model(model), inputs.family, every)] if every else []
 
 
 def _arguments(settings: TrainSettings, inputs: Inputs, folder: Path) -> TrainingArguments:
@@ -327,8 +329,8 @@ def _arguments(settings: TrainSettings, inputs: Inputs, folder: Path) -> Trainin
         max_grad_norm=settings.max_gradient_norm,
         bf16=bf16,
         fp16=half and not bf16 and inputs.family.half_precision == "float16",
-        gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         torch_compile=settings.compile,
         use_cpu=not on_gpu,
         ddp_find_unused_parameters=False,

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import transformers
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint
 from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import Inputs
 from pipeline.models.layers import count_parameters, freeze
+from pipeline.models.lora import merge, wrap
 from pipeline.training.settings import TrainSettings
 
 
@@ -20,6 +22,7 @@ class Prepared:
     """A model with the layers frozen that its settings name, and what feeds it."""
 
     network: PreTrainedModel
+    trained: PreTrainedModel | PeftModel  # the same, or with LoRA's adapters around it
     inputs: Inputs
     card: Card
 
@@ -29,6 +32,11 @@ class Prepared:
             "parameters": count_parameters(self.network),
             "trainable_parameters": count_parameters(self.network, trainable_only=True),
         }
+
+    def merge(self) -> None:
+        """Makes `network` plain again once it is trained: what adapters have learnt becomes part of its weights."""
+        if isinstance(self.trained, PeftModel):
+            merge(self.trained)
 
 
 def prepare(model: str, model_settings: ModelSettings, settings: TrainSettings, texts: Sequence[str]) -> Prepared:
@@ -45,6 +53,7 @@ def prepare(model: str, model_settings: ModelSettings, settings: TrainSettings, 
     network, tokenizer = open_checkpoint(model_settings, list(texts))
     family = FAMILIES[model_settings.family]
     freeze(network, family, settings.freeze, settings.freeze_lower_layers)
+    trained = wrap(network, settings.lora) if settings.lora else network
     card = Card(model=model, **model_settings.model_dump(include=set(Card.model_fields)))
     inputs = Inputs(
         family,
@@ -52,4 +61,4 @@ def prepare(model: str, model_settings: ModelSettings, settings: TrainSettings, 
         max_source_tokens=card.max_source_tokens,
         max_target_tokens=card.max_target_tokens,
     )
-    return Prepared(network, inputs, card)
+    return Prepared(network, trained, inputs, card)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pipeline.models.checkpoints import ModelSettings
+from pipeline.models.lora import LoraSettings
 from pipeline.settings import Section, check, read_params
 
 
@@ -23,6 +24,7 @@ class TrainSettings(Section):
     micro_batch_tokens: int = Field(ge=1)  # tokens of texts, padding included, that are in memory at once
     freeze: list[Literal["embedding", "encoder", "decoder", "head"]]  # layer groups that stay as they are
     freeze_lower_layers: int = Field(ge=0)  # decoder layers, counted from the embedding, that stay as they are
+    lora: LoraSettings | None = None  # train adapters alone, beside the layers that are not frozen
     unfreeze_every: int = Field(ge=0)  # epochs until one more layer group trains, from the head down; 0: at once
     discriminative: float = Field(ge=1)  # a layer group's learning rate over that of the group below it
     max_gradient_norm: float = Field(gt=0)

@@ -10,6 +10,7 @@ import transformers
 from transformers import TrainerCallback
 
 from pipeline.models.layers import freeze
+from pipeline.models.lora import LoraSettings, merge, wrap
 from pipeline.training.fit import fit
 from pipeline.training.settings import TrainSettings
 from tests.models.small import small_model
@@ -37,6 +38,9 @@ SETTINGS = TrainSettings(
 )
 
 
+LORA = LoraSettings(rank=4, alpha=8, dropout=0.1)
+
+
 def score(predictions: list[str], titles: list[str]) -> dict[str, float]:
     hits = sum(prediction == title for prediction, title in zip(predictions, titles, strict=True)) / len(titles)
     return dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), hits)
@@ -54,10 +58,18 @@ def train(
     chosen = SETTINGS.model_copy(update=settings)
     freeze(model, inputs.family, chosen.freeze, chosen.freeze_lower_layers)
     transformers.set_seed(chosen.seed)
+    trained = wrap(model, chosen.lora) if chosen.lora else model
     curves = fit(
-        model, inputs, examples, examples.head(4), chosen, score=score, resume_from=folder / "run", callbacks=callbacks
+        trained,
+        inputs,
+        examples,
+        examples.head(4),
+        chosen,
+        score=score,
+        resume_from=folder / "run",
+        callbacks=callbacks,
     )
-    return curves, model.state_dict()
+    return curves, (merge(trained) if chosen.lora else model).state_dict()
 
 
 class NoDropout(TrainerCallback):

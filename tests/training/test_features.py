@@ -15,8 +15,9 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.features import FEATURES, Features, frozen_part
 from pipeline.models.generation import Titler
 from pipeline.models.layers import freeze
+from pipeline.models.lora import LoraSettings
 from tests.models.small import GREEDY, lively_model, small_model
-from tests.training.small import train
+from tests.training.small import LORA, train
 
 FROZEN = {"freeze": ["embedding", "encoder"], "freeze_lower_layers": 1}
 
@@ -38,14 +39,15 @@ class _CountRuns(TrainerCallback):
         lowest.register_forward_hook(count, with_kwargs=True)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "lora"), [*((name, None) for name in FAMILIES), ("bart", LORA), ("causal", LORA)])
 def test_a_training_is_the_same_with_features_and_without(
-    family: str, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, lora: LoraSettings | None, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_features, _ = train(examples, tmp_path / "with", family, **FROZEN)
+    chosen = {**FROZEN, "lora": lora}
+    with_features, _ = train(examples, tmp_path / "with", family, **chosen)
     assert [*FEATURES.glob("*/*.safetensors")]
     monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
-    without, _ = train(examples, tmp_path / "without", family, **FROZEN)
+    without, _ = train(examples, tmp_path / "without", family, **chosen)
     for loss in ("train_loss", "validation_loss"):
         assert with_features[loss].tolist() == pytest.approx(without[loss].tolist(), rel=5e-3)
 

@@ -5,13 +5,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import GenerationConfig, TrainerCallback
 
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
+from pipeline.models.lora import LoraSettings, wrap
 from pipeline.training.fit import CURVES, fit
-from tests.models.small import GREEDY, small_model
-from tests.training.small import SETTINGS, score, train
+from tests.models.small import GREEDY, lively_model, small_model
+from tests.training.small import LORA, SETTINGS, score, train
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -42,8 +43,11 @@ class _Killed(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(examples: pd.DataFrame, tmp_path: Path) -> None:
-    patient = {"epochs": 4, "early_stopping": 1}
+@pytest.mark.parametrize(("family", "lora"), [("t5", None), ("t5", LORA), ("causal", LORA)])
+def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(
+    family: str, lora: LoraSettings | None, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    patient = {"family": family, "lora": lora, "epochs": 4, "early_stopping": 1}
     whole, undisturbed = train(examples, tmp_path / "undisturbed", **patient)
     with pytest.raises(KeyboardInterrupt):
         train(examples, tmp_path / "killed", callbacks=(_Killed(),), **patient)
@@ -61,14 +65,18 @@ def test_a_half_written_checkpoint_is_not_gone_on_from(examples: pd.DataFrame, t
     assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
 
 
-def test_training_stops_early_and_keeps_the_best_epoch(examples: pd.DataFrame, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_training_stops_early_and_keeps_the_best_epoch(
+    lora: LoraSettings | None, examples: pd.DataFrame, tmp_path: Path
+) -> None:
     # A rate at which the loss goes up after a while.
     model, inputs = small_model("t5", examples)
     settings = SETTINGS.model_copy(
         update={"epochs": 12, "learning_rate": 0.3, "early_stopping": 1, "schedule": "constant", "warmup": 0.0}
     )
     held_out = examples.head(4)
-    curves = fit(model, inputs, examples, held_out, settings, score=score, resume_from=tmp_path / "run")
+    trained = wrap(model, lora) if lora else model
+    curves = fit(trained, inputs, examples, held_out, settings, score=score, resume_from=tmp_path / "run")
     batch = inputs.training_batch([inputs.example(*row) for row in held_out[["text", "title"]].to_numpy()])
     kept = model.eval()(**batch).loss.item()
     assert len(curves) < 12
@@ -105,3 +113,22 @@ def test_one_cycle_rises_to_the_peak_and_falls(examples: pd.DataFrame, tmp_path:
 def test_a_training_of_a_few_steps_has_a_schedule_too(count: int, examples: pd.DataFrame, tmp_path: Path) -> None:
     curves, _ = train(examples.head(count), tmp_path, epochs=1)
     assert curves["step"].tolist() == [-(-count // SETTINGS.batch_size)]
+
+
+def test_a_checkpoints_own_generation_settings_are_not_used_beside_adapters_either(
+    examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    written: list[list[str]] = []
+
+    def listen(predictions: list[str], titles: list[str]) -> dict[str, float]:
+        written.append(predictions)
+        return score(predictions, titles)
+
+    settings = SETTINGS.model_copy(update={"epochs": 1, "learning_rate": 1e-6})
+    for own in (GenerationConfig(), GenerationConfig(repetition_penalty=9.0, forced_bos_token_id=7)):
+        model, inputs = lively_model("bart", examples)
+        model.generation_config = own
+        folder = tmp_path / str(len(written))
+        fit(wrap(model, LORA), inputs, examples, examples.head(4), settings, score=listen, resume_from=folder)
+    assert written[0] == written[1]
+    assert any(written[0])
