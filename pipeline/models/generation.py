@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import send_to_device
 from pydantic import Field, model_validator
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
 
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import load_model
@@ -118,6 +118,8 @@ class Titler:
         if features:
             batch = self.inputs.fed_with(features(sources), batch)
         batch = send_to_device(batch, self.model.device)
+        if self.settings.num_beams > 1 and not self.inputs.family.causal:
+            batch = self._with_cross_attention(batch)
         sequences = self.model.generate(**batch, generation_config=self._config, tokenizer=self.inputs.tokenizer)
         if self.inputs.family.causal:
             sequences = sequences[:, batch["input_ids"].shape[1] :]
@@ -125,6 +127,29 @@ class Titler:
         titles = [_one_line(text) for text in written]
         count = self.settings.candidates
         return [titles[i : i + count] for i in range(0, len(titles), count)]
+
+    def _with_cross_attention(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """`batch` with every layer's keys and values of the texts, which all beams of a text have in common.
+
+        `generate` by itself would compute them for each beam anew, and copy them whenever beams change places, which
+        they only do within their text.
+        """
+        if "encoder_outputs" not in batch:
+            batch = self.inputs.fed_with(self.model.get_encoder()(**batch).last_hidden_state, batch)
+        texts = len(batch["attention_mask"])
+        start = torch.full((texts, 1), self._config.decoder_start_token_id, device=self.model.device)
+        found = EncoderDecoderCache(DynamicCache(), _KeptInPlace())
+        self.model(**batch, decoder_input_ids=start, past_key_values=found)
+        cross_attention = found.cross_attention_cache
+        cross_attention.batch_repeat_interleave(self.settings.num_beams)
+        return {**batch, "past_key_values": EncoderDecoderCache(DynamicCache(), cross_attention)}
+
+
+class _KeptInPlace(DynamicCache):
+    """Keys and values that are the same for all beams of a text."""
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        pass
 
 
 def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool = False) -> Titler:
