@@ -1,14 +1,19 @@
-"""Reads a section of `params.yaml` into a typed, checked settings object."""
+"""`params.yaml`: a section of it as a typed, checked settings object, and values written back."""
 
 from __future__ import annotations
 
+import functools
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
 
 from pipeline.errors import Misused
+from pipeline.files import file_aside
 from pipeline.paths import PARAMS
 
 
@@ -51,6 +56,33 @@ def read_params(params: Path = PARAMS) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Misused(f"{params} must hold sections such as 'split:', and holds none.")
     return content
+
+
+def set_params(section: Sequence[str], values: Mapping[str, Any], params: Path = PARAMS) -> None:
+    """Writes `values` into that section of `params` and keeps the rest of it, comments included, as it is.
+
+    Raises:
+        Misused: other sections would change too, since they take theirs from it.
+    """
+    ruamel = YAML()
+    ruamel.preserve_quotes = True
+    ruamel.width = 4096
+    ruamel.indent(mapping=2, sequence=4, offset=2)
+    content = ruamel.load(params.read_text(encoding="utf-8"))
+    # ruamel itself would write 1e-05, which YAML 1.1, as others read it, takes for a text.
+    written = ruamel.load(yaml.safe_dump(dict(values), default_flow_style=None, sort_keys=False))
+    # Through JSON, which knows no anchors: nothing in it is at two places at once.
+    expected = json.loads(json.dumps(read_params(params)))
+    for whole, part in ((content, written), (expected, values)):
+        functools.reduce(lambda within, name: within.setdefault(name, {}), section, whole).update(part)
+    with file_aside(params) as path:
+        with path.open("w", encoding="utf-8") as file:
+            ruamel.dump(content, file)
+        if read_params(path) != expected:
+            raise Misused(
+                f"{params}: others share {'.'.join(section)} through an anchor (&, *, <<), and would change with it. "
+                "Write it by hand, apart from theirs."
+            )
 
 
 def check(kind: type[S], value: Any, *, at: str, params: Path = PARAMS) -> S:

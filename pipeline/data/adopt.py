@@ -7,14 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from pipeline.data.problems import WorkbookRefused, errors
 from pipeline.data.tables import table_files
 from pipeline.data.workbook import read_workbook
 from pipeline.errors import Unavailable
 from pipeline.files import file_aside, folder_aside
-from pipeline.paths import PARAMS, WORKBOOKS
+from pipeline.paths import WORKBOOKS
+from pipeline.settings import set_params
 
 
 def adopt(workbook: Path) -> Path:
@@ -35,7 +34,7 @@ def adopt(workbook: Path) -> Path:
     )
     if done.returncode:
         raise Unavailable(f"DVC did not take {target}: {done.stderr.strip()}")
-    _name_in_params(target)
+    set_params(["ingest"], {"workbook": target.as_posix()})
     return target
 
 
@@ -47,15 +46,3 @@ def _copy(workbook: Path, target: Path) -> None:
     with folder_aside(target) as path:
         for table in table_files(workbook):
             shutil.copyfile(table, path / table.name)
-
-
-def _name_in_params(workbook: Path) -> None:
-    """Changes that one value and keeps the rest of the file, comments included, as it is."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    params = yaml.load(PARAMS.read_text(encoding="utf-8"))
-    params["ingest"]["workbook"] = workbook.as_posix()
-    with file_aside(PARAMS) as path, path.open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import Misused
+from pipeline.settings import set_params
+
+
+def _lines() -> list[str]:
+    return Path("params.yaml").read_text(encoding="utf-8").splitlines()
+
+
+def test_a_value_is_changed_and_every_comment_kept(project: Path) -> None:
+    before = _lines()
+    set_params(["models", "smollm2", "train"], {"learning_rate": 1e-05, "freeze": ["embedding", "head"]})
+    changed = [line for line in _lines() if line not in before]
+    assert len(changed) == 1
+    assert len(_lines()) == len(before)
+    train = yaml.safe_load("\n".join(_lines()))["models"]["smollm2"]["train"]
+    assert train["learning_rate"] == 1e-05
+    assert (train["freeze"], train["batch_size"]) == (["embedding", "head"], 4)
+
+
+def test_a_section_that_was_not_there_is_made(project: Path) -> None:
+    before = _lines()
+    set_params(["models", "bart-tiny", "train"], {"epochs": 5})
+    assert yaml.safe_load("\n".join(_lines()))["models"]["bart-tiny"]["train"] == {"epochs": 5}
+    assert [line for line in _lines() if line not in before] == ["    train:", "      epochs: 5"]
+
+
+@pytest.mark.parametrize("model", ["t5-tiny", "bart-base", "t5-small"])
+def test_what_others_share_is_left_to_a_person(project: Path, model: str) -> None:
+    before = _lines()
+    with pytest.raises(Misused, match=rf"others share models\.{model}\.train"):
+        set_params(["models", model, "train"], {"epochs": 5})
+    assert _lines() == before
