@@ -8,8 +8,10 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,7 +19,10 @@ from rich.console import Console
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.paths import PARAMS
 
-OK, REFUSED, MISUSED, BUG, TRY_LATER = 0, 1, 2, 70, 75
+if TYPE_CHECKING:
+    from pipeline.search.search import Found
+
+OK, REFUSED, MISUSED, BUG, TRY_LATER, INTERRUPTED = 0, 1, 2, 70, 75, 130
 
 _STAGES = {
     "sample": "Builds the embedded workbook.",
@@ -194,6 +199,26 @@ def title(
     print("\n".join(title_passage(text, knobs)))
 
 
+@app.command(epilog="Example: `lectern search t5-tiny --trials 20`")
+def search(
+    model: Annotated[str, typer.Argument(help="An entry of `models` in params.yaml.")],
+    trials: Annotated[int, typer.Option(min=1, help="How many are to be finished, earlier ones counted.")] = 20,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the best knobs into params.yaml.")] = False,
+) -> None:
+    """Tries other knobs for a model's training, as the section `search` of params.yaml says, and suggests the best."""
+    _enter_project()
+    from pipeline.search.search import search as go_on
+
+    with _naming_the_stages_before():
+        found = go_on(model, trials)
+    _show_search(found, trials)
+    if found.interrupted:
+        sys.exit(INTERRUPTED)
+    if apply:
+        found.suggestion.apply()
+        print("params.yaml has these knobs now. Train with them by `lectern run` or `dvc repro`.")
+
+
 @app.command(epilog="Example: `lectern models`")
 def models() -> None:
     """Lists the registered versions with their aliases and scores, the newest first."""
@@ -283,10 +308,34 @@ def _show_results() -> None:
     )
 
 
+def _show_search(found: Found, wanted: int) -> None:
+    from pipeline.paths import SEARCHES
+
+    best = found.suggestion
+    console = _console()
+    console.print(found.table)
+    before = f"; {best.today:.4f} with the settings that params.yaml had" if best.today is not None else ""
+    on = "" if found.finished >= wanted else " The same command goes on."
+    console.print(
+        f"\n{found.finished} of {wanted} trials finished.{on} The best: {best.metric} {best.value:.4f}{before}.\n"
+        f"{SEARCHES / best.model}.yaml keeps it. With --apply it is written into params.yaml, or put there by hand:\n\n"
+        f"{best.as_yaml()}",
+        highlight=False,
+        markup=False,
+    )
+
+
 def _run_stage(name: str, *model: str) -> None:
     _enter_project()
-    try:
+    with _naming_the_stages_before():
         importlib.import_module(f"pipeline.stages.{name}").run(*model)
+
+
+@contextmanager
+def _naming_the_stages_before() -> Iterator[None]:
+    """Where a file is missing that a stage makes, says so."""
+    try:
+        yield
     except FileNotFoundError as error:
         missing = str(error.filename or error)  # pyarrow says it in the message alone
         if not missing.startswith(_OUTPUTS):

@@ -57,15 +57,16 @@ def _create_experiment() -> None:
 
 @contextmanager
 def training_run(
-    name: str, *, params: dict[str, object], tags: dict[str, str], splits: dict[str, Path]
+    name: str, *, params: dict[str, object], tags: dict[str, str], splits: dict[str, Path], nested: bool = False
 ) -> Iterator[str]:
     """Opens the MLflow run of a training and yields its id; the run fails if the block does.
 
     Args:
         splits: what the run reads: split name → parquet file; logged as datasets with DVC's hash as their digest.
+        nested: under the run that is open.
     """
     connect()
-    with mlflow.start_run(run_name=name, tags=tags) as run:
+    with mlflow.start_run(run_name=name, tags=tags, nested=nested) as run:
         mlflow.log_params(params)
         for split, path in splits.items():
             dataset = mlflow.data.from_pandas(
@@ -76,6 +77,19 @@ def training_run(
                 digest=md5(path),
             )
             mlflow.log_input(dataset, context=split)
+        yield run.info.run_id
+
+
+@contextmanager
+def search_run(name: str, run_id: str | None, *, params: dict[str, object], tags: dict[str, str]) -> Iterator[str]:
+    """Opens the MLflow run above those of a search's trials and yields its id; the run fails if the block does.
+
+    Args:
+        run_id: of an earlier part of this search, whose run is gone on with where this tracking server knows it.
+    """
+    known = run_id is not None and find_run(connect(), run_id) is not None
+    with mlflow.start_run(run_id=run_id if known else None, run_name=name, tags=tags) as run:
+        mlflow.log_params(params)
         yield run.info.run_id
 
 
