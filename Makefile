@@ -25,7 +25,7 @@ run: install ## train, compare and register the models of params.yaml; quick whe
 	lectern run
 
 test: install lint ## lint and all tests
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
 
 lint: install ## style and imports
 	ruff check .
