@@ -1,0 +1,158 @@
+"""How good the titles are of every model that can be had offline, against the baselines, over lesson-wise folds.
+
+    python benchmarks/quality.py [WORKBOOK] [--models smollm2-zero-shot smollm2] [--folds 5] [--kept FOLDER]
+
+Each lesson is held out once: a model is trained on the other folds as `params.yaml` says and titles the held-out one.
+WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, else the embedded one is built. What is done is kept
+in FOLDER, so that a run that was stopped goes on there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import torch
+import transformers
+from sklearn.model_selection import GroupKFold
+
+from pipeline.data.lessons import LESSON
+from pipeline.data.merge import merge
+from pipeline.data.sample import SampleSettings, build_sample, write_workbook
+from pipeline.data.split import SplitSettings, split
+from pipeline.data.workbook import ingest
+from pipeline.evaluation.baselines import BASELINES
+from pipeline.evaluation.intervals import interval_of_mean
+from pipeline.evaluation.metrics import EvaluateSettings, score_titles
+from pipeline.evaluation.rouge import mean_rouge
+from pipeline.models.checkpoints import ModelSettings
+from pipeline.models.generation import GenerateSettings, Titler
+from pipeline.training.fit import fit
+from pipeline.training.prepare import prepare
+from pipeline.training.settings import TrainSettings
+
+SHOWN = ("rouge1", "rouge2", "rougeL", "bertscore_f1")
+SEED = 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx with lessons")
+    parser.add_argument("--models", nargs="*", default=["smollm2-zero-shot", "smollm2"], help="entries of params.yaml")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--kept", type=Path, default=Path(".lectern/quality"), help="where what is done is kept")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options.kept.mkdir(parents=True, exist_ok=True)
+    examples = read_examples(options.workbook, options.kept)
+    models = [*BASELINES, *options.models]
+    titled = pd.concat(
+        [
+            kept_titles(options.kept, model, fold, train, test)
+            for fold, (train, test) in enumerate(folds(examples, options.folds))
+            for model in models
+        ]
+    )
+    print(as_markdown(titled, models, examples, options.folds))
+
+
+def read_examples(workbook: Path | None, kept: Path) -> pd.DataFrame:
+    workbook = workbook or next(Path(os.environ.get("LECTERN_SHARED", "/nowhere")).glob("data/*.xlsx"), None)
+    if workbook is None:
+        workbook = kept / "sample.xlsx"
+        write_workbook(*build_sample(SampleSettings.read()), workbook)
+    tables = ingest(workbook)
+    return merge(tables.topics, tables.lines).examples
+
+
+def folds(examples: pd.DataFrame, count: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """For each fold what may be trained on, and what is held out; no lesson is on both sides."""
+    lessons = examples.groupby(LESSON).ngroup()
+    for train, test in GroupKFold(count, shuffle=True, random_state=SEED).split(examples, groups=lessons):
+        yield examples.iloc[train].reset_index(drop=True), examples.iloc[test].reset_index(drop=True)
+
+
+def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """What `titles_of` gives, from an earlier run if it has come so far."""
+    path = kept / f"{model}-{fold}.parquet"
+    if not path.exists():
+        titled = titles_of(model, train, test).assign(model=model, fold=fold)
+        titled.to_parquet(path, index=False)
+        logging.info(
+            "fold %d, %s: ROUGE-1 %.4f", fold, model, mean_rouge([*titled.prediction], [*titled.title])["rouge1"]
+        )
+    return pd.read_parquet(path)
+
+
+def titles_of(model: str, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """A row a held-out example: title, prediction, and the seconds of training and of titling all of them."""
+    start = time.monotonic()
+    texts = test["text"].tolist()
+    if model in BASELINES:
+        trained, predicted = start, BASELINES[model](train, texts)
+    else:
+        titler = trained_titler(model, train)
+        trained, predicted = time.monotonic(), titler.best_titles(texts)
+    end = time.monotonic()
+    return test[["title"]].assign(prediction=predicted, trained=trained - start, titled=end - trained)
+
+
+def trained_titler(model: str, train: pd.DataFrame) -> Titler:
+    model_settings = ModelSettings.read(model)
+    settings = TrainSettings.of_model(model, model_settings)
+    # The best epoch is chosen by lessons that are neither trained on nor held out.
+    parts = split(train, SplitSettings(by="lesson", validation=0.1, test=0.01, seed=SEED))
+    trained_on = pd.concat([parts.train, parts.test], ignore_index=True)
+    prepared = prepare(model, model_settings, settings, [*trained_on["text"], *trained_on["title"]])
+    if settings.epochs:
+        with tempfile.TemporaryDirectory() as checkpoints:
+            fit(
+                prepared.trained,
+                prepared.inputs,
+                trained_on,
+                parts.validation,
+                settings,
+                score=mean_rouge,
+                resume_from=Path(checkpoints),
+            )
+        prepared.merge()
+    return Titler(prepared.network.eval(), prepared.inputs, GenerateSettings.read(model))
+
+
+def as_markdown(titled: pd.DataFrame, models: list[str], examples: pd.DataFrame, count: int) -> str:
+    evaluation = EvaluateSettings.read()
+    bootstrap = {"resamples": evaluation.bootstrap, "confidence": evaluation.confidence, "seed": evaluation.seed}
+    machine = (
+        f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+    lessons = len(examples[LESSON].drop_duplicates())
+    lines = [
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, transformers {transformers.__version__}. {len(examples)} examples of "
+        f"{lessons} lessons, each lesson held out once in {count} folds. In brackets: {evaluation.confidence:.0%} bootstrap "
+        f"intervals over all examples. BERTScore by {evaluation.bertscore_model}, layer {evaluation.bertscore_layers}.",
+        "",
+        f"| model | {' | '.join(SHOWN)} | rouge1 by fold | training, s a fold | titles, s a fold |",
+        f"|---|{'--:|' * len(SHOWN)}---|--:|--:|",
+    ]
+    for model in models:
+        mine = titled[titled["model"] == model]
+        scores = score_titles([*mine["prediction"]], [*mine["title"]], evaluation)
+        intervals = {name: interval_of_mean(scores[name], **bootstrap) for name in SHOWN}
+        cells = [f"{each.mean:.3f} [{each.low:.3f}, {each.high:.3f}]" for each in intervals.values()]
+        by_fold = scores["rouge1"].groupby(mine["fold"].to_numpy()).mean()
+        cells += [f"{', '.join(f'{value:.3f}' for value in by_fold)}; mean {by_fold.mean():.3f}"]
+        cells += [f"{mine.groupby('fold')[step].first().mean():.0f}" for step in ("trained", "titled")]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
