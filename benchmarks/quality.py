@@ -130,14 +130,13 @@ def trained_titler(model: str, train: pd.DataFrame) -> Titler:
 def as_markdown(titled: pd.DataFrame, models: list[str], examples: pd.DataFrame, count: int) -> str:
     evaluation = EvaluateSettings.read()
     bootstrap = {"resamples": evaluation.bootstrap, "confidence": evaluation.confidence, "seed": evaluation.seed}
-    machine = (
-        f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    machine = f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     lessons = len(examples[LESSON].drop_duplicates())
     lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, transformers {transformers.__version__}. {len(examples)} examples of "
-        f"{lessons} lessons, each lesson held out once in {count} folds. In brackets: {evaluation.confidence:.0%} bootstrap "
-        f"intervals over all examples. BERTScore by {evaluation.bertscore_model}, layer {evaluation.bertscore_layers}.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}. "
+        f"{len(examples)} examples of {lessons} lessons, each lesson held out once in {count} folds. In brackets: "
+        f"{evaluation.confidence:.0%} bootstrap intervals over all examples. BERTScore by "
+        f"{evaluation.bertscore_model}, layer {evaluation.bertscore_layers}.",
         "",
         f"| model | {' | '.join(SHOWN)} | rouge1 by fold | training, s a fold | titles, s a fold |",
         f"|---|{'--:|' * len(SHOWN)}---|--:|--:|",
