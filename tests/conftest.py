@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+os.environ["DVC_NO_ANALYTICS"] = "true"  # a new DVC project would ask to be counted before it can be told not to
 
 ROOT = Path(__file__).parents[1]
 

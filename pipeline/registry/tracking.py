@@ -57,16 +57,23 @@ def _create_experiment() -> None:
 
 @contextmanager
 def training_run(
-    name: str, *, params: dict[str, object], tags: dict[str, str], splits: dict[str, Path], nested: bool = False
+    name: str,
+    *,
+    params: dict[str, object],
+    tags: dict[str, str],
+    splits: dict[str, Path],
+    run_id: str | None = None,
+    nested: bool = False,
 ) -> Iterator[str]:
     """Opens the MLflow run of a training and yields its id; the run fails if the block does.
 
     Args:
         splits: what the run reads: split name → parquet file; logged as datasets with DVC's hash as their digest.
+        run_id: of the same training, which was killed; its run is gone on with where this tracking server knows it.
         nested: under the run that is open.
     """
-    connect()
-    with mlflow.start_run(run_name=name, tags=tags, nested=nested) as run:
+    known = _known(run_id)
+    with mlflow.start_run(run_id=known, run_name=name, tags=tags, nested=nested) as run:
         mlflow.log_params(params)
         for split, path in splits.items():
             dataset = mlflow.data.from_pandas(
@@ -87,10 +94,14 @@ def search_run(name: str, run_id: str | None, *, params: dict[str, object], tags
     Args:
         run_id: of an earlier part of this search, whose run is gone on with where this tracking server knows it.
     """
-    known = run_id is not None and find_run(connect(), run_id) is not None
-    with mlflow.start_run(run_id=run_id if known else None, run_name=name, tags=tags) as run:
+    with mlflow.start_run(run_id=_known(run_id), run_name=name, tags=tags) as run:
         mlflow.log_params(params)
         yield run.info.run_id
+
+
+def _known(run_id: str | None) -> str | None:
+    client = connect()
+    return run_id if run_id and find_run(client, run_id) else None
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:

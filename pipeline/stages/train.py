@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pandas as pd
 from transformers import TrainerCallback
 
 from pipeline.evaluation.rouge import mean_rouge
-from pipeline.files import folder_aside
+from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoints import ModelSettings, save_model
 from pipeline.models.layers import summarise
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
@@ -55,7 +56,7 @@ def run(model: str) -> None:
     if not is_first_process():
         fit_with([])
         return
-    _train_and_keep(model, model_settings, settings, prepared, train, fit_with)
+    _train_and_keep(model, model_settings, settings, prepared, train, fit_with, resume_from / "mlflow_run_id")
     shutil.rmtree(resume_from, ignore_errors=True)
 
 
@@ -66,11 +67,20 @@ def _train_and_keep(
     prepared: Prepared,
     train: pd.DataFrame,
     fit_with: Callable[[Sequence[TrainerCallback]], pd.DataFrame],
+    run_id_file: Path,
 ) -> None:
-    """Trains inside an MLflow run, and writes the model folder and the record of its training."""
+    """Trains inside an MLflow run, and writes the model folder and the record of its training.
+
+    Args:
+        run_id_file: says which run an interrupted training was in.
+    """
     lineage, size = lineage_tags(), prepared.size()
+    begun = run_id_file.read_text(encoding="utf-8") if run_id_file.exists() else None
     flat = {**model_settings.model_dump(exclude={"train"}), **settings.model_dump(), **size}
-    with training_run(model, params=flat, tags={"model": model, **lineage}, splits=TRAINING_SPLITS) as run_id:
+    with training_run(
+        model, params=flat, tags={"model": model, **lineage}, splits=TRAINING_SPLITS, run_id=begun
+    ) as run_id:
+        write_text(run_id_file, run_id)
         client = connect()
         client.log_text(
             run_id, summarise(prepared.network, prepared.inputs.family).to_csv(index=False), "model_summary.csv"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import torch
 import transformers
+import yaml
 from transformers import TrainerCallback
 
 from pipeline.models.layers import freeze
 from pipeline.models.lora import LoraSettings, merge, wrap
 from pipeline.training.fit import fit
 from pipeline.training.settings import TrainSettings
+from tests.conftest import ROOT
 from tests.models.small import small_model
 
 SETTINGS = TrainSettings(
@@ -70,6 +75,34 @@ def train(
         callbacks=callbacks,
     )
     return curves, (merge(trained) if chosen.lora else model).state_dict()
+
+
+def fill_project(
+    project: Path, examples: pd.DataFrame, model: dict[str, object] | None = None, **knobs: object
+) -> None:
+    """Makes of `project` one whose next stage is `train@bart-tiny`, on `examples`; `knobs` are of its `train`."""
+    (project / "data/splits").mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        examples.to_parquet(project / f"data/splits/{split}.parquet", index=False)
+    (project / "data/raw").mkdir()
+    (project / "data/raw/sample.xlsx").write_bytes(b"")
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    params["train"] |= knobs
+    size = {"width": 32, "layers": 1, "heads": 2, "vocabulary": 400}
+    params["models"]["bart-tiny"] |= {"scratch": size, **(model or {})}
+    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def environment() -> dict[str, str]:
+    """Of a process in a project of its own."""
+    kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def run_module(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=cwd, env=environment(), capture_output=True, text=True, check=False
+    )
 
 
 class NoDropout(TrainerCallback):

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-import yaml
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from pipeline.training.launch import is_first_process
-from tests.conftest import ROOT
-from tests.training.small import NoDropout, train
+from tests.training.small import NoDropout, fill_project, run_module, train
 
 ONE_STEP = {"epochs": 1, "schedule": "constant", "warmup": 0.0, "freeze": ["embedding", "encoder"]}
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def _run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *words], cwd=cwd, env=_environment(), capture_output=True, text=True, check=False
-    )
 
 
 def test_two_processes_take_the_step_that_one_takes_with_twice_the_batch(
@@ -39,7 +23,7 @@ def test_two_processes_take_the_step_that_one_takes_with_twice_the_batch(
     uneven = examples.assign(title=[title * (1 + i % 3) for i, title in enumerate(examples["title"])]).head(8)
     uneven.to_parquet(tmp_path / "examples.parquet")
     curves, alone = train(uneven, tmp_path / "alone", "bart", callbacks=(NoDropout(),), batch_size=8, **ONE_STEP)
-    done = _run(
+    done = run_module(
         *("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.training.test_processes"),
         cwd=tmp_path,
     )
@@ -61,22 +45,9 @@ def _one_of_two() -> None:
         Path("curves.json").write_text(curves.iloc[0].to_json(), encoding="utf-8")
 
 
-def _project_of_two_processes(project: Path, examples: pd.DataFrame, **model: object) -> None:
-    (project / "data/splits").mkdir(parents=True)
-    for split in ("train", "validation", "test"):
-        examples.to_parquet(project / f"data/splits/{split}.parquet", index=False)
-    (project / "data/raw").mkdir()
-    (project / "data/raw/sample.xlsx").write_bytes(b"")
-    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
-    params["train"] |= {"processes": 2, "epochs": 1}
-    params["models"]["bart-tiny"] |= model
-    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-
-
 def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, examples: pd.DataFrame) -> None:
-    size = {"width": 32, "layers": 1, "heads": 2, "vocabulary": 400}
-    _project_of_two_processes(project, examples, scratch=size)
-    done = _run("pipeline", "train", "bart-tiny", cwd=project)
+    fill_project(project, examples, processes=2, epochs=1)
+    done = run_module("pipeline", "train", "bart-tiny", cwd=project)
     assert done.returncode == 0, done.stderr
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
@@ -87,8 +58,8 @@ def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, ex
 
 
 def test_what_one_process_refuses_the_stage_refuses(project: Path, examples: pd.DataFrame) -> None:
-    _project_of_two_processes(project, examples, checkpoint="no/such/folder", scratch=None)
-    done = _run("pipeline", "train", "bart-tiny", cwd=project)
+    fill_project(project, examples, {"checkpoint": "no/such/folder", "scratch": None}, processes=2)
+    done = run_module("pipeline", "train", "bart-tiny", cwd=project)
     assert done.returncode == 1
     assert "'no/such/folder' is not a model folder" in done.stderr
 

@@ -1,0 +1,48 @@
+"""A training that was killed goes on where it was: the real stage, the real signal."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+from mlflow import MlflowClient
+
+from pipeline.registry.lineage import md5
+from tests.training.small import environment, fill_project, run_module
+
+_SECONDS = 120
+STAGE = ("pipeline", "train", "bart-tiny")
+
+
+def _kill_after_an_epoch(project: Path) -> None:
+    with subprocess.Popen([sys.executable, "-m", *STAGE], cwd=project, env=environment()) as process:
+        deadline = time.monotonic() + _SECONDS
+        while not [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")]:
+            assert process.poll() is None, "the training was over before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert not (project / "models/bart-tiny").exists()
+
+
+def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(project: Path, examples: pd.DataFrame) -> None:
+    many = pd.concat([examples] * 4, ignore_index=True)
+    fill_project(project, many, epochs=12, early_stopping=0)
+    undisturbed = run_module(*STAGE, cwd=project)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    model = project / "models/bart-tiny"
+    expected = md5(model)
+    model.rename(project / "undisturbed")
+    _kill_after_an_epoch(project)
+    resumed = run_module(*STAGE, cwd=project)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from checkpoint-" in resumed.stderr
+    assert md5(model) == expected
+    assert not [*project.glob(".lectern/checkpoints/*")]
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED"]
