@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -16,10 +15,10 @@ from pipeline.models.families import FAMILIES, Family
 from pipeline.models.gguf import converted
 from pipeline.models.places import find
 from pipeline.models.scratch import ScratchSize
+from pipeline.models.warm_start import warm_start
 from pipeline.settings import Settings, check, read_params
 
 _CARD = "lectern.json"
-_POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings")
 
 
 class ModelSettings(Settings):
@@ -84,18 +83,18 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
     """
     family = FAMILIES[settings.family]
     model, tokenizer = _open(settings, family, texts)
-    positions = min(getattr(model.config, name, math.inf) for name in _POSITIONS)
-    if settings.max_source_tokens > positions:
-        raise Refused(
-            f"max_source_tokens is {settings.max_source_tokens}, and '{settings.checkpoint}' takes {positions} tokens "
-            "at the most. Lower it in params.yaml."
-        )
+    for knob, positions in zip(("max_source_tokens", "max_target_tokens"), family.positions(model.config), strict=True):
+        if getattr(settings, knob) > positions:
+            raise Refused(
+                f"{knob} is {getattr(settings, knob)}, and '{settings.checkpoint}' takes {positions} tokens at the "
+                "most. Lower it in params.yaml."
+            )
     return model, tokenizer
 
 
 def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if settings.scratch is not None:
-        tokenizer = family.new_tokenizer(texts, settings.scratch.vocabulary)
+        tokenizer = _completed(family.new_tokenizer(texts, settings.scratch.vocabulary), family)
         return family.model_class.from_config(family.new_config(settings.scratch, tokenizer)), tokenizer
     path = find(settings.checkpoint)
     try:
@@ -104,6 +103,9 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
         model_type = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
         if model_type in family.model_types:
             return _open_folder(folder, family)
+        if model_type in family.encoder_types:
+            tokenizer = _open_tokenizer(folder, family)
+            return warm_start(folder, tokenizer), tokenizer
     except UnpicklingError:
         raise Refused(
             f"Checkpoint '{settings.checkpoint}' was not read: its .bin file is damaged, or holds more than numbers, "
@@ -116,14 +118,23 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
         ) from None
     raise Refused(
         f"Checkpoint '{settings.checkpoint}' is a '{model_type}' model, and family '{family.name}' is for "
-        f"{', '.join(family.model_types)}. Name its own family in params.yaml."
+        f"{', '.join([*family.model_types, *family.encoder_types])}. Name its own family in params.yaml."
     )
 
 
 def _open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    return family.model_class.from_pretrained(path, dtype=torch.float32), _open_tokenizer(path, family)
+
+
+def _open_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
     languages = {"src_lang": family.language, "tgt_lang": family.language} if family.language else {}
-    model = family.model_class.from_pretrained(path, dtype=torch.float32)
-    return model, AutoTokenizer.from_pretrained(path, **languages)
+    return _completed(AutoTokenizer.from_pretrained(path, **languages), family)
+
+
+def _completed(tokenizer: PreTrainedTokenizerBase, family: Family) -> PreTrainedTokenizerBase:
+    for name, value in family.tokenizer_attributes.items():
+        setattr(tokenizer, name, value)
+    return tokenizer
 
 
 def save_model(

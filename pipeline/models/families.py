@@ -1,9 +1,14 @@
-"""The one table of what differs between architectures. Nothing else in Lectern asks which architecture it has."""
+"""The one table of what differs between architectures. Nothing else in Lectern asks which architecture it has.
+
+XLM-ProphetNet is not in it: transformers 4 was the last to carry that class, and 5 has none that reads its checkpoints.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedTokenizerBase
 
@@ -31,11 +36,15 @@ class Family:
     decoder_layers: str  # the decoder layers' prefix; `.0.`, `.1.` … follow it
     new_config: Callable[[scratch.ScratchSize, PreTrainedTokenizerBase], PretrainedConfig]
     new_tokenizer: Callable[[list[str], int], PreTrainedTokenizerBase]
+    positions: Callable[[PretrainedConfig], tuple[float, float]]  # how many tokens a text and a title may have
+    never_trained: tuple[str, ...] = ()  # prefixes of parameters that are constants, or that no title depends on
     prefix: str = ""  # put before every text
     prompt: Prompt | None = None  # causal models only: text and title are one sequence
     global_attention: bool = False  # the first token attends to, and is attended by, all others
-    language: str | None = None  # source and target language code, and the forced first token of a title
-    half_precision: str = "float16"  # what trains without overflow on a GPU without bf16; "float32" where nothing does
+    language: str | None = None  # code of the language of texts and titles, with which the decoder starts
+    tokenizer_attributes: Mapping[str, str] = field(default_factory=dict)  # what its tokenizers come without
+    encoder_types: tuple[str, ...] = ()  # models without a decoder whose weights both of this family's sides start from
+    half_precision: Literal["float16", "float32"] = "float16"  # what trains without overflow on a GPU without bf16
 
     @property
     def causal(self) -> bool:
@@ -49,23 +58,62 @@ _BART_GROUPS = {
     "head": ("lm_head", "final_logits_bias"),
 }
 
+_T5_GROUPS = {
+    "embedding": ("shared", "encoder.embed_tokens", "decoder.embed_tokens"),
+    "encoder": ("encoder.",),
+    "decoder": ("decoder.",),
+    "head": ("lm_head",),
+}
+
+# BERT and ProphetNet end a sequence with their separator, and call no token its end.
+_SEPARATOR_ENDS = {"eos_token": "[SEP]"}
+
+
+def _relative(config: PretrainedConfig) -> tuple[float, float]:
+    return math.inf, math.inf
+
+
+def _as_many_on_both_sides(config: PretrainedConfig) -> tuple[float, float]:
+    return config.max_position_embeddings, config.max_position_embeddings
+
+
+def _led_positions(config: PretrainedConfig) -> tuple[float, float]:
+    return config.max_encoder_position_embeddings, config.max_decoder_position_embeddings
+
+
+def _prophetnet_positions(config: PretrainedConfig) -> tuple[float, float]:
+    """The first one is padding's, and each token of a title looks at the one after its own, too."""
+    return config.max_position_embeddings - 1, config.max_position_embeddings - 2
+
+
+def _encoder_decoder_positions(config: PretrainedConfig) -> tuple[float, float]:
+    return config.encoder.max_position_embeddings, config.decoder.max_position_embeddings
+
+
 FAMILIES = {
     family.name: family
     for family in (
         Family(
             name="t5",
             model_class=AutoModelForSeq2SeqLM,
-            model_types=("t5", "mt5"),
-            groups={
-                "embedding": ("shared", "encoder.embed_tokens", "decoder.embed_tokens"),
-                "encoder": ("encoder.",),
-                "decoder": ("decoder.",),
-                "head": ("lm_head",),
-            },
+            model_types=("t5",),
+            groups=_T5_GROUPS,
             decoder_layers="decoder.block",
             new_config=scratch.t5_config,
             new_tokenizer=scratch.t5_tokenizer,
+            positions=_relative,
             prefix="summarize: ",
+            half_precision="float32",
+        ),
+        Family(
+            name="mt5",
+            model_class=AutoModelForSeq2SeqLM,
+            model_types=("mt5",),
+            groups=_T5_GROUPS,
+            decoder_layers="decoder.block",
+            new_config=scratch.mt5_config,
+            new_tokenizer=scratch.t5_tokenizer,
+            positions=_relative,
             half_precision="float32",
         ),
         Family(
@@ -76,6 +124,7 @@ FAMILIES = {
             decoder_layers="model.decoder.layers",
             new_config=scratch.bart_config,
             new_tokenizer=scratch.bart_tokenizer,
+            positions=_as_many_on_both_sides,
         ),
         Family(
             name="pegasus",
@@ -83,8 +132,10 @@ FAMILIES = {
             model_types=("pegasus",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
+            never_trained=("model.encoder.embed_positions", "model.decoder.embed_positions"),  # sines and cosines
             new_config=scratch.pegasus_config,
             new_tokenizer=scratch.pegasus_tokenizer,
+            positions=_as_many_on_both_sides,
             half_precision="float32",
         ),
         Family(
@@ -100,6 +151,7 @@ FAMILIES = {
             decoder_layers="led.decoder.layers",
             new_config=scratch.led_config,
             new_tokenizer=scratch.led_tokenizer,
+            positions=_led_positions,
             global_attention=True,
         ),
         Family(
@@ -110,7 +162,61 @@ FAMILIES = {
             decoder_layers="model.decoder.layers",
             new_config=scratch.mbart_config,
             new_tokenizer=scratch.mbart_tokenizer,
+            positions=_as_many_on_both_sides,
             language="en_XX",
+        ),
+        Family(
+            name="blenderbot-small",
+            model_class=AutoModelForSeq2SeqLM,
+            model_types=("blenderbot-small",),
+            groups=_BART_GROUPS,
+            decoder_layers="model.decoder.layers",
+            new_config=scratch.blenderbot_small_config,
+            new_tokenizer=scratch.blenderbot_small_tokenizer,
+            positions=_as_many_on_both_sides,
+            # It adds no end token, without which a model never learns where a title ends.
+            tokenizer_attributes={"special_tokens_pattern": "eos"},
+        ),
+        Family(
+            name="prophetnet",
+            model_class=AutoModelForSeq2SeqLM,
+            model_types=("prophetnet",),
+            groups={
+                "embedding": (
+                    "prophetnet.word_embeddings",
+                    "prophetnet.encoder.word_embeddings",
+                    "prophetnet.encoder.position_embeddings",
+                    "prophetnet.decoder.word_embeddings",
+                    "prophetnet.decoder.position_embeddings",
+                    "prophetnet.decoder.ngram_embeddings",
+                ),
+                "encoder": ("prophetnet.encoder.",),
+                "decoder": ("prophetnet.decoder.",),
+                "head": ("lm_head",),
+            },
+            decoder_layers="prophetnet.decoder.layers",
+            new_config=scratch.prophetnet_config,
+            new_tokenizer=scratch.prophetnet_tokenizer,
+            positions=_prophetnet_positions,
+            tokenizer_attributes=_SEPARATOR_ENDS,
+        ),
+        Family(
+            name="encoder-decoder",
+            model_class=AutoModelForSeq2SeqLM,
+            model_types=("encoder-decoder",),
+            groups={
+                "embedding": ("encoder.embeddings", "decoder.bert.embeddings"),
+                "encoder": ("encoder.",),
+                "decoder": ("decoder.bert.",),
+                "head": ("decoder.cls",),
+            },
+            decoder_layers="decoder.bert.encoder.layer",
+            never_trained=("encoder.pooler",),
+            new_config=scratch.encoder_decoder_config,
+            new_tokenizer=scratch.bert_tokenizer,
+            positions=_encoder_decoder_positions,
+            tokenizer_attributes=_SEPARATOR_ENDS,
+            encoder_types=("bert",),
         ),
         Family(
             name="causal",
@@ -125,6 +231,7 @@ FAMILIES = {
             decoder_layers="model.layers",
             new_config=scratch.causal_config,
             new_tokenizer=scratch.causal_tokenizer,
+            positions=_as_many_on_both_sides,
             prompt=Prompt(
                 question="Write a short topic title for this part of a lecture transcript.\n\n{text}",
                 answer="Topic title:",

@@ -68,6 +68,9 @@ class Titler:
 
     Args:
         features: what the encoder makes of texts, where that is kept; the encoder is then run for new ones only.
+
+    Raises:
+        Misused: the titles may become longer than the model has positions for.
     """
 
     def __init__(
@@ -81,6 +84,12 @@ class Titler:
         self.inputs = inputs
         self.settings = settings
         self._features = features
+        _, positions = inputs.family.positions(model.config)
+        if settings.max_new_tokens > positions:
+            raise Misused(
+                f"max_new_tokens is {settings.max_new_tokens}, and this model has positions for titles of {positions} "
+                "tokens. Lower it."
+            )
         self._config = _generation_config(model, inputs, settings)
         # `generate` fills what our configuration leaves open from the model's own.
         model.generation_config = GenerationConfig()
@@ -198,8 +207,11 @@ def _generation_config(model: PreTrainedModel, inputs: Inputs, settings: Generat
     else:
         starts["decoder_start_token_id"] = model.config.decoder_start_token_id
     if inputs.family.language:
+        # As in training, where the decoder is given a title's last token first: mBART's titles end with their language,
+        # mBART-50's begin with it.
+        first, last = inputs.target("")
         language = tokenizer.convert_tokens_to_ids(inputs.family.language)
-        starts |= {"decoder_start_token_id": language, "forced_bos_token_id": language}
+        starts |= {"decoder_start_token_id": last, "forced_bos_token_id": first if first == language else None}
     return GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         min_new_tokens=settings.min_new_tokens,

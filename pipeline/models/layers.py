@@ -8,7 +8,7 @@ import pandas as pd
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.errors import Misused
+from pipeline.errors import Misused, Refused
 from pipeline.models.families import GROUPS, Family
 
 
@@ -16,24 +16,26 @@ def group_of(parameter: str, family: Family) -> str:
     """The layer group of the parameter of that name: the one whose prefix fits it longest.
 
     Raises:
-        LookupError: the family's table does not place it.
+        Refused: the model is built otherwise than its family.
     """
     fits = [(len(prefix), group) for group in GROUPS for prefix in family.groups[group] if parameter.startswith(prefix)]
     if not fits:
-        raise LookupError(f"family '{family.name}' has no layer group for parameter '{parameter}'")
+        raise Refused(f"Family '{family.name}' has no layer group for the parameter '{parameter}' of this checkpoint.")
     return max(fits)[1]
 
 
 def freeze(model: PreTrainedModel, family: Family, groups: list[str], lower_layers: int) -> None:
-    """Leaves as they are: all parameters of `groups`, and the decoder layers below `lower_layers`.
+    """Leaves as they are: all parameters of `groups`, the decoder layers below `lower_layers`, and what never trains.
 
     Raises:
         Misused: nothing would be left to train.
+        Refused: the model is built otherwise than its family.
     """
     for name, parameter in model.named_parameters():
         layer = re.match(rf"{re.escape(family.decoder_layers)}\.(\d+)\.", name)
         is_low = layer is not None and int(layer.group(1)) < lower_layers
-        parameter.requires_grad_(not (is_low or group_of(name, family) in groups))
+        is_frozen = is_low or group_of(name, family) in groups or name.startswith(family.never_trained)
+        parameter.requires_grad_(not is_frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise Misused(f"freeze {groups} and freeze_lower_layers {lower_layers} leave nothing of the model to train.")
 

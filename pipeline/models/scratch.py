@@ -9,25 +9,36 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from pydantic import Field, model_validator
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from tokenizers.implementations import ByteLevelBPETokenizer
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer
 from transformers import (
     BartConfig,
     BartTokenizerFast,
+    BertConfig,
+    BertTokenizerFast,
+    BlenderbotSmallConfig,
+    BlenderbotSmallTokenizer,
+    EncoderDecoderConfig,
     LEDConfig,
     LEDTokenizerFast,
     LlamaConfig,
     MBartConfig,
     MBartTokenizerFast,
+    MT5Config,
     PegasusConfig,
     PegasusTokenizerFast,
     PretrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    ProphetNetConfig,
+    ProphetNetTokenizer,
     T5Config,
     T5TokenizerFast,
 )
@@ -38,6 +49,7 @@ from pipeline.settings import Settings
 MAX_POSITIONS = 1024
 _LONGEST_TEXT_BYTES = 1 << 24
 _LED_WINDOW = 64
+PROPHETNET_POSITIONS = 512  # each step fills tables of their square, however short the titles are
 
 
 class ScratchSize(Settings):
@@ -92,6 +104,23 @@ def _byte_pairs(texts: Iterable[str], size: int, specials: list[str]) -> tuple[d
     return model["vocab"], [tuple(pair) for pair in model["merges"]]
 
 
+def _word_pieces(texts: list[str], size: int, specials: list[str]) -> dict[str, int]:
+    """The vocabulary of a lower-case WordPiece, `specials` first, in the order of its ids."""
+    learner = BertWordPieceTokenizer()
+    first = [*specials, *(f"##{character}" for character in _characters(texts, learner.normalizer))]
+    learner.train_from_iterator(texts, vocab_size=size, special_tokens=first, show_progress=False)
+    return dict(sorted(learner.get_vocab().items(), key=lambda item: item[1]))
+
+
+def _characters(texts: list[str], normaliser: normalizers.Normalizer) -> list[str]:
+    """Those of the normalised texts, sorted.
+
+    A trainer numbers the marked ones (`##a`, `a</w>`) in an order that differs from one process to the next, and breaks
+    ties by these numbers; so they are given to it.
+    """
+    return sorted({character for text in texts for character in normaliser.normalize_str(text) if character.strip()})
+
+
 def t5_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
     return T5TokenizerFast(vocab=_unigram(texts, size, ["<pad>", "</s>", "<unk>"]), extra_ids=0)
 
@@ -116,6 +145,47 @@ def led_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
     return LEDTokenizerFast(vocab=vocabulary, merges=merges)
 
 
+def blenderbot_small_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.normalizer = normalizers.Lowercase()
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Split(Regex("[.,!?()]"), "merged_with_next"),
+            pre_tokenizers.Split("'", "isolated"),
+        ]
+    )
+    specials = ["__null__", "__start__", "__end__", "__unk__", "__newln__"]
+    first = [*specials, *(f"{character}</w>" for character in _characters(texts, learner.normalizer))]
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=first, end_of_word_suffix="</w>", show_progress=False)
+    learner.train_from_iterator(texts, trainer)
+    model = json.loads(learner.to_str())["model"]
+    # The learner marks the pieces that end a word, this tokenizer those that do not.
+    vocabulary = {
+        piece if piece in specials or piece.endswith("</w>") else f"{piece}@@": number
+        for piece, number in model["vocab"].items()
+    }
+    vocabulary = {piece.removesuffix("</w>"): number for piece, number in vocabulary.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        pieces, merges = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+        pieces.write_text(json.dumps(vocabulary), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+        merges.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return BlenderbotSmallTokenizer(pieces, merges)
+
+
+def prophetnet_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    vocabulary = _word_pieces(texts, size, ["[PAD]", "[UNK]", "[SEP]", "[X_SEP]", "[MASK]"])
+    with tempfile.TemporaryDirectory() as folder:
+        pieces = Path(folder) / "prophetnet.tokenizer"
+        pieces.write_text("".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8")
+        return ProphetNetTokenizer(pieces)
+
+
+def bert_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    return BertTokenizerFast(vocab=_word_pieces(texts, size, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+
+
 def causal_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -135,19 +205,27 @@ def causal_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
     return wrapped
 
 
+def _t5_like(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "d_model": size.width,
+        "d_kv": size.width // size.heads,
+        "d_ff": 4 * size.width,
+        "num_layers": size.layers,
+        "num_heads": size.heads,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+    }
+
+
 def t5_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
-    return T5Config(
-        vocab_size=len(tokenizer),
-        d_model=size.width,
-        d_kv=size.width // size.heads,
-        d_ff=4 * size.width,
-        num_layers=size.layers,
-        num_heads=size.heads,
-        decoder_start_token_id=tokenizer.pad_token_id,
-    )
+    return T5Config(**_t5_like(size, tokenizer))
 
 
-def _bart_like(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+def mt5_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return MT5Config(**_t5_like(size, tokenizer))
+
+
+def _bart_like(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What BART and its descendants name alike."""
     return {
         "vocab_size": len(tokenizer),
@@ -200,6 +278,58 @@ def mbart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> Pretr
         bos_token_id=tokenizer.bos_token_id,
         forced_eos_token_id=None,
     )
+
+
+def blenderbot_small_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return BlenderbotSmallConfig(
+        **_bart_like(size, tokenizer),
+        max_position_embeddings=MAX_POSITIONS,
+        bos_token_id=tokenizer.bos_token_id,
+        decoder_start_token_id=tokenizer.bos_token_id,
+        forced_eos_token_id=None,
+    )
+
+
+def prophetnet_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return ProphetNetConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=size.width,
+        num_encoder_layers=size.layers,
+        num_decoder_layers=size.layers,
+        num_encoder_attention_heads=size.heads,
+        num_decoder_attention_heads=size.heads,
+        encoder_ffn_dim=4 * size.width,
+        decoder_ffn_dim=4 * size.width,
+        max_position_embeddings=PROPHETNET_POSITIONS,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.sep_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        decoder_start_token_id=tokenizer.sep_token_id,
+    )
+
+
+def encoder_decoder_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    side = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "intermediate_size": 4 * size.width,
+        "max_position_embeddings": MAX_POSITIONS,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return EncoderDecoderConfig.from_encoder_decoder_configs(
+        BertConfig(**side), BertConfig(**side), **encoder_decoder_ids(tokenizer)
+    )
+
+
+def encoder_decoder_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """What an encoder's configuration does not say: how a title begins, how it ends, and how it is padded."""
+    return {
+        "decoder_start_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def causal_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:

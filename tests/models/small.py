@@ -12,7 +12,7 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings
 from pipeline.models.inputs import Inputs
 
-_LIVELY = 0.5
+_LIVELY = 1.5
 
 GREEDY = GenerateSettings(
     num_beams=1, max_new_tokens=8, min_new_tokens=1, no_repeat_ngram_size=0, length_penalty=1.0, batch_size=4

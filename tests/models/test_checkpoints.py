@@ -8,13 +8,22 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    GPT2Config,
+    PreTrainedModel,
+)
 
 from pipeline.errors import Misused, Refused
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
 from pipeline.models.inputs import Inputs
-from tests.models.small import GREEDY, lively_model
+from pipeline.models.layers import freeze
+from tests.models.small import GREEDY, lively_model, small_model
 
 
 def _saved(folder: Path, family: str, examples: pd.DataFrame) -> tuple[Titler, Card]:
@@ -25,9 +34,9 @@ def _saved(folder: Path, family: str, examples: pd.DataFrame) -> tuple[Titler, C
     return Titler(model, inputs, GREEDY), card
 
 
-def _settings(family: str, folder: Path, max_source_tokens: int = 48) -> ModelSettings:
+def _settings(family: str, folder: Path, **limits: int) -> ModelSettings:
     return ModelSettings(
-        family=family, checkpoint=str(folder), max_source_tokens=max_source_tokens, max_target_tokens=12
+        family=family, checkpoint=str(folder), **{"max_source_tokens": 48, "max_target_tokens": 12, **limits}
     )
 
 
@@ -41,6 +50,17 @@ def test_a_saved_model_writes_the_same_titles_when_it_is_read_again(
     texts = examples["text"].head(5).tolist()
     assert read == card
     assert Titler(model, inputs, GREEDY).best_titles(texts) == before.best_titles(texts)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_tokenizer_gives_the_same_ids_when_it_is_read_again(
+    family: str, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    titler, _ = _saved(tmp_path / "model", family, examples)
+    _, tokenizer, _ = load_model(tmp_path / "model")
+    inputs = Inputs(FAMILIES[family], tokenizer, max_source_tokens=48, max_target_tokens=12)
+    for text in [*examples["text"].head(2), "", "Don't (ever) say 'Ünknown λ'!", " two\nlines, 1.5 and  more "]:
+        assert inputs.example(text, text) == titler.inputs.example(text, text)
 
 
 def test_a_model_folder_holds_safetensors_that_others_may_read(examples: pd.DataFrame, tmp_path: Path) -> None:
@@ -110,13 +130,73 @@ def test_a_checkpoint_that_would_load_as_another_family_is_refused_too(examples:
         open_checkpoint(settings, [])
 
 
+@pytest.mark.parametrize("knob", ["max_source_tokens", "max_target_tokens"])
 def test_more_tokens_than_a_checkpoint_takes_are_refused_before_any_work(
-    examples: pd.DataFrame, tmp_path: Path
+    knob: str, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
     _saved(tmp_path / "model", "bart", examples)
-    settings = _settings("bart", tmp_path / "model", max_source_tokens=5000)
-    with pytest.raises(Refused, match="takes 1024 tokens at the most"):
-        open_checkpoint(settings, [])
+    open_checkpoint(_settings("bart", tmp_path / "model", **{knob: 1024}), [])
+    with pytest.raises(Refused, match=f"{knob} is 1025, .* takes 1024 tokens at the most"):
+        open_checkpoint(_settings("bart", tmp_path / "model", **{knob: 1025}), [])
+
+
+def test_t5_whose_positions_are_relative_takes_any_number_of_tokens(examples: pd.DataFrame, tmp_path: Path) -> None:
+    _saved(tmp_path / "model", "t5", examples)
+    open_checkpoint(_settings("t5", tmp_path / "model", max_source_tokens=50_000, max_target_tokens=50_000), [])
+
+
+@pytest.fixture
+def encoder(examples: pd.DataFrame, tmp_path: Path) -> PreTrainedModel:
+    """A small BERT, saved in the folder `encoder`."""
+    _, inputs = small_model("encoder-decoder", examples)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    model = BertModel(BertConfig(vocab_size=len(inputs.tokenizer), **size))
+    model.save_pretrained(tmp_path / "encoder")
+    inputs.tokenizer.save_pretrained(tmp_path / "encoder")
+    return model
+
+
+def test_an_encoder_alone_becomes_both_sides_of_a_model(encoder: PreTrainedModel, tmp_path: Path) -> None:
+    model, _ = open_checkpoint(_settings("encoder-decoder", tmp_path / "encoder"), [])
+    decoder = model.decoder.bert.state_dict()
+    for name, weight in encoder.state_dict().items():
+        assert torch.equal(model.encoder.state_dict()[name], weight)
+        assert name.startswith("pooler") or torch.equal(decoder[name], weight)
+    assert torch.equal(model.get_output_embeddings().weight, encoder.get_input_embeddings().weight)
+    assert any("crossattention" in name for name in decoder)
+
+
+def test_both_sides_go_ways_of_their_own(encoder: PreTrainedModel, tmp_path: Path) -> None:
+    model, tokenizer = open_checkpoint(_settings("encoder-decoder", tmp_path / "encoder"), [])
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.add_(1)
+    (tmp_path / "model").mkdir()
+    card = Card(model="m", family="encoder-decoder", checkpoint="x", max_source_tokens=48, max_target_tokens=12)
+    save_model(tmp_path / "model", model, tokenizer, card, "float32")
+    again, _ = open_checkpoint(_settings("encoder-decoder", tmp_path / "model"), [])
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+def test_an_encoder_of_another_kind_is_refused(encoder: PreTrainedModel, tmp_path: Path) -> None:
+    path = tmp_path / "encoder" / "config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"bert"', '"roberta"'), encoding="utf-8")
+    with pytest.raises(
+        Refused, match="is a 'roberta' model, and family 'encoder-decoder' is for encoder-decoder, bert"
+    ):
+        open_checkpoint(_settings("encoder-decoder", tmp_path / "encoder"), [])
+
+
+def test_a_decoder_of_another_kind_is_refused(examples: pd.DataFrame, tmp_path: Path) -> None:
+    _, inputs = small_model("encoder-decoder", examples)
+    vocabulary = {"vocab_size": len(inputs.tokenizer)}
+    encoder = BertConfig(**vocabulary, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    decoder = GPT2Config(**vocabulary, n_embd=32, n_layer=1, n_head=2)
+    EncoderDecoderModel(EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)).save_pretrained(tmp_path)
+    inputs.tokenizer.save_pretrained(tmp_path)
+    model, _ = open_checkpoint(_settings("encoder-decoder", tmp_path), [])
+    with pytest.raises(Refused, match=r"no layer group for the parameter 'decoder\.transformer"):
+        freeze(model, FAMILIES["encoder-decoder"], ["encoder"], lower_layers=0)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove"])

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, MBart50TokenizerFast, PreTrainedModel
 
+from pipeline.errors import Misused
+from pipeline.models import scratch
 from pipeline.models.families import FAMILIES, GROUPS
 from pipeline.models.generation import Titler
-from pipeline.models.inputs import IGNORED
+from pipeline.models.inputs import IGNORED, Inputs
 from pipeline.models.layers import freeze, group_of, summarise
 from tests.models.small import GREEDY, lively_model, small_model
+
+TALK, TITLE = "we talk about graphs", "Why graphs matter"
 
 
 @pytest.fixture(params=list(FAMILIES))
@@ -35,6 +41,38 @@ def test_a_training_step_lowers_the_loss_of_every_family(family: str, examples: 
         model(**batch).loss.backward()
         optimiser.step()
     assert model(**batch).loss < first
+
+
+def test_what_is_not_frozen_takes_part_in_every_step(family: str, examples: pd.DataFrame) -> None:
+    model, inputs = small_model(family, examples)
+    freeze(model, inputs.family, [], lower_layers=0)
+    model(**inputs.training_batch([inputs.example(TALK, TITLE)])).loss.backward()
+    idle = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    assert not idle
+
+
+def _titles_after_learning(model: PreTrainedModel, inputs: Inputs, examples: pd.DataFrame) -> tuple[list[str], ...]:
+    """What the model writes for two texts whose titles it was shown until it knew them; and these titles."""
+    texts, titles = examples["text"].tolist()[:2], examples["title"].tolist()[:2]
+    rows = [inputs.example(text, title) for text, title in zip(texts, titles, strict=True)]
+    batch = inputs.training_batch(rows)
+    optimiser = torch.optim.AdamW(model.eval().parameters(), lr=3e-3)
+    for _ in range(100):
+        optimiser.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        optimiser.step()
+        if loss.item() < 0.1:
+            break
+    settings = GREEDY.model_copy(update={"max_new_tokens": 16})
+    learnt = [inputs.tokenizer.decode(inputs.target(title), skip_special_tokens=True).strip() for title in titles]
+    return Titler(model, inputs, settings).best_titles(texts), learnt
+
+
+def test_what_a_model_has_learnt_is_what_it_writes(family: str, examples: pd.DataFrame) -> None:
+    """From its first token to its end: generation begins, goes on and ends as training did."""
+    written, learnt = _titles_after_learning(*small_model(family, examples), examples)
+    assert written == learnt
 
 
 def test_titles_do_not_depend_on_the_order_of_the_texts(family: str, examples: pd.DataFrame) -> None:
@@ -81,9 +119,14 @@ def test_freezing_a_group_leaves_it_as_it_is(family: str, examples: pd.DataFrame
 
 def test_t5_is_asked_to_summarize(examples: pd.DataFrame) -> None:
     _, inputs = small_model("t5", examples)
-    bare = inputs.tokenizer("we talk about graphs")["input_ids"]
-    prefixed = inputs.tokenizer("summarize: we talk about graphs")["input_ids"]
-    assert inputs.source("we talk about graphs") == prefixed != bare
+    bare = inputs.tokenizer(TALK)["input_ids"]
+    prefixed = inputs.tokenizer(f"summarize: {TALK}")["input_ids"]
+    assert inputs.source(TALK) == prefixed != bare
+
+
+def test_mt5_which_knows_no_tasks_is_given_the_text_alone(examples: pd.DataFrame) -> None:
+    _, inputs = small_model("mt5", examples)
+    assert inputs.source(TALK) == inputs.tokenizer(TALK)["input_ids"]
 
 
 def test_led_attends_globally_to_its_first_token_in_training_and_in_generation(examples: pd.DataFrame) -> None:
@@ -94,13 +137,85 @@ def test_led_attends_globally_to_its_first_token_in_training_and_in_generation(e
         assert batch["global_attention_mask"][:, 0].tolist() == [1, 1]
 
 
-def test_mbart_begins_its_titles_with_their_language(examples: pd.DataFrame) -> None:
+def test_led_is_told_so_when_it_writes(examples: pd.DataFrame) -> None:
+    model, inputs = lively_model("led", examples)
+    given: list[dict[str, Any]] = []
+    model.get_encoder().register_forward_pre_hook(lambda _module, _args, named: given.append(named), with_kwargs=True)
+    Titler(model, inputs, GREEDY).titles([TALK])
+    assert given[0]["global_attention_mask"][0, 0] == 1
+
+
+def test_mbart_names_the_language_behind_a_text_and_starts_a_title_with_it(examples: pd.DataFrame) -> None:
     model, inputs = small_model("mbart", examples)
-    batch = inputs.batch([inputs.source(examples["text"][0])])
     language = inputs.tokenizer.convert_tokens_to_ids("en_XX")
-    config = Titler(model, inputs, GREEDY)._config
-    written = model.generate(**batch, generation_config=config, tokenizer=inputs.tokenizer)
-    assert written[0, :2].tolist() == [language, language]
+    assert inputs.source(TALK)[-1] == language
+    started: list[int] = []
+    model.get_decoder().register_forward_pre_hook(
+        lambda _module, _args, named: started.append(named["input_ids"][0, 0].item()), with_kwargs=True
+    )
+    model(**inputs.training_batch([inputs.example(TALK, TITLE)]))
+    Titler(model, inputs, GREEDY).titles([TALK])
+    assert started[:2] == [language, language]
+
+
+def test_mbart_50_names_the_language_first_and_writes_what_it_has_learnt(examples: pd.DataFrame) -> None:
+    model, inputs = small_model("mbart", examples)
+    vocabulary = inputs.tokenizer.get_vocab()
+    pieces = [(piece, 0.0) for piece in sorted(vocabulary, key=vocabulary.get)][: model.config.vocab_size]
+    tokenizer = MBart50TokenizerFast(vocab=pieces, src_lang="en_XX", tgt_lang="en_XX")
+    fifty = Inputs(inputs.family, tokenizer, max_source_tokens=48, max_target_tokens=12)
+    language = tokenizer.convert_tokens_to_ids("en_XX")
+    assert (fifty.source(TALK)[0], fifty.target(TITLE)[0]) == (language, language)
+    written, learnt = _titles_after_learning(model, fifty, examples)
+    assert written == learnt
+
+
+@pytest.mark.parametrize("family", ["blenderbot-small", "prophetnet", "encoder-decoder"])
+def test_a_tokenizer_that_knows_no_end_of_a_title_is_told(family: str, examples: pd.DataFrame) -> None:
+    _, inputs = small_model(family, examples)
+    end = {"blenderbot-small": "__end__"}.get(family, "[SEP]")
+    assert inputs.tokenizer.eos_token == end
+    assert inputs.tokenizer.convert_ids_to_tokens(inputs.target(TITLE))[-1] == end
+    assert inputs.tokenizer.convert_ids_to_tokens(inputs.source(""))[-1] == end
+
+
+@pytest.fixture
+def few_positions(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(scratch, "MAX_POSITIONS", 64)
+    monkeypatch.setattr(scratch, "PROPHETNET_POSITIONS", 64)
+    return 64
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("t5", "mt5", "causal")])
+def test_a_model_takes_as_many_tokens_as_its_family_says(
+    family: str, few_positions: int, examples: pd.DataFrame
+) -> None:
+    model, inputs = small_model(family, examples)
+    source, target = inputs.family.positions(model.config)
+
+    def loss(source: int, target: int) -> torch.Tensor:
+        return model(**inputs.batch([[7] * source]), labels=torch.full((1, target), 7)).loss
+
+    assert few_positions - 2 <= min(source, target)
+    assert loss(source, target).isfinite()
+    with pytest.raises((IndexError, RuntimeError)):
+        loss(source, target + 1)
+
+
+def test_prophetnet_places_no_two_tokens_of_a_text_alike(few_positions: int, examples: pd.DataFrame) -> None:
+    model, inputs = small_model("prophetnet", examples)
+    longest, _ = inputs.family.positions(model.config)
+    embedding = model.get_encoder().position_embeddings
+    for length, are_distinct in ((longest, True), (longest + 1, False)):
+        _, places = embedding((1, length), torch.device("cpu"))
+        assert (places.unique().numel() == length) == are_distinct
+
+
+def test_titles_longer_than_a_model_has_positions_for_are_misused(examples: pd.DataFrame) -> None:
+    model, inputs = small_model("blenderbot-small", examples)
+    with pytest.raises(Misused, match=r"max_new_tokens is 1025, .* titles of 1024 tokens"):
+        Titler(model, inputs, GREEDY.model_copy(update={"max_new_tokens": 1025}))
+    Titler(model, inputs, GREEDY.model_copy(update={"max_new_tokens": 1024}))
 
 
 def test_a_causal_model_learns_the_title_alone(examples: pd.DataFrame) -> None:

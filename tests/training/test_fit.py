@@ -109,6 +109,29 @@ def test_one_cycle_rises_to_the_peak_and_falls(examples: pd.DataFrame, tmp_path:
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
+class _Asked(Exception):
+    """Stands for the library's arguments, which want a GPU for half precision; carries what they would be."""
+
+    def __init__(self, **arguments: object) -> None:
+        self.arguments = arguments
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_a_gpu_without_bfloat16_what_overflows_in_float16_trains_in_float32(
+    family: str, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(**arguments: object) -> None:
+        raise _Asked(**arguments)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: False)
+    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", ask)
+    with pytest.raises(_Asked) as asked:
+        train(examples, tmp_path, family)
+    assert not asked.value.arguments["bf16"]
+    assert asked.value.arguments["fp16"] == (family not in ("t5", "mt5", "pegasus"))
+
+
 @pytest.mark.parametrize("count", [1, 5, 9, 13])
 def test_a_training_of_a_few_steps_has_a_schedule_too(count: int, examples: pd.DataFrame, tmp_path: Path) -> None:
     curves, _ = train(examples.head(count), tmp_path, epochs=1)
