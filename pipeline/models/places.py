@@ -28,7 +28,7 @@ from pipeline.paths import PARAMS
 from pipeline.settings import read_params
 
 _HUB_SECONDS = 5
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tokenizer"]
 _PICKLES = "pytorch_model*.bin"  # all that older repositories have; transformers runs no code that is in them
 _UNKNOWN_TO_MLFLOW = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 

@@ -21,6 +21,8 @@ import yaml
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models import places
 from pipeline.models.checkpoints import ModelSettings, open_checkpoint
+from pipeline.models.families import FAMILIES
+from pipeline.models.inputs import Inputs
 from pipeline.models.places import find, require
 from tests.conftest import ROOT
 from tests.models.small import small_model
@@ -37,8 +39,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def _save(folder: Path, examples: pd.DataFrame) -> torch.nn.Module:
-    model, inputs = small_model("t5", examples)
+def _save(folder: Path, examples: pd.DataFrame, family: str = "t5") -> torch.nn.Module:
+    model, inputs = small_model(family, examples)
     model.save_pretrained(folder)
     inputs.tokenizer.save_pretrained(folder)
     return model
@@ -161,6 +163,16 @@ def test_pickled_weights_are_fetched_where_there_are_no_others(hub: Hub) -> None
         (hub.files / name).write_text(name, encoding="utf-8")
     folder = find(PLACE)
     assert {file.name for file in folder.iterdir()} == {"config.json", "pytorch_model.bin"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_that_a_family_is_opened_with_is_fetched(family: str, hub: Hub, examples: pd.DataFrame) -> None:
+    _save(hub.files, examples, family)
+    settings = ModelSettings(family=family, checkpoint=PLACE, max_source_tokens=48, max_target_tokens=12)
+    _, tokenizer = open_checkpoint(settings, [])
+    fetched = Inputs(FAMILIES[family], tokenizer, max_source_tokens=48, max_target_tokens=12)
+    _, inputs = small_model(family, examples)
+    assert fetched.example("we talk", "Talk") == inputs.example("we talk", "Talk")
 
 
 def test_a_revision_that_the_hub_does_not_have_is_refused(hub: Hub) -> None:
