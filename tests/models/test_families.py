@@ -23,6 +23,11 @@ def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def test_the_same_texts_give_the_same_vocabulary(family: str, examples: pd.DataFrame) -> None:
+    first, *others = (FAMILIES[family].new_tokenizer(examples["text"].tolist(), 300).get_vocab() for _ in range(3))
+    assert all(other == first for other in others)
+
+
 def test_every_parameter_of_every_family_is_in_a_layer_group(family: str, examples: pd.DataFrame) -> None:
     model, inputs = small_model(family, examples)
     groups = {group_of(name, inputs.family) for name, _ in model.named_parameters()}
@@ -145,29 +150,38 @@ def test_led_is_told_so_when_it_writes(examples: pd.DataFrame) -> None:
     assert given[0]["global_attention_mask"][0, 0] == 1
 
 
-def test_mbart_names_the_language_behind_a_text_and_starts_a_title_with_it(examples: pd.DataFrame) -> None:
-    model, inputs = small_model("mbart", examples)
-    language = inputs.tokenizer.convert_tokens_to_ids("en_XX")
-    assert inputs.source(TALK)[-1] == language
-    started: list[int] = []
+def _first_tokens(model: PreTrainedModel, inputs: Inputs) -> tuple[list[int], list[int]]:
+    """The first two that the decoder is given of a title: in training, and when it writes one."""
+    given: list[int] = []
     model.get_decoder().register_forward_pre_hook(
-        lambda _module, _args, named: started.append(named["input_ids"][0, 0].item()), with_kwargs=True
+        lambda _module, _args, named: given.extend(named["input_ids"][0].tolist()), with_kwargs=True
     )
     model(**inputs.training_batch([inputs.example(TALK, TITLE)]))
+    taught = given[:2]
+    given.clear()
     Titler(model, inputs, GREEDY).titles([TALK])
-    assert started[:2] == [language, language]
+    return taught, given[:2]
 
 
-def test_mbart_50_names_the_language_first_and_writes_what_it_has_learnt(examples: pd.DataFrame) -> None:
-    model, inputs = small_model("mbart", examples)
+def test_mbart_names_the_language_behind_a_text_and_starts_a_title_with_it(examples: pd.DataFrame) -> None:
+    model, inputs = lively_model("mbart", examples)
+    language = inputs.tokenizer.convert_tokens_to_ids("en_XX")
+    assert inputs.source(TALK)[-1] == language
+    taught, written = _first_tokens(model, inputs)
+    assert taught == [language, inputs.target(TITLE)[0]]
+    assert written[0] == language
+
+
+def test_mbart_50_names_the_language_ahead_of_a_text_and_of_a_title(examples: pd.DataFrame) -> None:
+    model, inputs = lively_model("mbart", examples)
     vocabulary = inputs.tokenizer.get_vocab()
-    pieces = [(piece, 0.0) for piece in sorted(vocabulary, key=vocabulary.get)][: model.config.vocab_size]
+    pieces = [(piece, 0.0) for piece in sorted(vocabulary, key=vocabulary.get)]
     tokenizer = MBart50TokenizerFast(vocab=pieces, src_lang="en_XX", tgt_lang="en_XX")
-    fifty = Inputs(inputs.family, tokenizer, max_source_tokens=48, max_target_tokens=12)
     language = tokenizer.convert_tokens_to_ids("en_XX")
-    assert (fifty.source(TALK)[0], fifty.target(TITLE)[0]) == (language, language)
-    written, learnt = _titles_after_learning(model, fifty, examples)
-    assert written == learnt
+    fifty = Inputs(inputs.family, tokenizer, max_source_tokens=48, max_target_tokens=12)
+    assert fifty.source(TALK)[0] == language
+    taught, written = _first_tokens(model, fifty)
+    assert taught == written == [tokenizer.eos_token_id, language]
 
 
 @pytest.mark.parametrize("family", ["blenderbot-small", "prophetnet", "encoder-decoder"])
