@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -218,6 +219,24 @@ def search(
     if apply:
         found.suggestion.apply()
         print("params.yaml has these knobs now. Train with them by `lectern run` or `dvc repro`.")
+
+
+@app.command(epilog="Example: `lectern matrix t5 led`")
+def matrix(
+    families: Annotated[list[str] | None, typer.Argument(metavar="[FAMILY]...", help="All, if none is named.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, one object a family.")] = False,
+) -> None:
+    """Takes each family from a small model to served titles, and says which of them work here. Needs no project."""
+    from pipeline.registry.matrix import matrix as try_all
+    from pipeline.registry.matrix import matrix_table
+
+    rows = try_all(families or [])
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        _console().print(matrix_table(rows))
+    if not all(row.passed for row in rows):
+        sys.exit(REFUSED)
 
 
 @app.command(epilog="Example: `lectern models`")

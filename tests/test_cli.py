@@ -51,7 +51,8 @@ def broken(workbook: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", ["check", "use", "run", "title", "models", "search", "promote", "rollback", "up", "train", "split"]
+    "command",
+    ["check", "use", "run", "title", "models", "search", "matrix", "promote", "rollback", "up", "train", "split"],
 )
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
     done = _lectern(command, "--help", cwd=tmp_path)
@@ -78,7 +79,9 @@ def test_a_command_outside_a_project_says_where_to_go(tmp_path: Path) -> None:
     assert "not in a Lectern project" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["no-such-command"], ["train"], ["title", "a b", "--candidates", "0"], ["check"]])
+@pytest.mark.parametrize(
+    "words", [["no-such-command"], ["train"], ["title", "a b", "--candidates", "0"], ["check"], ["matrix", "t6"]]
+)
 def test_a_wrong_command_line_exits_with_2(words: list[str], project: Path) -> None:
     assert _lectern(*words, cwd=project).returncode == 2
 

@@ -22,6 +22,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
+from mlflow.models.model import ModelInfo
 
 from pipeline.errors import Misused, Refused
 from pipeline.paths import STATE
@@ -214,22 +215,27 @@ def _registry_lock() -> Iterator[None]:
         yield
 
 
+def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
+    """Logs the model in `folder` as MLflow will serve it, with all its code, into the run that is open if one is."""
+    from pipeline.registry import serving  # loads torch, which nobody needs to list or move versions
+
+    return mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(Path(serving.__file__).resolve()),
+        artifacts={"model": str(folder.resolve())},
+        code_paths=[str(Path(serving.__file__).resolve().parents[1])],
+        model_config={"generate": settings.model_dump()},
+        signature=serving.signature(settings),
+        pip_requirements=[f"{name}=={installed_version(name).split('+')[0]}" for name in _REQUIREMENTS],
+    )
+
+
 def _log_version(
     name: str, folder: Path, settings: GenerateSettings, run_id: str, tags: dict[str, str]
 ) -> ModelVersion:
-    from pipeline.registry import serving  # loads torch, which nobody needs to list or move versions
-
     known = find_run(MlflowClient(), run_id) is not None
     with mlflow.start_run(run_id=run_id if known else None, run_name=None if known else f"register {tags['model']}"):
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(Path(serving.__file__).resolve()),
-            artifacts={"model": str(folder.resolve())},
-            code_paths=[str(Path(serving.__file__).resolve().parents[1])],
-            model_config={"generate": settings.model_dump()},
-            signature=serving.signature(settings),
-            pip_requirements=[f"{name}=={installed_version(name).split('+')[0]}" for name in _REQUIREMENTS],
-        )
+        logged = log_served_model(folder, settings)
     return mlflow.register_model(logged.model_uri, name, tags=tags)
 
 
