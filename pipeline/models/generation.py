@@ -15,12 +15,17 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, Pr
 
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import load_model
+from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
 from pipeline.models.families import FAMILIES
 from pipeline.models.features import Features
-from pipeline.models.inputs import Inputs
+from pipeline.models.inputs import Inputs, micro_batches, pad
 from pipeline.settings import Section, Settings, check, read_params
 
 log = logging.getLogger(__name__)
+
+# Tokens that the encoder is given at once. A step of the decoder is short, and wants many texts; the encoder has enough
+# to do with a few, and of more it would only pad more and leave the processor's cache.
+_ENCODED_AT_ONCE = 2048
 
 
 class GenerateSettings(Settings):
@@ -126,9 +131,12 @@ class Titler:
         batch = self.inputs.batch(sources)
         if features:
             batch = self.inputs.fed_with(features(sources), batch)
+        elif not self.inputs.family.causal:
+            batch = self.inputs.fed_with(self._encoded(sources), batch)
         batch = send_to_device(batch, self.model.device)
-        if self.settings.num_beams > 1 and not self.inputs.family.causal:
-            batch = self._with_cross_attention(batch)
+        titles_at_once = max(self.settings.num_beams, self.settings.candidates)
+        if titles_at_once > 1 and not self.inputs.family.causal:
+            batch = self._with_cross_attention(batch, titles_at_once)
         sequences = self.model.generate(**batch, generation_config=self._config, tokenizer=self.inputs.tokenizer)
         if self.inputs.family.causal:
             sequences = sequences[:, batch["input_ids"].shape[1] :]
@@ -137,28 +145,24 @@ class Titler:
         count = self.settings.candidates
         return [titles[i : i + count] for i in range(0, len(titles), count)]
 
-    def _with_cross_attention(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """`batch` with every layer's keys and values of the texts, which all beams of a text have in common.
+    def _encoded(self, sources: list[list[int]]) -> torch.Tensor:
+        """What the encoder makes of `sources`, the longest first: (batch, longest source, width), padded with 0."""
+        rows: list[torch.Tensor] = []
+        for part in micro_batches(sources, len, _ENCODED_AT_ONCE):
+            states = self.model.get_encoder()(**send_to_device(self.inputs.batch(part), self.model.device))
+            rows += [row[: len(source)] for row, source in zip(states.last_hidden_state, part, strict=True)]
+        return pad(rows, 0, self.inputs.side)
 
-        `generate` by itself would compute them for each beam anew, and copy them whenever beams change places, which
-        they only do within their text.
-        """
-        if "encoder_outputs" not in batch:
-            batch = self.inputs.fed_with(self.model.get_encoder()(**batch).last_hidden_state, batch)
+    def _with_cross_attention(self, batch: dict[str, Any], titles_at_once: int) -> dict[str, Any]:
+        """`batch` with every layer's keys and values of the texts, which all titles of a text have in common."""
         texts = len(batch["attention_mask"])
         start = torch.full((texts, 1), self._config.decoder_start_token_id, device=self.model.device)
-        found = EncoderDecoderCache(DynamicCache(), _KeptInPlace())
+        cross_attention = CrossAttentionCache()
+        found = EncoderDecoderCache(DynamicCache(), cross_attention)
         self.model(**batch, decoder_input_ids=start, past_key_values=found)
-        cross_attention = found.cross_attention_cache
-        cross_attention.batch_repeat_interleave(self.settings.num_beams)
+        if not attend_by_text(self.model):
+            cross_attention.batch_repeat_interleave(titles_at_once)
         return {**batch, "past_key_values": EncoderDecoderCache(DynamicCache(), cross_attention)}
-
-
-class _KeptInPlace(DynamicCache):
-    """Keys and values that are the same for all beams of a text."""
-
-    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        pass
 
 
 def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool = False) -> Titler:

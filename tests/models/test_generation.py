@@ -5,15 +5,22 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.models.cross_attention import attend_by_text
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, Titler
 from tests.models.small import GREEDY, lively_model
+
+WITH_ENCODER = [name for name, family in FAMILIES.items() if not family.causal]
+WITH_ATTENTION_OF_THEIR_OWN = {"led", "prophetnet"}
 
 
 @pytest.mark.parametrize(
     "otherwise",
     [
+        {},
+        {"candidates": 3, "do_sample": True},
         {"num_beams": 4},
         {"num_beams": 3, "candidates": 3},
         {"num_beams": 3, "do_sample": True, "candidates": 2},
@@ -21,7 +28,7 @@ from tests.models.small import GREEDY, lively_model
     ],
 )
 @pytest.mark.parametrize("family", FAMILIES)
-def test_beams_write_what_generate_writes_by_itself(
+def test_titles_are_those_that_generate_writes_by_itself(
     family: str, otherwise: dict[str, object], examples: pd.DataFrame
 ) -> None:
     model, inputs = lively_model(family, examples)
@@ -40,3 +47,27 @@ def test_beams_write_what_generate_writes_by_itself(
     found = [title for titles in titler.titles(texts) for title in titles]
     assert found == expected
     assert len(set(found)) > 3
+
+
+@pytest.mark.parametrize("otherwise", [{"num_beams": 4}, {"candidates": 4, "do_sample": True}])
+@pytest.mark.parametrize("family", WITH_ENCODER)
+def test_a_text_is_attended_to_by_four_titles_at_less_than_the_cost_of_four_texts(
+    family: str, otherwise: dict[str, object], examples: pd.DataFrame
+) -> None:
+    model, inputs = lively_model(family, examples)
+    titler = Titler(model, inputs, GenerateSettings(**{**GREEDY.model_dump(), **otherwise}))
+    texts = examples["text"].tail(4).tolist()
+    with FlopCounterMode(display=False) as by_itself:
+        model.generate(**inputs.batch([inputs.source(text) for text in texts]), generation_config=titler._config)
+    with FlopCounterMode(display=False) as ours:
+        titler.titles(texts)
+    assert ours.get_total_flops() < by_itself.get_total_flops()
+
+
+@pytest.mark.parametrize("family", WITH_ENCODER)
+def test_keys_and_values_are_kept_once_a_text_wherever_attention_can_be_chosen(
+    family: str, examples: pd.DataFrame
+) -> None:
+    model, _ = lively_model(family, examples)
+    assert attend_by_text(model) == (family not in WITH_ATTENTION_OF_THEIR_OWN)
+    assert attend_by_text(model) == (family not in WITH_ATTENTION_OF_THEIR_OWN)
