@@ -31,7 +31,7 @@ def score_titles(
 
     Returns:
         A row an example, in the order given; a column for each of `SCORES`, or of `ROUGE_SCORES` without `bertscore`.
-        Every score lies between 0 and 1, and does not depend on the other examples.
+        Every score lies between 0 and 1, and does not depend on the other examples, but for rounding.
 
     Raises:
         ValueError: there are not as many predictions as references.
