@@ -22,12 +22,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 import transformers
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
 from pipeline.data.lessons import LESSON
 from pipeline.data.merge import merge
 from pipeline.data.sample import SampleSettings, build_sample, write_workbook
-from pipeline.data.split import SplitSettings, split
 from pipeline.data.workbook import ingest
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.intervals import interval_of_mean
@@ -109,8 +108,8 @@ def trained_titler(model: str, train: pd.DataFrame) -> Titler:
     model_settings = ModelSettings.read(model)
     settings = TrainSettings.of_model(model, model_settings)
     # The best epoch is chosen by lessons that are neither trained on nor held out.
-    parts = split(train, SplitSettings(by="lesson", validation=0.1, test=0.01, seed=SEED))
-    trained_on = pd.concat([parts.train, parts.test], ignore_index=True)
+    sides = GroupShuffleSplit(1, test_size=0.1, random_state=SEED).split(train, groups=train.groupby(LESSON).ngroup())
+    trained_on, validation = (train.iloc[side].reset_index(drop=True) for side in next(sides))
     prepared = prepare(model, model_settings, settings, [*trained_on["text"], *trained_on["title"]])
     if settings.epochs:
         with tempfile.TemporaryDirectory() as checkpoints:
@@ -118,7 +117,7 @@ def trained_titler(model: str, train: pd.DataFrame) -> Titler:
                 prepared.trained,
                 prepared.inputs,
                 trained_on,
-                parts.validation,
+                validation,
                 settings,
                 score=mean_rouge,
                 resume_from=Path(checkpoints),

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
+from quality import read_examples
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -41,11 +42,8 @@ from transformers import (
     T5Config,
 )
 
-from pipeline.data.merge import merge
-from pipeline.data.sample import SampleSettings, build_sample, write_workbook
 from pipeline.data.split import SplitSettings, split
-from pipeline.data.workbook import ingest
-from pipeline.evaluation.rouge import Rouge
+from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models import scratch
 from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import Inputs
@@ -53,11 +51,11 @@ from pipeline.models.layers import freeze
 from pipeline.training.fit import fit
 from pipeline.training.settings import TrainSettings
 
+ROOT = Path(__file__).resolve().parents[1]
 SOURCE_TOKENS, TARGET_TOKENS = 512, 40
 BATCH, RATE = 8, 5e-4
 VOCABULARY = 8000
 SPLIT = SplitSettings(by="lesson", validation=0.15, test=0.2, seed=1)
-SAMPLE = SampleSettings(topics=400, words_per_minute=150, seed=1)
 
 
 def t5_small(tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
@@ -119,12 +117,7 @@ def main() -> None:
 
 def write_data(folder: Path, workbook: Path | None, train: int, validation: int) -> None:
     """`folder`/train.parquet and validation.parquet, of as many examples."""
-    workbook = workbook or next(Path(os.environ.get("LECTERN_SHARED", "/nowhere")).glob("data/*.xlsx"), None)
-    if workbook is None:
-        workbook = folder / "sample.xlsx"
-        write_workbook(*build_sample(SAMPLE), workbook)
-    tables = ingest(workbook)
-    sides = split(merge(tables.topics, tables.lines).examples, SPLIT)
+    sides = split(read_examples(workbook, folder), SPLIT)
     for side, examples, count in (("train", sides.train, train), ("validation", sides.validation, validation)):
         chosen = examples.sample(n=min(count, len(examples)), random_state=1).reset_index(drop=True)
         chosen.to_parquet(folder / f"{side}.parquet", index=False)
@@ -146,12 +139,11 @@ def write_checkpoint(folder: Path, model: str) -> None:
 def run_side(side: str, folder: str, model: str, trained: str, epochs: int) -> dict[str, float]:
     """`measure` in a process of its own, in an empty working directory."""
     command = [sys.executable, str(Path(__file__).resolve()), "--side", side, f"{folder}/{model}", trained, str(epochs)]
-    root = Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as working_directory:
         done = subprocess.run(
             command,
             cwd=working_directory,
-            env={**os.environ, "PYTHONPATH": str(root)},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=False,
@@ -188,28 +180,10 @@ def lectern(
     epochs: int,
 ) -> float:
     inputs = Inputs(FAMILIES[family], tokenizer, max_source_tokens=SOURCE_TOKENS, max_target_tokens=TARGET_TOKENS)
-    settings = TrainSettings(
-        epochs=epochs,
-        optimiser="adamw",
-        learning_rate=RATE,
-        schedule="linear",
-        warmup=0.0,
-        weight_decay=0.0,
-        batch_size=BATCH,
-        micro_batch_tokens=2048,
-        freeze=[],
-        freeze_lower_layers=0,
-        unfreeze_every=0,
-        discriminative=1.0,
-        max_gradient_norm=1.0,
-        early_stopping=0,
-        precision="auto",
-        gradient_checkpointing=False,
-        compile=False,
-        processes=1,
-        seed=1,
-    )
-    curves = fit(model, inputs, train, validation, settings, score=rouge, resume_from=Path("checkpoints"))
+    shipped = TrainSettings.read(ROOT / "params.yaml").model_dump()
+    asked = {"epochs": epochs, "learning_rate": RATE, "schedule": "linear", "warmup": 0.0, "weight_decay": 0.0}
+    settings = TrainSettings(**{**shipped, **asked, "batch_size": BATCH, "early_stopping": 0})
+    curves = fit(model, inputs, train, validation, settings, score=mean_rouge, resume_from=Path("checkpoints"))
     return float(curves["validation_loss"].min())
 
 
@@ -238,7 +212,7 @@ def peer(
             tokenizer.batch_decode(np.where(ids < 0, tokenizer.pad_token_id, ids), skip_special_tokens=True)
             for ids in (predicted.predictions, predicted.label_ids)
         ]
-        return rouge(*texts)
+        return mean_rouge(*texts)
 
     trainer = Seq2SeqTrainer(
         model=model,
@@ -267,11 +241,6 @@ def peer(
     )
     trainer.train()
     return min(entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry)
-
-
-def rouge(predictions: list[str], titles: list[str]) -> dict[str, float]:
-    scores = Rouge(keep_in_memory=True).compute(predictions=predictions, references=titles)
-    return {name: sum(values) / len(values) for name, values in scores.items()}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 from pipeline.errors import Misused, Refused
 from pipeline.models.families import FAMILIES, Family
 from pipeline.models.gguf import converted
+from pipeline.models.inputs import Inputs
 from pipeline.models.places import find
 from pipeline.models.scratch import ScratchSize
 from pipeline.models.warm_start import warm_start
@@ -70,6 +71,15 @@ class Card(Settings):
     checkpoint: str
     max_source_tokens: int
     max_target_tokens: int
+
+    def inputs(self, tokenizer: PreTrainedTokenizerBase) -> Inputs:
+        """What feeds the model."""
+        return Inputs(
+            FAMILIES[self.family],
+            tokenizer,
+            max_source_tokens=self.max_source_tokens,
+            max_target_tokens=self.max_target_tokens,
+        )
 
 
 def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

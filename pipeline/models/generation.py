@@ -16,7 +16,6 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, Pr
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import load_model
 from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
-from pipeline.models.families import FAMILIES
 from pipeline.models.features import Features
 from pipeline.models.inputs import Inputs, micro_batches, pad
 from pipeline.settings import Section, Settings, check, read_params
@@ -175,12 +174,7 @@ def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool
         Refused: the folder is not one that Lectern wrote, or is damaged.
     """
     model, tokenizer, card = load_model(folder)
-    inputs = Inputs(
-        FAMILIES[card.family],
-        tokenizer,
-        max_source_tokens=card.max_source_tokens,
-        max_target_tokens=card.max_target_tokens,
-    )
+    inputs = card.inputs(tokenizer)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     features = None
     if keep_features and not inputs.family.causal:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from mlflow import MlflowClient
 from transformers import TrainerCallback
 
 from pipeline.evaluation.rouge import mean_rouge
@@ -17,7 +18,7 @@ from pipeline.models.layers import summarise
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
 from pipeline.registry.fingerprint import training_fingerprint
 from pipeline.registry.lineage import lineage_tags
-from pipeline.registry.tracking import connect, training_run
+from pipeline.registry.tracking import training_run
 from pipeline.registry.training_log import LogToMlflow
 from pipeline.training.fit import CURVES, fit
 from pipeline.training.launch import in_several_processes, is_first_process, is_one_of_several
@@ -81,7 +82,7 @@ def _train_and_keep(
         model, params=flat, tags={"model": model, **lineage}, splits=TRAINING_SPLITS, run_id=begun
     ) as run_id:
         write_text(run_id_file, run_id)
-        client = connect()
+        client = MlflowClient()
         client.log_text(
             run_id, summarise(prepared.network, prepared.inputs.family).to_csv(index=False), "model_summary.csv"
         )

@@ -16,12 +16,12 @@ from pipeline.models.layers import group_of
 from pipeline.training.settings import TrainSettings
 
 
-def trainable_groups(model: PreTrainedModel, family: Family) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Layer group → its parameters that train, by name; the group nearest to the text first, none that is empty."""
-    found: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
+def trainable_groups(model: PreTrainedModel, family: Family) -> dict[str, list[nn.Parameter]]:
+    """Layer group → its parameters that train; the group nearest to the text first, none that is empty."""
+    found: dict[str, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            found[group_of(name, family)].append((name, parameter))
+            found[group_of(name, family)].append(parameter)
     return {group: found[group] for group in GROUPS if group in found}
 
 
@@ -37,7 +37,7 @@ def build_optimiser(model: PreTrainedModel, family: Family, settings: TrainSetti
     for above, group in enumerate(reversed(groups)):
         rate = settings.learning_rate / settings.discriminative**above
         for decays in (True, False):
-            chosen = [parameter for _, parameter in groups[group] if (parameter.dim() > 1) == decays]
+            chosen = [parameter for parameter in groups[group] if (parameter.dim() > 1) == decays]
             if chosen:
                 decay = settings.weight_decay if decays else 0.0
                 parameters.append({"params": chosen, "lr": rate, "weight_decay": decay})
@@ -63,5 +63,5 @@ class GradualUnfreezing(TrainerCallback):
     ) -> None:
         thawed = 1 + round(state.epoch or 0) // self._every
         for place, parameters in enumerate(self._groups):
-            for _, parameter in parameters:
+            for parameter in parameters:
                 parameter.requires_grad_(place < thawed)

@@ -55,10 +55,5 @@ def prepare(model: str, model_settings: ModelSettings, settings: TrainSettings, 
     freeze(network, family, settings.freeze, settings.freeze_lower_layers)
     trained = wrap(network, settings.lora) if settings.lora else network
     card = Card(model=model, **model_settings.model_dump(include=set(Card.model_fields)))
-    inputs = Inputs(
-        family,
-        tokenizer,
-        max_source_tokens=card.max_source_tokens,
-        max_target_tokens=card.max_target_tokens,
-    )
+    inputs = card.inputs(tokenizer)
     return Prepared(network, trained, inputs, card)

@@ -12,7 +12,7 @@ from pipeline.models.generation import Titler
 from pipeline.models.lora import LoraSettings, wrap
 from pipeline.training.fit import CURVES, fit
 from tests.models.small import GREEDY, lively_model, small_model
-from tests.training.small import LORA, SETTINGS, score, train
+from tests.training.small import LORA, SETTINGS, Killed, score, train
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -35,14 +35,6 @@ def test_the_same_training_twice_gives_the_same_weights(examples: pd.DataFrame, 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-class _Killed(TrainerCallback):
-    """Ends the process's work as a kill would, in the middle of the second epoch."""
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 6:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize(("family", "lora"), [("t5", None), ("t5", LORA), ("causal", LORA)])
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(
     family: str, lora: LoraSettings | None, examples: pd.DataFrame, tmp_path: Path
@@ -50,7 +42,7 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(
     patient = {"family": family, "lora": lora, "epochs": 4, "early_stopping": 1}
     whole, undisturbed = train(examples, tmp_path / "undisturbed", **patient)
     with pytest.raises(KeyboardInterrupt):
-        train(examples, tmp_path / "killed", callbacks=(_Killed(),), **patient)
+        train(examples, tmp_path / "killed", callbacks=(Killed(step=6),), **patient)
     resumed, weights = train(examples, tmp_path / "killed", **patient)
     assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
     assert resumed["validation_loss"].tolist() == whole["validation_loss"].tolist()

@@ -14,19 +14,13 @@ from pipeline.models.layers import freeze, group_of
 from pipeline.training.optimisers import build_optimiser
 from pipeline.training.settings import TrainSettings
 from tests.models.small import small_model
-from tests.training.small import SETTINGS, train
+from tests.training.small import SETTINGS, Killed, train
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "ranger", "schedulefreeadamw"])
 def test_every_optimiser_lowers_the_loss(name: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     curves, _ = train(examples, tmp_path, "bart", optimiser=name, schedule="constant", epochs=4)
     assert curves["validation_loss"].iloc[-1] < curves["validation_loss"].iloc[0]
-
-
-class _Killed(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 10:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("name", ["ranger", "schedulefreeadamw"])
@@ -36,7 +30,7 @@ def test_a_training_with_another_optimiser_is_gone_on_with_too(
     chosen = {"optimiser": name, "schedule": "constant", "epochs": 4}
     _, undisturbed = train(examples, tmp_path / "undisturbed", **chosen)
     with pytest.raises(KeyboardInterrupt):
-        train(examples, tmp_path / "killed", callbacks=(_Killed(),), **chosen)
+        train(examples, tmp_path / "killed", callbacks=(Killed(step=10),), **chosen)
     _, weights = train(examples, tmp_path / "killed", **chosen)
     assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
 
@@ -87,7 +81,7 @@ def test_a_training_that_thaws_is_gone_on_with_where_it_was(examples: pd.DataFra
     chosen = {"epochs": 4, "unfreeze_every": 1, "discriminative": 2.6}
     _, undisturbed = train(examples, tmp_path / "undisturbed", **chosen)
     with pytest.raises(KeyboardInterrupt):
-        train(examples, tmp_path / "killed", callbacks=(_Killed(),), **chosen)
+        train(examples, tmp_path / "killed", callbacks=(Killed(step=10),), **chosen)
     _, weights = train(examples, tmp_path / "killed", **chosen)
     assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
 
