@@ -26,6 +26,14 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class CrossAttention:
+    """Where a decoder layer attends to the text."""
+
+    module: str  # the end of the module's name
+    projections: tuple[str, str]  # its parts that make keys and values of the text's states, in the order it has them
+
+
+@dataclass(frozen=True)
 class Family:
     """How one architecture wants its inputs, and where its layers are."""
 
@@ -37,6 +45,7 @@ class Family:
     new_config: Callable[[scratch.ScratchSize, PreTrainedTokenizerBase], PretrainedConfig]
     new_tokenizer: Callable[[list[str], int], PreTrainedTokenizerBase]
     positions: Callable[[PretrainedConfig], tuple[float, float]]  # how many tokens a text and a title may have
+    cross_attention: CrossAttention | None = None  # where the library computes it by an interface of ours to implement
     never_trained: tuple[str, ...] = ()  # prefixes of parameters that are constants, or that no title depends on
     prefix: str = ""  # put before every text
     prompt: Prompt | None = None  # causal models only: text and title are one sequence
@@ -64,6 +73,9 @@ _T5_GROUPS = {
     "decoder": ("decoder.",),
     "head": ("lm_head",),
 }
+
+_BART_CROSS_ATTENTION = CrossAttention(".encoder_attn", ("k_proj", "v_proj"))
+_T5_CROSS_ATTENTION = CrossAttention(".EncDecAttention", ("k", "v"))
 
 # BERT and ProphetNet end a sequence with their separator, and call no token its end.
 _SEPARATOR_ENDS = {"eos_token": "[SEP]"}
@@ -99,6 +111,7 @@ FAMILIES = {
             model_types=("t5",),
             groups=_T5_GROUPS,
             decoder_layers="decoder.block",
+            cross_attention=_T5_CROSS_ATTENTION,
             new_config=scratch.t5_config,
             new_tokenizer=scratch.t5_tokenizer,
             positions=_relative,
@@ -111,6 +124,7 @@ FAMILIES = {
             model_types=("mt5",),
             groups=_T5_GROUPS,
             decoder_layers="decoder.block",
+            cross_attention=_T5_CROSS_ATTENTION,
             new_config=scratch.mt5_config,
             new_tokenizer=scratch.t5_tokenizer,
             positions=_relative,
@@ -122,6 +136,7 @@ FAMILIES = {
             model_types=("bart",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
+            cross_attention=_BART_CROSS_ATTENTION,
             new_config=scratch.bart_config,
             new_tokenizer=scratch.bart_tokenizer,
             positions=_as_many_on_both_sides,
@@ -132,6 +147,7 @@ FAMILIES = {
             model_types=("pegasus",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
+            cross_attention=_BART_CROSS_ATTENTION,
             never_trained=("model.encoder.embed_positions", "model.decoder.embed_positions"),  # sines and cosines
             new_config=scratch.pegasus_config,
             new_tokenizer=scratch.pegasus_tokenizer,
@@ -160,6 +176,7 @@ FAMILIES = {
             model_types=("mbart",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
+            cross_attention=_BART_CROSS_ATTENTION,
             new_config=scratch.mbart_config,
             new_tokenizer=scratch.mbart_tokenizer,
             positions=_as_many_on_both_sides,
@@ -171,6 +188,7 @@ FAMILIES = {
             model_types=("blenderbot-small",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
+            cross_attention=_BART_CROSS_ATTENTION,
             new_config=scratch.blenderbot_small_config,
             new_tokenizer=scratch.blenderbot_small_tokenizer,
             positions=_as_many_on_both_sides,
@@ -211,6 +229,7 @@ FAMILIES = {
                 "head": ("decoder.cls",),
             },
             decoder_layers="decoder.bert.encoder.layer",
+            cross_attention=CrossAttention(".crossattention.self", ("key", "value")),
             never_trained=("encoder.pooler",),
             new_config=scratch.encoder_decoder_config,
             new_tokenizer=scratch.bert_tokenizer,

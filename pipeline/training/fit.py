@@ -32,6 +32,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 
 from pipeline.errors import Unavailable
+from pipeline.models.cross_attention import states_instead_of_keys
 from pipeline.models.features import Features, frozen_part, limit_bytes
 from pipeline.models.generation import GenerateSettings, Titler
 from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
@@ -155,7 +156,10 @@ class _TitleTrainer(Trainer):
         learnt = self.accelerator.reduce(torch.tensor(_title_tokens(examples), device=self.args.device)).item()
         total = torch.zeros((), device=self.args.device)
         for batch in batches:
-            with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
+            with (
+                nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model),
+                states_instead_of_keys(self._network, self._inputs.family),
+            ):
                 share = self.accelerator.num_processes * _title_tokens(batch) / learnt
                 loss = self._mean_loss(model, batch, features) * share
                 self.accelerator.backward(loss)
@@ -217,7 +221,8 @@ class _TitleTrainer(Trainer):
     @torch.inference_mode()
     def _validation_loss(self, examples: list[Example], features: Features | None) -> float:
         batches = micro_batches(examples, _source_tokens, self._micro_batch_tokens)
-        total = sum(self._mean_loss(self.model, batch, features).item() * _title_tokens(batch) for batch in batches)
+        with states_instead_of_keys(self._network, self._inputs.family):
+            total = sum(self._mean_loss(self.model, batch, features).item() * _title_tokens(batch) for batch in batches)
         found = torch.tensor([total, _title_tokens(examples)], device=self.args.device)
         total, learnt = self.accelerator.reduce(found).tolist()
         return total / learnt
