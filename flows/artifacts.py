@@ -1,26 +1,41 @@
-"""What a person sees of a flow run in Prefect's pages: the leaderboard, and where to read on."""
+"""What a person sees of a flow run in Prefect's pages: the leaderboard, the state of the data, and where to read on."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from pipeline.paths import LEADERBOARD, LEADERBOARD_MD, REPORT, STATE
+from pipeline.errors import Unavailable
+from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, STATE, TRAINING, VALIDATION
 
 MLFLOW_URL_FILE = STATE / "mlflow.url"
 """Where `lectern up` says how its MLflow server is reached."""
 
+REPORTS_URL_FILE = STATE / "reports.url"
+"""Where `lectern up` says how its pages of `reports/` are reached."""
 
-def publish() -> None:
-    """Publishes the leaderboard, if there is one, and the links."""
-    if LEADERBOARD.exists():
+_BEFORE_VALIDATION = {"sample", "ingest"}
+
+
+def publish(*, failed: Collection[str], with_runs: bool) -> None:
+    """Publishes what is current of the leaderboard and of the data's state, and the links.
+
+    Args:
+        failed: the stages that failed.
+        with_runs: whether the links are to name the runs of the trainings; MLflow takes seconds to be asked.
+    """
+    if LEADERBOARD.exists() and not failed:
         rows = json.loads(LEADERBOARD.read_text(encoding="utf-8"))["rows"]
         create_table_artifact(key="leaderboard", table=as_table(rows))
-    create_markdown_artifact(key="where-to-read-on", markdown=links())
+    if VALIDATION.exists() and _BEFORE_VALIDATION.isdisjoint(failed):
+        validation = json.loads(VALIDATION.read_text(encoding="utf-8"))
+        create_markdown_artifact(key="data-quality", markdown=data_quality(validation))
+    create_markdown_artifact(key="where-to-read-on", markdown=links(with_runs=with_runs))
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -43,11 +58,58 @@ def _cells(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
                 yield prefix + name, value
 
 
-def links() -> str:
-    """A Markdown list of MLflow and of the reports that are there."""
+def data_quality(validation: dict[str, Any]) -> str:
+    """Markdown: the verdict, a row an expectation that is not met, and the way to the data docs."""
+    tables = validation["tables"]
+    expectations = sum(len(table["outcomes"]) for table in tables)
+    failed = [(table, outcome) for table in tables for outcome in table["outcomes"] if not outcome["success"]]
+    verdict = "The data is fit." if validation["success"] else "**The data is not fit**, and nothing is trained on it."
+    counted = ", ".join(f"{table['rows']:,} {table['table']}" for table in tables)
+    lines = [f"{verdict} {expectations - len(failed)} of {expectations} expectations are met by {counted}.", ""]
+    if failed:
+        lines += ["| table | severity | expected | found |", "|---|---|---|---|"]
+        lines += [f"| {table['table']} | {_failure(outcome)} |" for table, outcome in failed]
+    return "\n".join([*lines, "", f"All of them: {_page(DATA_DOCS / 'index.html', 'data docs')}"])
+
+
+def _failure(outcome: dict[str, Any]) -> str:
+    rows = [str(unexpected["row"]) for unexpected in outcome["unexpected"] if unexpected["row"] is not None]
+    where = f" (rows {', '.join(rows)})" if rows else ""
+    cells = (outcome["severity"], outcome["expected"], f"{outcome['found']}{where}")
+    return " | ".join(cell.replace("|", "\\|") for cell in cells)
+
+
+def links(*, with_runs: bool) -> str:
+    """A Markdown list of MLflow, its runs of the trainings, and the reports that are there."""
     lines = [f"- MLflow: {mlflow_address()}"]
-    lines += [f"- `{path.resolve()}`" for path in (REPORT, LEADERBOARD_MD) if path.exists()]
+    lines += [f"  - {name}" for name in (_runs() if with_runs else ())]
+    pages = {REPORT: "report", LEADERBOARD_MD: "leaderboard", DATA_DOCS / "index.html": "data docs"}
+    lines += [f"- {_page(path, title)}" for path, title in pages.items() if path.exists()]
     return "\n".join(lines)
+
+
+def _page(path: Path, title: str) -> str:
+    """A link where `lectern up` serves the reports; elsewhere the place."""
+    if REPORTS_URL_FILE.exists():
+        base = REPORTS_URL_FILE.read_text(encoding="utf-8").strip()
+        return f"[{title}]({base}/{path.relative_to(REPORT.parent).as_posix()})"
+    return f"{title}: `{path.resolve()}`"
+
+
+def _runs() -> Iterator[str]:
+    """The run of each training that MLflow knows, as a link where it has pages."""
+    from pipeline.registry.tracking import connect, find_run  # seconds, which a run without stale stages need not wait
+
+    try:
+        client, address = connect(), mlflow_address()
+    except Unavailable:
+        return
+    for path in sorted(TRAINING.glob("*/run.json")):
+        run = find_run(client, json.loads(path.read_text(encoding="utf-8"))["run_id"])
+        if run and address.startswith("http"):
+            yield f"[{path.parent.name}]({address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+        elif run:
+            yield f"{path.parent.name}: run `{run.info.run_id}`"
 
 
 def mlflow_address() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
 from pipeline.errors import Misused
+
+# A workbook that came from elsewhere is frozen, on purpose: `watch` fetches it, not the graph.
+logging.getLogger("dvc.repo.status").addFilter(lambda record: "is frozen" not in record.getMessage())
 
 
 class Busy(Exception):

@@ -67,7 +67,7 @@ def run_stage(stage: Stage, crew: Crew) -> None:
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
     logger = get_run_logger()
     output: list[str] = []
-    with crew.run(command, _environment(), slot=stage.slot) as child:
+    with crew.run(command, environment(), slot=stage.slot) as child:
         for line in filter(str.strip, child.lines()):
             logger.info(line)
             output.append(line)
@@ -99,7 +99,8 @@ def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | Stage
             return StageBroke(f"{name} broke with exit code {code}:\n{said}")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Of a child of the flow run."""
     return os.environ | {
         # dvc.yaml says `python`: it shall be this one, also where its environment is not activated.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

@@ -6,12 +6,11 @@ import concurrent.futures
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
-from filelock import FileLock, Timeout
 from prefect import flow, get_client, get_run_logger, runtime
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
@@ -20,14 +19,16 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts
+from flows.asked import Epochs, Model, params_as_asked
 from flows.crew import Crew
 from flows.graph import Busy, Stage, read_plan
+from flows.naming import commit_and_workbook
 from flows.server import a_server
 from flows.service import ServiceDied
 from flows.stage import run_stage
-from pipeline.errors import Misused, Refused
+from flows.work_tree import alone_in_work_tree
+from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.places import require
-from pipeline.paths import STATE
 
 THREADS = 64
 """Threads that wait for stages: many more than slots, so that a stage waiting for its slot holds up no other."""
@@ -43,42 +44,39 @@ class RunCancelled(Exception):
     """Somebody cancelled the flow run in Prefect."""
 
 
-@flow(name="train", task_runner=ThreadPoolTaskRunner(max_workers=THREADS), persist_result=False)
-def train() -> State:
+@flow(
+    name="train",
+    flow_run_name=commit_and_workbook,
+    task_runner=ThreadPoolTaskRunner(max_workers=THREADS),
+    persist_result=False,
+)
+def train(models: list[Model] | None = None, epochs: Epochs | None = None, workbook: str | None = None) -> State:
     """Brings every stage of `dvc.yaml` up to date: the stale ones and what depends on them, side by side where it can.
 
     A stage that fails stops those that depend on it, and no other. A pretrained model that cannot be had stops all of
     them before the first one.
+
+    Args:
+        models: Those that take part in this run; none named: the contestants of params.yaml.
+        epochs: How often each of them goes through the training split; empty: as params.yaml says. A model that is
+            taken as it comes, without training, stays so.
+        workbook: Train on this one: the path of an .xlsx or of a folder with tables, on the machine that runs this, or
+            a URL; empty: the one that params.yaml names.
     """
     with alone_in_work_tree(say=get_run_logger().info):
         try:
-            stages = plan()
-            require(stage.name for stage in stages)
-            failures = run(stages)
-        except (Misused, Refused) as error:
+            with params_as_asked(models, epochs, workbook):
+                stages = plan()
+                require(stage.name for stage in stages)
+                failures = run(stages)
+        except (Misused, Refused, Unavailable) as error:
             return Failed(message=str(error))
         except RunCancelled:
             return Cancelled(message="Cancelled; its stages were stopped.")
+        artifacts.publish(failed=failures, with_runs=bool(stages))
         if failures:
             return Failed(message=summary(stages, failures))
-        artifacts.publish()
         return Completed(message=f"{len(stages)} stages brought up to date." if stages else "Nothing was stale.")
-
-
-@contextmanager
-def alone_in_work_tree(say: Callable[[str], None]) -> Iterator[None]:
-    """Waits until no other process runs the flow in this work tree. Whoever is alone may ask again."""
-    STATE.mkdir(exist_ok=True)
-    lock = FileLock((STATE / "train.lock").resolve(), is_singleton=True)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say("Another run is at work in this work tree; waiting for it to end.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def plan() -> list[Stage]:

@@ -1,4 +1,4 @@
-"""All that an operator watches, until Ctrl-C: the MLflow server, the Prefect server, and the nightly flow run."""
+"""All that an operator watches, until Ctrl-C: the servers of MLflow and Prefect, the reports, and the flows, served."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from filelock import FileLock, Timeout
-from prefect.schedules import Cron
 
-from flows.artifacts import MLFLOW_URL_FILE
+from flows.artifacts import MLFLOW_URL_FILE, REPORTS_URL_FILE
+from flows.deployments import PREFECT_YAML, read_deployments
 from flows.server import URL_FILE, api_url, configured_url, prefect_service, require_answer
 from flows.service import HOST, Service, ServiceDied, require_free
 from pipeline.errors import Misused
 from pipeline.paths import STATE
 
-EXAMPLE = 'example: python -m flows.up --prefect-port 4300 --cron "30 1 * * 1-5" --timezone Europe/Berlin'
+EXAMPLE = "example: python -m flows.up --prefect-port 4300"
 
 
 class Interrupted(Exception):
@@ -44,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        check_schedule(given.cron, given.timezone)
         with only_one_here():
             run(given)
     except Misused as error:
@@ -62,8 +60,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m flows.up", description=__doc__, epilog=EXAMPLE)
     parser.add_argument("--prefect-port", type=int, default=4200, help="the Prefect server's (default: %(default)s)")
     parser.add_argument("--mlflow-port", type=int, default=5000, help="the MLflow server's (default: %(default)s)")
-    parser.add_argument("--cron", default="0 2 * * *", help="when the flow runs by itself (default: %(default)s)")
-    parser.add_argument("--timezone", default="UTC", help="the time zone of --cron (default: %(default)s)")
+    parser.add_argument(
+        "--reports-port", type=int, default=8800, help="of the pages of reports/ (default: %(default)s)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -72,21 +71,6 @@ def interrupt(_number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Interrupted
-
-
-def check_schedule(cron: str, timezone: str) -> None:
-    """
-    Raises:
-        Misused: `cron` is not a cron expression, or `timezone` not a time zone.
-    """
-    try:
-        ZoneInfo(timezone)
-    except (ValueError, ZoneInfoNotFoundError):
-        raise Misused(f"--timezone: there is no time zone {timezone!r}. Write one such as Europe/Berlin.") from None
-    try:
-        Cron(cron)
-    except ValueError:
-        raise Misused(f"--cron: {cron!r} is not a cron expression. '0 2 * * *' is every night at two.") from None
 
 
 @contextmanager
@@ -115,6 +99,8 @@ def run(given: argparse.Namespace) -> None:
         ServiceDied: a server did not start, or ended by itself.
         Interrupted: we are to stop.
     """
+    deployments = read_deployments()
+    require_free(given.reports_port, "--reports-port")
     mlflow = mlflow_server(given.mlflow_port)
     prefect = prefect_server(given.prefect_port)
     with ExitStack() as stack:
@@ -126,10 +112,16 @@ def run(given: argparse.Namespace) -> None:
                 service.wait_until_healthy()
         stack.enter_context(word_left(MLFLOW_URL_FILE, mlflow.address))
         stack.enter_context(word_left(URL_FILE, prefect.address))
-        services.append(stack.enter_context(nightly_service(prefect.address, given.cron, given.timezone)))
+        services.append(stack.enter_context(reports_service(given.reports_port)))
+        stack.enter_context(word_left(REPORTS_URL_FILE, f"http://{HOST}:{given.reports_port}"))
+        services.append(stack.enter_context(flows_service(prefect.address)))
         print(f"Prefect   {prefect.address.removesuffix('/api')}")
         print(f"MLflow    {mlflow.address}")
-        print(f"The flow runs by itself at '{given.cron}', {given.timezone}. Ctrl-C stops everything.", flush=True)
+        print(f"Reports   http://{HOST}:{given.reports_port}")
+        print(f"Served, as {PREFECT_YAML} says:")
+        for deployment in deployments:
+            print(f"  {deployment.full_name:<16} {deployment.when}")
+        print("Ctrl-C stops everything.", flush=True)
         while True:
             for service in services:
                 service.check()
@@ -179,11 +171,17 @@ def prefect_server(port: int) -> Server:
     return Server(own, start=lambda: prefect_service(port))
 
 
-def nightly_service(prefect: str, cron: str, timezone: str) -> Service:
+def reports_service(port: int) -> Service:
+    Path("reports").mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", HOST, "--directory", "reports"]
+    return Service("The server of reports", command, log=STATE / "logs" / "reports.log")
+
+
+def flows_service(prefect: str) -> Service:
     return Service(
-        "The nightly flow",
-        [sys.executable, "-m", "flows.nightly", cron, timezone],
-        log=STATE / "logs" / "nightly.log",
+        "What serves the flows",
+        [sys.executable, "-m", "flows.deployments"],
+        log=STATE / "logs" / "flows.log",
         env={"PREFECT_API_URL": prefect},
     )
 

@@ -137,15 +137,14 @@ def check(
 
 @app.command(epilog="Example: `lectern use lessons.xlsx && dvc repro`")
 def use(
-    workbook: Annotated[
-        Path, typer.Argument(help="An .xlsx file, or a folder with CSV or Parquet tables.", resolve_path=True)
-    ],
+    workbook: Annotated[str, typer.Argument(help="An .xlsx file, its URL, or a folder with CSV or Parquet tables.")],
 ) -> None:
     """Makes a workbook the pipeline's input: copied, put under DVC, named in params.yaml. Refused if it is broken."""
-    _enter_project()
     from pipeline.data.adopt import adopt
 
-    adopted = adopt(workbook)
+    source = workbook if "://" in workbook else str(Path(workbook).resolve())
+    _enter_project()
+    adopted = adopt(source)
     print(f"{adopted} is the pipeline's workbook now. Train on it with `lectern run` or `dvc repro`.")
 
 
@@ -163,12 +162,12 @@ def run() -> None:
 def up(
     prefect_port: Annotated[int, typer.Option(help="Where Prefect's server and pages answer.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Where MLflow's server and pages answer.")] = 5000,
-    cron: Annotated[str, typer.Option(help="When the pipeline runs by itself.")] = "0 2 * * *",
+    reports_port: Annotated[int, typer.Option(help="Where the reports and the data docs are read.")] = 8800,
 ) -> None:
-    """Starts MLflow's and Prefect's servers and serves the nightly run; Ctrl-C ends all."""
+    """Starts MLflow's and Prefect's servers and serves the flows that prefect.yaml deploys; Ctrl-C ends all."""
     _enter_project()
-    words = ["--prefect-port", str(prefect_port), "--mlflow-port", str(mlflow_port), "--cron", cron]
-    sys.exit(_module("flows.up", *words))
+    ports = {"prefect": prefect_port, "mlflow": mlflow_port, "reports": reports_port}
+    sys.exit(_module("flows.up", *(word for name, port in ports.items() for word in (f"--{name}-port", str(port)))))
 
 
 @app.command(epilog="Example: `lectern title talk.txt --candidates 3`")

@@ -1,48 +1,92 @@
-"""Makes a workbook the pipeline's input."""
+"""Makes a workbook the pipeline's input: a file, a folder of tables, or a URL that DVC can read."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pipeline.data.problems import WorkbookRefused, errors
+import yaml
+
 from pipeline.data.tables import table_files
-from pipeline.data.workbook import read_workbook
-from pipeline.errors import Unavailable
-from pipeline.files import file_aside, folder_aside
+from pipeline.data.workbook import ingest
+from pipeline.errors import Misused, Unavailable
+from pipeline.files import folder_aside
 from pipeline.paths import WORKBOOKS
 from pipeline.settings import set_params
 
 
-def adopt(workbook: Path) -> Path:
-    """Copies `workbook` into the project, puts it under DVC and names it in `params.yaml`; returns its new place.
+def adopt(source: str) -> Path:
+    """Brings in the workbook and names it in `params.yaml`; returns its place in the project.
+
+    Raises:
+        WorkbookRefused, Misused, Unavailable: as `bring_in` says; nothing is changed.
+    """
+    workbook = bring_in(source)
+    set_params(["ingest"], {"workbook": workbook.as_posix()})
+    return workbook
+
+
+def bring_in(source: str) -> Path:
+    """Copies the workbook into the project and puts it under DVC; returns its place there.
+
+    Of a file and of a URL, DVC remembers where it came from, and can fetch it again.
 
     Raises:
         WorkbookRefused: it is broken; nothing is changed.
-        Unavailable: DVC cannot take it.
+        Misused: the URL names no file.
+        Unavailable: DVC cannot reach or take it.
     """
-    found = read_workbook(workbook).problems
-    if errors(found):
-        raise WorkbookRefused(workbook, found)
-    target = WORKBOOKS / workbook.name
-    if workbook != target.resolve():
-        _copy(workbook, target)
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "add", "--quiet", str(target)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise Unavailable(f"DVC did not take {target}: {done.stderr.strip()}")
-    set_params(["ingest"], {"workbook": target.as_posix()})
+    if "://" in source:
+        return _from_url(source)
+    path = Path(source).resolve()
+    ingest(path)
+    target = WORKBOOKS / path.name
+    if path == target.resolve():
+        _dvc("add", str(target))
+    elif path.is_dir():
+        _copy_tables(path, target)
+        _dvc("add", str(target))
+    else:
+        _import(str(path), target)
     return target
 
 
-def _copy(workbook: Path, target: Path) -> None:
-    if workbook.is_file():
-        with file_aside(target) as path:
-            shutil.copyfile(workbook, path)
-        return
+def import_file(workbook: Path) -> Path | None:
+    """The `.dvc` file that says where `workbook` came from; None where nothing does."""
+    path = workbook.with_name(f"{workbook.name}.dvc")
+    return path if path.is_file() and "deps" in yaml.safe_load(path.read_text(encoding="utf-8")) else None
+
+
+def _from_url(url: str) -> Path:
+    name = Path(urlsplit(url).path).name
+    if not name:
+        raise Misused(f"{url} names no file. Give the address of an .xlsx file.")
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = Path(folder) / name
+        _dvc("get-url", url, str(fetched))
+        ingest(fetched)
+    _import(url, WORKBOOKS / name)
+    return WORKBOOKS / name
+
+
+def _copy_tables(source: Path, target: Path) -> None:
     with folder_aside(target) as path:
-        for table in table_files(workbook):
+        for table in table_files(source):
             shutil.copyfile(table, path / table.name)
+
+
+def _import(source: str, target: Path) -> None:
+    WORKBOOKS.mkdir(parents=True, exist_ok=True)
+    _dvc("import-url", "--force", source, str(target))
+
+
+def _dvc(command: str, *words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", command, "--quiet", *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise Unavailable(f"DVC did not take {words[-1]}: {done.stderr.strip()}")

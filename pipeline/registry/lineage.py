@@ -20,9 +20,9 @@ def lineage_tags() -> dict[str, str]:
     """Tags of a training run: commit, DVC stage, hashes of what it reads, library versions, and the flow run if any."""
     workbook = Path(read_params()["ingest"]["workbook"])
     tags = {
-        "git.commit": _git("rev-parse", "HEAD") or "none",
+        "git.commit": git("rev-parse", "HEAD") or "none",
         # DVC rewrites dvc.lock while the stages run, so a change there does not make the tree dirty.
-        "git.dirty": str(bool(_git("status", "--porcelain", "--", ".", ":!dvc.lock"))).lower(),
+        "git.dirty": str(bool(git("status", "--porcelain", "--", ".", ":!dvc.lock"))).lower(),
         "dvc.stage": os.environ.get("DVC_STAGE", "none: run by hand"),
         "data.workbook": str(workbook),
         "data.workbook.md5": md5(workbook),
@@ -61,7 +61,7 @@ def _md5_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _git(*words: str) -> str:
+def git(*words: str) -> str:
     """What git answers; empty where there is no git, or no repository."""
     try:
         return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import socket
 import sqlite3
@@ -8,11 +9,16 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
+from prefect import get_client
 from toy_project import MakeProject, PrefectServer, processes_in, wait_for
 
+from flows.deployments import read_deployments
 from flows.service import free_port
+
+ROOT = Path(__file__).parents[2]
 
 # Without dependencies it is always stale; it counts its runs and takes as long as the file `seconds` says.
 STAGE = """
@@ -21,11 +27,13 @@ STAGE = """
         cmd: echo x >> runs.txt && sleep $(cat seconds)
 """
 
-SERVE_EVERY_FIVE_SECONDS = """
-from datetime import timedelta
-from prefect.schedules import Interval
-from flows.nightly import serve
-serve(Interval(timedelta(seconds=5)))
+EVERY_FIVE_SECONDS = """
+deployments:
+  - name: nightly
+    entrypoint: flows/train.py:train
+    description: Everything.
+    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
+    schedule: {interval: 5}
 """
 
 
@@ -34,6 +42,7 @@ def folder(make_project: MakeProject, prefect_server: PrefectServer, monkeypatch
     """A project that is told of no Prefect server, and has a database for one: a fresh one takes ten seconds."""
     folder = make_project(STAGE)
     (folder / "seconds").write_text("0")
+    shutil.copy(ROOT / "prefect.yaml", folder)
     (folder / ".prefect").mkdir()
     with closing(sqlite3.connect(prefect_server.database)) as ready, closing(prefect_database(folder)) as copy:
         ready.backup(copy)
@@ -57,6 +66,13 @@ def start_up(*arguments: str) -> subprocess.Popen[str]:
         said.append(up.stdout.readline())
         assert said[-1], "".join(said)
     return up
+
+
+def served(port: int) -> set[str]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}/api") as client:
+        flows = {flow["id"]: flow["name"] for flow in client.post("/flows/filter", json={}).json()}
+        found = client.post("/deployments/filter", json={}).json()
+    return {f"{flows[deployment['flow_id']]}/{deployment['name']}" for deployment in found}
 
 
 def runs(folder: Path) -> int:
@@ -104,20 +120,24 @@ def test_the_schedule_starts_runs_by_itself(
 ):
     monkeypatch.setenv("PREFECT_API_URL", prefect_server.url)
     monkeypatch.setenv("PREFECT_RUNNER_POLL_FREQUENCY", "1")
-    server = start("-c", SERVE_EVERY_FIVE_SECONDS)
+    (folder / "prefect.yaml").write_text(EVERY_FIVE_SECONDS)
+    server = start("-m", "flows.deployments")
     wait_for(lambda: runs(folder))
     server.terminate()
     server.communicate(timeout=60)
 
 
 def test_up_serves_until_ctrl_c_and_leaves_nothing_running(folder: Path):
-    prefect, mlflow = free_port(), free_port()
-    up = start_up("--prefect-port", str(prefect), "--mlflow-port", str(mlflow))
-    for health in (f"http://127.0.0.1:{prefect}/api/health", f"http://127.0.0.1:{mlflow}/health"):
-        with urllib.request.urlopen(health, timeout=10) as reply:
+    prefect, mlflow, reports = free_port(), free_port(), free_port()
+    (folder / "reports").mkdir()
+    (folder / "reports" / "report.html").write_text("the report")
+    up = start_up("--prefect-port", str(prefect), "--mlflow-port", str(mlflow), "--reports-port", str(reports))
+    for address in (f"{prefect}/api/health", f"{mlflow}/health", f"{reports}/report.html"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{address}", timeout=10) as reply:
             assert reply.status == 200
     with urllib.request.urlopen(f"http://127.0.0.1:{prefect}/ui-settings", timeout=10) as reply:
         assert json.load(reply)["api_url"] == f"http://127.0.0.1:{prefect}/api"  # or its pages ask another port
+    wait_for(lambda: served(prefect) >= {deployment.full_name for deployment in read_deployments()})
     up.send_signal(signal.SIGINT)
     up.communicate(timeout=60)
     assert up.returncode == 0
@@ -126,7 +146,7 @@ def test_up_serves_until_ctrl_c_and_leaves_nothing_running(folder: Path):
 
 def test_up_ends_with_a_message_when_one_of_its_servers_dies(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.invalid")
-    up = start_up("--prefect-port", str(free_port()))
+    up = start_up("--prefect-port", str(free_port()), "--reports-port", str(free_port()))
     for process in psutil.Process(up.pid).children(recursive=True):
         if process.cmdline()[1:4] == ["-m", "prefect", "server"]:
             process.kill()
@@ -139,6 +159,42 @@ def test_up_ends_with_a_message_when_one_of_its_servers_dies(folder: Path, monke
 def test_up_on_a_taken_port_says_which_and_how_to_choose_another(folder: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        output, _ = (up := start("-m", "flows.up", "--mlflow-port", str(port))).communicate(timeout=60)
+        words = ("--reports-port", str(free_port()), "--mlflow-port", str(port))
+        output, _ = (up := start("-m", "flows.up", *words)).communicate(timeout=60)
     assert up.returncode == 2
     assert output == f"Port {port} is taken. Choose another one with --mlflow-port.\n"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("cron: every night", "cron: 0 2 * * *"), ("timezone: Atlantis", "timezone: UTC"), ("limit: some", "limit: 1")],
+)
+def test_up_names_what_is_wrong_in_prefect_yaml(folder: Path, wrong: str, right: str):
+    text = (folder / "prefect.yaml").read_text()
+    assert right in text
+    (folder / "prefect.yaml").write_text(text.replace(right, wrong))
+    output, _ = (up := start("-m", "flows.up")).communicate(timeout=60)
+    assert up.returncode == 2
+    assert "prefect.yaml is wrong" in output
+    assert "Traceback" not in output
+
+
+def test_prefect_deploys_all_with_schedules_and_forms(
+    prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.url)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    for words in (["work-pool", "create", "lectern", "--type", "process"], ["--no-prompt", "deploy", "--all"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    with get_client(sync_client=True) as client:
+        for expected in read_deployments(ROOT / "prefect.yaml"):
+            deployment = client.read_deployment_by_name(expected.full_name)
+            assert deployment.work_pool_name == "lectern"
+            assert [kept.schedule.cron for kept in deployment.schedules] == (
+                [expected.schedule.cron] if expected.schedule else []
+            )
+            assert deployment.parameter_openapi_schema["properties"].keys() == expected.flow.parameters.properties.keys()
+            assert deployment.pull_steps[0]["prefect.deployments.steps.set_working_directory"]["directory"] == str(ROOT)

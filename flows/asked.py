@@ -1,0 +1,87 @@
+"""What a person asks of one run. `params.yaml` says it for as long as the run takes, since DVC reads nothing else.
+
+A run that is killed leaves its `params.yaml`; the next one puts back what stood there before. What somebody else has
+written into the file since is theirs, and stays.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from pipeline.data.adopt import bring_in
+from pipeline.errors import Misused
+from pipeline.files import file_aside, write_text
+from pipeline.paths import PARAMS, STATE
+from pipeline.settings import read_params
+
+_BEFORE = STATE / "params_before.yaml"
+_ASKED = STATE / "params_asked.yaml"
+
+
+def _models() -> tuple[str, ...]:
+    return tuple(read_params()["models"]) if PARAMS.is_file() and "models" in read_params() else ()
+
+
+# Prefect's form offers these; it is made where a deployment is.
+Model = Literal[_models()] if _models() else str  # type: ignore[valid-type]
+Epochs = Annotated[int, Field(ge=1, le=1000)]
+
+
+@contextmanager
+def params_as_asked(models: list[str] | None, epochs: int | None, workbook: str | None) -> Iterator[None]:
+    """While the block runs, `params.yaml` says what is asked for; what is None, or empty, as it stands there.
+
+    Raises:
+        Misused: the workbook is not there, or a model is not one of `params.yaml`.
+        WorkbookRefused: it is broken.
+    """
+    _put_back()
+    if not (models or epochs or workbook):
+        yield
+        return
+    params = asked(read_params(), models, epochs, str(bring_in(workbook)) if workbook else None)
+    shutil.copyfile(PARAMS, _BEFORE)
+    write_text(_ASKED, yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
+    with file_aside(PARAMS) as path:
+        shutil.copyfile(_ASKED, path)
+    try:
+        yield
+    finally:
+        _put_back()
+
+
+def asked(params: dict[str, Any], models: list[str] | None, epochs: int | None, workbook: str | None) -> dict[str, Any]:
+    """`params`, changed. A model that is taken as it comes, with no epochs, stays so.
+
+    Raises:
+        Misused: a model is not one of them.
+    """
+    params = copy.deepcopy(params)
+    if unknown := set(models or ()) - params["models"].keys():
+        raise Misused(f"{PARAMS} has no model {', '.join(sorted(unknown))}; it has {', '.join(params['models'])}.")
+    params["contestants"] = models or params["contestants"]
+    if epochs:
+        for name in params["contestants"]:
+            model = params["models"][name]
+            train = model.get("train", {})
+            if train.get("epochs", params["train"]["epochs"]):
+                # Not in place: through an anchor several models may share a mapping.
+                params["models"][name] = {**model, "train": {**train, "epochs": epochs}}
+    if workbook:
+        params["ingest"]["workbook"] = workbook
+    return params
+
+
+def _put_back() -> None:
+    if _BEFORE.exists():
+        if _ASKED.exists() and PARAMS.read_bytes() == _ASKED.read_bytes():
+            _BEFORE.replace(PARAMS)
+        _BEFORE.unlink(missing_ok=True)
+    _ASKED.unlink(missing_ok=True)

@@ -1,0 +1,24 @@
+"""What a flow run is called: after the commit and the workbook that it works with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import runtime
+
+from pipeline.errors import Misused
+from pipeline.registry.lineage import git
+from pipeline.settings import read_params
+
+
+def commit_and_workbook() -> str:
+    """Such as `6dfeea1 lessons.xlsx`."""
+    return f"{git('rev-parse', '--short', 'HEAD') or 'no commit'} {_workbook()}"
+
+
+def _workbook() -> str:
+    asked = runtime.flow_run.parameters.get("workbook")
+    try:
+        return Path(asked or read_params()["ingest"]["workbook"]).name
+    except (Misused, KeyError):
+        return "no workbook"

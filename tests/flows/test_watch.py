@@ -1,0 +1,125 @@
+"""A workbook that changes where it came from is fetched and trained on."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from toy_project import MakeProject, dvc
+
+from flows.train import train
+from flows.watch import watch
+from pipeline.data.adopt import adopt
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def write_workbook(path: Path, *titles: str) -> None:
+    """One lesson; a topic and a line of it a minute."""
+    lesson = {
+        "course_title": "C",
+        "lesson_num": "1",
+        "timestamp": [f"0:{minute:02d}:00" for minute in range(len(titles))],
+    }
+    with pd.ExcelWriter(path) as workbook:
+        for sheet, column in (("lesson_topics", "topic"), ("lesson_transcripts", "transcript")):
+            pd.DataFrame({**lesson, column: titles}).to_excel(workbook, sheet_name=sheet, index=False)
+
+
+@pytest.fixture
+def folder(make_project: MakeProject) -> Path:
+    folder = make_project("""
+        stages:
+          ingest:
+            cmd: touch ingested
+            deps: ["${ingest.workbook}"]
+            outs: [ingested]
+    """)
+    (folder / "params.yaml").write_text("ingest: {workbook: none.xlsx}\n")
+    return folder
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    (folder := tmp_path / "elsewhere").mkdir()
+    write_workbook(folder / "lessons.xlsx", "Old")
+    return folder
+
+
+@pytest.fixture
+def address(elsewhere: Path) -> Iterator[str]:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(elsewhere))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def deployment() -> str:
+    """The name of a deployment of `train` that nobody serves."""
+    train.to_deployment("watched").apply()
+    return "train/watched"
+
+
+def started(deployment: str) -> int:
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name(deployment)
+        return len(client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[found.id]))))
+
+
+@pytest.mark.parametrize("place", ["file", "url"])
+def test_a_training_starts_once_the_workbook_is_newer(
+    folder: Path, elsewhere: Path, address: str, deployment: str, place: str
+):
+    adopt(f"{address}/lessons.xlsx" if place == "url" else str(elsewhere / "lessons.xlsx"))
+    dvc("repro", "--quiet")
+    before = started(deployment)
+    assert "is what was trained on" in watch(deployment, return_state=True).message
+    assert started(deployment) == before
+
+    write_workbook(elsewhere / "lessons.xlsx", "Old", "New")
+    assert "is newer" in watch(deployment, return_state=True).message
+    assert started(deployment) == before + 1
+    assert (folder / "data/workbooks/lessons.xlsx").read_bytes() == (elsewhere / "lessons.xlsx").read_bytes()
+
+
+def test_a_broken_workbook_starts_nothing_and_its_problems_are_listed(folder: Path, elsewhere: Path, deployment: str):
+    adopt(str(elsewhere / "lessons.xlsx"))
+    before = started(deployment)
+    (elsewhere / "lessons.xlsx").write_bytes(b"no workbook")
+    state = watch(deployment, return_state=True)
+    assert state.is_failed()
+    assert "lessons.xlsx" in state.message
+    assert started(deployment) == before
+
+
+def test_a_workbook_that_is_gone_fails_the_run_with_its_name(folder: Path, elsewhere: Path, deployment: str):
+    adopt(str(elsewhere / "lessons.xlsx"))
+    (elsewhere / "lessons.xlsx").unlink()
+    state = watch(deployment, return_state=True)
+    assert state.is_failed()
+    assert "cannot be fetched" in state.message
+
+
+def test_while_another_run_works_here_it_leaves_the_workbook_alone(folder: Path, elsewhere: Path, deployment: str):
+    adopt(str(elsewhere / "lessons.xlsx"))
+    before = started(deployment)
+    write_workbook(elsewhere / "lessons.xlsx", "Old", "New")
+    hold = "from flows.work_tree import *; lock = work_tree_lock(); lock.acquire(); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        state = watch(deployment, return_state=True)
+        other.communicate("\n")
+    assert state.is_completed()
+    assert "will look again" in state.message
+    assert started(deployment) == before
