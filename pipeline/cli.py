@@ -193,7 +193,7 @@ def title(
     _enter_project()
     knobs: dict[str, object] = {"candidates": candidates}
     if beams:
-        knobs["num_beams"] = beams
+        knobs |= {"num_beams": beams, "do_sample": False}
     if sample:
         knobs |= {"do_sample": True, "num_beams": beams or 1, "seed": seed or 1}
         knobs |= {"top_k": 50 if top_k is None else top_k, "top_p": 0.95 if top_p is None else top_p}

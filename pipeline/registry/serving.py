@@ -62,6 +62,10 @@ class TitleModel(mlflow.pyfunc.PythonModel):
     def _with(self, params: dict[str, Any]) -> Titler:
         """The titler with other settings. MLflow fills in the defaults, so every knob is there or none."""
         settings = {**self._titler.settings.model_dump(), **params}
+        if not settings["do_sample"] or settings["num_beams"] > 1:
+            settings["consensus"] = 0  # of titles that are drawn
+        if settings["consensus"]:
+            settings["consensus"] = max(settings["consensus"], settings["candidates"])
         if not settings["do_sample"]:
             # Beam search finds no more titles than it keeps sequences.
             settings["num_beams"] = max(settings["num_beams"], settings["candidates"])

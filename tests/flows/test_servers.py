@@ -196,5 +196,7 @@ def test_prefect_deploys_all_with_schedules_and_forms(
             assert [kept.schedule.cron for kept in deployment.schedules] == (
                 [expected.schedule.cron] if expected.schedule else []
             )
-            assert deployment.parameter_openapi_schema["properties"].keys() == expected.flow.parameters.properties.keys()
+            assert (
+                deployment.parameter_openapi_schema["properties"].keys() == expected.flow.parameters.properties.keys()
+            )
             assert deployment.pull_steps[0]["prefect.deployments.steps.set_working_directory"]["directory"] == str(ROOT)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.models.cross_attention import attend_by_text
 from pipeline.models.families import FAMILIES
-from pipeline.models.generation import GenerateSettings, Titler
+from pipeline.models.generation import GenerateSettings, Titler, by_consensus
 from tests.models.small import GREEDY, lively_model
 
 WITH_ENCODER = [name for name, family in FAMILIES.items() if not family.causal]
@@ -50,7 +52,7 @@ def test_titles_are_those_that_generate_writes_by_itself(
 
 
 @pytest.mark.parametrize("otherwise", [{"num_beams": 4}, {"candidates": 4, "do_sample": True}])
-@pytest.mark.parametrize("family", WITH_ENCODER)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_text_is_attended_to_by_four_titles_at_less_than_the_cost_of_four_texts(
     family: str, otherwise: dict[str, object], examples: pd.DataFrame
 ) -> None:
@@ -58,7 +60,8 @@ def test_a_text_is_attended_to_by_four_titles_at_less_than_the_cost_of_four_text
     titler = Titler(model, inputs, GenerateSettings(**{**GREEDY.model_dump(), **otherwise}))
     texts = examples["text"].tail(4).tolist()
     with FlopCounterMode(display=False) as by_itself:
-        model.generate(**inputs.batch([inputs.source(text) for text in texts]), generation_config=titler._config)
+        batch = inputs.batch([inputs.source(text) for text in texts])
+        model.generate(**batch, generation_config=titler._config, tokenizer=inputs.tokenizer)
     with FlopCounterMode(display=False) as ours:
         titler.titles(texts)
     assert ours.get_total_flops() < by_itself.get_total_flops()
@@ -71,3 +74,32 @@ def test_keys_and_values_are_kept_once_a_text_wherever_attention_can_be_chosen(
     model, _ = lively_model(family, examples)
     assert attend_by_text(model) == (family not in WITH_ATTENTION_OF_THEIR_OWN)
     assert attend_by_text(model) == (family not in WITH_ATTENTION_OF_THEIR_OWN)
+
+
+@pytest.mark.parametrize("family", ["t5", "causal"])
+def test_a_title_by_consensus_depends_on_its_text_alone(family: str, examples: pd.DataFrame) -> None:
+    model, inputs = lively_model(family, examples)
+    drawn = {"do_sample": True, "consensus": 6, "candidates": 2, "batch_size": 1}
+    titler = Titler(model, inputs, GenerateSettings(**{**GREEDY.model_dump(), **drawn}))
+    texts = examples["text"].tolist()
+    together = titler.titles(texts)
+    assert together == [titler.titles([text])[0] for text in texts]
+    assert len({titles[0] for titles in together}) > 1
+
+
+def test_the_title_that_agrees_most_with_the_others_comes_first() -> None:
+    drawn = ["Learning rates", "How to choose learning rates", "Choose learning rates", "Trees", "Trees"]
+    assert by_consensus(drawn)[0] == "Choose learning rates"
+
+
+@given(st.lists(st.text("ab ", max_size=8), min_size=1, max_size=8))
+def test_by_consensus_keeps_each_title_once(drawn: list[str]) -> None:
+    assert sorted(by_consensus(drawn)) == sorted(set(drawn))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"consensus": 4}, {"consensus": 4, "do_sample": True, "num_beams": 2}, {"consensus": 2, "candidates": 3}]
+)
+def test_a_consensus_that_cannot_be_found_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"consensus|candidates"):
+        GenerateSettings(**{**GREEDY.model_dump(), **wrong})
