@@ -84,6 +84,8 @@ def keep(command: Sequence[str]) -> int:
         return 127
     group = process.pid
     threading.Thread(target=_end_when_let_go, args=(group,), daemon=True).start()
+    # Whoever ends the keeper alone means what it keeps.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=_end, args=(group,), daemon=True).start())
     code = 0
     with suppress(ChildProcessError):
         while True:

@@ -3,6 +3,7 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from toy_project import processes_in, wait_for
 
@@ -54,3 +55,12 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path, monkeypatch: pytest.Mon
     parent = "import os, flows.child as c; c.Child(['sleep', '300'], env=os.environ); os.kill(os.getpid(), 9)"
     os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", parent)
     wait_for(lambda: processes_in(tmp_path) == [])
+
+
+def test_ending_its_keeper_ends_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with child("sleep 300 & sleep 300"):
+        wait_for(lambda: len([line for line in processes_in(tmp_path) if line.startswith("sleep")]) == 2)
+        keeper = next(process for process in psutil.Process().children() if "child.py" in " ".join(process.cmdline()))
+        keeper.terminate()
+        wait_for(lambda: processes_in(tmp_path) == [])

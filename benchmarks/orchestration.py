@@ -1,0 +1,100 @@
+"""What the Prefect flow costs over plain `dvc repro`.
+
+    python benchmarks/orchestration.py [--models 8] [--seconds 30] [--slots 4]
+
+In a project made for it, whose trainings only wait: `--seconds` each, `--slots` of them at once. The Prefect server runs
+already, as on an operator's machine; a run without one starts its own, which is measured too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from flows.server import api_url, prefect_service
+from flows.service import free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+DVC_YAML = """
+stages:
+  split:
+    cmd: echo 1 > split
+    outs: [split]
+  train:
+    foreach: {models}
+    do:
+      cmd: sleep {seconds} && echo $CUDA_VISIBLE_DEVICES > model-${{item}}
+      deps:
+        - split
+      outs:
+        - model-${{item}}
+      meta:
+        slot: gpu
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=int, default=8)
+    parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--slots", type=int, default=4)
+    options = parser.parse_args()
+    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, Prefect {version('prefect')}, DVC {version('dvc')}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        make_project(options.models, options.seconds)
+        port = free_port()
+        with prefect_service(port) as server:
+            server.wait_until_healthy()
+            reporting = {"PREFECT_API_URL": api_url(port), "LECTERN_GPU_SLOTS": str(options.slots)}
+            measure(options, reporting)
+
+
+def measure(options: argparse.Namespace, reporting: dict[str, str]) -> None:
+    ideal = options.seconds * -(-options.models // options.slots)
+    trained = seconds("flows.train", env=reporting)
+    nothing, alone = seconds("flows.train", env=reporting), seconds("flows.train")
+    by_dvc = seconds("dvc", "repro")
+    what = f"{options.models} models of {options.seconds} s on {options.slots} slots"
+    print("| what | seconds | against |\n|---|--:|---|")
+    print(f"| {what} | {trained:.1f} | ideal {ideal} s: {trained / ideal - 1:+.0%} |")
+    print(f"| nothing stale | {nothing:.1f} | `dvc repro` {by_dvc:.1f} s |")
+    print(f"| nothing stale, with a Prefect server of its own | {alone:.1f} | `dvc repro` {by_dvc:.1f} s |")
+
+
+def make_project(models: int, seconds_each: int) -> None:
+    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(command, check=True)
+    Path("prefect.toml").write_bytes((ROOT / "prefect.toml").read_bytes())
+    Path("params.yaml").write_text("ingest: {workbook: none.xlsx}\n", encoding="utf-8")
+    text = DVC_YAML.format(models=list(range(models)), seconds=seconds_each)
+    Path("dvc.yaml").write_text(text, encoding="utf-8")
+
+
+def seconds(*words: str, env: dict[str, str] | None = None) -> float:
+    """That `python -m` with `words` took."""
+    start = time.monotonic()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} exited with {done.returncode}\n{done.stdout}{done.stderr}")
+    return time.monotonic() - start
+
+
+if __name__ == "__main__":
+    main()
