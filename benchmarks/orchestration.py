@@ -2,8 +2,8 @@
 
     python benchmarks/orchestration.py [--models 8] [--seconds 30] [--slots 4]
 
-In a project made for it, whose trainings only wait: `--seconds` each, `--slots` of them at once. The Prefect server runs
-already, as on an operator's machine; a run without one starts its own, which is measured too.
+In a project made for it, whose trainings only wait: `--seconds` each, `--slots` of them at once. A Prefect server runs
+already, as on an operator's machine; a run that has to start its own is measured too.
 """
 
 from __future__ import annotations
