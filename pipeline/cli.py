@@ -257,15 +257,52 @@ def models() -> None:
 def promote(
     version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the challenger.")] = None,
     because: Annotated[str, typer.Option(help="Why; kept with the registered model.")] = "no reason given",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the verdict, and move nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Whatever the verdict; wants --because.")] = False,
 ) -> None:
-    """Makes a version the champion, once it has loaded and written a title as it will be served."""
+    """Makes a version the champion, if it passes the rules of the section `promote` in params.yaml."""
+    if force and because == "no reason given":
+        raise Misused("--force keeps the reason with the model: say it with --because.")
     _enter_project()
     from pipeline.registry import versions as registry
+    from pipeline.registry.gate import PromoteSettings, judge
     from pipeline.registry.tracking import connect
 
-    name = registry.RegisterSettings.read().name
-    move = registry.promote(connect(), name, str(version) if version else None, because=because)
+    client, name, settings = connect(), registry.RegisterSettings.read().name, PromoteSettings.read()
+    number = str(version) if version else None
+    if dry_run:
+        verdict = judge(name, *registry.version_and_champion(client, name, number), settings)
+        _console().print(verdict.as_table())
+        sys.exit(OK if verdict.passed else REFUSED)
+    try:
+        move, verdict = registry.promote(
+            client,
+            name,
+            number,
+            because=because,
+            judge=lambda challenger, champion: judge(name, challenger, champion, settings),
+            force=force,
+        )
+    except registry.NotPassed as error:
+        _console().print(error.verdict.as_table())
+        raise
+    _console().print(verdict.as_table())
     print(f"Version {move.version} of '{name}' is the champion now; before it {_said(move.before)}.")
+
+
+@app.command(epilog="Example: `lectern history`")
+def history() -> None:
+    """Prints every move of the champion: who, when, from which version to which, on what evidence and why."""
+    _enter_project()
+    from pipeline.registry.show import history_table
+    from pipeline.registry.tracking import connect
+    from pipeline.registry.versions import RegisterSettings, trail
+
+    name = RegisterSettings.read().name
+    moves = trail(connect(), name)
+    if not moves:
+        raise Refused(f"No version of '{name}' was ever promoted. `lectern promote` promotes the challenger.")
+    _console().print(history_table(name, moves))
 
 
 @app.command(epilog="Example: `lectern rollback --because 'titles got longer'`")

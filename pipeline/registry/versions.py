@@ -10,7 +10,7 @@ import getpass
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
@@ -31,6 +31,7 @@ from pipeline.settings import Section
 
 if TYPE_CHECKING:
     from pipeline.models.generation import GenerateSettings
+    from pipeline.registry.gate import Verdict
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -83,6 +84,12 @@ class Move:
     who: str
     when: str  # UTC
     because: str
+    evidence: str | None = None  # the verdict of the gate, among the artifacts of the version's run
+    forced: bool = False  # against the verdict
+
+
+Judge = Callable[[ModelVersion, ModelVersion | None], "Verdict"]
+"""What a gate makes of a version and of the champion."""
 
 
 def register(
@@ -146,27 +153,63 @@ def version_to_use(client: MlflowClient, name: str) -> ModelVersion:
     return version
 
 
-def promote(client: MlflowClient, name: str, number: str | None, *, because: str) -> Move:
-    """Makes a version the champion, once it has loaded and written a title as it will be served.
+def promote(
+    client: MlflowClient, name: str, number: str | None, *, because: str, judge: Judge, force: bool = False
+) -> tuple[Move, Verdict]:
+    """Makes a version the champion, once it has loaded and written a title, and if `judge` lets it pass.
 
     Args:
         number: the version; the challenger where it is None.
+        force: whatever the verdict is; the trail keeps that.
 
     Raises:
         Misused: there is no such version.
-        Refused: it does not load, or writes nothing; or it already is the champion.
+        Refused: it does not load, writes nothing, or does not pass; or it already is the champion.
     """
+    # Held while it is judged: of two promotions at once, the second is compared with what the first has made champion.
     with _registry_lock():
-        version = _by_alias(client, name, CHALLENGER) if number is None else _by_number(client, name, number)
-        if version is None:
-            raise Misused(
-                f"There is no version {number or 'with the alias challenger'} of '{name}'. `lectern models` lists them."
-            )
-        before = _by_alias(client, name, CHAMPION)
-        if before is not None and before.version == version.version:
-            raise Refused(f"Version {version.version} of '{name}' already is the champion.")
+        version, before = version_and_champion(client, name, number)
         _try(name, version)
-        return _move(client, name, "promote", version.version, before, because)
+        verdict = judge(version, before)
+        if not verdict.passed and not force:
+            raise NotPassed(name, verdict)
+        evidence = _keep(client, version, verdict)
+        return _move(client, name, "promote", version, before, because, evidence, forced=not verdict.passed), verdict
+
+
+class NotPassed(Refused):
+    """The gate does not let the version pass; nothing has moved."""
+
+    def __init__(self, name: str, verdict: Verdict) -> None:
+        super().__init__(f"Version {verdict.version} of '{name}' was not promoted:\n{verdict.in_words()}")
+        self.verdict = verdict
+
+
+def version_and_champion(
+    client: MlflowClient, name: str, number: str | None
+) -> tuple[ModelVersion, ModelVersion | None]:
+    """The version, the challenger where `number` is None, and the champion if there is one.
+
+    Raises:
+        Misused: there is no such version.
+        Refused: it already is the champion.
+    """
+    version = _by_alias(client, name, CHALLENGER) if number is None else _by_number(client, name, number)
+    if version is None:
+        raise Misused(
+            f"There is no version {number or 'with the alias challenger'} of '{name}'. `lectern models` lists them."
+        )
+    champion = _by_alias(client, name, CHAMPION)
+    if champion is not None and champion.version == version.version:
+        raise Refused(f"Version {version.version} of '{name}' already is the champion.")
+    return version, champion
+
+
+def _keep(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> str:
+    """Puts the verdict among the artifacts of the version's run; returns its path there."""
+    path = f"promotions/version-{version.version}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
+    client.log_text(version.run_id, verdict.as_json(), path)
+    return path
 
 
 def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
@@ -186,7 +229,7 @@ def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
         if before is None:
             raise Refused(f"Version {line[-2]} of '{name}', the champion before, is gone. Promote another one.")
         _try(name, before)
-        return _move(client, name, "rollback", line[-2], present, because)
+        return _move(client, name, "rollback", before, present, because)
 
 
 def trail(client: MlflowClient, name: str) -> list[Move]:
@@ -256,18 +299,32 @@ def _try(name: str, version: ModelVersion) -> None:
         raise Refused(f"Version {version.version} of '{name}' was not promoted: it gives an empty title.")
 
 
-def _move(client: MlflowClient, name: str, action: str, number: str, before: ModelVersion | None, because: str) -> Move:
+def _move(
+    client: MlflowClient,
+    name: str,
+    action: str,
+    version: ModelVersion,
+    before: ModelVersion | None,
+    because: str,
+    evidence: str | None = None,
+    *,
+    forced: bool = False,
+) -> Move:
     move = Move(
         action=action,
-        version=str(number),
+        version=str(version.version),
         before=str(before.version) if before else None,
         who=_who(),
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         because=because,
+        evidence=evidence,
+        forced=forced,
     )
+    line = json.dumps(asdict(move))
     # Written before the alias moves: a move without its line in the trail could not be rolled back.
-    client.set_registered_model_tag(name, f"{_TRAIL}{len(trail(client, name)):06d}", json.dumps(asdict(move)))
-    client.set_registered_model_alias(name, CHAMPION, str(number))
+    client.set_registered_model_tag(name, f"{_TRAIL}{len(trail(client, name)):06d}", line)
+    client.set_registered_model_alias(name, CHAMPION, move.version)
+    client.set_model_version_tag(name, move.version, f"{action}.{move.when}", line)
     return move
 
 

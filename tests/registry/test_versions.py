@@ -15,6 +15,7 @@ from pipeline.errors import Misused, Refused
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
 from pipeline.models.places import find
 from pipeline.registry import versions
+from pipeline.registry.gate import Verdict
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
 from tests.models.small import GREEDY, small_model
@@ -39,6 +40,14 @@ def _register(client: MlflowClient, folder: Path, beams: int = 1) -> ModelVersio
     settings = GREEDY.model_copy(update={"num_beams": beams})
     tags = {"model": folder.name, "model.md5": md5(folder)}
     return versions.register(client, NAME, folder, settings, run_id="0" * 32, tags=tags)
+
+
+def _promote(client: MlflowClient, name: str, number: str | None, *, because: str) -> versions.Move:
+    """Without a gate."""
+    passed = versions.promote(
+        client, name, number, because=because, judge=lambda new, _: Verdict(new.version, None, [])
+    )
+    return passed[0]
 
 
 def _aliases(client: MlflowClient) -> dict[str, str]:
@@ -75,7 +84,7 @@ def test_work_that_was_registered_before_becomes_the_challenger_again(
 
 
 def test_promoting_moves_the_champion_and_says_who_and_why(three_versions: MlflowClient) -> None:
-    move = versions.promote(three_versions, NAME, None, because="reads better")
+    move = _promote(three_versions, NAME, None, because="reads better")
     assert _aliases(three_versions)["champion"] == "3"
     assert versions.trail(three_versions, NAME) == [move]
     assert (move.before, move.because, bool(move.who)) == (None, "reads better", True)
@@ -83,7 +92,7 @@ def test_promoting_moves_the_champion_and_says_who_and_why(three_versions: Mlflo
 
 def test_rollback_goes_back_step_by_step(three_versions: MlflowClient) -> None:
     for number in ("1", "2", "3"):
-        versions.promote(three_versions, NAME, number, because="")
+        _promote(three_versions, NAME, number, because="")
     seen = [versions.rollback(three_versions, NAME, because="").version for _ in range(2)]
     assert seen == ["2", "1"]
     assert _aliases(three_versions)["champion"] == "1"
@@ -93,22 +102,22 @@ def test_rollback_goes_back_step_by_step(three_versions: MlflowClient) -> None:
 
 def test_a_promotion_after_a_rollback_can_itself_be_rolled_back(three_versions: MlflowClient) -> None:
     for number in ("1", "2"):
-        versions.promote(three_versions, NAME, number, because="")
+        _promote(three_versions, NAME, number, because="")
     versions.rollback(three_versions, NAME, because="")
-    versions.promote(three_versions, NAME, "3", because="")
+    _promote(three_versions, NAME, "3", because="")
     assert versions.rollback(three_versions, NAME, because="").version == "1"
 
 
 def test_a_champion_set_elsewhere_is_where_a_rollback_starts_from(three_versions: MlflowClient) -> None:
     for number in ("1", "2"):
-        versions.promote(three_versions, NAME, number, because="")
+        _promote(three_versions, NAME, number, because="")
     three_versions.set_registered_model_alias(NAME, "champion", "3")
     assert versions.rollback(three_versions, NAME, because="").version == "2"
 
 
 def test_a_rollback_to_a_version_that_is_gone_changes_nothing(three_versions: MlflowClient) -> None:
     for number in ("1", "2"):
-        versions.promote(three_versions, NAME, number, because="")
+        _promote(three_versions, NAME, number, because="")
     three_versions.delete_model_version(NAME, "1")
     with pytest.raises(Refused, match=r"Version 1 .* is gone"):
         versions.rollback(three_versions, NAME, because="")
@@ -121,7 +130,7 @@ def test_the_champion_is_a_checkpoint_to_go_on_from(three_versions: MlflowClient
     settings = ModelSettings(family="causal", checkpoint=checkpoint, max_source_tokens=48, max_target_tokens=12)
     with pytest.raises(Refused, match=r"has no 'models:/titles@champion': .* champion .*`lectern promote`"):
         open_checkpoint(settings, [])
-    versions.promote(three_versions, NAME, "2", because="")
+    _promote(three_versions, NAME, "2", because="")
     model, tokenizer = open_checkpoint(settings, [])
     registered, its_tokenizer, _ = load_model(tmp_path / "model")
     assert all(torch.equal(weight, registered.state_dict()[name]) for name, weight in model.state_dict().items())
@@ -148,7 +157,7 @@ def test_a_registered_model_of_another_kind_is_no_checkpoint(client: MlflowClien
 
 def test_the_champion_is_used_ahead_of_the_challenger(three_versions: MlflowClient) -> None:
     assert versions.version_to_use(three_versions, NAME).version in ("3", 3)
-    versions.promote(three_versions, NAME, "1", because="")
+    _promote(three_versions, NAME, "1", because="")
     assert versions.version_to_use(three_versions, NAME).version in ("1", 1)
 
 
@@ -156,19 +165,19 @@ def test_a_version_that_does_not_load_is_not_promoted(three_versions: MlflowClie
     for weights in Path("mlartifacts").rglob("model.safetensors"):
         weights.write_bytes(b"damaged")
     with pytest.raises(Refused, match="does not load"):
-        versions.promote(three_versions, NAME, None, because="")
+        _promote(three_versions, NAME, None, because="")
     assert "champion" not in _aliases(three_versions)
 
 
 def test_promoting_what_is_not_there_is_misused(three_versions: MlflowClient) -> None:
     with pytest.raises(Misused, match="no version 9"):
-        versions.promote(three_versions, NAME, "9", because="")
+        _promote(three_versions, NAME, "9", because="")
 
 
 def test_promoting_the_champion_is_refused(three_versions: MlflowClient) -> None:
-    versions.promote(three_versions, NAME, "2", because="")
+    _promote(three_versions, NAME, "2", because="")
     with pytest.raises(Refused, match="already is the champion"):
-        versions.promote(three_versions, NAME, "2", because="")
+        _promote(three_versions, NAME, "2", because="")
 
 
 SCRIPT = """
@@ -209,5 +218,5 @@ def test_a_version_that_gives_no_title_is_not_promoted(
     # T5 with its first weights writes nothing but padding.
     _register(client, _model(tmp_path / "model", examples, "t5"))
     with pytest.raises(Refused, match="empty title"):
-        versions.promote(client, NAME, None, because="")
+        _promote(client, NAME, None, because="")
     assert "champion" not in _aliases(client)

@@ -1,0 +1,134 @@
+"""How a model behaves, whatever it scores: what every title must be, what must not change it, and what must.
+
+The three kinds of test are those of Ribeiro et al., 2020: "Beyond Accuracy: Behavioral Testing of NLP models with
+CheckList": minimum functionality, invariance and directional expectation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import mean
+
+from rouge_score.rouge_scorer import RougeScorer
+
+from pipeline.settings import Settings
+
+_TEXTS = 12  # of the test split, the longest: enough for a share, and few enough to be quick
+_FILLERS = ("um", "you know", "so yeah")
+_ARTEFACTS = ("[Music]", "[Applause]", "[Laughter]")
+_ENDLESS_WORDS = 100_000
+
+
+class BehaviourSettings(Settings):
+    """How much is tolerated. Shares are of the texts that are tried."""
+
+    words: int  # that a title may have
+    copied: float  # share of titles that may be the text's first words
+    agreement: float  # mean ROUGE-1 between the titles of a text and of its disturbed twin, at least
+    different: float  # share of titles that no other text has, at least
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """One test: texts to be titled, and what is wrong with the titles."""
+
+    name: str
+    texts: list[str]
+    fault: Callable[[Sequence[str]], str]  # of the titles of `texts`; empty if there is none
+
+
+def behaviours(texts: Sequence[str], settings: BehaviourSettings) -> list[Behaviour]:
+    """The tests, on the longest of `texts`."""
+    chosen = sorted(dict.fromkeys(texts), key=len, reverse=True)[:_TEXTS]
+    count = len(chosen)
+    noisy = [_with_fillers(text) for text in chosen]
+    marked = [_with_artefacts(text) for text in chosen]
+    return [
+        Behaviour("gives every text a title", chosen, lambda titles: _share(titles, lambda title: not title, 0)),
+        Behaviour(
+            f"writes no more than {settings.words} words",
+            chosen,
+            lambda titles: _share(titles, lambda title: len(title.split()) > settings.words, 0),
+        ),
+        Behaviour("repeats itself in no title", chosen, lambda titles: _share(titles, _repeats, 0)),
+        Behaviour(
+            "writes titles, and not the text's first words",
+            chosen,
+            lambda titles: _share(
+                [t for t, text in zip(titles, chosen, strict=True) if _begins(text, t)], bool, settings.copied, count
+            ),
+        ),
+        Behaviour(
+            "gives different texts different titles",
+            chosen,
+            lambda titles: _too_few(len(set(titles)) / max(1, count), settings.different, "of the titles are unlike"),
+        ),
+        Behaviour(
+            "is not disturbed by filler words",
+            [*chosen, *noisy],
+            lambda titles: _too_few(_agreement(titles), settings.agreement, "ROUGE-1 between the titles"),
+        ),
+        Behaviour(
+            "is not disturbed by capital letters",
+            [*chosen, *(text.upper() for text in chosen)],
+            lambda titles: _too_few(_agreement(titles), settings.agreement, "ROUGE-1 between the titles"),
+        ),
+        Behaviour(
+            "copies no marks such as [Music]",
+            marked,
+            lambda titles: _share(titles, lambda title: any(mark.lower() in title.lower() for mark in _ARTEFACTS), 0),
+        ),
+        Behaviour("survives an empty text", [""], lambda titles: ""),
+        Behaviour(f"survives {_ENDLESS_WORDS:,} words", [_endless(chosen)], lambda titles: ""),
+    ]
+
+
+def _share(titles: Sequence[str], wrong: Callable[[str], bool], tolerated: float, count: int | None = None) -> str:
+    found = [title for title in titles if wrong(title)]
+    total = count if count is not None else len(titles)
+    return f"{len(found)} of {total} do not, such as {found[0]!r}" if len(found) > tolerated * total else ""
+
+
+def _too_few(found: float, wanted: float, what: str) -> str:
+    return f"{found:.2f} {what}; {wanted:.2f} are wanted" if found < wanted else ""
+
+
+def _repeats(title: str) -> bool:
+    """A word twice in a row, or two words that come again."""
+    words = re.findall(r"\w+", title.lower())
+    pairs = list(pairwise(words))
+    return any(one == other for one, other in pairs) or len(set(pairs)) < len(pairs)
+
+
+def _begins(text: str, title: str) -> bool:
+    return bool(title) and " ".join(text.lower().split()).startswith(" ".join(title.lower().split()))
+
+
+def _agreement(titles: Sequence[str]) -> float:
+    """Of each text's title with that of its twin, which stands in the second half."""
+    scorer = RougeScorer(["rouge1"])
+    half = len(titles) // 2
+    pairs = zip(titles[:half], titles[half:], strict=True)
+    return mean([scorer.score(one, other)["rouge1"].fmeasure for one, other in pairs] or [1.0])
+
+
+def _with_fillers(text: str) -> str:
+    words = text.split()
+    return " ".join(
+        f"{_FILLERS[place % len(_FILLERS)]} {word}" if place % 12 == 0 else word for place, word in enumerate(words)
+    )
+
+
+def _with_artefacts(text: str) -> str:
+    words = text.split()
+    return " ".join(
+        f"{_ARTEFACTS[place % len(_ARTEFACTS)]} {word}" if place % 10 == 0 else word for place, word in enumerate(words)
+    )
+
+
+def _endless(texts: Sequence[str]) -> str:
+    words = " ".join(texts).split() or ["word"]
+    return " ".join((words * (_ENDLESS_WORDS // len(words) + 1))[:_ENDLESS_WORDS])

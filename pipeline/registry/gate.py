@@ -1,0 +1,187 @@
+"""Whether a version may become the champion: rules, each with its numbers, on today's test split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+from pydantic import Field, field_validator
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.errors import Misused, Refused
+from pipeline.evaluation.baselines import BASELINES
+from pipeline.evaluation.intervals import paired_difference
+from pipeline.evaluation.metrics import EvaluateSettings, score_titles
+from pipeline.evaluation.scores import SCORES
+from pipeline.paths import SPLITS
+from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
+from pipeline.registry.trial import Trial, try_version
+from pipeline.settings import Section
+
+_BANDS = ("short texts", "middling texts", "long texts")
+
+
+class PromoteSettings(Section):
+    """What is asked of a version that is to become the champion."""
+
+    section: ClassVar[str] = "promote"
+
+    metric: str  # that decides
+    confidence: float = Field(gt=0, lt=1)  # of the paired bootstrap
+    resamples: int = Field(ge=100)
+    slice_drop: float = Field(ge=0)  # of the metric's mean, that a course or a third of the lengths may lose
+    slice_examples: int = Field(ge=1)  # that a slice must have to be judged
+    seconds_a_title: float = Field(gt=0)
+    megabytes: float = Field(gt=0)
+    behaviour: BehaviourSettings
+    seed: int
+
+    @field_validator("metric")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in SCORES:
+            raise ValueError(f"no score of that name; there are {', '.join(SCORES)}")
+        return name
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is asked, what was found, and whether that is enough."""
+
+    rule: str
+    passed: bool
+    found: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On a version, against the champion of its day where there was one to compare with."""
+
+    version: str
+    champion: str | None
+    rules: list[Rule]
+
+    @property
+    def passed(self) -> bool:
+        return all(rule.passed for rule in self.rules)
+
+    def in_words(self) -> str:
+        """A line for each rule that is broken."""
+        return "\n".join(f"  {rule.rule}: {rule.found}" for rule in self.rules if not rule.passed)
+
+    def as_table(self) -> Table:
+        against = f"the champion, version {self.champion}" if self.champion else "the baselines alone"
+        table = Table("rule", "", "found", title=f"Version {self.version} against {against}", title_justify="left")
+        for rule in self.rules:
+            mark = Text("passed", style="green") if rule.passed else Text("FAILED", style="red")
+            table.add_row(Text(rule.rule), mark, Text(rule.found))
+        return table
+
+    def as_json(self) -> str:
+        return json.dumps({"passed": self.passed, **asdict(self)}, indent=2, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rules look at. The scores are the metric's, one a test example, in the order of `test`."""
+
+    test: pd.DataFrame  # course_title, text
+    challenger: Sequence[float]
+    champion: Sequence[float] | None
+    baselines: dict[str, Sequence[float]]
+    trial: Trial  # its titles: of the behaviours' texts
+    behaviours: Sequence[Behaviour]
+
+
+def judge(name: str, version: ModelVersion, champion: ModelVersion | None, settings: PromoteSettings) -> Verdict:
+    """Tries `version` of `name`, and `champion` beside it, as they are served.
+
+    Raises:
+        Misused: there is no test split here.
+        Refused: the version does not work at all.
+    """
+    train, test = _split("train"), _split("test")
+    texts = test["text"].tolist()
+    tried = behaviours(texts, settings.behaviour)
+    wanted = [text for behaviour in tried for text in behaviour.texts]
+    trial = try_version(name, str(version.version), [*texts, *wanted])
+
+    def scores(titles: Sequence[str]) -> list[float]:
+        return score_titles(titles, test["title"].tolist(), EvaluateSettings.read())[settings.metric].tolist()
+
+    beside, gone = _champion_titles(name, champion, texts)
+    evidence = Evidence(
+        test=test,
+        challenger=scores(trial.titles[: len(texts)]),
+        champion=scores(beside) if beside is not None else None,
+        baselines={baseline: scores(titles_of(train, texts)) for baseline, titles_of in BASELINES.items()},
+        trial=Trial(trial.titles[len(texts) :], trial.seconds_a_title, trial.megabytes),
+        behaviours=tried,
+    )
+    against = str(champion.version) if champion is not None and beside is not None else None
+    return Verdict(str(version.version), against, [*rules(evidence, settings), *gone])
+
+
+def rules(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
+    """Each rule, in the order in which a person would ask."""
+    bootstrap = {"resamples": settings.resamples, "confidence": settings.confidence, "seed": settings.seed}
+    best = max(evidence.baselines, key=lambda name: sum(evidence.baselines[name]))
+    yield _wins(f"beats the best baseline, {best}", evidence.challenger, evidence.baselines[best], bootstrap, settings)
+    if evidence.champion is not None:
+        yield _wins("beats the champion", evidence.challenger, evidence.champion, bootstrap, settings)
+        yield from _slices(evidence, settings)
+    titles = iter(evidence.trial.titles)
+    for behaviour in evidence.behaviours:
+        fault = behaviour.fault([next(titles) for _ in behaviour.texts])
+        yield Rule(behaviour.name, not fault, fault or "it does")
+    seconds, megabytes = evidence.trial.seconds_a_title, evidence.trial.megabytes
+    limit = settings.seconds_a_title
+    yield Rule(f"takes no more than {limit:g} s a title", seconds <= limit, f"{seconds:.2f} s")
+    limit = settings.megabytes
+    yield Rule(f"takes no more than {limit:,.0f} MB", megabytes <= limit, f"{megabytes:,.0f} MB")
+
+
+def _wins(
+    rule: str, ours: Sequence[float], theirs: Sequence[float], bootstrap: dict[str, float], settings: PromoteSettings
+) -> Rule:
+    difference = paired_difference(ours, theirs, **bootstrap)
+    mean = sum(ours) / len(ours)
+    found = (
+        f"{settings.metric} {mean:.3f}, better by {difference.mean:+.3f} "
+        f"[{difference.low:+.3f}, {difference.high:+.3f}] on {len(ours)} examples"
+    )
+    return Rule(f"{rule}, with {settings.confidence:.0%} confidence", difference.low > 0, found)
+
+
+def _slices(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
+    """One rule a slice that has examples enough: by course, and by length."""
+    words = evidence.test["text"].str.split().str.len()
+    bands = pd.qcut(words.rank(method="first"), len(_BANDS), labels=_BANDS) if len(words) >= len(_BANDS) else words
+    change = pd.Series(evidence.challenger) - pd.Series(evidence.champion)
+    for by in (evidence.test["course_title"].reset_index(drop=True), pd.Series(bands).reset_index(drop=True)):
+        for name, lost in change.groupby(by, observed=True):
+            if len(lost) >= settings.slice_examples and by.nunique() > 1:
+                rule = f"loses no more than {settings.slice_drop:g} on {name}"
+                yield Rule(rule, lost.mean() >= -settings.slice_drop, f"{lost.mean():+.3f} on {len(lost)} examples")
+
+
+def _champion_titles(name: str, champion: ModelVersion | None, texts: list[str]) -> tuple[list[str] | None, list[Rule]]:
+    """The champion's titles, and a rule that says so where there are none to be had."""
+    if champion is None:
+        return None, []
+    try:
+        return try_version(name, str(champion.version), texts).titles, []
+    except Refused as error:
+        return None, [Rule("is compared with the champion where that still works", True, str(error))]
+
+
+def _split(name: str) -> pd.DataFrame:
+    path = SPLITS / f"{name}.parquet"
+    if not path.exists():
+        raise Misused(f"{path} is not here, and a version is judged on it. Run `dvc repro split`, or `dvc pull`.")
+    return pd.read_parquet(path)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.errors import Misused, Refused
+from pipeline.models.generation import GenerateSettings
+from pipeline.registry import versions
+from pipeline.registry.behaviour import BehaviourSettings, behaviours
+from pipeline.registry.gate import Evidence, PromoteSettings, Verdict, judge, rules
+from pipeline.registry.lineage import md5
+from pipeline.registry.tracking import connect
+from pipeline.registry.trial import Trial
+from tests.models.small import GREEDY
+from tests.registry.test_versions import NAME, _model
+
+TOLERANT = BehaviourSettings(words=16, copied=0.25, agreement=0.3, different=0.7)
+SETTINGS = PromoteSettings(
+    metric="rouge1",
+    confidence=0.95,
+    resamples=500,
+    slice_drop=0.05,
+    slice_examples=10,
+    seconds_a_title=1,
+    megabytes=100,
+    behaviour=TOLERANT,
+    seed=1,
+)
+EXAMPLES = 40
+TEST = pd.DataFrame(
+    {
+        "course_title": ["Deep Learning", "Databases"] * (EXAMPLES // 2),
+        "text": [" ".join(["word"] * (5 + place)) for place in range(EXAMPLES)],
+    }
+)
+POOR = [0.1, 0.2] * (EXAMPLES // 2)
+
+
+def judged(challenger: list[float], champion: list[float] | None = POOR, trial: Trial | None = None) -> dict[str, bool]:
+    """Whether each rule is kept."""
+    evidence = Evidence(
+        test=TEST,
+        challenger=challenger,
+        champion=champion,
+        baselines={"first-words": [0.05] * EXAMPLES, "keyphrase": [0.1] * EXAMPLES},
+        trial=trial or Trial([], 0.5, 50),
+        behaviours=[],
+    )
+    return {rule.rule: rule.passed for rule in rules(evidence, SETTINGS)}
+
+
+def broken(found: dict[str, bool]) -> list[str]:
+    return [rule for rule, passed in found.items() if not passed]
+
+
+def test_a_version_that_is_better_everywhere_passes() -> None:
+    assert broken(judged([score + 0.2 for score in POOR])) == []
+
+
+def test_a_version_as_good_as_the_champion_does_not_beat_it() -> None:
+    assert broken(judged(POOR)) == ["beats the champion, with 95% confidence"]
+
+
+def test_a_version_that_no_baseline_loses_to_fails_though_it_beats_the_champion() -> None:
+    found = judged([0.1] * EXAMPLES, champion=[0.0] * EXAMPLES)
+    assert broken(found) == ["beats the best baseline, keyphrase, with 95% confidence"]
+
+
+def test_a_loss_on_one_course_fails_though_the_mean_is_better() -> None:
+    deep = [score + 0.6 if place % 2 == 0 else max(0, score - 0.1) for place, score in enumerate(POOR)]
+    assert broken(judged(deep)) == ["loses no more than 0.05 on Databases"]
+
+
+def test_a_loss_on_long_texts_fails_though_the_mean_is_better() -> None:
+    short = [score + 0.6 if place < 25 else max(0, score - 0.1) for place, score in enumerate(POOR)]
+    assert broken(judged(short)) == ["loses no more than 0.05 on long texts"]
+
+
+def test_the_first_version_is_held_against_the_baselines_alone() -> None:
+    found = judged(POOR, champion=None)
+    assert not any("champion" in rule or "loses" in rule for rule in found)
+
+
+def test_a_slow_or_large_version_fails() -> None:
+    better = [score + 0.2 for score in POOR]
+    assert broken(judged(better, trial=Trial([], 1.5, 150))) == [
+        "takes no more than 1 s a title",
+        "takes no more than 100 MB",
+    ]
+
+
+TEXTS = [f"so today we talk about {subject} and why {subject} matters to us" for subject in ("trees", "loss", "data")]
+
+
+def sensible(text: str) -> str:
+    """What a good model does with `TEXTS`, whatever disturbs them."""
+    return next((f"Why {subject} matters" for subject in ("trees", "loss", "data") if subject in text.lower()), "Title")
+
+
+@pytest.mark.parametrize(
+    ("fault", "titler"),
+    [
+        ("gives every text a title", lambda text: ""),
+        ("writes no more than 16 words", lambda text: " ".join(f"w{place}" for place in range(17))),
+        ("repeats itself in no title", lambda text: "the the trees"),
+        ("repeats itself in no title", lambda text: "of trees and of trees"),
+        ("writes titles, and not the text's first words", lambda text: " ".join(text.split()[:4])),
+        ("gives different texts different titles", lambda text: "Welcome"),
+        ("is not disturbed by filler words", lambda text: "Um" if text.startswith("um") else sensible(text)),
+        ("is not disturbed by capital letters", lambda text: "CAPITALS" if text.isupper() else sensible(text)),
+        ("copies no marks such as [Music]", lambda text: f"{sensible(text)} {'[music]' if '[Music]' in text else ''}"),
+    ],
+)
+def test_misbehaviour_is_found(fault: str, titler: Callable[[str], str]) -> None:
+    tried = behaviours(TEXTS, TOLERANT)
+    assert fault in [one.name for one in tried if one.fault([titler(text) for text in one.texts])]
+    assert not any(one.fault([sensible(text) for text in one.texts]) for one in tried)
+
+
+@pytest.fixture
+def registered(project: Path, examples: pd.DataFrame, tmp_path: Path) -> MlflowClient:
+    """Versions 1 and 2 of one poor model, and today's splits."""
+    client, folder = connect(), _model(tmp_path / "model", examples, "causal")
+    for tokens in (8, 9):
+        settings = GenerateSettings(**{**GREEDY.model_dump(), "max_new_tokens": tokens})
+        tags = {"model": folder.name, "model.md5": md5(folder)}
+        versions.register(client, NAME, folder, settings, run_id="0" * 32, tags=tags)
+    Path("data/splits").mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        examples.to_parquet(f"data/splits/{split}.parquet")
+    return client
+
+
+def promote(client: MlflowClient, number: str, *, force: bool) -> tuple[versions.Move, Verdict]:
+    return versions.promote(
+        client,
+        NAME,
+        number,
+        because="because",
+        judge=lambda new, champion: judge(NAME, new, champion, SETTINGS),
+        force=force,
+    )
+
+
+def test_a_version_that_does_not_pass_stays_where_it_is_unless_forced(registered: MlflowClient) -> None:
+    with pytest.raises(Refused, match="beats the best baseline"):
+        promote(registered, "1", force=False)
+    assert versions.trail(registered, NAME) == []
+    move, verdict = promote(registered, "1", force=True)
+    assert (move.version, move.forced, move.because) == ("1", True, "because")
+    run_id = registered.get_model_version(NAME, "1").run_id
+    kept = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/{move.evidence}"))
+    assert kept["passed"] is False
+    assert [rule["rule"] for rule in kept["rules"]] == [rule.rule for rule in verdict.rules]
+    assert versions.trail(registered, NAME) == [move]
+
+
+def test_a_champion_that_no_longer_works_is_said_and_not_compared_with(registered: MlflowClient) -> None:
+    promote(registered, "1", force=True)
+    champion = registered.get_model_version(NAME, "1")
+    for weights in Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1")).rglob("*.safetensors"):
+        weights.write_bytes(b"damaged")
+    verdict = judge(NAME, registered.get_model_version(NAME, "2"), champion, SETTINGS)
+    assert verdict.champion is None
+    assert "Version 1" in verdict.rules[-1].found
+
+
+def test_without_a_test_split_it_says_how_to_get_one(registered: MlflowClient) -> None:
+    Path("data/splits/test.parquet").unlink()
+    with pytest.raises(Misused, match="dvc repro split"):
+        judge(NAME, registered.get_model_version(NAME, "1"), None, SETTINGS)
