@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -231,6 +233,56 @@ def test_going_back_to_earlier_settings_makes_the_earlier_version_the_challenger
         (trained / "params.yaml").write_bytes(kept)
     _dvc(trained, "repro")
     assert str(client.get_model_version_by_alias("lectern", "challenger").version) == "1"
+
+
+def _two_champions(folder: Path) -> None:
+    """Versions 1 and 2, promoted one after the other; the project is again as it was when it made the first."""
+    kept = (folder / "params.yaml").read_bytes()
+    _lectern(folder, "promote", "1")
+    try:
+        _set(folder, "generate", default={**yaml.safe_load(kept)["generate"]["default"], "num_beams": 3})
+        _dvc(folder, "repro")
+    finally:
+        (folder / "params.yaml").write_bytes(kept)
+    _lectern(folder, "promote", "2")
+    _dvc(folder, "repro")
+
+
+def _everything_still_works(folder: Path) -> None:
+    """With two champions, of which the second is back in its place afterwards."""
+    assert "up to date" in _dvc(folder, "repro")
+    assert "champion" in _lectern(folder, "models")
+    assert _lectern(folder, "title", "so now we talk about arrays and how to sort them").strip()
+    assert "Version 1 " in _lectern(folder, "rollback")
+    assert _lectern(folder, "title", "so now we talk about arrays and how to sort them").strip()
+    assert "Version 2 " in _lectern(folder, "promote", "2")
+
+
+def test_a_project_is_backed_up_lost_and_restored_at_another_place_and_cleaned_there(
+    trained: Path, tmp_path: Path
+) -> None:
+    _two_champions(trained)
+    _lectern(trained, "backup", str(tmp_path / "lectern.tar"))
+    home, lost = tmp_path / "another place", trained.rename(trained.with_name("lost"))
+    try:
+        _lectern(tmp_path, "restore", "lectern.tar", str(home))
+        _everything_still_works(home)
+        assert _lectern(home, "clean").strip() == "Nothing is to go."
+        _months_pass(home)
+        assert "files in DVC's cache" in _lectern(home, "clean")
+        assert "Removed." in _lectern(home, "clean", "--yes")
+        assert _lectern(home, "clean").strip() == "Nothing is to go."
+        _everything_still_works(home)
+    finally:
+        lost.rename(trained)
+
+
+def _months_pass(folder: Path) -> None:
+    for path in (*(folder / ".dvc/cache").rglob("*"), *(folder / ".lectern").rglob("*")):
+        os.utime(path, (0, 0))
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        database.execute("UPDATE runs SET start_time = 1000, end_time = 1000")
+        database.execute("UPDATE logged_models SET creation_timestamp_ms = 1000, last_updated_timestamp_ms = 1000")
 
 
 def test_a_passage_gets_candidate_titles(trained: Path) -> None:
