@@ -73,7 +73,8 @@ def test_a_search_at_work_stays(project: Path) -> None:
     with FileLock(lock):
         _write(lock)
         assert _going() == {}
-    assert _going().keys() == {"searches"}
+    for _ in range(2):  # asking whether it is at work does not make it look so
+        assert _going().keys() == {"searches"}
 
 
 def test_the_logs_of_servers_that_are_up_stay(project: Path) -> None:
