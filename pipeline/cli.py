@@ -319,6 +319,37 @@ def rollback(
     print(f"Version {move.version} of '{name}' is the champion again; before it {_said(move.before)}.")
 
 
+@app.command(epilog="Example: `lectern clean --keep-days 14`")
+def clean(
+    keep_days: Annotated[int, typer.Option(min=1, help="What was used within so many days stays.")] = 30,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it, and do not ask.")] = False,
+) -> None:
+    """Shows what no registered version and no recent run needs, and removes it once you agree."""
+    _enter_project()
+    sys.exit(_module("flows.clean", "--keep-days", str(keep_days), *(["--yes"] if yes else [])))
+
+
+@app.command(epilog="Example: `lectern backup /mnt/backups/lectern.tar`")
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write, outside of the project.", resolve_path=True)],
+) -> None:
+    """Writes the whole project, its history and its versions into one file; the servers may run meanwhile."""
+    _enter_project()
+    sys.exit(_module("flows.backup", str(file)))
+
+
+@app.command(epilog="Example: `lectern restore /mnt/backups/lectern.tar lectern`")
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `lectern backup` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="The project's folder to be: new, or empty.")],
+) -> None:
+    """Makes a project folder of a backup, at the old place or elsewhere. Needs no project."""
+    from pipeline.upkeep.backup import restore as unpack
+
+    label = unpack(file, folder)
+    print(f"{folder} is the project as {label.folder} was at {label.made}. Go there, and run `make install`.")
+
+
 def _console() -> Console:
     """As wide as the terminal; where there is none, wide enough not to fold a table."""
     return Console(width=None if sys.stdout.isatty() else 200)

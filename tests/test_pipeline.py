@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -165,6 +167,16 @@ def test_changed_code_makes_its_own_stages_stale(trained: Path) -> None:
         code.write_bytes(kept)
 
 
+def test_what_a_killed_training_was_writing_makes_nothing_stale(trained: Path) -> None:
+    aside = trained / "models/.t5-tiny.ab12cd_9/t5-tiny"
+    aside.mkdir(parents=True)
+    (aside / "model.safetensors").touch()
+    try:
+        assert _changed_stages(trained) == set()
+    finally:
+        shutil.rmtree(aside.parent)
+
+
 def test_metrics_plots_and_parameters_are_shown_by_dvc(trained: Path) -> None:
     metrics = json.loads(_dvc(trained, "metrics", "show", "--json"))
     assert "reports/metrics/t5-tiny.json" in metrics[""]["data"]
@@ -231,6 +243,52 @@ def test_going_back_to_earlier_settings_makes_the_earlier_version_the_challenger
         (trained / "params.yaml").write_bytes(kept)
     _dvc(trained, "repro")
     assert str(client.get_model_version_by_alias("lectern", "challenger").version) == "1"
+
+
+def _two_champions(folder: Path) -> None:
+    """Versions 1 and 2, promoted one after the other; the project is again as it was when it made the first."""
+    kept = (folder / "params.yaml").read_bytes()
+    _lectern(folder, "promote", "1")
+    try:
+        _set(folder, "generate", default={**yaml.safe_load(kept)["generate"]["default"], "num_beams": 3})
+        _lectern(folder, "register")
+    finally:
+        (folder / "params.yaml").write_bytes(kept)
+    _lectern(folder, "promote", "2")
+    _lectern(folder, "register")
+
+
+def _months_pass(folder: Path) -> None:
+    features = folder / ".lectern/features/0a1b/1.safetensors"
+    features.parent.mkdir(parents=True, exist_ok=True)
+    features.touch()
+    for path in (*(folder / ".dvc/cache").rglob("*"), *(folder / ".lectern").rglob("*")):
+        os.utime(path, (0, 0))
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        database.execute("UPDATE runs SET start_time = 1000, end_time = 1000")
+        database.execute("UPDATE logged_models SET creation_timestamp_ms = 1000, last_updated_timestamp_ms = 1000")
+
+
+def test_a_project_is_backed_up_lost_restored_at_another_place_and_cleaned_months_later(
+    trained: Path, tmp_path: Path
+) -> None:
+    _two_champions(trained)
+    _lectern(trained, "backup", str(tmp_path / "lectern.tar"))
+    home, lost = tmp_path / "another place", trained.rename(trained.with_name("lost"))
+    try:
+        _lectern(tmp_path, "restore", "lectern.tar", str(home))
+        _months_pass(home)
+        cleaned = _lectern(home, "clean", "--yes")
+        assert "features of frozen layers" in cleaned
+        assert "Removed." in cleaned
+        assert _lectern(home, "clean").strip() == "Nothing is to go."
+        assert "up to date" in _dvc(home, "repro")
+        assert "champion" in _lectern(home, "models")
+        assert _lectern(home, "title", "so now we talk about arrays and how to sort them").strip()
+        assert "Version 1 " in _lectern(home, "rollback")
+        assert "Version 2 " in _lectern(home, "promote", "2")
+    finally:
+        lost.rename(trained)
 
 
 def test_a_passage_gets_candidate_titles(trained: Path) -> None:

@@ -1,0 +1,52 @@
+"""Writes the whole project into one file, while no stage runs. `python -m flows.backup /elsewhere/lectern.tar`"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.alone import nothing_under_way
+from flows.server import configured_url
+from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.upkeep.backup import back_up
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0: done; 1: it cannot be written; 2: used wrongly; 75: something is under way."""
+    parser = argparse.ArgumentParser(prog="python -m flows.backup", description=__doc__)
+    parser.add_argument("file", type=Path, help="where to write it: a tar")
+    file = parser.parse_args(arguments).file.resolve()
+    try:
+        with nothing_under_way() as repo:
+            back_up(file)
+            cache = Path(repo.cache.local.path)
+            is_elsewhere = not cache.is_relative_to(repo.root_dir)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 1
+    except Misused as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return 75
+    print(f"{file}: {file.stat().st_size:,} bytes. `lectern restore` makes a project of it, here or elsewhere.")
+    for what in filter(None, (is_elsewhere and f"DVC's cache {cache}", *_on_servers())):
+        print(f"Not in it: {what}. Back that up too.")
+    return 0
+
+
+def _on_servers() -> list[str]:
+    found = []
+    if not os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite:"):
+        found.append("what the tracking server keeps that MLFLOW_TRACKING_URI names")
+    if configured_url():
+        found.append("the history that the Prefect server keeps")
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

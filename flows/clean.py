@@ -1,0 +1,90 @@
+"""Shows what no registered version and no recent run needs, and removes it if it may.
+
+`python -m flows.clean --keep-days 30 --yes`
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from dvc.repo import Repo
+from rich.console import Console
+from rich.prompt import Confirm
+
+from flows.alone import nothing_under_way
+from flows.cache import cache_piles
+from pipeline.errors import Misused, Unavailable
+from pipeline.registry.tracking import connect
+from pipeline.upkeep.pile import Pile, piles_table
+from pipeline.upkeep.runs import tracked
+from pipeline.upkeep.state import state_piles
+from pipeline.upkeep.versions import all_versions, named_by
+
+DAY = 24 * 60 * 60.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0: shown, or removed; 2: used wrongly; 75: something is under way or away."""
+    given = parse(arguments)
+    before = time.time() - given.keep_days * DAY
+    try:
+        with nothing_under_way() as repo:
+            piles = find(repo, before)
+            show(piles)
+            if piles and given.yes:
+                remove(piles)
+        if piles and not given.yes and agreed():
+            # Anew: nothing was held while somebody thought about it.
+            with nothing_under_way() as repo:
+                remove(find(repo, before))
+    except Misused as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return 75
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m flows.clean", description=__doc__)
+    parser.add_argument("--keep-days", type=int, default=30, help="how long something is recent (default: %(default)s)")
+    parser.add_argument("--yes", action="store_true", help="remove it, and do not ask")
+    return parser.parse_args(arguments)
+
+
+def find(repo: Repo, before: float) -> list[Pile]:
+    """What may go, the piles that are empty left out."""
+    client = connect()
+    named = named_by(all_versions(client))
+    ours = tracked(client, named, before)
+    cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=ours.hashes, before=before)
+    return [pile for pile in [*cached, *ours.piles, *state_piles(before)] if pile.count]
+
+
+def show(piles: Sequence[Pile]) -> None:
+    if piles:
+        Console(width=None if sys.stdout.isatty() else 200).print(piles_table(piles))
+    else:
+        print("Nothing is to go.")
+
+
+def agreed() -> bool:
+    """What the person at the terminal says; where there is none, nobody has agreed."""
+    if not sys.stdin.isatty():
+        print("With --yes it goes.")
+        return False
+    return Confirm.ask("Remove it?", default=False)
+
+
+def remove(piles: Sequence[Pile]) -> None:
+    for pile in piles:
+        pile.remove()
+    print("Removed.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

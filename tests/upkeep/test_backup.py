@@ -1,0 +1,109 @@
+"""A project folder in one file and back, while its databases are written to."""
+
+from __future__ import annotations
+
+import sqlite3
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import Misused, Refused
+from pipeline.upkeep.backup import back_up, restore
+
+
+@contextmanager
+def _somebody_writing(database: Path) -> Iterator[None]:
+    """Rows in pairs, each pair a transaction, for as long as the block runs."""
+    stop, begun = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect(database, timeout=60)) as connection:
+            while not stop.is_set():
+                with connection:
+                    connection.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)])
+                begun.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert begun.wait(60)
+        yield
+    finally:
+        stop.set()
+        writer.join()
+
+
+@pytest.fixture
+def filled(project: Path) -> Path:
+    with closing(sqlite3.connect("mlflow.db")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE t (n)")
+    for name in (".venv/bin/python", ".lectern/features/1", ".lectern/prefect.url", "pipeline/__pycache__/a.pyc"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("made again", encoding="utf-8")
+    for name in ("dvc.lock", ".lectern/search/s/study.lock", "models/t5-tiny/weights", "empty/.gitkeep"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("kept", encoding="utf-8")
+    return project
+
+
+@pytest.fixture
+def backup(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("elsewhere") / "lectern.tar"
+    with _somebody_writing(filled / "mlflow.db"):
+        back_up(file)
+    return file
+
+
+def test_what_was_there_is_there_again_but_for_what_is_made_again(backup: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new folder"
+    restore(backup, folder)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        "params.yaml", "dvc.yaml", "mlflow.db", "dvc.lock", ".lectern/search/s/study.lock", "models/t5-tiny/weights",
+        "empty/.gitkeep",
+    }  # fmt: skip
+    assert {path.name for path in backup.parent.iterdir()} == {"lectern.tar"}
+
+
+def test_a_database_that_is_written_to_is_copied_as_it_is_at_one_moment(backup: Path, tmp_path: Path) -> None:
+    restore(backup, tmp_path / "new")
+    with closing(sqlite3.connect(tmp_path / "new/mlflow.db")) as connection:
+        ((ones, twos),) = connection.execute("SELECT sum(n = 1), sum(n = 2) FROM t")
+    assert ones == twos > 0
+
+
+def test_half_a_backup_and_another_tar_are_refused_and_leave_nothing(backup: Path, tmp_path: Path) -> None:
+    other = backup.with_name("other.tar")
+    with tarfile.open(other, "w") as tar:
+        tar.add(backup, "backup")
+    backup.write_bytes(backup.read_bytes()[: backup.stat().st_size // 2])
+    before = {path.name for path in tmp_path.iterdir()}
+    for file in (backup, other):
+        with pytest.raises(Refused, match=file.name):
+            restore(file, tmp_path / "new")
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_a_backup_without_its_end_is_refused(backup: Path, tmp_path: Path) -> None:
+    with tarfile.open(backup) as tar:
+        last = tar.getmembers()[-1]
+    backup.write_bytes(backup.read_bytes()[: last.offset])
+    with pytest.raises(Refused, match="its end is missing"):
+        restore(backup, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_is_overwritten(backup: Path, filled: Path, tmp_path: Path) -> None:
+    with pytest.raises(Misused, match="there already"):
+        restore(backup, filled)
+    with pytest.raises(Misused, match="there already"):
+        back_up(backup)
+    with pytest.raises(Misused, match="lies in the project"):
+        back_up(filled / "backup.tar")
+    with pytest.raises(Misused, match="no file"):
+        restore(tmp_path / "none.tar", tmp_path / "new")
