@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Cancelled, Completed, Failed, State
-from pydantic import Field
 
 from flows import slots
 from flows.crew import Crew
@@ -28,12 +26,13 @@ KILLED = 128  # and the signal's number
 
 
 @flow(name="titles", description=__doc__)
-def titles(
-    inbox: Annotated[Path, Field(description="The folder whose .txt files and workbooks are titled.")] = INBOX,
-    outbox: Annotated[Path, Field(description="The folder for titles.csv and the filled workbooks.")] = OUTBOX,
-    again: Annotated[bool, Field(description="Title anew what an earlier version has titled.")] = False,
-) -> State:
+def titles(inbox: Path = INBOX, outbox: Path = OUTBOX, again: bool = False) -> State:
     """Titles what is new in `inbox`; both folders lie in the project's.
+
+    Args:
+        inbox: The folder whose .txt files and workbooks are titled.
+        outbox: The folder for titles.csv and the filled workbooks.
+        again: Title anew what an earlier version has titled.
 
     Raises:
         Misused: a folder lies elsewhere.
