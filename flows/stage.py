@@ -65,15 +65,24 @@ def run_stage(stage: Stage, crew: Crew) -> None:
         Stopped: the flow run is over.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+    code, output = run_logged(command, crew, slot=stage.slot)
+    if code:
+        raise failure(stage.name, code, output)
+
+
+def run_logged(command: Sequence[str], crew: Crew, *, slot: str | None) -> tuple[int, list[str]]:
+    """Runs `command` as a child whose lines Prefect logs. Returns its exit code and the lines.
+
+    Raises:
+        Stopped: the flow run is over.
+    """
     logger = get_run_logger()
     output: list[str] = []
-    with crew.run(command, environment(), slot=stage.slot) as child:
+    with crew.run(command, environment(), slot=slot) as child:
         for line in filter(str.strip, child.lines()):
             logger.info(line)
             output.append(line)
-        code = child.wait()
-    if code:
-        raise failure(stage.name, code, output)
+        return child.wait(), output
 
 
 def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | StageBroke:

@@ -173,7 +173,11 @@ def up(
 @app.command(epilog="Example: `lectern title talk.txt --candidates 3`")
 def title(
     source: Annotated[
-        str, typer.Argument(metavar="TEXT|FILE|-", help="A passage, a text file, or - for standard input.")
+        str,
+        typer.Argument(
+            metavar="TEXT|FILE|-|WORKBOOK|FOLDER",
+            help="A passage, a text file, - for standard input; a workbook; a folder of .txt files and workbooks.",
+        ),
     ],
     candidates: Annotated[int, typer.Option(min=1, help="How many titles, the best first.")] = 1,
     beams: Annotated[int | None, typer.Option(min=1, help="Sequences that beam search keeps.")] = None,
@@ -183,10 +187,30 @@ def title(
         float | None, typer.Option(min=0.01, max=1, help="Draw from so much likelihood; 0.95 without it.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Another seed draws other titles.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Of a workbook: an .xlsx, WORKBOOK.titled.xlsx without it. Of a folder: FOLDER.titles."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="A workbook: replace --out; formulas become their values.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="A folder: title what another version has titled too.")
+    ] = False,
 ) -> None:
-    """Gives a passage its title, from the champion, else from the challenger."""
+    """Gives a passage its title, or each topic of a workbook that has none; from the champion, else the challenger.
+
+    A killed run over a workbook or a folder goes on with the same command.
+    """
     from pipeline.titles.passage import read_passage, title_passage
 
+    if many := _many_to_title(source):
+        if (candidates, beams, sample, top_k, top_p, seed) != (1, None, False, None, None, None):
+            raise Misused("--candidates, --beams and how words are drawn go with a passage, not with many.")
+        _title_many(many, out.resolve() if out else None, overwrite=overwrite, again=again)
+        return
+    if out or overwrite or again:
+        raise Misused("--out, --overwrite and --again go with a workbook or a folder; a passage's title is printed.")
     text = read_passage(source)
     if not sample and (top_k, top_p, seed) != (None, None, None):
         raise Misused("--top-k, --top-p and --seed say how words are drawn; they go with --sample.")
@@ -198,6 +222,37 @@ def title(
         knobs |= {"do_sample": True, "num_beams": beams or 1, "seed": seed or 1}
         knobs |= {"top_k": 50 if top_k is None else top_k, "top_p": 0.95 if top_p is None else top_p}
     print("\n".join(title_passage(text, knobs)))
+
+
+def _many_to_title(source: str) -> Path | None:
+    """The workbook or folder that `source` names, if it names one."""
+    try:
+        path = Path(source).resolve()
+        return path if path.is_dir() or (path.is_file() and path.suffix.lower() == ".xlsx") else None
+    except (OSError, ValueError):  # a passage may be too long to be a path, or hold what none can
+        return None
+
+
+def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool) -> None:
+    _enter_project()
+    from pipeline.titles.batch import fill_titles, is_workbook, may_be_written, output_beside, read_lacking_titles
+    from pipeline.titles.inbox import title_inbox
+    from pipeline.titles.version import present_version
+
+    if is_workbook(path):
+        if again:
+            raise Misused("--again goes with a folder of transcripts; a workbook's titles are kept.")
+        out = out or output_beside(path)
+        may_be_written(out, overwrite=overwrite)
+        read_lacking_titles(path)  # a broken workbook is refused before a registry is asked
+        print(fill_titles(path, out, present_version()).summary())
+        return
+    if overwrite:
+        raise Misused("--overwrite goes with a workbook; a folder's titles are added to its titles.csv.")
+    done = title_inbox(path, out or path.with_name(f"{path.name}.titles"), present_version(), again=again)
+    print(done.summary())
+    if done.failed:
+        sys.exit(REFUSED)
 
 
 @app.command(epilog="Example: `lectern search t5-tiny --trials 20`")

@@ -1,0 +1,211 @@
+"""A folder that transcripts are put into: each is titled once, and what was written stands in one table."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.data.tables import table_files
+from pipeline.errors import Misused, Refused
+from pipeline.files import file_aside
+from pipeline.paths import STATE
+from pipeline.titles.batch import fill_titles, is_workbook
+from pipeline.titles.version import Version, title_texts
+
+TABLE = "titles.csv"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of titles.csv: a file of the inbox that was titled.
+
+    title: a text's; empty for a workbook.
+    workbook: the filled workbook's name in the outbox; empty for a text.
+    """
+
+    file: str
+    sha256: str
+    title: str
+    workbook: str
+    version: str
+    when: str  # UTC
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a walk through the inbox did. `failed`: why, by file. `ignored`: files of a kind that is not titled."""
+
+    titled: list[Row]
+    before: int
+    failed: dict[str, str]
+    ignored: list[str]
+
+    def summary(self) -> str:
+        """A line, and one for each file that needs a person."""
+        said = [f"{len(self.titled):,} files titled, {self.before:,} titled before, {len(self.failed):,} not titled"]
+        said += [f"  {file}: {why}" for file, why in self.failed.items()]
+        if self.ignored:
+            said.append(f"  ignored, since neither .txt nor a workbook: {', '.join(self.ignored)}")
+        return "\n".join(said)
+
+
+def title_inbox(inbox: Path, outbox: Path, version: Version, *, again: bool = False) -> Done:
+    """Titles what is new in `inbox`: each .txt as one passage, each workbook topic by topic.
+
+    A file is known by its content. A broken one holds up no other.
+
+    Args:
+        again: whether to title anew what another version has titled.
+
+    Raises:
+        Misused: `outbox` is a file, or is `inbox`.
+        Refused: the version does not load, or titles.csv is not ours.
+    """
+    if outbox.exists() and (not outbox.is_dir() or outbox.samefile(inbox)):
+        raise Misused(f"--out {outbox} must be a folder of its own: titles.csv and the filled workbooks go there.")
+    STATE.mkdir(exist_ok=True)
+    with FileLock(STATE / "titles.lock"):
+        return _Walk(inbox, outbox, version, again).go()
+
+
+class _Walk:
+    def __init__(self, inbox: Path, outbox: Path, version: Version, again: bool) -> None:
+        self._outbox = outbox
+        self._version = version
+        self._again = again
+        self._rows = read_rows(outbox / TABLE)
+        self._done = Done([], 0, {}, [])
+        self._before = 0
+        hidden = {path for path in inbox.iterdir() if path.name.startswith((".", "~$"))}
+        self._paths = sorted(path for path in inbox.iterdir() if path not in hidden and path.resolve() != outbox)
+
+    def go(self) -> Done:
+        texts: dict[Row, str] = {}
+        workbooks: dict[Row, Path] = {}
+        for path in self._paths:
+            if not is_workbook(path) and (path.is_dir() or path.suffix.lower() != ".txt"):
+                self._done.ignored.append(path.name)
+                continue
+            try:
+                row = self._new_row(path)
+                if row is None:
+                    continue
+                if is_workbook(path):
+                    workbooks[row] = path
+                else:
+                    texts[row] = _read(path)
+            except (OSError, Refused) as error:
+                self._fail(path.name, error)
+        if texts:
+            self._title(texts)
+        for row, path in workbooks.items():
+            self._fill(row, path)
+        return replace(self._done, before=self._before)
+
+    def _new_row(self, path: Path) -> Row | None:
+        """A row to be filled for `path`; None where its content has its title already."""
+        row = Row(path.name, _digest(path), "", "", str(self._version), _now())
+        known = [old for old in self._rows if old.sha256 == row.sha256 and self._counts(old)]
+        if not known:
+            return row
+        if all(old.file != row.file for old in known):
+            self._keep([replace(known[-1], file=row.file)])  # a copy of a file that has its title
+        else:
+            self._before += 1
+        return None
+
+    def _counts(self, row: Row) -> bool:
+        there = not row.workbook or (self._outbox / row.workbook).is_file()
+        return there and (not self._again or row.version == str(self._version))
+
+    def _title(self, texts: dict[Row, str]) -> None:
+        titled = title_texts(texts.values(), self._version)
+        rows = [replace(row, title=titled.titles[text], when=_now()) for row, text in texts.items()]
+        for row in rows:
+            if not row.title:
+                self._fail(row.file, Refused(f"version {row.version} wrote no title for it."))
+        self._keep([row for row in rows if row.title])
+        titled.forget()
+
+    def _fill(self, row: Row, path: Path) -> None:
+        # With what it was made from, so that `week` and `week.xlsx` do not end in one file.
+        out = self._outbox / (f"{path.name}.tables.titled.xlsx" if path.is_dir() else f"{path.stem}.titled.xlsx")
+        try:
+            filled = fill_titles(path, out, self._version)
+        except (OSError, Refused) as error:
+            self._fail(path.name, error)
+        else:
+            _log.info("%s", filled.summary())
+            self._keep([replace(row, workbook=out.name, when=_now())])
+
+    def _keep(self, rows: list[Row]) -> None:
+        self._rows += rows
+        self._done.titled.extend(rows)
+        write_rows(self._outbox / TABLE, self._rows)
+
+    def _fail(self, file: str, error: Exception) -> None:
+        self._done.failed[file] = str(error)
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise Refused(f"it is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
+    if not text:
+        raise Refused("it holds no text. Put the transcript in, or take the file away.")
+    return text
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of the content: of a folder, of its tables with their names."""
+    if path.is_dir():
+        parts = "".join(f"{file.name} {_digest(file)}\n" for file in table_files(path))
+        return hashlib.sha256(parts.encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _as_text(cell: str) -> str:
+    """A spreadsheet takes a cell of a CSV that begins so for a formula, unless there is an apostrophe before it."""
+    return f"'{cell}" if cell.startswith(_FORMULA) or cell.startswith("'") else cell
+
+
+def read_rows(table: Path) -> list[Row]:
+    """The rows of a titles.csv, the oldest first; none where there is no such file.
+
+    Raises:
+        Refused: it has other columns.
+    """
+    if not table.is_file():
+        return []
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        wanted = [field.name for field in fields(Row)]
+        if reader.fieldnames is None or not {*wanted} <= {*reader.fieldnames}:
+            raise Refused(
+                f"{table} lacks some of the columns {', '.join(wanted)}. Put it elsewhere; a new one is made."
+            )
+        return [Row(**{name: (row[name] or "").removeprefix("'") for name in wanted}) for row in reader]
+
+
+def write_rows(table: Path, rows: list[Row]) -> None:
+    """`rows` as a CSV whose cells a spreadsheet takes for text."""
+    with file_aside(table) as aside, aside.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows({name: _as_text(cell) for name, cell in asdict(row).items()} for row in rows)

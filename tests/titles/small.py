@@ -1,0 +1,48 @@
+"""A registered version that writes nonsense, quickly, and a workbook without titles."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+
+from pipeline.models.checkpoints import Card, save_model
+from pipeline.registry import versions
+from pipeline.registry.lineage import md5
+from pipeline.registry.tracking import connect
+from tests.models.small import GREEDY, lively_model
+
+
+def register(folder: Path, examples: pd.DataFrame, *, beams: int = 1) -> None:
+    """Another number of beams is another version."""
+    if not folder.is_dir():
+        model, inputs = lively_model("causal", examples)
+        folder.mkdir(parents=True)
+        card = Card(model="small", family="causal", checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
+        save_model(folder, model, inputs.tokenizer, card, "float32")
+    settings = GREEDY.model_copy(update={"num_beams": beams})
+    tags = {"model": "small", "model.md5": md5(folder)}
+    name = versions.RegisterSettings.read().name
+    versions.register(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
+
+
+def lectern(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def write_book(path: Path, topics: list[tuple], lines: list[tuple]) -> Path:
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, last, rows in (("lesson_topics", "topic", topics), ("lesson_transcripts", "transcript", lines)):
+        sheet = book.create_sheet(name)
+        sheet.append(["course_title", "lesson_num", "timestamp", last, "remark"])
+        for row in rows:
+            sheet.append(row)
+            for cell in sheet[sheet.max_row]:
+                cell.data_type = "s" if cell.data_type == "f" else cell.data_type
+    book.save(path)
+    return path

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+import pytest
+
+from tests.titles.small import lectern, register, write_book
+
+TOPICS = [
+    ("C", "1", "0:00:00", None, "first"),
+    ("C", "1", "0:01:00", "Kept  as it is", None),
+    ("C", "1", "0:02:00", None, None),
+    ("C", "1", "0:03:00", None, "nothing is said"),
+]
+LINES = [
+    ("C", "1", "0:00:01", "we talk about graphs"),
+    ("C", "1", "0:01:01", "=1+1"),
+    ("C", "1", "0:02:01", "we talk about threads"),
+]
+
+
+@pytest.fixture
+def titled(project: Path, examples: pd.DataFrame) -> Path:
+    """A project with a registered version."""
+    register(project / "small", examples)
+    return project
+
+
+def test_empty_titles_are_filled_and_all_else_stays(titled: Path) -> None:
+    book = write_book(titled / "week.xlsx", TOPICS, LINES)
+    original = book.read_bytes()
+    done = lectern("title", book, cwd=titled)
+    assert done.returncode == 0, done.stderr
+    assert book.read_bytes() == original
+    out = openpyxl.load_workbook(titled / "week.titled.xlsx")
+    rows = list(out["lesson_topics"].iter_rows(min_row=2, values_only=True))
+    assert [bool(row[3]) for row in rows] == [True, True, True, False]
+    assert rows[1][3] == "Kept  as it is"
+    assert [row[:3] + row[4:] for row in rows] == [row[:3] + row[4:] for row in TOPICS]
+    assert "1 topics have no title" in done.stdout
+    assert "row 5" in done.stdout
+    assert out["lesson_transcripts"]["D3"].data_type == "s"
+    assert not list((titled / ".lectern/titles").iterdir())
+
+
+def test_a_folder_of_tables_becomes_a_workbook_that_passes_the_check(titled: Path) -> None:
+    folder = titled / "tables"
+    folder.mkdir()
+    pd.DataFrame(TOPICS[:3]).iloc[:, :4].to_csv(
+        folder / "lesson_topics.csv", index=False, header=["course_title", "lesson_num", "timestamp", "topic"]
+    )
+    pd.DataFrame(LINES).to_csv(
+        folder / "lesson_transcripts.csv", index=False, header=["course_title", "lesson_num", "timestamp", "transcript"]
+    )
+    done = lectern("title", folder, "--out", "out.xlsx", cwd=titled)
+    assert done.returncode == 0, done.stderr
+    assert lectern("check", "out.xlsx", cwd=titled).returncode == 0
+    assert openpyxl.load_workbook("out.xlsx")["lesson_transcripts"]["D3"].data_type == "s"
+
+
+def test_what_is_there_is_not_overwritten_unless_asked(titled: Path) -> None:
+    book = write_book(titled / "week.xlsx", TOPICS[:3], LINES)
+    done = lectern("title", book, "--out", book, cwd=titled)
+    assert (done.returncode, "--overwrite" in done.stderr) == (2, True)
+    assert lectern("title", book, "--out", book, "--overwrite", cwd=titled).returncode == 0
+    assert lectern("check", book, cwd=titled).returncode == 0
+
+
+def test_a_workbook_with_other_errors_is_refused_with_them_alone(titled: Path) -> None:
+    book = write_book(titled / "week.xlsx", [*TOPICS, ("C", "2", "half past", None)], LINES)
+    done = lectern("title", book, cwd=titled)
+    assert done.returncode == 1
+    assert "row 6" in done.stderr
+    assert "cell is empty" not in done.stderr
+
+
+def test_an_empty_title_is_an_error_of_the_check_as_ever(project: Path) -> None:
+    book = write_book(project / "week.xlsx", TOPICS, LINES)
+    assert lectern("check", book, cwd=project).returncode == 1
+
+
+def test_a_workbook_without_a_registered_version_says_what_to_run(project: Path) -> None:
+    book = write_book(project / "week.xlsx", TOPICS, LINES)
+    done = lectern("title", book, cwd=project)
+    assert (done.returncode, "lectern run" in done.stderr) == (1, True)
+
+
+def test_a_killed_run_goes_on_with_what_it_had(titled: Path) -> None:
+    count = 1500
+    topics = [("C", "1", f"{60 * i}", None) for i in range(count)]
+    lines = [("C", "1", f"{60 * i + 1}", f"we talk about the number {i} " * (1 + i % 5)) for i in range(count)]
+    book = write_book(titled / "week.xlsx", topics, lines)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "title", str(book)], cwd=titled, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (kept := list((titled / ".lectern/titles").glob("*/*.json"))):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (titled / "week.titled.xlsx").exists()
+    finished = json.loads(kept[0].read_text())
+    kept[0].write_text(json.dumps(["kept from before"] * len(finished)))
+    done = lectern("title", book, cwd=titled)
+    assert done.returncode == 0, done.stderr
+    sheet = openpyxl.load_workbook(titled / "week.titled.xlsx")["lesson_topics"]
+    assert [cell.value for cell in sheet["D"]].count("kept from before") == len(finished)
