@@ -19,13 +19,13 @@ from prefect.futures import PrefectConcurrentFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts
+from flows import artifacts, cluster
 from flows.crew import Crew
 from flows.graph import Busy, Stage, read_plan
 from flows.server import a_server
 from flows.service import ServiceDied
 from flows.stage import run_stage
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.places import require
 from pipeline.paths import STATE
 
@@ -54,8 +54,8 @@ def train() -> State:
         try:
             stages = plan()
             require(stage.name for stage in stages)
-            failures = run(stages)
-        except (Misused, Refused) as error:
+            failures = cluster.run(stages, run, reason, stop_if_cancelled) if cluster.address() else run(stages)
+        except (Misused, Refused, Unavailable) as error:
             return Failed(message=str(error))
         except RunCancelled:
             return Cancelled(message="Cancelled; its stages were stopped.")
@@ -122,8 +122,16 @@ def wait_for_all(futures: Iterable[PrefectConcurrentFuture[None]]) -> None:
     pending = {future.wrapped_future for future in futures}
     while pending:
         _, pending = concurrent.futures.wait(pending, timeout=LOOK_AGAIN)
-        if cancelled():
-            raise RunCancelled
+        stop_if_cancelled()
+
+
+def stop_if_cancelled() -> None:
+    """
+    Raises:
+        RunCancelled: somebody cancelled the flow run.
+    """
+    if cancelled():
+        raise RunCancelled
 
 
 def cancelled() -> bool:
