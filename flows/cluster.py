@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -61,10 +62,10 @@ def run(
     reason: Callable[[Any], str],
     stop_if_cancelled: Callable[[], None],
 ) -> dict[str, str]:
-    """Runs each of `stages` after its upstream ones, on the cluster those that DVC can bring back. Returns why, by name,
-    for each that failed, in the words of `reason`.
+    """Runs each of `stages` after its upstream ones, on the cluster those that DVC can bring back.
 
-    The others, such as one that changes the registry, and what depends on them, are left to `here`.
+    Returns why, by name, for each that failed, in the words of `reason`. The others, such as one that changes the registry,
+    and what depends on them, are left to `here`.
 
     Raises:
         Misused: the cluster, the repository or the DVC remote is not ready; the message says what to do.
@@ -86,7 +87,7 @@ def run(
 
 
 def travelling(stages: Sequence[Stage]) -> list[Stage]:
-    """Those of `stages` that can run elsewhere: what the run cache restores, and does not stand below what it does not."""
+    """Those of `stages` that can run elsewhere: the run cache restores them, and all that they depend on."""
     stay = {stage.name for stage in stages if not stage.restorable}
     return without_downstream([stage for stage in stages if stage.restorable], of=stay)
 
@@ -131,13 +132,16 @@ def _require_dvc_remote() -> None:
     Raises:
         Misused: the committed DVC configuration names no remote, or one that is elsewhere in another work tree.
     """
-    name = _config("core.remote")
+    # Not as `dvc config` says it, who makes paths absolute, and adds what is in config.local.
+    committed = configparser.ConfigParser(interpolation=None)
+    committed.read(".dvc/config", encoding="utf-8")
+    name = committed.get("core", "remote", fallback="")
     if not name:
         raise Misused(
             "Machines share what the stages make by a DVC remote, and .dvc/config names none. Add one that all of them "
             "reach, 'dvc remote add --default shared s3://BUCKET/PATH' say, commit .dvc/config and push it."
         )
-    url = _config(f"remote.{name}.url")
+    url = committed.get(f"'remote \"{name}\"'", "url", fallback="")
     if "://" not in url and not Path(url).is_absolute():
         raise Misused(
             f"The DVC remote '{name}' is {url}, which leads elsewhere from another machine's work tree. "
@@ -165,7 +169,8 @@ def connected() -> Iterator[tuple[RayTaskRunner, Machines]]:
         ray.init(address(), runtime_env={"py_modules": code}, log_to_driver=False, namespace="lectern")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise Misused(
-            f"No Ray cluster answers at {ADDRESS}={address()} ({error}). Start one with 'ray start --head', or unset it."
+            f"No Ray cluster answers at {ADDRESS}={address()} ({error}). "
+            "Start one with 'ray start --head', or unset the variable."
         ) from None
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -243,12 +248,6 @@ def _run(command: Sequence[str]) -> None:
     if code:
         said = "\n".join(f"  {line}" for line in output[-TAIL:])
         raise Unavailable(f"'{' '.join(command)}' ended with exit code {code}. Is the DVC remote there?\n{said}")
-
-
-def _config(name: str) -> str:
-    """A value of the committed DVC configuration, or nothing."""
-    command = [*DVC, "config", "--project", name]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment()).stdout.strip()
 
 
 def _git(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""A stage on a machine of a cluster: the commit in a work tree there, the stage's inputs and outputs by the DVC remote."""
+"""A stage on a machine of a cluster: the commit in a work tree there, inputs and outputs by the DVC remote."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Source:
 def run_stage_there(stage: Stage, source: Source, upstream: Sequence[None]) -> None:
     """Brings `stage` up to date in a work tree of this machine, and pushes its outputs and its entry of the run cache.
 
-    `upstream` holds what the tasks before it returned, which is nothing: Ray starts a task once its arguments are there,
-    and until then keeps no processor or accelerator for it.
+    `upstream` holds what the tasks before it returned, which is nothing: Ray starts a task once its arguments are
+    there, and until then keeps no processor or accelerator for it.
 
     Raises:
         StageRefused, StageBroke: it failed; the message ends with the last lines that it printed.
@@ -59,7 +59,7 @@ def sharing(stages: Sequence[str]) -> list[str]:
 
 @contextmanager
 def work_tree(source: Source) -> Iterator[Path]:
-    """A clone at the commit of `source`, ours for the block. It is kept for the next stage, with what git ignores there.
+    """A clone at the commit of `source`, ours for the block; it stays for the next stage, with what git ignores there.
 
     Raises:
         StageBroke: git cannot clone the repository, or has no such commit.
@@ -78,7 +78,7 @@ def work_tree(source: Source) -> Iterator[Path]:
 
 
 def folder(repository: str) -> Path:
-    """Where this machine keeps its work trees of `repository`: below `LECTERN_WORK_TREES`, or the user's cache folder."""
+    """Where this machine has its work trees of `repository`: below `LECTERN_WORK_TREES`, or the user's cache folder."""
     base = os.environ.get("LECTERN_WORK_TREES") or platformdirs.user_cache_path("lectern") / "work-trees"
     return Path(base).absolute() / hashlib.sha256(repository.encode()).hexdigest()[:16]
 

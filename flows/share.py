@@ -1,7 +1,7 @@
-"""Gives what stages made to the DVC remote, so that the run cache restores it elsewhere. Run as a script in the project.
+"""Gives what stages made to the DVC remote, for the run cache to restore elsewhere. Run as a script in the project.
 
-`dvc push --run-cache` leaves out the outputs with `cache: false`, such as metrics. Without them DVC would not restore the
-stage, but run it again.
+DVC by itself keeps no run of a stage with an output of `cache: false` unless that is a metric or plot, and
+`dvc push --run-cache` pushes no such output. Without both DVC would not restore the stage elsewhere, but run it again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def share(names: Sequence[str]) -> int:
 
 
 def _push_outputs(repo: Repo, stage: PipelineStage) -> int:
+    repo.stage_cache.save(stage)
     # As the run cache itself restores it: a stage whose outputs are all to be had from the remote.
     entry = repo.stage_cache._load(stage)
     ran = repo.stage_cache._create_stage(entry, wdir=stage.wdir) if entry else stage

@@ -113,7 +113,7 @@ def run(stages: list[Stage]) -> dict[str, str]:
         wait_for_all(futures.values())
     finally:
         crew.stop()
-    wait_until_recorded(len(stages))
+    wait_until_recorded(stages)
     ends = {name: future.wrapped_future.result() for name, future in futures.items()}
     return {name: reason(end) for name, end in ends.items() if end.is_failed() or end.is_crashed()}
 
@@ -142,15 +142,16 @@ def cancelled() -> bool:
     return False
 
 
-def wait_until_recorded(expected: int) -> None:
+def wait_until_recorded(stages: list[Stage]) -> None:
     """Gives Prefect a moment to write down how the task runs ended, before its server may go."""
     this_run = FlowRunFilter(id=FlowRunFilterId(any_=[runtime.flow_run.id]))
+    names = {stage.name for stage in stages}
     deadline = time.monotonic() + RECORDED_WITHIN
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
-            states = [task_run.state for task_run in client.read_task_runs(flow_run_filter=this_run)]
+            states = [run.state for run in client.read_task_runs(flow_run_filter=this_run) if run.name in names]
             ended = [state for state in states if state and (state.is_final() or state.name == "NotReady")]
-            if len(ended) == expected:
+            if len(ended) == len(names):
                 return
             time.sleep(0.2)
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,3 +128,38 @@ def test_two_nodes_make_what_one_machine_makes_and_each_stage_once(pushed: Path,
     assert set(task_states(state).values()) == {"Completed"}
     assert "up to date" in dvc("repro")
     assert notes(pushed) == ran
+
+
+def test_changes_that_are_not_committed_are_refused(pushed: Path):
+    (pushed / "source.txt").write_text("changed\n")
+    assert_refused(train(return_state=True), "source.txt", "Commit and push")
+
+
+def test_a_commit_that_is_not_pushed_is_refused(pushed: Path):
+    git("commit", "--quiet", "--allow-empty", "--message", "Mine alone")
+    assert_refused(train(return_state=True), "Push it")
+
+
+def test_without_a_dvc_remote_of_all_machines_it_is_refused(pushed: Path):
+    dvc("remote", "remove", "shared")
+    push()
+    # One in config.local is this work tree's alone.
+    dvc("remote", "add", "--local", "--default", "mine", "/tmp")
+    assert_refused(train(return_state=True), "dvc remote add")
+
+
+def test_a_dvc_remote_by_a_relative_path_is_refused(pushed: Path):
+    dvc("remote", "modify", "shared", "url", "../elsewhere")
+    push()
+    assert_refused(train(return_state=True), "absolute path")
+
+
+def test_a_tracking_database_in_a_file_is_refused(pushed: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    assert_refused(train(return_state=True), "MLFLOW_TRACKING_URI", "lectern up")
+
+
+def assert_refused(state: State, *words: str) -> None:
+    assert state.is_failed()
+    assert all(word in state.message for word in words), state.message
+    assert task_states(state) == {}
