@@ -64,8 +64,8 @@ def run(
 ) -> dict[str, str]:
     """Runs each of `stages` after its upstream ones, on the cluster those that DVC can bring back.
 
-    Returns why, by name, for each that failed, in the words of `reason`. The others, such as one that changes the registry,
-    and what depends on them, are left to `here`.
+    Returns why, by name, for each that failed, in the words of `reason`. The others, such as one that changes the
+    registry, and what depends on them, are left to `here`.
 
     Raises:
         Misused: the cluster, the repository or the DVC remote is not ready; the message says what to do.
