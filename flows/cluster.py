@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prefect import get_run_logger
+from prefect.client.schemas.objects import State
 
 import flows
 import pipeline
@@ -59,7 +60,7 @@ def address() -> str | None:
 def run(
     stages: Sequence[Stage],
     here: Callable[[list[Stage]], dict[str, str]],
-    reason: Callable[[Any], str],
+    reason: Callable[[State], str],
     stop_if_cancelled: Callable[[], None],
 ) -> dict[str, str]:
     """Runs each of `stages` after its upstream ones, on the cluster those that DVC can bring back.
@@ -78,11 +79,12 @@ def run(
     there = travelling(stages)
     with connected() as (runner, machines):
         _give(stages)
-        failures = _run_there(there, source, runner, machines, reason, stop_if_cancelled)
-    done = [stage.name for stage in there if stage.name not in failures]
+        ends = _run_there(there, source, runner, machines, stop_if_cancelled)
+    done = [name for name, end in ends.items() if end.is_completed()]
     if done:
         _run([*DVC, "repro", "--pull", *done])
-    rest = without_downstream([stage for stage in stages if stage not in there], of=failures)
+    rest = without_downstream([stage for stage in stages if stage not in there], of=ends.keys() - done)
+    failures = {name: reason(end) for name, end in ends.items() if end.is_failed() or end.is_crashed()}
     return failures | here(rest)
 
 
@@ -203,9 +205,9 @@ def _run_there(
     source: Source,
     runner: RayTaskRunner,
     machines: Machines,
-    reason: Callable[[Any], str],
     stop_if_cancelled: Callable[[], None],
-) -> dict[str, str]:
+) -> dict[str, State]:
+    """How each of `stages` ended: one that depends on a failed one has not begun."""
     import ray
     from prefect_ray.context import remote_options
 
@@ -225,8 +227,7 @@ def _run_there(
             ray.cancel(future.wrapped_future)  # those that have ended take no notice
     for future in futures.values():
         future.wait()
-    ends = {name: future.state for name, future in futures.items()}
-    return {name: reason(end) for name, end in ends.items() if end.is_failed() or end.is_crashed()}
+    return {name: future.state for name, future in futures.items()}
 
 
 def _give(to_run: Sequence[Stage]) -> None:

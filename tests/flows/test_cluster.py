@@ -130,6 +130,31 @@ def test_two_nodes_make_what_one_machine_makes_and_each_stage_once(pushed: Path,
     assert notes(pushed) == ran
 
 
+KILL_THE_WORKER_ONCE = """\
+import pathlib, psutil, sys
+if sys.argv[1] == "b":
+    sys.exit("Row 7 has no title.")
+note = pathlib.Path("DIED")
+if not note.exists():
+    note.touch()
+    next(process for process in psutil.Process().parents() if process.name().startswith("ray::")).kill()
+"""
+
+
+def test_a_stage_whose_worker_died_is_run_again_and_a_refused_one_is_not(pushed: Path, nodes: Path):
+    (pushed / "training.py").write_text(KILL_THE_WORKER_ONCE.replace("DIED", str(nodes / "died")))
+    replace(pushed / "dvc.yaml", "true", "python training.py ${item}")
+    push()
+    state = train(return_state=True)
+    assert state.message == "1 of 5 stages failed.\ntrain@b was refused:\n  Row 7 has no title."
+    states = task_states(state)
+    assert (states["train@a"], states["train@b"], states["compare"]) == ("Completed", "Failed", "NotReady")
+    ran = Counter(line.split()[0] for line in (pushed.parent / "notes").read_text().splitlines())
+    assert ran == {"split": 1, "train-a": 2, "train-b": 1}
+    # What went well is here.
+    assert (pushed / "model-a").read_text() == "source\na\n"
+
+
 def test_changes_that_are_not_committed_are_refused(pushed: Path):
     (pushed / "source.txt").write_text("changed\n")
     assert_refused(train(return_state=True), "source.txt", "Commit and push")
