@@ -217,7 +217,8 @@ def _run_there(
             upstream = [futures[name] for name in stage.upstream if name in futures]
             with remote_options(**machines.share(stage.slot), max_retries=LOST_MACHINES):
                 parameters = {"stage": stage, "source": source, "upstream": upstream}
-                futures[stage.name] = runner.submit(run_stage_there, parameters)
+                # Prefect gives a task whose upstream one failed no name but this.
+                futures[stage.name] = runner.submit(run_stage_there.with_options(name=stage.name), parameters)
         pending = [future.wrapped_future for future in futures.values()]
         while pending:
             _, pending = ray.wait(pending, num_returns=len(pending), timeout=LOOK_AGAIN)
