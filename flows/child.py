@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Self
 
 GRACE = 10.0
@@ -28,13 +29,17 @@ _ending = threading.Lock()  # taken once and for all: a second SIGTERM would dis
 class Child:
     """`command`, running in a session of its own, its standard error among its output.
 
+    It works in `cwd`, or where we do.
     Without `log` the output is there to be read from `lines`; with it, it goes to that file.
     """
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], log: IO[bytes] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None, log: IO[bytes] | None = None
+    ) -> None:
         self._keeper = subprocess.Popen(
             [sys.executable, "-S", __file__, *command],
             env=env,
+            cwd=cwd,
             stdin=subprocess.PIPE,
             stdout=log or subprocess.PIPE,
             stderr=subprocess.STDOUT,

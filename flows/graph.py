@@ -31,6 +31,8 @@ class Stage:
     upstream: tuple[str, ...]
     slot: str | None
     stale: bool
+    restorable: bool
+    """Whether DVC's run cache can bring its outputs to another work tree."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,13 @@ def _stage(stage: PipelineStage, graph: nx.DiGraph, status: dict[str, object]) -
         upstream=tuple(sorted(upstream)),
         slot=(stage.meta or {}).get("slot"),
         stale=stage.addressing in status,
+        restorable=_restorable(stage),
     )
+
+
+def _restorable(stage: PipelineStage) -> bool:
+    # As dvc.stage.cache decides it, who also asks for the hashes of dependencies that are not there yet.
+    return bool(stage.deps) and not stage.always_changed and not any(out.persist for out in stage.outs)
 
 
 def _words(error: BaseException | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
+from flows.child import Child
 from flows.crew import Crew
 from flows.graph import Stage
 from flows.slots import Stopped
@@ -48,7 +50,8 @@ def worth_another_attempt(_task: Task, _run: TaskRun, state: State) -> bool:
     return not isinstance(state.result(raise_on_failure=False), StageRefused | Stopped | Misused)
 
 
-@task(
+stage_task = functools.partial(
+    task,
     name="stage",
     task_run_name="{stage.name}",
     cache_policy=NO_CACHE,
@@ -57,6 +60,10 @@ def worth_another_attempt(_task: Task, _run: TaskRun, state: State) -> bool:
     retry_delay_seconds=RETRY_AFTER,
     retry_condition_fn=worth_another_attempt,
 )
+"""What makes a Prefect task of a function whose first parameter is the stage, wherever it runs."""
+
+
+@stage_task()
 def run_stage(stage: Stage, crew: Crew) -> None:
     """Brings `stage` up to date.
 
@@ -76,13 +83,18 @@ def run_logged(command: Sequence[str], crew: Crew, *, slot: str | None) -> tuple
     Raises:
         Stopped: the flow run is over.
     """
+    with crew.run(command, environment(), slot=slot) as child:
+        return follow(child)
+
+
+def follow(child: Child) -> tuple[int, list[str]]:
+    """Logs what `child` prints. Returns its exit code and those lines."""
     logger = get_run_logger()
     output: list[str] = []
-    with crew.run(command, environment(), slot=slot) as child:
-        for line in filter(str.strip, child.lines()):
-            logger.info(line)
-            output.append(line)
-        return child.wait(), output
+    for line in filter(str.strip, child.lines()):
+        logger.info(line)
+        output.append(line)
+    return child.wait(), output
 
 
 def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | StageBroke:
@@ -109,7 +121,7 @@ def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | Stage
 
 
 def environment() -> dict[str, str]:
-    """Of a child of the flow run."""
+    """That of a stage: ours, and what tells it of the flow run."""
     return os.environ | {
         # dvc.yaml says `python`: it shall be this one, also where its environment is not activated.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

@@ -13,6 +13,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 
 from flows import slots
 from flows.crew import Crew
+from flows.naming import commit_and_workbook
 from flows.stage import RETRY_AFTER, TAIL, StageBroke, StageRefused, run_logged, worth_another_attempt
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.errors import Misused
@@ -21,11 +22,13 @@ from pipeline.titles.inbox import TABLE, Row, read_rows
 INBOX = Path("inbox")
 OUTBOX = Path("titles")
 
+TITLE_FOLDER = "title folder"
+
 TRY_LATER = 75
 KILLED = 128  # and the signal's number
 
 
-@flow(name="titles", description=__doc__)
+@flow(name="titles", flow_run_name=commit_and_workbook, persist_result=False)
 def titles(inbox: Path = INBOX, outbox: Path = OUTBOX, again: bool = False) -> State:
     """Titles what is new in `inbox`; both folders lie in the project's.
 
@@ -50,7 +53,7 @@ def titles(inbox: Path = INBOX, outbox: Path = OUTBOX, again: bool = False) -> S
         return Cancelled(message="Cancelled; what was titled is kept.")
     finally:
         crew.stop()
-    wait_until_recorded(1)
+    wait_until_recorded({TITLE_FOLDER})
     new = read_rows(target / TABLE)[len(before) :]
     publish(new)
     end = future.wrapped_future.result()
@@ -73,7 +76,8 @@ def in_project(folder: Path, parameter: str) -> Path:
 
 
 @task(
-    name="title folder",
+    name=TITLE_FOLDER,
+    task_run_name=TITLE_FOLDER,
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=len(RETRY_AFTER),

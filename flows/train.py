@@ -18,7 +18,7 @@ from prefect.futures import PrefectConcurrentFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts
+from flows import artifacts, cluster
 from flows.asked import Epochs, Model, params_as_asked
 from flows.crew import Crew
 from flows.graph import Busy, Stage, read_plan
@@ -68,7 +68,7 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
             with params_as_asked(models, epochs, workbook):
                 stages = plan()
                 require(stage.name for stage in stages)
-                failures = run(stages)
+                failures = cluster.run(stages, run, reason, stop_if_cancelled) if cluster.address() else run(stages)
         except (Misused, Refused, Unavailable) as error:
             return Failed(message=str(error))
         except RunCancelled:
@@ -111,7 +111,7 @@ def run(stages: list[Stage]) -> dict[str, str]:
         wait_for_all(futures.values())
     finally:
         crew.stop()
-    wait_until_recorded(len(stages))
+    wait_until_recorded(set(futures))
     ends = {name: future.wrapped_future.result() for name, future in futures.items()}
     return {name: reason(end) for name, end in ends.items() if end.is_failed() or end.is_crashed()}
 
@@ -120,8 +120,16 @@ def wait_for_all(futures: Iterable[PrefectConcurrentFuture[None]]) -> None:
     pending = {future.wrapped_future for future in futures}
     while pending:
         _, pending = concurrent.futures.wait(pending, timeout=LOOK_AGAIN)
-        if cancelled():
-            raise RunCancelled
+        stop_if_cancelled()
+
+
+def stop_if_cancelled() -> None:
+    """
+    Raises:
+        RunCancelled: somebody cancelled the flow run.
+    """
+    if cancelled():
+        raise RunCancelled
 
 
 def cancelled() -> bool:
@@ -132,15 +140,15 @@ def cancelled() -> bool:
     return False
 
 
-def wait_until_recorded(expected: int) -> None:
+def wait_until_recorded(names: set[str]) -> None:
     """Gives Prefect a moment to write down how the task runs ended, before its server may go."""
     this_run = FlowRunFilter(id=FlowRunFilterId(any_=[runtime.flow_run.id]))
     deadline = time.monotonic() + RECORDED_WITHIN
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
-            states = [task_run.state for task_run in client.read_task_runs(flow_run_filter=this_run)]
+            states = [run.state for run in client.read_task_runs(flow_run_filter=this_run) if run.name in names]
             ended = [state for state in states if state and (state.is_final() or state.name == "NotReady")]
-            if len(ended) == expected:
+            if len(ended) == len(names):
                 return
             time.sleep(0.2)
 

@@ -1,0 +1,27 @@
+"""The Dockerfile, as far as it can be checked without an engine."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+
+
+def test_the_image_installs_what_make_installs():
+    installs = r"pip (install --quiet --disable-pip-version-check .*)"
+    made = re.findall(rf"/{installs}", (ROOT / "Makefile").read_text())
+    # All but the code, which comes with the job.
+    assert re.findall(rf"^RUN {installs}", DOCKERFILE, re.MULTILINE) == [
+        line for line in made if "--editable" not in line
+    ]
+
+
+def test_what_is_copied_is_there_and_not_ignored():
+    sources = [name for line in re.findall(r"^COPY (.+)", DOCKERFILE, re.MULTILINE) for name in line.split()[:-1]]
+    taken = re.findall(r"^!(.+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert sorted(sources) == sorted(taken)
+    assert all((ROOT / name).is_file() for name in sources)
+
+
+def test_it_does_not_run_as_root():
+    assert re.findall(r"^USER (.+)", DOCKERFILE, re.MULTILINE)[-1] == "lectern"
