@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from pipeline.addresses import without_user
 from pipeline.errors import Unavailable
 from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, STATE, TRAINING, VALIDATION
 
@@ -115,7 +116,7 @@ def _runs() -> Iterator[str]:
 def mlflow_address() -> str:
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
     if tracking.startswith("http"):
-        return tracking
+        return without_user(tracking)
     if MLFLOW_URL_FILE.exists():
         return MLFLOW_URL_FILE.read_text(encoding="utf-8").strip()
     return "`lectern up` opens its pages"

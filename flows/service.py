@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from flows.child import Child
+from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused
 
 HOST = "127.0.0.1"
@@ -68,7 +69,7 @@ class Service:
 
     def _last_words(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-        return "\n  ".join([f"The end of {self._log}:", *lines])
+        return hide_passwords("\n  ".join([f"The end of {self._log}:", *lines]))
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from flows.child import Child
 from flows.crew import Crew
 from flows.graph import Stage
 from flows.slots import Stopped
+from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused
 
 RETRY_AFTER = [5, 20]
@@ -91,7 +92,7 @@ def follow(child: Child) -> tuple[int, list[str]]:
     """Logs what `child` prints. Returns its exit code and those lines."""
     logger = get_run_logger()
     output: list[str] = []
-    for line in filter(str.strip, child.lines()):
+    for line in map(hide_passwords, filter(str.strip, child.lines())):
         logger.info(line)
         output.append(line)
     return child.wait(), output

@@ -19,8 +19,10 @@ from flows.artifacts import MLFLOW_URL_FILE, REPORTS_URL_FILE
 from flows.deployments import PREFECT_YAML, read_deployments
 from flows.server import URL_FILE, api_url, configured_url, prefect_service, require_answer
 from flows.service import HOST, Service, ServiceDied, require_free
+from pipeline.addresses import without_user
 from pipeline.errors import Misused
 from pipeline.paths import STATE
+from pipeline.registry.artifact_root import artifact_root
 
 EXAMPLE = "example: python -m flows.up --prefect-port 4300"
 
@@ -132,17 +134,16 @@ def mlflow_server(port: int) -> Server:
     """The one that `MLFLOW_TRACKING_URI` names by an http address, or else ours on `port` over the database it names.
 
     Raises:
-        Misused: `port` is taken.
+        Misused: `port` is taken; or others may share that database, and nobody says where artifacts go.
     """
     own = f"http://{HOST}:{port}"
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri.startswith(("http://", "https://")):
-        return Server(uri, start=None)
+        return Server(without_user(uri), start=None)
     require_free(port, "--mlflow-port")
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    # Artifacts are plain files for those who reach the database directly; the server hands out the same places.
-    command += ["--backend-store-uri", uri, "--no-serve-artifacts"]
-    command += ["--default-artifact-root", Path("mlartifacts").resolve().as_uri()]
+    # Whoever reaches the database directly finds artifacts at the same places, without the server between.
+    command += ["--no-serve-artifacts", "--default-artifact-root", artifact_root(uri)]
     return Server(
         own,
         start=lambda: Service(
@@ -150,8 +151,10 @@ def mlflow_server(port: int) -> Server:
             command,
             log=STATE / "logs" / "mlflow.log",
             health=f"{own}/health",
-            # A dozen processes for what Lectern does not use.
-            env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            env={
+                "MLFLOW_BACKEND_STORE_URI": uri,  # not among the command's words, which everyone here can list
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a dozen processes for what Lectern does not use
+            },
         ),
     )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.paths import PARAMS
 
@@ -53,7 +54,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line; never shows a traceback for what is not a bug of ours."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    logging.getLogger().handlers[0].setFormatter(_WithoutPasswords("%(message)s"))
     _quieten_libraries()
     try:
         app()
@@ -63,8 +65,9 @@ def main() -> None:
         _end(error, MISUSED)
     except Unavailable as error:
         _end(error, TRY_LATER)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        _end_if_a_server_is_away(error)
+        print(hide_passwords(traceback.format_exc()), file=sys.stderr)
         print("This is a bug of Lectern's. Please report it with the lines above.", file=sys.stderr)
         sys.exit(BUG)
 
@@ -94,9 +97,26 @@ def _quieten_libraries() -> None:
         )
 
 
+def _end_if_a_server_is_away(error: Exception) -> None:
+    from pipeline.registry.away import in_our_words
+
+    match in_our_words(error):
+        case Unavailable() as away:
+            _end(away, TRY_LATER)
+        case Misused() as misused:
+            _end(misused, MISUSED)
+
+
 def _end(error: Exception, code: int) -> None:
-    print(error, file=sys.stderr)
+    print(hide_passwords(str(error)), file=sys.stderr)
     sys.exit(code)
+
+
+class _WithoutPasswords(logging.Formatter):
+    """Also of what libraries say, who have seen the addresses."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hide_passwords(super().format(record))
 
 
 def _enter_project() -> None:

@@ -16,16 +16,17 @@ from mlflow.entities import LifecycleStage, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.time import get_current_time_millis
+from sqlalchemy.exc import DBAPIError
 
-from pipeline.errors import Unavailable
 from pipeline.evaluation.predictions import ModelMetrics
 from pipeline.paths import STATE
+from pipeline.registry.artifact_root import artifact_root
+from pipeline.registry.away import in_our_words, tracking_away
 from pipeline.registry.lineage import md5
 
 log = logging.getLogger(__name__)
 
 EXPERIMENT = "lectern"
-_ARTIFACTS = Path("mlartifacts")
 _PREDICTIONS = "predictions.json"
 
 
@@ -34,6 +35,7 @@ def connect() -> MlflowClient:
 
     Raises:
         Unavailable: the server does not answer.
+        Misused: its database is new, and nobody says where artifacts go; or what speaks with it is not installed.
     """
     STATE.mkdir(exist_ok=True)
     try:
@@ -42,17 +44,21 @@ def connect() -> MlflowClient:
             if mlflow.get_experiment_by_name(EXPERIMENT) is None:
                 _create_experiment()
             mlflow.set_experiment(EXPERIMENT)
-    except MlflowException as error:
-        raise Unavailable(
-            f"MLflow at {mlflow.get_tracking_uri()} does not answer as it should: {error.message} "
-            "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to one that runs."
-        ) from None
+    except (MlflowException, DBAPIError, ModuleNotFoundError) as error:
+        if ours := in_our_words(error):
+            raise ours from None
+        if isinstance(error, MlflowException):
+            raise tracking_away(error.message) from None
+        raise
     return MlflowClient()
 
 
 def _create_experiment() -> None:
-    is_local = not mlflow.get_tracking_uri().startswith(("http://", "https://"))
-    mlflow.create_experiment(EXPERIMENT, artifact_location=_ARTIFACTS.resolve().as_uri() if is_local else None)
+    try:
+        mlflow.create_experiment(EXPERIMENT, artifact_location=artifact_root(mlflow.get_tracking_uri()))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # from another machine, at the same moment
+            raise
 
 
 @contextmanager

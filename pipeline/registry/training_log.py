@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+import logging
+import time
+
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.utils.time import get_current_time_millis
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pipeline.errors import Unavailable
+from pipeline.registry.away import in_our_words
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 120.0
+"""Seconds that a training which is done waits for a server that is away."""
+
+LOOK_AGAIN = 30.0
+"""Seconds between looks at such a server while the training goes on: a look holds it up for as long as MLflow tries."""
+
 _FLUSH_METRICS = 100
+_BATCH = 500  # MLflow takes a thousand
 
 
 class LogToMlflow(TrainerCallback):
-    """Every step's loss and every epoch's scores, a batch of them at a time."""
+    """Every step's loss and every epoch's scores, a batch of them at a time, each of them once.
+
+    A server that is away does not end the training: what it has not taken waits for it. Nor is anything lost when the
+    training is killed: the one that goes on from there finds it in the checkpoint's own log.
+    """
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client = client
         self._run_id = run_id
+        self._there: set[tuple[str, int]] = set()
         self._waiting: list[Metric] = []
+        self._next_look = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Takes up what a killed training logged, and looks which of it has reached the run."""
+        for name in self._client.get_run(self._run_id).data.metrics:
+            history = self._client.get_metric_history(self._run_id, name)
+            self._there.update((metric.key, metric.step) for metric in history)
+        for entry in state.log_history:
+            self._keep(entry, entry["step"])
 
     def on_log(
         self,
@@ -26,21 +57,47 @@ class LogToMlflow(TrainerCallback):
         logs: dict[str, float],
         **kwargs: object,
     ) -> None:
-        now = get_current_time_millis()
-        names = {
-            name: name.replace("eval_", "validation_") if name.startswith("eval_") else f"train_{name}" for name in logs
-        }
-        self._waiting += [
-            Metric(names[name], value, now, state.global_step) for name, value in logs.items() if name != "epoch"
-        ]
-        if len(self._waiting) >= _FLUSH_METRICS:
-            self._flush()
+        self._keep(logs, state.global_step)
+        if len(self._waiting) < _FLUSH_METRICS or time.monotonic() < self._next_look:
+            return
+        if away := self._flush():
+            self._next_look = time.monotonic() + LOOK_AGAIN
+            log.warning("%s The training goes on; %d metrics wait.", away, len(self._waiting))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        self._flush()
+        """
+        Raises:
+            Unavailable: the server stays away. The checkpoint is there: the same command has but to log again.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while away := self._flush():
+            if time.monotonic() > deadline:
+                raise away
+            log.warning("%s The training is done, and waits for it.", away)
+            time.sleep(1)
 
-    def _flush(self) -> None:
-        self._client.log_batch(self._run_id, metrics=self._waiting)
-        self._waiting = []
+    def _keep(self, logs: dict[str, float], step: int) -> None:
+        now = get_current_time_millis()
+        named = {_name(key): value for key, value in logs.items() if key not in ("epoch", "step")}
+        self._waiting += [
+            Metric(name, value, now, step) for name, value in named.items() if (name, step) not in self._there
+        ]
+
+    def _flush(self) -> Unavailable | None:
+        """Sends what waits. Returns why it could not, where that may pass."""
+        try:
+            while batch := self._waiting[:_BATCH]:
+                self._client.log_batch(self._run_id, metrics=batch)
+                del self._waiting[: len(batch)]
+        except Exception as error:  # MLflow's, or its database's
+            away = in_our_words(error)
+            if not isinstance(away, Unavailable):
+                raise
+            return away
+        return None
+
+
+def _name(key: str) -> str:
+    return key.replace("eval_", "validation_") if key.startswith("eval_") else f"train_{key}"

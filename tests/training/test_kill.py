@@ -46,3 +46,12 @@ def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(project: Path,
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
     assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED"]
+    # No metric is lost, and none is there twice.
+    one, other = (_steps(client, run.info.run_id) for run in runs)
+    assert one == other
+    assert one["train_loss"] == [*range(1, len(one["train_loss"]) + 1)]
+
+
+def _steps(client: MlflowClient, run_id: str) -> dict[str, list[int]]:
+    names = client.get_run(run_id).data.metrics
+    return {name: sorted(metric.step for metric in client.get_metric_history(run_id, name)) for name in names}

@@ -1,0 +1,166 @@
+"""No metric of a training is lost, or there twice, whatever happens to the tracking server or to the training."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from transformers import TrainerCallback
+
+from flows.service import free_port
+from pipeline import cli
+from pipeline.registry import training_log
+from pipeline.registry.tracking import connect
+from pipeline.registry.training_log import LogToMlflow
+from tests.training.small import fill_project, train
+
+EPOCHS = 12
+DEADLINE = 120
+
+
+class TrackingServer:
+    """MLflow's own, on one database and one port, as often as it is started."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        words = ["server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
+        words += ["--backend-store-uri", f"sqlite:///{self._folder}/served.db"]
+        words += ["--artifacts-destination", str(self._folder / "served")]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words], cwd=self._folder, env=environment, start_new_session=True
+        )
+        deadline = time.monotonic() + DEADLINE
+        while not self._is_well():
+            assert self._process.poll() is None, "the tracking server ended"
+            assert time.monotonic() < deadline, "the tracking server did not start"
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        if self._process:
+            os.killpg(self._process.pid, 9)
+            self._process.wait()
+        self._process = None
+
+    def _is_well(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as reply:
+                return reply.status == 200
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrackingServer]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    server = TrackingServer(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    server.start()
+    yield server
+    server.kill()
+
+
+def histories(client: MlflowClient, run_id: str) -> dict[str, list[int]]:
+    """The steps of each metric, in order."""
+    names = client.get_run(run_id).data.metrics
+    return {name: sorted(metric.step for metric in client.get_metric_history(run_id, name)) for name in names}
+
+
+def assert_whole(found: dict[str, list[int]], epochs: int, steps: int) -> None:
+    assert found["train_loss"] == [*range(1, steps + 1)]
+    each_epoch = [(epoch + 1) * steps // epochs for epoch in range(epochs)]
+    assert found["validation_loss"] == found["validation_rouge1"] == each_epoch
+
+
+class Outage(TrainerCallback):
+    """The server is gone after the third step, and back once the training is done."""
+
+    def __init__(self, server: TrackingServer) -> None:
+        self._server = server
+        self.back = threading.Thread(target=server.start)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            self._server.kill()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.back.start()
+
+
+def test_a_server_that_is_away_for_a_while_gets_every_metric_in_the_end(
+    server: TrackingServer, project: Path, examples: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = connect()
+    run = client.create_run(client.get_experiment_by_name("lectern").experiment_id)
+    outage = Outage(server)
+    curves, _ = train(examples, project, callbacks=(outage, LogToMlflow(client, run.info.run_id)), epochs=EPOCHS)
+    outage.back.join()
+    assert len(curves) == EPOCHS
+    assert "The training goes on" in caplog.text
+    assert_whole(histories(client, run.info.run_id), EPOCHS, steps=EPOCHS * 4)
+
+
+def train_stage(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of `lectern train bart-tiny`."""
+    monkeypatch.setattr(sys, "argv", ["lectern", "train", "bart-tiny"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code or 0
+
+
+def test_a_server_that_stays_away_ends_the_training_with_75_and_the_next_one_logs_all_of_it(
+    server: TrackingServer,
+    project: Path,
+    examples: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fill_project(project, examples, epochs=EPOCHS, early_stopping=0, batch_size=4)
+    monkeypatch.setattr(training_log, "PATIENCE", 0.0)
+
+    def kill_after_an_epoch() -> None:
+        while not [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")]:
+            time.sleep(0.01)
+        server.kill()
+
+    killer = threading.Thread(target=kill_after_an_epoch, daemon=True)
+    killer.start()
+    assert train_stage(monkeypatch) == 75
+    killer.join(DEADLINE)
+    said = capsys.readouterr().err
+    assert f"MLflow at {server.url} does not answer" in said
+    assert "Traceback" not in said
+    server.start()
+    assert train_stage(monkeypatch) == 0
+    client = MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert_whole(histories(client, run.info.run_id), EPOCHS, steps=EPOCHS * 4)
+
+
+def test_a_password_in_the_address_of_a_server_that_is_away_is_not_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://lectern:swordfish@127.0.0.1:{free_port()}")
+    monkeypatch.setattr(sys, "argv", ["lectern", "models"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 75
+    assert "http://lectern:***@127.0.0.1" in said
+    assert "swordfish" not in said
