@@ -20,7 +20,7 @@ def in_our_words(error: Exception) -> Unavailable | Misused | None:
         case ModuleNotFoundError(name=str(name)) if name in _OF_THE_TEAM:
             return Misused(
                 f"The database or the bucket that the environment names needs {name}, which is not installed. "
-                "Run: pip install -r requirements-team.txt"
+                "Run: pip install --no-deps -r requirements-team.txt"
             )
         case MlflowException() if error.error_code in _MAY_PASS:
             return tracking_away(error.message)

@@ -1,0 +1,289 @@
+"""A team's setting, by environment variables alone: MLflow and Prefect on PostgreSQL, artifacts and DVC's on S3."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from flows.service import HOST, free_port
+from tests.conftest import ROOT
+from tests.team.servers import BUCKET, PASSWORD, keys, postgresql, query, s3
+from tests.training.small import fill_project
+
+MODELS = [f"bart-{number}" for number in range(1, 6)]
+EPOCHS, STEPS = 2, 4  # of 16 examples in batches of 8
+DEADLINE = 180
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Of a new shell of somebody of the team."""
+    ours = ("MLFLOW_", "PREFECT_", "AWS_", "LECTERN_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+
+
+def run(*words: str, cwd: Path, env: Mapping[str, str], check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(words)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def dvc(*words: str, cwd: Path, env: Mapping[str, str]) -> str:
+    return run(sys.executable, "-m", "dvc", *words, cwd=cwd, env=env).stdout
+
+
+@dataclass(frozen=True)
+class Team:
+    """What `lectern up` serves, and what it was told."""
+
+    folder: Path
+    place: str
+    bucket: dict[str, str]
+    prefect: str
+    mlflow: str
+    up: subprocess.Popen[str]
+
+    def member(self) -> dict[str, str]:
+        return environment(MLFLOW_TRACKING_URI=self.mlflow, PREFECT_API_URL=f"{self.prefect}/api", **self.bucket)
+
+    def said(self) -> str:
+        """All that is written down on this machine."""
+        logs = (self.folder / ".lectern").rglob("*")
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[dict[str, str]]:
+    with s3() as variables:
+        yield variables
+
+
+@pytest.fixture(scope="module")
+def team(bucket: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """`lectern up` in a project of its own, on fresh databases."""
+    folder = tmp_path_factory.mktemp("team")
+    for name in ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml"):
+        shutil.copy(ROOT / name, folder)
+    with postgresql("mlflow", "prefect") as place:
+        prefect, mlflow, reports = free_port(), free_port(), free_port()
+        env = environment(
+            MLFLOW_TRACKING_URI=f"postgresql://{place}/mlflow",
+            MLFLOW_DEFAULT_ARTIFACT_ROOT=f"s3://{BUCKET}/mlflow",
+            PREFECT_API_DATABASE_CONNECTION_URL=f"postgresql+asyncpg://{place}/prefect",
+            **bucket,
+        )
+        ports = ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow), "--reports-port", str(reports)]
+        with (folder / "up.log").open("w") as log:
+            words = [sys.executable, "-m", "flows.up", *ports]
+            up = subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, text=True)
+        try:
+            wait_until_up(up, folder / "up.log")
+            yield Team(folder, place, bucket, f"http://{HOST}:{prefect}", f"http://{HOST}:{mlflow}", up)
+        finally:
+            up.send_signal(signal.SIGINT)
+            up.wait(DEADLINE)
+
+
+def wait_until_up(up: subprocess.Popen[str], log: Path) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while "Ctrl-C" not in (said := log.read_text(encoding="utf-8")):
+        assert up.poll() is None, said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.2)
+
+
+def five_models(project: Path, examples: pd.DataFrame) -> None:
+    """Makes of `project` one with `MODELS`, each small and not yet trained."""
+    fill_project(project, examples, epochs=EPOCHS, batch_size=8, early_stopping=0)
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    small = {**params["models"]["bart-tiny"], "scratch": {"width": 16, "layers": 1, "heads": 2, "vocabulary": 300}}
+    params["models"] |= dict.fromkeys(MODELS, small)
+    params["contestants"] = MODELS
+    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def train_all_at_once(project: Path, env: dict[str, str]) -> str:
+    """What the five of them printed."""
+    words = [sys.executable, "-m", "pipeline", "train"]
+    trainings = [
+        subprocess.Popen(
+            [*words, model], cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for model in MODELS
+    ]
+    said = [training.communicate(timeout=DEADLINE)[0] for training in trainings]
+    assert [training.returncode for training in trainings] == [0] * len(MODELS), "\n".join(said)
+    return "\n".join(said)
+
+
+def runs(client: MlflowClient) -> dict[str, Run]:
+    found = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    return {run.info.run_name: run for run in found if run.info.run_name in MODELS}
+
+
+def assert_whole(client: MlflowClient, run: Run) -> None:
+    """Finished, with every metric of every step and epoch, each once."""
+    assert run.info.status == "FINISHED"
+    steps = {
+        name: sorted(metric.step for metric in client.get_metric_history(run.info.run_id, name))
+        for name in run.data.metrics
+    }
+    assert steps["train_loss"] == steps["train_learning_rate"] == [*range(1, STEPS + 1)]
+    assert steps["validation_loss"] == steps["validation_rouge1"] == [STEPS // EPOCHS, STEPS]
+
+
+def test_five_trainings_at_once_lose_no_metric_and_no_artifact(
+    team: Team, project: Path, examples: pd.DataFrame
+) -> None:
+    five_models(project, examples)
+    said = train_all_at_once(project, team.member())
+    client = MlflowClient(team.mlflow)
+    found = runs(client)
+    assert sorted(found) == MODELS
+    for each in found.values():
+        assert_whole(client, each)
+        place = each.info.artifact_uri
+        assert place.startswith(f"s3://{BUCKET}/mlflow/")
+        stored = {key.rpartition("/")[2] for key in keys(team.bucket, place.removeprefix(f"s3://{BUCKET}/"))}
+        assert {"model_summary.csv", "batch_preview.txt"} <= stored
+    assert not list(project.glob("ml*"))  # neither a database nor artifacts beside those of the team
+    written = json.dumps([each.to_dictionary() for each in found.values()])
+    for secret in (PASSWORD, team.bucket["AWS_SECRET_ACCESS_KEY"]):
+        assert secret not in said + written
+
+
+def test_five_trainings_at_once_on_a_fresh_sqlite_database_lose_no_metric(
+    project: Path, examples: pd.DataFrame
+) -> None:
+    five_models(project, examples)
+    train_all_at_once(project, environment())
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    found = runs(client)
+    assert sorted(found) == MODELS
+    for each in found.values():
+        assert_whole(client, each)
+
+
+CONNECT = """
+from pipeline.registry import tracking
+tracking.EXPERIMENT = "new"
+tracking.connect()
+"""
+
+
+def test_machines_that_meet_on_a_server_without_the_experiment_all_get_it(team: Team, tmp_path: Path) -> None:
+    """Each has a work tree, and so a lock, of its own."""
+    machines = []
+    for number in range(3):
+        (place := tmp_path / str(number)).mkdir()
+        words = [sys.executable, "-c", CONNECT]
+        machines.append(subprocess.Popen(words, cwd=place, env=team.member(), stderr=subprocess.PIPE, text=True))
+    said = [machine.communicate(timeout=DEADLINE)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0, 0], "\n".join(said)
+
+
+FLOW = """
+stages:
+  one:
+    cmd: cp source.txt one.txt
+    deps: [source.txt]
+    outs: [one.txt]
+"""
+
+
+def git_project(folder: Path, env: dict[str, str]) -> Path:
+    folder.mkdir()
+    run("git", "init", "--quiet", cwd=folder, env=env)
+    shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
+    shutil.copy(ROOT / "prefect.toml", folder)
+    (folder / "dvc.yaml").write_text(FLOW, encoding="utf-8")
+    (folder / "source.txt").write_text("1", encoding="utf-8")
+    (folder / ".gitignore").write_text("/.lectern/\n/.prefect/\n", encoding="utf-8")
+    return folder
+
+
+def commit(folder: Path, env: dict[str, str]) -> None:
+    run("git", "add", ".", cwd=folder, env=env)
+    words = ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "all"]
+    run("git", *words, cwd=folder, env=env)
+
+
+def test_a_flow_run_is_remembered_in_the_database_of_the_team(team: Team, tmp_path: Path) -> None:
+    project = git_project(tmp_path / "project", team.member())
+    commit(project, team.member())
+    done = run(sys.executable, "-m", "flows.train", cwd=project, env=team.member())
+    assert "one" in done.stdout + done.stderr
+    tasks = query(f"postgresql://{team.place}/prefect", "SELECT state_name FROM task_run WHERE name = 'one'")
+    assert tasks == [("Completed",)]
+    assert not (project / ".prefect").exists()
+
+
+def test_what_one_clone_pushes_to_the_bucket_another_one_pulls_and_has_nothing_to_do(
+    bucket: dict[str, str], tmp_path: Path
+) -> None:
+    env = environment(**bucket, DVC_SITE_CACHE_DIR=str(tmp_path / "site"))
+    first = git_project(tmp_path / "first", env)
+    dvc("remote", "add", "--default", "team", f"s3://{BUCKET}/dvc", cwd=first, env=env)
+    dvc("repro", cwd=first, env=env)
+    commit(first, env)
+    dvc("push", cwd=first, env=env)
+    assert keys(bucket, "dvc/")
+    second = tmp_path / "second"
+    run("git", "clone", "--quiet", str(first), str(second), cwd=tmp_path, env=env)
+    dvc("pull", cwd=second, env=env)
+    assert (second / "one.txt").read_text(encoding="utf-8") == "1"
+    assert "up to date" in dvc("repro", cwd=second, env=env)
+    assert "lectern" not in (second / ".dvc" / "config").read_text(encoding="utf-8").replace(BUCKET, "")
+
+
+def test_no_log_and_no_command_line_shows_the_password(team: Team) -> None:
+    with urllib.request.urlopen(f"{team.mlflow}/health", timeout=30) as reply:
+        assert reply.status == 200
+    processes = [psutil.Process(team.up.pid), *psutil.Process(team.up.pid).children(recursive=True)]
+    assert PASSWORD not in " ".join(word for process in processes for word in process.cmdline())
+    assert PASSWORD not in team.said() + (team.folder / "up.log").read_text(encoding="utf-8")
+
+
+def test_a_database_that_others_may_share_wants_a_place_for_artifacts_that_they_reach(project: Path) -> None:
+    shutil.copy(ROOT / "prefect.yaml", project)
+    env = environment(MLFLOW_TRACKING_URI="postgresql://lectern:swordfish@db.invalid/mlflow")
+    ports = ["--mlflow-port", str(free_port()), "--reports-port", str(free_port())]
+    done = run(sys.executable, "-m", "flows.up", *ports, cwd=project, env=env, check=False)
+    assert done.returncode == 2
+    assert "MLFLOW_DEFAULT_ARTIFACT_ROOT=s3://BUCKET/PATH" in done.stderr
+
+
+WITHOUT_PSYCOPG2 = """
+import sys
+sys.modules["psycopg2"] = None
+sys.argv = ["lectern", "models"]
+from pipeline.cli import main
+main()
+"""
+
+
+def test_what_is_not_installed_is_named(project: Path) -> None:
+    env = environment(MLFLOW_TRACKING_URI="postgresql://lectern:swordfish@db.invalid/mlflow")
+    done = run(sys.executable, "-c", WITHOUT_PSYCOPG2, cwd=project, env=env, check=False)
+    assert done.returncode == 2
+    assert "psycopg2, which is not installed. Run: pip install --no-deps -r requirements-team.txt" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "swordfish" not in done.stderr
