@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.alone import nothing_under_way
-from flows.server import configured_url
+from flows.server import configured_url, database_is_elsewhere
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.upkeep.backup import back_up
 
@@ -43,7 +43,7 @@ def _on_servers() -> list[str]:
     found = []
     if not os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite:"):
         found.append("what the tracking server keeps that MLFLOW_TRACKING_URI names")
-    if configured_url():
+    if configured_url() or database_is_elsewhere():
         found.append("the history that the Prefect server keeps")
     return found
 

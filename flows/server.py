@@ -25,7 +25,9 @@ URL_FILE = STATE / "prefect.url"
 
 
 def prefect_service(port: int) -> Service:
-    """A Prefect server for the project in the working directory; its database is kept in `.prefect/` between runs."""
+    """A Prefect server for the project in the working directory; its database is kept in `.prefect/` between runs, unless
+    `PREFECT_API_DATABASE_CONNECTION_URL` names another one.
+    """
     return Service(
         "The Prefect server",
         [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
@@ -45,6 +47,11 @@ def api_url(port: int) -> str:
 def configured_url() -> str | None:
     """What `PREFECT_API_URL` says, in the environment, the profile or `prefect.toml`."""
     return get_current_settings().api.url
+
+
+def database_is_elsewhere() -> bool:
+    """Whether the environment names a database, which a server of ours then uses in place of `.prefect/`'s."""
+    return any(f"PREFECT_{which}_DATABASE_CONNECTION_URL" in os.environ for which in ("API", "SERVER"))
 
 
 def report_to(url: str) -> None:

@@ -87,7 +87,7 @@ _NOT_FOR_OUR_USER = {
 
 def _quieten_libraries() -> None:
     """Keeps back what libraries say that is not for our user."""
-    for chatty in ("httpx", "alembic", "mlflow", "great_expectations", "datasets", "absl", "matplotlib"):
+    for chatty in ("httpx", "alembic", "mlflow", "great_expectations", "datasets", "absl", "matplotlib", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # As log records: MLflow sets filters for warnings of its own, which would come ahead of ours.
     logging.captureWarnings(True)
