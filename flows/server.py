@@ -25,8 +25,9 @@ URL_FILE = STATE / "prefect.url"
 
 
 def prefect_service(port: int) -> Service:
-    """A Prefect server for the project in the working directory; its database is kept in `.prefect/` between runs, unless
-    `PREFECT_API_DATABASE_CONNECTION_URL` names another one.
+    """A Prefect server for the project in the working directory.
+
+    Its database is kept in `.prefect/` between runs, where the environment names no other.
     """
     return Service(
         "The Prefect server",
