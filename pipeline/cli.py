@@ -23,7 +23,7 @@ from pipeline.paths import PARAMS
 if TYPE_CHECKING:
     from pipeline.search.search import Found
 
-OK, REFUSED, MISUSED, BUG, TRY_LATER, INTERRUPTED = 0, 1, 2, 70, 75, 130
+OK, REFUSED, BUG, INTERRUPTED = 0, Refused.exit_code, 70, 130
 
 _STAGES = {
     "sample": "Builds the embedded workbook.",
@@ -57,12 +57,9 @@ def main() -> None:
     _quieten_libraries()
     try:
         app()
-    except Refused as error:
-        _end(error, REFUSED)
-    except Misused as error:
-        _end(error, MISUSED)
-    except Unavailable as error:
-        _end(error, TRY_LATER)
+    except (Refused, Misused, Unavailable) as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
     except Exception:
         traceback.print_exc()
         print("This is a bug of Lectern's. Please report it with the lines above.", file=sys.stderr)
@@ -92,11 +89,6 @@ def _quieten_libraries() -> None:
         logging.getLogger(name).addFilter(
             lambda record, phrases=phrases: not any(phrase in record.getMessage() for phrase in phrases)
         )
-
-
-def _end(error: Exception, code: int) -> None:
-    print(error, file=sys.stderr)
-    sys.exit(code)
 
 
 def _enter_project() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, LoggedModel, Run, RunStatus, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking._tracking_service.utils import _get_store
+from mlflow.utils import get_results_from_paginated_fn
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.paths import METRICS, REGISTERED, TRAINING
@@ -82,7 +83,7 @@ def tracked(client: MlflowClient, named: Named, before: float) -> Tracked:
     """
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     # What is deleted there already is the server's own to remove.
-    runs = list(_runs(client, experiment, ViewType.ACTIVE_ONLY if _is_remote() else ViewType.ALL))
+    runs = _runs(client, experiment, ViewType.ACTIVE_ONLY if _is_remote() else ViewType.ALL)
     going = set(runs_that_may_go(map(_facts, runs), named.runs | runs_in_reports(), before))
     stay = [run for run in runs if run.info.run_id not in going]
     running = {run.info.run_id for run in stay if _facts(run).running}
@@ -119,24 +120,18 @@ def runs_in_reports() -> frozenset[str]:
     return frozenset(filter(None, (content.get("run_id") for content in contents)))
 
 
-def _runs(client: MlflowClient, experiment: str, view: ViewType) -> Iterator[Run]:
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment], run_view_type=view, max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _runs(client: MlflowClient, experiment: str, view: ViewType) -> list[Run]:
+    return get_results_from_paginated_fn(
+        lambda most, token: client.search_runs([experiment], run_view_type=view, max_results=most, page_token=token),
+        max_results_per_page=1000,
+    )
 
 
-def _models(client: MlflowClient, experiment: str) -> Iterator[LoggedModel]:
-    token: str | None = None
-    while True:
-        page = client.search_logged_models([experiment], max_results=100, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _models(client: MlflowClient, experiment: str) -> list[LoggedModel]:
+    return get_results_from_paginated_fn(
+        lambda most, token: client.search_logged_models([experiment], max_results=most, page_token=token),
+        max_results_per_page=100,
+    )
 
 
 def _facts(run: Run) -> RunFacts:
