@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import mlflow
+import networkx as nx
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, LoggedModel, Run, RunStatus, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -50,21 +50,11 @@ def runs_that_may_go(runs: Iterable[RunFacts], named: Set[str], before: float) -
 
 
 def _families(runs: Iterable[RunFacts]) -> list[list[RunFacts]]:
-    """`runs`, those that a chain of parents joins together in one list."""
-    runs = list(runs)
-    parents = {run.run_id: run.parent for run in runs}
-
-    def eldest(run_id: str) -> str:
-        seen = {run_id}
-        while (parent := parents.get(run_id)) and parent not in seen:
-            seen.add(parent)
-            run_id = parent
-        return run_id
-
-    families: dict[str, list[RunFacts]] = defaultdict(list)
-    for run in runs:
-        families[eldest(run.run_id)].append(run)
-    return list(families.values())
+    """`runs`, those that parents join together in one list; a tag set by hand may also make two each other's parent."""
+    by_id = {run.run_id: run for run in runs}
+    graph = nx.Graph((run.run_id, run.parent) for run in by_id.values() if run.parent)
+    graph.add_nodes_from(by_id)
+    return [[by_id[run_id] for run_id in family if run_id in by_id] for family in nx.connected_components(graph)]
 
 
 @dataclass(frozen=True)
