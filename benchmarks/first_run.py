@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,27 +33,27 @@ def main() -> None:
         clone = Path(folder) / "lectern"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         if workbook:
-            lectern(clone, "use", str(workbook.resolve()))
+            seconds("pipeline", "use", str(workbook.resolve()), cwd=clone)
         print("| `lectern run` | seconds |\n|---|--:|")
         for what in ("first run", "nothing changed"):
-            print(f"| {what} | {lectern(clone, 'run'):.0f} |", flush=True)
+            print(f"| {what} | {seconds('pipeline', 'run', cwd=clone):.0f} |", flush=True)
         print(f"\n{(clone / 'reports/leaderboard.md').read_text(encoding='utf-8')}")
 
 
-def lectern(clone: Path, *words: str) -> float:
-    """Seconds that the command took in `clone`."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def seconds(*words: str, cwd: Path, env: Mapping[str, str] | None = None) -> float:
+    """That `python -m` with `words` took in `cwd`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *words],
-        cwd=clone,
-        env=environment,
+        [sys.executable, "-m", *words],
+        cwd=cwd,
+        env={**os.environ, "PATH": path, **(env or {})},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"lectern {' '.join(words)} exited with {done.returncode}\n{done.stdout}{done.stderr}")
+        raise SystemExit(f"{' '.join(words)} exited with {done.returncode}\n{done.stdout}{done.stderr}")
     return time.monotonic() - start
 
 

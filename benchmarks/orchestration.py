@@ -14,10 +14,11 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+
+from first_run import seconds
 
 from flows.server import api_url, prefect_service
 from flows.service import free_port
@@ -61,9 +62,11 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, reporting: dict[str, str]) -> None:
     ideal = options.seconds * -(-options.models // options.slots)
-    trained = seconds("flows.train", env=reporting)
-    nothing, alone = seconds("flows.train", env=reporting), seconds("flows.train")
-    by_dvc = seconds("dvc", "repro")
+    here, ours = Path.cwd(), {"PYTHONPATH": str(ROOT)}
+    trained = seconds("flows.train", cwd=here, env=ours | reporting)
+    nothing = seconds("flows.train", cwd=here, env=ours | reporting)
+    alone = seconds("flows.train", cwd=here, env=ours)
+    by_dvc = seconds("dvc", "repro", cwd=here)
     what = f"{options.models} models of {options.seconds} s on {options.slots} slots"
     print("| what | seconds | against |\n|---|--:|---|")
     print(f"| {what} | {trained:.1f} | ideal {ideal} s: {trained / ideal - 1:+.0%} |")
@@ -78,22 +81,6 @@ def make_project(models: int, seconds_each: int) -> None:
     Path("params.yaml").write_text("ingest: {workbook: none.xlsx}\n", encoding="utf-8")
     text = DVC_YAML.format(models=list(range(models)), seconds=seconds_each)
     Path("dvc.yaml").write_text(text, encoding="utf-8")
-
-
-def seconds(*words: str, env: dict[str, str] | None = None) -> float:
-    """That `python -m` with `words` took."""
-    start = time.monotonic()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, **(env or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} exited with {done.returncode}\n{done.stdout}{done.stderr}")
-    return time.monotonic() - start
 
 
 if __name__ == "__main__":

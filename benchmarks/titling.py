@@ -56,13 +56,11 @@ def writer(folder: Path | None) -> tuple[str, version.Write]:
 
 
 def in_chunks(write: version.Write, texts: list[str]) -> list[str]:
-    """In the order and the chunks of `title_texts`, without its files."""
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    written = dict[int, str]()
-    for start in range(0, len(order), version.CHUNK):
-        chunk = order[start : start + version.CHUNK]
-        written |= zip(chunk, write([texts[i] for i in chunk]), strict=True)
-    return [written[i] for i in range(len(texts))]
+    """As `title_texts` does it, without its files."""
+    written: dict[str, str] = {}
+    for chunk in version.chunks(version.longest_first(texts)):
+        written |= zip(chunk, write(chunk), strict=True)
+    return [written[text] for text in texts]
 
 
 def timed(work: Callable[[], list[str]]) -> tuple[list[str], float]:

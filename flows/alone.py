@@ -11,8 +11,9 @@ from filelock import FileLock, Timeout
 
 from flows.cache import idle_repo
 from flows.graph import Busy
+from flows.work_tree import work_tree_lock
 from pipeline.errors import Unavailable
-from pipeline.paths import STATE
+from pipeline.paths import REGISTRY_LOCK
 
 
 @contextmanager
@@ -25,10 +26,8 @@ def nothing_under_way() -> Iterator[Repo]:
         Unavailable: one is under way.
         Misused: DVC cannot read the project.
     """
-    STATE.mkdir(exist_ok=True)
-    run, registry = FileLock(STATE / "train.lock", timeout=0), FileLock(STATE / "registry.lock")
     try:
-        with run, registry, idle_repo(Path.cwd()) as repo:
+        with work_tree_lock().acquire(timeout=0), FileLock(REGISTRY_LOCK), idle_repo(Path.cwd()) as repo:
             yield repo
     except Timeout:
         raise Unavailable(_wait("`lectern run`, or the nightly one, is at work in this work tree.")) from None

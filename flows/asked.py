@@ -26,11 +26,12 @@ _ASKED = STATE / "params_asked.yaml"
 
 
 def _models() -> tuple[str, ...]:
-    return tuple(read_params()["models"]) if PARAMS.is_file() and "models" in read_params() else ()
+    return tuple(read_params().get("models", ())) if PARAMS.is_file() else ()
 
 
 # Prefect's form offers these; it is made where a deployment is.
-Model = Literal[_models()] if _models() else str  # type: ignore[valid-type]
+_MODELS = _models()
+Model = Literal[_MODELS] if _MODELS else str  # type: ignore[valid-type]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
 
 

@@ -24,15 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             back_up(file)
             cache = Path(repo.cache.local.path)
             is_elsewhere = not cache.is_relative_to(repo.root_dir)
-    except Refused as error:
+    except (Refused, Misused, Unavailable) as error:
         print(error, file=sys.stderr)
-        return 1
-    except Misused as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Unavailable as error:
-        print(error, file=sys.stderr)
-        return 75
+        return error.exit_code
     print(f"{file}: {file.stat().st_size:,} bytes. `lectern restore` makes a project of it, here or elsewhere.")
     for what in filter(None, (is_elsewhere and f"DVC's cache {cache}", *_on_servers())):
         print(f"Not in it: {what}. Back that up too.")

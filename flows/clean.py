@@ -40,12 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Anew: nothing was held while somebody thought about it.
             with nothing_under_way() as repo:
                 remove(find(repo, before))
-    except Misused as error:
+    except (Misused, Unavailable) as error:
         print(error, file=sys.stderr)
-        return 2
-    except Unavailable as error:
-        print(error, file=sys.stderr)
-        return 75
+        return error.exit_code
     return 0
 
 

@@ -22,7 +22,7 @@ from flows.graph import Stage, read_plan
 from flows.node import DVC, Source, run_stage_there, sharing
 from flows.server import configured_url
 from flows.slots import GPU
-from flows.stage import TAIL, environment, follow
+from flows.stage import environment, follow, last_lines
 from pipeline.errors import Misused, Unavailable
 
 if TYPE_CHECKING:
@@ -248,8 +248,9 @@ def _run(command: Sequence[str]) -> None:
     with Child(command, env=environment()) as child:
         code, output = follow(child)
     if code:
-        said = "\n".join(f"  {line}" for line in output[-TAIL:])
-        raise Unavailable(f"'{' '.join(command)}' ended with exit code {code}. Is the DVC remote there?\n{said}")
+        raise Unavailable(
+            f"'{' '.join(command)}' ended with exit code {code}. Is the DVC remote there?\n{last_lines(output)}"
+        )
 
 
 def _git(*words: str) -> str:

@@ -61,7 +61,7 @@ stage_task = functools.partial(
     retry_delay_seconds=RETRY_AFTER,
     retry_condition_fn=worth_another_attempt,
 )
-"""What makes a Prefect task of a function whose first parameter is the stage, wherever it runs."""
+"""What makes a Prefect task of a function that runs a command: by default of one that is given a `stage`."""
 
 
 @stage_task()
@@ -98,6 +98,11 @@ def follow(child: Child) -> tuple[int, list[str]]:
     return child.wait(), output
 
 
+def last_lines(output: Sequence[str]) -> str:
+    """What an error carries of a command's output."""
+    return "\n".join(f"  {line}" for line in output[-TAIL:])
+
+
 def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | StageBroke:
     """What it means that DVC ended with `code` after printing `output`.
 
@@ -109,7 +114,7 @@ def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | Stage
     heading = f"Running stage '{name}':"
     if heading in output:
         output = output[output.index(heading) + 2 :]
-    said = "\n".join(f"  {line}" for line in output[-TAIL:])
+    said = last_lines(output)
     if re.match(r"ERROR: failed to reproduce .*(missing data|dependency .* does not exist|No such file)", last):
         return StageRefused(f"{name} lacks an input:\n{said}")
     match code:

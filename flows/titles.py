@@ -6,18 +6,17 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.states import Cancelled, Completed, Failed, State
 
 from flows import slots
 from flows.crew import Crew
 from flows.naming import commit_and_workbook
 from flows.notify import tell
-from flows.stage import RETRY_AFTER, TAIL, StageBroke, StageRefused, run_logged, worth_another_attempt
+from flows.stage import StageBroke, StageRefused, last_lines, run_logged, stage_task
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
-from pipeline.errors import Misused
+from pipeline.errors import Misused, Unavailable
 from pipeline.titles.inbox import TABLE, Row, read_rows
 
 INBOX = Path("inbox")
@@ -25,7 +24,6 @@ OUTBOX = Path("titles")
 
 TITLE_FOLDER = "title folder"
 
-TRY_LATER = 75
 KILLED = 128  # and the signal's number
 
 
@@ -76,15 +74,7 @@ def in_project(folder: Path, parameter: str) -> Path:
     return found
 
 
-@task(
-    name=TITLE_FOLDER,
-    task_run_name=TITLE_FOLDER,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=len(RETRY_AFTER),
-    retry_delay_seconds=RETRY_AFTER,
-    retry_condition_fn=worth_another_attempt,
-)
+@stage_task(name=TITLE_FOLDER, task_run_name=TITLE_FOLDER)
 def title_folder(inbox: Path, outbox: Path, again: bool, crew: Crew) -> None:
     """Runs the command.
 
@@ -97,9 +87,8 @@ def title_folder(inbox: Path, outbox: Path, again: bool, crew: Crew) -> None:
     slot = slots.GPU if any(slots.devices()) else None
     code, output = run_logged([*command, *(["--again"] if again else [])], crew, slot=slot)
     if code:
-        said = "\n".join(f"  {line}" for line in output[-TAIL:])
-        broke = code == TRY_LATER or code > KILLED
-        raise (StageBroke if broke else StageRefused)(f"Titling ended with exit code {code}:\n{said}")
+        broke = code == Unavailable.exit_code or code > KILLED
+        raise (StageBroke if broke else StageRefused)(f"Titling ended with exit code {code}:\n{last_lines(output)}")
 
 
 def publish(rows: list[Row]) -> None:

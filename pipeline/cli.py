@@ -24,7 +24,7 @@ from pipeline.paths import PARAMS
 if TYPE_CHECKING:
     from pipeline.search.search import Found
 
-OK, REFUSED, MISUSED, BUG, TRY_LATER, INTERRUPTED = 0, 1, 2, 70, 75, 130
+OK, REFUSED, BUG, INTERRUPTED = 0, Refused.exit_code, 70, 130
 
 _STAGES = {
     "sample": "Builds the embedded workbook.",
@@ -59,12 +59,8 @@ def main() -> None:
     _quieten_libraries()
     try:
         app()
-    except Refused as error:
-        _end(error, REFUSED)
-    except Misused as error:
-        _end(error, MISUSED)
-    except Unavailable as error:
-        _end(error, TRY_LATER)
+    except (Refused, Misused, Unavailable) as error:
+        _end(error)
     except Exception as error:
         _end_if_a_server_is_away(error)
         print(hide_passwords(traceback.format_exc()), file=sys.stderr)
@@ -97,19 +93,16 @@ def _quieten_libraries() -> None:
         )
 
 
+def _end(error: Refused | Misused | Unavailable) -> None:
+    print(hide_passwords(str(error)), file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
 def _end_if_a_server_is_away(error: Exception) -> None:
     from pipeline.registry.away import in_our_words
 
-    match in_our_words(error):
-        case Unavailable() as away:
-            _end(away, TRY_LATER)
-        case Misused() as misused:
-            _end(misused, MISUSED)
-
-
-def _end(error: Exception, code: int) -> None:
-    print(hide_passwords(str(error)), file=sys.stderr)
-    sys.exit(code)
+    if ours := in_our_words(error):
+        _end(ours)
 
 
 class _WithoutPasswords(logging.Formatter):

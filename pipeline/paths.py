@@ -30,3 +30,4 @@ REGISTERED = Path("reports/registered.json")
 
 # What the running system keeps for itself, outside version control and outside DVC's outputs.
 STATE = Path(".lectern")
+REGISTRY_LOCK = STATE / "registry.lock"  # of whoever registers or promotes a version

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +15,7 @@ from pipeline.errors import Misused, Refused
 from pipeline.evaluation.intervals import Interval, interval_of_mean, paired_difference
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import EXAMPLE, ModelMetrics
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.scores import SCORES, Score
 from pipeline.paths import LEADERBOARD, PARAMS
 from pipeline.settings import Section, read_params
 
@@ -27,14 +27,7 @@ class CompareSettings(Section):
 
     section: ClassVar[str] = "compare"
 
-    metric: str  # models are ranked by its mean on the validation split
-
-    @field_validator("metric")
-    @classmethod
-    def _metric_is_known(cls, name: str) -> str:
-        if name not in SCORES:
-            raise ValueError(f"no score of that name; there are {', '.join(SCORES)}")
-        return name
+    metric: Score  # models are ranked by its mean on the validation split
 
 
 class Record(BaseModel):

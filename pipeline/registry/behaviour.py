@@ -44,8 +44,8 @@ def behaviours(texts: Sequence[str], settings: BehaviourSettings) -> list[Behavi
     """The tests, on the longest of `texts`."""
     chosen = sorted(dict.fromkeys(texts), key=len, reverse=True)[:_TEXTS]
     count = len(chosen)
-    noisy = [_with_fillers(text) for text in chosen]
-    marked = [_with_artefacts(text) for text in chosen]
+    noisy = [_strewn(text, _FILLERS, every=12) for text in chosen]
+    marked = [_strewn(text, _ARTEFACTS, every=10) for text in chosen]
     return [
         Behaviour("gives every text a title", chosen, lambda titles: _share(titles, lambda title: not title, 0)),
         Behaviour(
@@ -115,17 +115,12 @@ def _agreement(titles: Sequence[str]) -> float:
     return mean([scorer.score(one, other)["rouge1"].fmeasure for one, other in pairs] or [1.0])
 
 
-def _with_fillers(text: str) -> str:
+def _strewn(text: str, additions: Sequence[str], every: int) -> str:
+    """`text` with one of `additions` ahead of every so many words, beginning with the first."""
     words = text.split()
     return " ".join(
-        f"{_FILLERS[place % len(_FILLERS)]} {word}" if place % 12 == 0 else word for place, word in enumerate(words)
-    )
-
-
-def _with_artefacts(text: str) -> str:
-    words = text.split()
-    return " ".join(
-        f"{_ARTEFACTS[place % len(_ARTEFACTS)]} {word}" if place % 10 == 0 else word for place, word in enumerate(words)
+        f"{additions[place % len(additions)]} {word}" if place % every == 0 else word
+        for place, word in enumerate(words)
     )
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
-from pydantic import Field, field_validator
+from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +17,7 @@ from pipeline.errors import Misused, Refused
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.intervals import paired_difference
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.scores import Score
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.trial import Trial, try_version
@@ -32,7 +32,7 @@ class PromoteSettings(Section):
     section: ClassVar[str] = "promote"
 
     approval: Literal["person", "gate"]  # whether the flow `promote` asks a person, once the gate lets a version pass
-    metric: str  # that decides
+    metric: Score  # that decides
     confidence: float = Field(gt=0, lt=1)  # of the paired bootstrap
     resamples: int = Field(ge=100)
     slice_drop: float = Field(ge=0)  # of the metric's mean, that a course or a third of the lengths may lose
@@ -41,13 +41,6 @@ class PromoteSettings(Section):
     megabytes: float = Field(gt=0)
     behaviour: BehaviourSettings
     seed: int
-
-    @field_validator("metric")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in SCORES:
-            raise ValueError(f"no score of that name; there are {', '.join(SCORES)}")
-        return name
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def try_version(name: str, number: str, texts: list[str]) -> Trial:
 
 def _answer(uri: str, texts: list[str]) -> Trial:
     folder = Path(mlflow.artifacts.download_artifacts(uri))
-    model = mlflow.pyfunc.load_model(uri)
+    model = mlflow.pyfunc.load_model(str(folder))
     start = time.monotonic()
     titles = model.predict(texts)["title"].tolist()
     seconds = time.monotonic() - start

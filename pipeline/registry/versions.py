@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models.model import ModelInfo
 
 from pipeline.errors import Misused, Refused
-from pipeline.paths import STATE
+from pipeline.paths import REGISTRY_LOCK, STATE
 from pipeline.registry.tracking import find_run
 from pipeline.settings import Section
 
@@ -256,7 +256,7 @@ def champions(moves: list[Move]) -> list[str]:
 def _registry_lock() -> Iterator[None]:
     """Two promotions at once, in one project folder, take turns."""
     STATE.mkdir(exist_ok=True)
-    with FileLock(STATE / "registry.lock"):
+    with FileLock(REGISTRY_LOCK):
         yield
 
 

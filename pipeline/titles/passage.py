@@ -7,9 +7,8 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline.errors import Misused, Refused
-from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, version_to_use
+from pipeline.errors import Misused
+from pipeline.titles.version import load, present_version
 
 
 def read_passage(source: str) -> str:
@@ -51,12 +50,7 @@ def title_passage(text: str, knobs: dict[str, object]) -> list[str]:
         Refused: nothing is registered, or the version cannot be loaded.
         Misused: a knob's value is out of its range.
     """
-    name = RegisterSettings.read().name
-    version = version_to_use(connect(), name)
-    try:
-        model = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}")
-    except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
-        raise Refused(f"Version {version.version} of '{name}' does not load: {error}") from error
+    model = load(present_version())
     try:
         return list(model.predict([text], params=knobs)["candidates"][0])
     except (ValueError, mlflow.MlflowException) as error:

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,16 +43,25 @@ class Version:
 
 
 @lru_cache(maxsize=1)
-def writer_of(version: Version) -> Write:
-    """Loads it: texts in, one title each out.
+def load(version: Version) -> mlflow.pyfunc.PyFuncModel:
+    """The model as it is served.
 
     Raises:
         Refused: it does not load.
     """
     try:
-        model = mlflow.pyfunc.load_model(f"models:/{version}")
+        return mlflow.pyfunc.load_model(f"models:/{version}")
     except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
         raise Refused(f"Version {version.number} of '{version.name}' does not load: {error}") from error
+
+
+def writer_of(version: Version) -> Write:
+    """Texts in, one title each out.
+
+    Raises:
+        Refused: the version does not load.
+    """
+    model = load(version)
     return lambda texts: model.predict(texts)["title"].tolist()
 
 
@@ -86,15 +95,13 @@ def title_texts(texts: Iterable[str], version: Version) -> Titled:
     Raises:
         Refused: the version does not load.
     """
-    # Of like length next to each other, the longest first, so that little is padded.
-    distinct = sorted(set(texts), key=lambda text: (-len(text), text))
+    distinct = longest_first(texts)
     digest = hashlib.sha256(json.dumps([version.identity, *distinct]).encode()).hexdigest()
     kept = KEPT / digest[:32]
     titles: dict[str, str] = {}
     with tqdm(total=len(distinct), desc="titles", unit="text", disable=not sys.stderr.isatty()) as bar:
-        for start in range(0, len(distinct), CHUNK):
-            chunk = distinct[start : start + CHUNK]
-            file = kept / f"{start:08d}.json"
+        for chunk in chunks(distinct):
+            file = kept / f"{len(titles):08d}.json"
             if not file.is_file():
                 write_json(file, writer_of(version)(chunk))
             titles |= zip(chunk, json.loads(file.read_text(encoding="utf-8")), strict=True)
@@ -102,3 +109,13 @@ def title_texts(texts: Iterable[str], version: Version) -> Titled:
             if bar.disable:
                 _log.info("%s of %s texts have their title", f"{len(titles):,}", f"{len(distinct):,}")
     return Titled(titles, kept)
+
+
+def longest_first(texts: Iterable[str]) -> list[str]:
+    """Each distinct text once, next to those of like length, so that little is padded."""
+    return sorted(set(texts), key=lambda text: (-len(text), text))
+
+
+def chunks(texts: list[str]) -> Iterator[list[str]]:
+    """`texts` in parts of `CHUNK`."""
+    return (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK))

@@ -155,15 +155,13 @@ class _TitleTrainer(Trainer):
         # Each title token of the step counts alike, whichever micro-batch and process it is in.
         learnt = self.accelerator.reduce(torch.tensor(_title_tokens(examples), device=self.args.device)).item()
         total = torch.zeros((), device=self.args.device)
-        for batch in batches:
-            with (
-                nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model),
-                states_instead_of_keys(self._network, self._inputs.family),
-            ):
-                share = self.accelerator.num_processes * _title_tokens(batch) / learnt
-                loss = self._mean_loss(model, batch, features) * share
-                self.accelerator.backward(loss)
-            total += loss.detach()
+        with states_instead_of_keys(self._network, self._inputs.family):
+            for batch in batches:
+                with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
+                    share = self.accelerator.num_processes * _title_tokens(batch) / learnt
+                    loss = self._mean_loss(model, batch, features) * share
+                    self.accelerator.backward(loss)
+                total += loss.detach()
         return total
 
     def _mean_loss(self, model: nn.Module, examples: list[Example], features: Features | None) -> Tensor:

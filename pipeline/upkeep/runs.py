@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import mlflow
+import networkx as nx
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, LoggedModel, Run, RunStatus, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking._tracking_service.utils import _get_store
+from mlflow.utils import get_results_from_paginated_fn
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.paths import METRICS, REGISTERED, TRAINING
@@ -49,21 +50,11 @@ def runs_that_may_go(runs: Iterable[RunFacts], named: Set[str], before: float) -
 
 
 def _families(runs: Iterable[RunFacts]) -> list[list[RunFacts]]:
-    """`runs`, those that a chain of parents joins together in one list."""
-    runs = list(runs)
-    parents = {run.run_id: run.parent for run in runs}
-
-    def eldest(run_id: str) -> str:
-        seen = {run_id}
-        while (parent := parents.get(run_id)) and parent not in seen:
-            seen.add(parent)
-            run_id = parent
-        return run_id
-
-    families: dict[str, list[RunFacts]] = defaultdict(list)
-    for run in runs:
-        families[eldest(run.run_id)].append(run)
-    return list(families.values())
+    """`runs`, those that parents join together in one list; a tag set by hand may also make two each other's parent."""
+    by_id = {run.run_id: run for run in runs}
+    graph = nx.Graph((run.run_id, run.parent) for run in by_id.values() if run.parent)
+    graph.add_nodes_from(by_id)
+    return [[by_id[run_id] for run_id in family if run_id in by_id] for family in nx.connected_components(graph)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,7 @@ def tracked(client: MlflowClient, named: Named, before: float) -> Tracked:
     """
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     # What is deleted there already is the server's own to remove.
-    runs = list(_runs(client, experiment, ViewType.ACTIVE_ONLY if _is_remote() else ViewType.ALL))
+    runs = _runs(client, experiment, ViewType.ACTIVE_ONLY if _is_remote() else ViewType.ALL)
     going = set(runs_that_may_go(map(_facts, runs), named.runs | runs_in_reports(), before))
     stay = [run for run in runs if run.info.run_id not in going]
     running = {run.info.run_id for run in stay if _facts(run).running}
@@ -119,24 +110,18 @@ def runs_in_reports() -> frozenset[str]:
     return frozenset(filter(None, (content.get("run_id") for content in contents)))
 
 
-def _runs(client: MlflowClient, experiment: str, view: ViewType) -> Iterator[Run]:
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment], run_view_type=view, max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _runs(client: MlflowClient, experiment: str, view: ViewType) -> list[Run]:
+    return get_results_from_paginated_fn(
+        lambda most, token: client.search_runs([experiment], run_view_type=view, max_results=most, page_token=token),
+        max_results_per_page=1000,
+    )
 
 
-def _models(client: MlflowClient, experiment: str) -> Iterator[LoggedModel]:
-    token: str | None = None
-    while True:
-        page = client.search_logged_models([experiment], max_results=100, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _models(client: MlflowClient, experiment: str) -> list[LoggedModel]:
+    return get_results_from_paginated_fn(
+        lambda most, token: client.search_logged_models([experiment], max_results=most, page_token=token),
+        max_results_per_page=100,
+    )
 
 
 def _facts(run: Run) -> RunFacts:

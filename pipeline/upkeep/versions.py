@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils import get_results_from_paginated_fn
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,9 @@ class Named:
 
 def all_versions(client: MlflowClient) -> list[ModelVersion]:
     """Every version of every registered model that the tracking server knows."""
-    found: list[ModelVersion] = []
-    token: str | None = None
-    while True:
-        page = client.search_model_versions(max_results=1000, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
+    return get_results_from_paginated_fn(
+        lambda most, token: client.search_model_versions(max_results=most, page_token=token), max_results_per_page=1000
+    )
 
 
 def named_by(versions: Iterable[ModelVersion]) -> Named:

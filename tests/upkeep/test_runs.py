@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
@@ -30,6 +30,13 @@ FACTS = st.builds(
 RUNS = st.lists(FACTS, unique_by=lambda run: run.run_id)
 
 
+EACH_OTHERS_PARENT = [
+    RunFacts("run-1", parent="run-2", running=False, deleted=False, last=0),
+    RunFacts("run-2", parent="run-1", running=False, deleted=False, last=0),
+]
+
+
+@example(EACH_OTHERS_PARENT, frozenset({"run-1"}), 1)
 @given(RUNS, st.frozensets(st.sampled_from(IDS)), st.floats(0, 100))
 def test_neither_a_named_run_goes_nor_its_parent_nor_its_child(
     runs: list[RunFacts], named: frozenset[str], before: float
