@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
@@ -31,6 +31,7 @@ class PromoteSettings(Section):
 
     section: ClassVar[str] = "promote"
 
+    approval: Literal["person", "gate"] = "person"  # whom the flow asks, once the rules are kept
     metric: str  # that decides
     confidence: float = Field(gt=0, lt=1)  # of the paired bootstrap
     resamples: int = Field(ge=100)

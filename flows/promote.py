@@ -1,0 +1,157 @@
+"""The flow `promote`: judges a version, asks a person where `params.yaml` wants one, and makes it the champion.
+
+A run that waits for an answer is suspended: it holds no process, and what serves the flows may be stopped meanwhile.
+Once answered it begins anew, and so remembers in Prefect which version it has asked about.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from prefect import flow, get_run_logger, runtime
+from prefect.artifacts import create_markdown_artifact
+from prefect.context import FlowRunContext
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.input.actions import create_flow_run_input, read_flow_run_input
+from prefect.states import Cancelled, Completed, Failed, State
+from pydantic import Field, ValidationError
+
+from flows.events import announce
+from flows.facts import facts
+from flows.notify import tell, tell_of_failure
+from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.registry import versions as registry
+from pipeline.registry.gate import PromoteSettings, Verdict, judge
+from pipeline.registry.tracking import connect
+
+ASKED_ABOUT = "asked-about"
+"""Under which a run remembers, among its inputs, which version it has asked about."""
+
+HOUR = 60 * 60
+
+Number = Annotated[int, Field(ge=1)]
+Reason = Annotated[str, Field(max_length=500)]
+Hours = Annotated[float, Field(gt=0, le=24 * 30)]
+
+
+class Answer(RunInput):
+    """What a person says to a version, in the form that Prefect shows with a run that waits."""
+
+    answer: Literal["yes", "no"] = Field(description="yes: it becomes the champion. no: the run ends, nothing moves.")
+    who: str = Field(min_length=1, max_length=100, description="Your name; kept with the registered model.")
+    reason: Reason = Field("", description="Why; kept with the registered model.")
+
+
+def version_wanted() -> str:
+    """What a run is called: which version it is to promote."""
+    version = runtime.flow_run.parameters.get("version")
+    return f"version {version}" if version else "the challenger"
+
+
+@flow(
+    name="promote",
+    flow_run_name=version_wanted,
+    persist_result=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
+def promote(version: Number | None = None, because: Reason = "", hours: Hours = 24) -> State:
+    """Makes a version the champion, if it passes the rules of params.yaml, and if a person agrees where that is wanted.
+
+    Args:
+        version: Its number in the registry; empty: the challenger.
+        because: Why; kept with the registered model.
+        hours: How long the run waits for an answer. Without one it fails, and nothing moves.
+    """
+    who = None
+    try:
+        name, settings = registry.RegisterSettings.read().name, PromoteSettings.read()
+        desk = Desk(connect(), name, settings)
+        number = str(version) if version else None
+        if settings.approval == "person":
+            proposal = remembered() or desk.propose(number, hours)
+            answer = ask(proposal, hours)
+            if answer.answer == "no":
+                return Cancelled(message=f"Nothing moved: {answer.who} said no. {answer.reason}".strip())
+            number, who = proposal.version, answer.who
+            because = "; ".join(filter(None, [because, answer.reason]))
+        move, _ = registry.promote(
+            desk.client, name, number, because=because or registry.NO_REASON, judge=desk.judge, who=who
+        )
+    except (Misused, Refused, Unavailable) as error:
+        return Failed(message=str(error))
+    announce(name, move)
+    before = f"version {move.before} was" if move.before else "there was none"
+    return Completed(message=f"Version {move.version} of '{name}' is the champion now; before it {before}.")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The version that a person is asked about, and what they need to know of it, as Markdown."""
+
+    version: str
+    facts: str
+
+
+def remembered() -> Proposal | None:
+    """What this run has asked about before it was suspended."""
+    proposal = read_flow_run_input(ASKED_ABOUT)
+    return Proposal(**proposal) if proposal else None
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where the versions of the registered model `name` are judged."""
+
+    client: MlflowClient
+    name: str
+    settings: PromoteSettings
+
+    def judge(self, version: ModelVersion, champion: ModelVersion | None) -> Verdict:
+        """The verdict, which then stands beside the run too."""
+        verdict = judge(self.name, version, champion, self.settings)
+        create_markdown_artifact(key="promotion", markdown=facts(self.name, version, champion, verdict))
+        return verdict
+
+    def propose(self, number: str | None, hours: float) -> Proposal:
+        """Judges the version, the challenger where `number` is None; remembers it, and says that an answer is awaited.
+
+        Raises:
+            Misused, Refused: as a promotion would. Then nobody need be asked.
+        """
+        if runtime.deployment.id is None:
+            raise Misused(
+                "Only a run of a deployment can wait for an answer. Start promote/by-hand in Prefect's pages, "
+                "or use `lectern promote`."
+            )
+        version, champion = registry.version_and_champion(self.client, self.name, number)
+        verdict = self.judge(version, champion)
+        if not verdict.passed:
+            raise registry.NotPassed(self.name, verdict)
+        proposal = Proposal(str(version.version), facts(self.name, version, champion, verdict))
+        create_flow_run_input(ASKED_ABOUT, asdict(proposal))
+        tell(
+            f"Shall version {proposal.version} of '{self.name}' become the champion?",
+            f"It passes. An answer is awaited for {hours:g} hours: press Resume on the page of the run.",
+            FlowRunContext.get().flow_run,
+            get_run_logger(),
+        )
+        return proposal
+
+
+def ask(proposal: Proposal, hours: float) -> Answer:
+    """Suspends the run. It begins anew once there is an answer, and this returns that.
+
+    Raises:
+        Misused: it began anew without an answer.
+    """
+    form = Answer.with_initial_data(description=proposal.facts)
+    try:
+        return suspend_flow_run(wait_for_input=form, timeout=math.ceil(hours * HOUR), key="approval")
+    except ValidationError:
+        raise Misused("Nobody has answered this run, and it cannot ask again. Start a new one.") from None
