@@ -17,15 +17,9 @@ def facts(name: str, version: ModelVersion, champion: ModelVersion | None, verdi
 
 
 def _lines(name: str, version: ModelVersion, champion: ModelVersion | None, verdict: Verdict) -> Iterator[str]:
-    passes = "passes" if verdict.passed else "**does not pass**"
-    yield f"Version **{version.version}** of '{name}' {passes}. It is {_origin(version)}."
-    yield (
-        f"The champion is version {champion.version}, {_origin(champion)}." if champion else "There is no champion yet."
-    )
-    yield ""
-    yield from ("| rule | | found on today's test split |", "|---|---|---|")
-    for rule in verdict.rules:
-        yield _row(rule.rule, "passed" if rule.passed else "**FAILED**", rule.found)
+    yield f"Version **{version.version}** of '{name}' is {_origin(version)}."
+    yield f"The champion: {f'version {champion.version}, {_origin(champion)}' if champion else 'none yet'}."
+    yield from ("", "On today's test split:", "", verdict.as_markdown())
     yield from ("", "Scores on the test split, as they were when each was registered:", "")
     compared = [version, *([champion] if champion else [])]
     yield _row("", f"version {version.version}", *([f"champion, version {champion.version}"] if champion else []))

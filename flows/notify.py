@@ -17,13 +17,13 @@ VARIABLE = "LECTERN_NOTIFY"
 """Names the block, such as `slack-webhook/operators`."""
 
 
-def tell_of_failure(flow: Flow, flow_run: FlowRun, state: State) -> None:
+def tell(flow: Flow, flow_run: FlowRun, state: State) -> None:
     """A flow's hook for runs that failed or crashed."""
     subject = f"{flow.name}, {flow_run.name}: {state.name}"
-    tell(subject, state.message or "", flow_run, flow_run_logger(flow_run, flow))
+    send(subject, state.message or "", flow_run, flow_run_logger(flow_run, flow))
 
 
-def tell(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | logging.LoggerAdapter) -> None:
+def send(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | logging.LoggerAdapter) -> None:
     """Sends `body` and the way to `flow_run`; to nobody where no block is named.
 
     A block that does not work is logged. The run is none the worse for it.

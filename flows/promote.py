@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from flows.events import announce
 from flows.facts import facts
-from flows.notify import tell, tell_of_failure
+from flows.notify import send, tell
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry import versions as registry
 from pipeline.registry.gate import PromoteSettings, Verdict, judge
@@ -57,8 +57,8 @@ def version_wanted() -> str:
     name="promote",
     flow_run_name=version_wanted,
     persist_result=False,
-    on_failure=[tell_of_failure],
-    on_crashed=[tell_of_failure],
+    on_failure=[tell],
+    on_crashed=[tell],
 )
 def promote(version: Number | None = None, because: Reason = "", hours: Hours = 24) -> State:
     """Makes a version the champion, if it passes the rules of params.yaml, and if a person agrees where that is wanted.
@@ -135,7 +135,7 @@ class Desk:
             raise registry.NotPassed(self.name, verdict)
         proposal = Proposal(str(version.version), facts(self.name, version, champion, verdict))
         create_flow_run_input(ASKED_ABOUT, asdict(proposal))
-        tell(
+        send(
             f"Shall version {proposal.version} of '{self.name}' become the champion?",
             f"It passes. An answer is awaited for {hours:g} hours: press Resume on the page of the run.",
             FlowRunContext.get().flow_run,

@@ -14,7 +14,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 from flows import slots
 from flows.crew import Crew
 from flows.naming import commit_and_workbook
-from flows.notify import tell_of_failure
+from flows.notify import tell
 from flows.stage import RETRY_AFTER, TAIL, StageBroke, StageRefused, run_logged, worth_another_attempt
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.errors import Misused
@@ -29,13 +29,7 @@ TRY_LATER = 75
 KILLED = 128  # and the signal's number
 
 
-@flow(
-    name="titles",
-    flow_run_name=commit_and_workbook,
-    persist_result=False,
-    on_failure=[tell_of_failure],
-    on_crashed=[tell_of_failure],
-)
+@flow(name="titles", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
 def titles(inbox: Path = INBOX, outbox: Path = OUTBOX, again: bool = False) -> State:
     """Titles what is new in `inbox`; both folders lie in the project's.
 

@@ -23,7 +23,7 @@ from flows.asked import Epochs, Model, params_as_asked
 from flows.crew import Crew
 from flows.graph import Busy, Stage, read_plan
 from flows.naming import commit_and_workbook
-from flows.notify import tell_of_failure
+from flows.notify import tell
 from flows.server import a_server
 from flows.service import ServiceDied
 from flows.stage import run_stage
@@ -50,8 +50,8 @@ class RunCancelled(Exception):
     flow_run_name=commit_and_workbook,
     task_runner=ThreadPoolTaskRunner(max_workers=THREADS),
     persist_result=False,
-    on_failure=[tell_of_failure],
-    on_crashed=[tell_of_failure],
+    on_failure=[tell],
+    on_crashed=[tell],
 )
 def train(models: list[Model] | None = None, epochs: Epochs | None = None, workbook: str | None = None) -> State:
     """Brings every stage of `dvc.yaml` up to date: the stale ones and what depends on them, side by side where it can.

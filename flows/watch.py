@@ -14,7 +14,7 @@ from prefect.states import Completed, Failed
 
 from flows.graph import Busy, read_plan
 from flows.naming import commit_and_workbook
-from flows.notify import tell_of_failure
+from flows.notify import tell
 from flows.work_tree import work_tree_lock
 from pipeline.data.adopt import import_file
 from pipeline.data.problems import WorkbookRefused
@@ -22,13 +22,7 @@ from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import Misused
 
 
-@flow(
-    name="watch",
-    flow_run_name=commit_and_workbook,
-    persist_result=False,
-    on_failure=[tell_of_failure],
-    on_crashed=[tell_of_failure],
-)
+@flow(name="watch", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
 def watch(train: str = "train/nightly") -> State:
     """Fetches the workbook from where `lectern use` took it, a file or a URL; if it is newer, starts a training.
 

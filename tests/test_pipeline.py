@@ -30,6 +30,9 @@ SHIPPED = [
 ]  # fmt: skip
 _SECONDS_TO_START = 90
 
+# A model that has learnt for minutes passes no gate.
+FORCED = ("--force", "--because", "a rehearsal")
+
 
 def _environment() -> dict[str, str]:
     """As in a new shell with the virtual environment active."""
@@ -248,13 +251,13 @@ def test_going_back_to_earlier_settings_makes_the_earlier_version_the_challenger
 def _two_champions(folder: Path) -> None:
     """Versions 1 and 2, promoted one after the other; the project is again as it was when it made the first."""
     kept = (folder / "params.yaml").read_bytes()
-    _lectern(folder, "promote", "1")
+    _lectern(folder, "promote", "1", *FORCED)
     try:
         _set(folder, "generate", default={**yaml.safe_load(kept)["generate"]["default"], "num_beams": 3})
         _lectern(folder, "register")
     finally:
         (folder / "params.yaml").write_bytes(kept)
-    _lectern(folder, "promote", "2")
+    _lectern(folder, "promote", "2", *FORCED)
     _lectern(folder, "register")
 
 
@@ -286,7 +289,7 @@ def test_a_project_is_backed_up_lost_restored_at_another_place_and_cleaned_month
         assert "champion" in _lectern(home, "models")
         assert _lectern(home, "title", "so now we talk about arrays and how to sort them").strip()
         assert "Version 1 " in _lectern(home, "rollback")
-        assert "Version 2 " in _lectern(home, "promote", "2")
+        assert "Version 2 " in _lectern(home, "promote", "2", *FORCED)
     finally:
         lost.rename(trained)
 

@@ -31,7 +31,7 @@ class PromoteSettings(Section):
 
     section: ClassVar[str] = "promote"
 
-    approval: Literal["person", "gate"] = "person"  # whom the flow asks, once the rules are kept
+    approval: Literal["person", "gate"]  # whether the flow `promote` asks a person, once the gate lets a version pass
     metric: str  # that decides
     confidence: float = Field(gt=0, lt=1)  # of the paired bootstrap
     resamples: int = Field(ge=100)
@@ -71,17 +71,27 @@ class Verdict:
     def passed(self) -> bool:
         return all(rule.passed for rule in self.rules)
 
+    @property
+    def _against(self) -> str:
+        return f"the champion, version {self.champion}" if self.champion else "the baselines alone"
+
     def in_words(self) -> str:
         """A line for each rule that is broken."""
         return "\n".join(f"  {rule.rule}: {rule.found}" for rule in self.rules if not rule.passed)
 
     def as_table(self) -> Table:
-        against = f"the champion, version {self.champion}" if self.champion else "the baselines alone"
-        table = Table("rule", "", "found", title=f"Version {self.version} against {against}", title_justify="left")
+        title = f"Version {self.version} against {self._against}"
+        table = Table("rule", "", "found", title=title, title_justify="left")
         for rule in self.rules:
             mark = Text("passed", style="green") if rule.passed else Text("FAILED", style="red")
             table.add_row(Text(rule.rule), mark, Text(rule.found))
         return table
+
+    def as_markdown(self) -> str:
+        lines = [f"Version {self.version} against {self._against}:", "", "| rule | | found |", "|---|---|---|"]
+        cells = ((rule.rule, "passed" if rule.passed else "**failed**", rule.found) for rule in self.rules)
+        lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells]
+        return "\n".join(lines)
 
     def as_json(self) -> str:
         return json.dumps({"passed": self.passed, **asdict(self)}, indent=2, ensure_ascii=False)

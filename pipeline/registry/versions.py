@@ -215,8 +215,10 @@ def version_and_champion(
     return version, champion
 
 
-def _keep(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> str:
-    """Puts the verdict among the artifacts of the version's run; returns its path there."""
+def _keep(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> str | None:
+    """Puts the verdict among the artifacts of the version's run, if it has one; returns its path there."""
+    if not version.run_id:
+        return None
     path = f"promotions/version-{version.version}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
     client.log_text(version.run_id, verdict.as_json(), path)
     return path

@@ -21,7 +21,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.states import Failed
 from toy_project import PrefectServer, wait_for
 
-from flows.notify import tell_of_failure
+from flows.notify import tell
 from flows.promote import promote
 from flows.titles import titles
 from flows.train import train
@@ -33,12 +33,12 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "s3cret"
 
 
-@flow(on_failure=[tell_of_failure], on_crashed=[tell_of_failure])
+@flow(on_failure=[tell], on_crashed=[tell])
 def refuses() -> State:
     return Failed(message="Row 7 has no title.")
 
 
-@flow(on_failure=[tell_of_failure], on_crashed=[tell_of_failure])
+@flow(on_failure=[tell], on_crashed=[tell])
 def goes_well() -> None:
     pass
 
@@ -46,9 +46,9 @@ def goes_well() -> None:
 KILLED = """
 import os, signal
 from prefect import flow
-from flows.notify import tell_of_failure
+from flows.notify import tell
 
-@flow(on_failure=[tell_of_failure], on_crashed=[tell_of_failure])
+@flow(on_failure=[tell], on_crashed=[tell])
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -100,7 +100,7 @@ def test_the_version_that_a_person_said_yes_to_becomes_champion(folder: Path, de
     work(run := new_run(deployment, because="for the new course"))
     assert state(run).name == "Suspended"
     text, schema = form(run)
-    assert f"Version **1** of '{NAME}' passes" in text
+    assert f"Version **1** of '{NAME}' is" in text
     assert "beats the best baseline" in text
     assert "| rouge1 | 0.8 |" in text
     assert schema.keys() == YES.keys()
@@ -146,7 +146,7 @@ def test_where_the_rules_are_not_kept_nobody_is_asked(folder: Path, deployment: 
     assert state(run).is_failed()
     assert "Version 2" in state(run).message
     assert "beats the best baseline" in state(run).message
-    assert "does not pass" in shown(run)[0]
+    assert "**failed**" in shown(run)[0]
     assert champion() is None
 
 

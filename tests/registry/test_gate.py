@@ -22,6 +22,7 @@ from tests.registry.test_versions import NAME, _model
 
 TOLERANT = BehaviourSettings(words=16, copied=0.25, agreement=0.3, different=0.7)
 SETTINGS = PromoteSettings(
+    approval="gate",
     metric="rouge1",
     confidence=0.95,
     resamples=500,
