@@ -159,15 +159,12 @@ def test_by_the_gate_alone_nobody_is_asked(folder: Path):
     assert champion() == "1"
     assert [move.because for move in trail(connect(), NAME)] == ["knows all"]
     assert "already is the champion" in promote(version=1, return_state=True).message
+    assert "no version 9" in promote(version=9, return_state=True).message
 
 
-def test_a_run_that_could_not_wait_says_how_to_start_one_that_can(folder: Path):
+@pytest.mark.usefixtures("prefect_server", "project")
+def test_a_run_that_could_not_wait_says_how_to_start_one_that_can():
     assert "promote/by-hand" in promote(return_state=True).message
-
-
-def test_a_version_that_is_not_there_is_named(folder: Path, deployment: UUID):
-    work(run := new_run(deployment, version=9))
-    assert "no version 9" in state(run).message
 
 
 @pytest.mark.parametrize("wrong", [{"version": 0}, {"version": "newest"}, {"because": "x" * 501}, {"hours": 0}])
