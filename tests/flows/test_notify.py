@@ -1,18 +1,13 @@
 """Whoever is to be told hears of a run that failed or crashed; a run is none the worse if nobody can be."""
 
-import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from prefect import Flow, flow, get_client
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.system import Secret
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State
@@ -30,7 +25,6 @@ from flows.watch import watch
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 ROOT = Path(__file__).parents[2]
-TOKEN = "s3cret"
 
 
 @flow(on_failure=[tell], on_crashed=[tell])
@@ -55,38 +49,6 @@ def killed():
 if __name__ == "__main__":
     killed.serve("here")
 """
-
-
-@pytest.fixture
-def webhook() -> Iterator[SimpleNamespace]:
-    """A server that keeps what it is told in `told`, and answers with `status`."""
-    channel = SimpleNamespace(told=[], status=200)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            channel.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(channel.status)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        channel.url = f"http://127.0.0.1:{server.server_port}/{TOKEN}"
-        yield channel
-        server.shutdown()
-
-
-@pytest.fixture
-def channel(webhook: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A webhook that `LECTERN_NOTIFY` names."""
-    block = CustomWebhookNotificationBlock(
-        name="Operators", url=webhook.url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
-    )
-    block.save("operators", overwrite=True)
-    monkeypatch.setenv("LECTERN_NOTIFY", "custom-webhook/operators")
-    return webhook
 
 
 def logged(state: State) -> str:
@@ -148,7 +110,7 @@ def test_a_block_that_does_not_work_is_logged_and_changes_nothing(
     assert state.message == "Row 7 has no title."
     wait_for(lambda: "nobody was told" in logged(state))
     assert said in logged(state)
-    assert TOKEN not in logged(state)
+    assert channel.url not in logged(state)
 
 
 def test_a_killed_run_is_told_by_what_serves_it(channel: SimpleNamespace, tmp_path: Path):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -120,8 +121,13 @@ def test_the_version_that_a_person_said_yes_to_becomes_champion(folder: Path, de
     ]
 
 
-def test_after_a_no_nothing_has_moved(folder: Path, deployment: UUID):
+def test_who_is_to_answer_is_told_and_after_a_no_nothing_has_moved(
+    folder: Path, deployment: UUID, channel: SimpleNamespace
+):
     work(run := new_run(deployment))
+    (told,) = channel.told
+    assert told["subject"] == f"Shall version 1 of '{NAME}' become the champion?"
+    assert str(run.id) in told["body"]
     assert answer(run, {**YES, "answer": "no", "reason": "too long"})
     work(run)
     assert state(run).is_cancelled()
