@@ -1,29 +1,54 @@
-"""Tells somebody of a flow run that failed, by the notification block that `LECTERN_NOTIFY` names."""
+"""Tells somebody what needs a person, by the notification block of Prefect that `LECTERN_NOTIFY` names."""
 
 from __future__ import annotations
 
 import logging
 import os
 
+import prefect.blocks.notifications  # noqa: F401 - a block is loaded as what it is only where its kind is known
+from prefect import Flow
+from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.flows import Flow
-from prefect.settings import get_current_settings
+from prefect.logging.loggers import flow_run_logger
+from prefect.utilities.urls import url_for
 
-BLOCK = "LECTERN_NOTIFY"
-"""Such as `slack-webhook/lectern`: the type of the block, and its name. Nobody is told without it."""
-
-log = logging.getLogger("prefect.flow_runs")
+VARIABLE = "LECTERN_NOTIFY"
+"""Names the block, such as `slack-webhook/operators`."""
 
 
-def tell(flow: Flow, run: FlowRun, state: State) -> None:
-    """A hook for a flow's failures. What goes wrong with it is logged, and harms nothing else."""
-    name = os.environ.get(BLOCK)
+def tell(flow: Flow, flow_run: FlowRun, state: State) -> None:
+    """A flow's hook for runs that failed or crashed."""
+    subject = f"{flow.name}, {flow_run.name}: {state.name}"
+    send(subject, state.message or "", flow_run, flow_run_logger(flow_run, flow))
+
+
+def send(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | logging.LoggerAdapter) -> None:
+    """Sends `body` and the way to `flow_run`; to nobody where no block is named.
+
+    A block that does not work is logged. The run is none the worse for it.
+    """
+    name = os.environ.get(VARIABLE)
     if not name:
         return
-    pages = get_current_settings().ui_url
-    where = f"\n{pages}/runs/flow-run/{run.id}" if pages else ""
     try:
-        Block.load(name).notify(f"{state.message}{where}", subject=f"{flow.name} {run.name}: {state.name}")
-    except Exception as error:  # whatever channel it is: the run has failed already, and says so itself
-        log.warning("Nobody was told of the failure, %s=%s does not work: %s", BLOCK, name, error)
+        block = load(name)
+    except Exception as error:  # whatever is wrong with the name, the block or the server
+        logger.error("%s=%s: nobody was told. %s", VARIABLE, name, str(error).partition("\n")[0])
+        return
+    try:
+        block.notify("\n".join([body, url_for(flow_run) or f"Flow run {flow_run.id}"]), subject)
+    except Exception as error:
+        # Not its words: they name the address, and whoever has that of a webhook may write to it.
+        logger.error("%s=%s: nobody was told. %s", VARIABLE, name, type(error).__name__)
+
+
+def load(name: str) -> NotificationBlock:
+    """
+    Raises:
+        ValueError: there is no such block, or it notifies nobody.
+    """
+    block = Block.load(name)
+    if not isinstance(block, NotificationBlock):
+        raise ValueError(f"It is a {type(block).__name__}, which notifies nobody.")
+    return block

@@ -1,88 +1,157 @@
-"""The flow `promote`: the gate's verdict, a person's yes where params.yaml asks for one, and the champion moves."""
+"""The flow `promote`: judges a version, asks a person where `params.yaml` wants one, and makes it the champion.
+
+A run that waits for an answer is suspended: it holds no process, and what serves the flows may be stopped meanwhile.
+Once answered it begins anew, and so remembers in Prefect which version it has asked about.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
 
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from prefect import flow, pause_flow_run
+from prefect import flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.objects import State
-from prefect.events import emit_event
-from prefect.exceptions import FlowPauseTimeout
+from prefect.context import FlowRunContext
+from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
-from prefect.states import Cancelled, Completed, Failed
-from pydantic import Field
+from prefect.input.actions import create_flow_run_input, read_flow_run_input
+from prefect.states import Cancelled, Completed, Failed, State
+from pydantic import Field, ValidationError
 
-from flows.notify import tell
+from flows.events import announce
+from flows.facts import facts
+from flows.notify import send, tell
 from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.registry import versions
+from pipeline.registry import versions as registry
 from pipeline.registry.gate import PromoteSettings, Verdict, judge
 from pipeline.registry.tracking import connect
 
-PROMOTED = "lectern.promoted"
-"""The event of a promotion. Its resource is `lectern.model.NAME`."""
+ASKED_ABOUT = "asked-about"
+"""Under which a run remembers, among its inputs, which version it has asked about."""
 
-Version = Annotated[int, Field(ge=1)]
-Hours = Annotated[float, Field(gt=0)]
+HOUR = 60 * 60
+
+Number = Annotated[int, Field(ge=1)]
+Reason = Annotated[str, Field(max_length=500)]
+Hours = Annotated[float, Field(gt=0, le=24 * 30)]
 
 
 class Answer(RunInput):
-    """What the person is asked."""
+    """What a person says to a version, in the form that Prefect shows with a run that waits."""
 
-    promote: bool = False
-    because: str = ""
+    answer: Literal["yes", "no"] = Field(description="yes: it becomes the champion. no: the run ends, nothing moves.")
+    who: str = Field(min_length=1, max_length=100, description="Your name; kept with the registered model.")
+    reason: Reason = Field("", description="Why; kept with the registered model.")
 
 
-@flow(name="promote", persist_result=False, on_failure=[tell], on_crashed=[tell])
-def promote(version: Version | None = None, because: str = "", hours: Hours = 24) -> State:
-    """Makes a version the champion, if it passes the gate, and if a person says yes where params.yaml wants one asked.
+def version_wanted() -> str:
+    """What a run is called: which version it is to promote."""
+    version = runtime.flow_run.parameters.get("version")
+    return f"version {version}" if version else "the challenger"
+
+
+@flow(
+    name="promote",
+    flow_run_name=version_wanted,
+    persist_result=False,
+    on_failure=[tell],
+    on_crashed=[tell],
+)
+def promote(version: Number | None = None, because: Reason = "", hours: Hours = 24) -> State:
+    """Makes a version the champion, if it passes the rules of params.yaml, and if a person agrees where that is wanted.
 
     Args:
-        version: The version; empty: the challenger.
-        because: Why; kept with the registered model. The person who is asked may say something else.
-        hours: How long the run waits for an answer.
+        version: Its number in the registry; empty: the challenger.
+        because: Why; kept with the registered model.
+        hours: How long the run waits for an answer. Without one it fails, and nothing moves.
     """
+    who = None
     try:
-        name, settings, client = versions.RegisterSettings.read().name, PromoteSettings.read(), connect()
+        name, settings = registry.RegisterSettings.read().name, PromoteSettings.read()
+        desk = Desk(connect(), name, settings)
         number = str(version) if version else None
-        challenger, champion = versions.version_and_champion(client, name, number)
-        verdict = judge(name, challenger, champion, settings)
-        create_markdown_artifact(key="verdict", markdown=verdict.as_markdown())
-        if not verdict.passed:
-            raise versions.NotPassed(name, verdict)
         if settings.approval == "person":
-            answer = ask(verdict, hours)
-            if not answer.promote:
-                return Cancelled(message=f"Not promoted: a person said no. {answer.because}".strip())
-            because = answer.because or because
-        move, _ = versions.promote(
-            client, name, verdict.version, because=because or "no reason given", judge=unless_moved(verdict, champion)
+            proposal = remembered() or desk.propose(number, hours)
+            answer = ask(proposal, hours)
+            if answer.answer == "no":
+                return Cancelled(message=f"Nothing moved: {answer.who} said no. {answer.reason}".strip())
+            number, who = proposal.version, answer.who
+            because = "; ".join(filter(None, [because, answer.reason]))
+        move, _ = registry.promote(
+            desk.client, name, number, because=because or registry.NO_REASON, judge=desk.judge, who=who
         )
-    except FlowPauseTimeout:
-        return Failed(message=f"Not promoted: nobody answered within {hours:g} hours.")
     except (Misused, Refused, Unavailable) as error:
         return Failed(message=str(error))
-    emit_event(PROMOTED, resource={"prefect.resource.id": f"lectern.model.{name}"}, payload=vars(move))
-    return Completed(message=f"Version {move.version} of '{name}' is the champion; before it: {move.before or 'none'}.")
+    announce(name, move)
+    before = f"version {move.before} was" if move.before else "there was none"
+    return Completed(message=f"Version {move.version} of '{name}' is the champion now; before it {before}.")
 
 
-def ask(verdict: Verdict, hours: float) -> Answer:
-    """Waits for the answer on the page of the flow run, which shows the verdict.
+@dataclass(frozen=True)
+class Proposal:
+    """The version that a person is asked about, and what they need to know of it, as Markdown."""
 
-    Raises:
-        FlowPauseTimeout: nobody answers in time.
-    """
-    form = Answer.with_initial_data(description=verdict.as_markdown())
-    return pause_flow_run(wait_for_input=form, timeout=round(hours * 3600), poll_interval=2)
+    version: str
+    facts: str
 
 
-def unless_moved(verdict: Verdict, champion: ModelVersion | None) -> versions.Judge:
-    """The verdict, as long as the champion is the one that it is about."""
+def remembered() -> Proposal | None:
+    """What this run has asked about before it was suspended."""
+    proposal = read_flow_run_input(ASKED_ABOUT)
+    return Proposal(**proposal) if proposal else None
 
-    def judge_again(_: ModelVersion, now: ModelVersion | None) -> Verdict:
-        if (now and str(now.version)) != (champion and str(champion.version)):
-            raise Refused("Somebody moved the champion meanwhile. Run this again, to be compared with the new one.")
+
+@dataclass(frozen=True)
+class Desk:
+    """Where the versions of the registered model `name` are judged."""
+
+    client: MlflowClient
+    name: str
+    settings: PromoteSettings
+
+    def judge(self, version: ModelVersion, champion: ModelVersion | None) -> Verdict:
+        """The verdict, which then stands beside the run too."""
+        verdict = judge(self.name, version, champion, self.settings)
+        create_markdown_artifact(key="promotion", markdown=facts(self.name, version, champion, verdict))
         return verdict
 
-    return judge_again
+    def propose(self, number: str | None, hours: float) -> Proposal:
+        """Judges the version, the challenger where `number` is None; remembers it, and says that an answer is awaited.
+
+        Raises:
+            Misused, Refused: as a promotion would. Then nobody need be asked.
+        """
+        if runtime.deployment.id is None:
+            raise Misused(
+                "Only a run of a deployment can wait for an answer. Start promote/by-hand in Prefect's pages, "
+                "or use `lectern promote`."
+            )
+        version, champion = registry.version_and_champion(self.client, self.name, number)
+        verdict = self.judge(version, champion)
+        if not verdict.passed:
+            raise registry.NotPassed(self.name, verdict)
+        proposal = Proposal(str(version.version), facts(self.name, version, champion, verdict))
+        create_flow_run_input(ASKED_ABOUT, asdict(proposal))
+        send(
+            f"Shall version {proposal.version} of '{self.name}' become the champion?",
+            f"It passes. An answer is awaited for {hours:g} hours: press Resume on the page of the run.",
+            FlowRunContext.get().flow_run,
+            get_run_logger(),
+        )
+        return proposal
+
+
+def ask(proposal: Proposal, hours: float) -> Answer:
+    """Suspends the run. It begins anew once there is an answer, and this returns that.
+
+    Raises:
+        Misused: it began anew without an answer.
+    """
+    form = Answer.with_initial_data(description=proposal.facts)
+    try:
+        return suspend_flow_run(wait_for_input=form, timeout=math.ceil(hours * HOUR), key="approval")
+    except ValidationError:
+        raise Misused("Nobody has answered this run, and it cannot ask again. Start a new one.") from None

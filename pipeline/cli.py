@@ -22,6 +22,7 @@ from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.paths import PARAMS
 
 if TYPE_CHECKING:
+    from pipeline.registry.versions import Move
     from pipeline.search.search import Found
 
 OK, REFUSED, BUG, INTERRUPTED = 0, Refused.exit_code, 70, 130
@@ -355,7 +356,8 @@ def promote(
         _console().print(error.verdict.as_table())
         raise
     _console().print(verdict.as_table())
-    print(f"Version {move.version} of '{name}' is the champion now; before it {_said(move.before)}.")
+    print(f"Version {move.version} of '{name}' is the champion now; before it {_said(move.before)}.", flush=True)
+    _announce(name, move)
 
 
 @app.command(epilog="Example: `lectern history`")
@@ -384,7 +386,8 @@ def rollback(
 
     name = registry.RegisterSettings.read().name
     move = registry.rollback(connect(), name, because=because)
-    print(f"Version {move.version} of '{name}' is the champion again; before it {_said(move.before)}.")
+    print(f"Version {move.version} of '{name}' is the champion again; before it {_said(move.before)}.", flush=True)
+    _announce(name, move)
 
 
 @app.command(epilog="Example: `lectern clean --keep-days 14`")
@@ -421,6 +424,11 @@ def restore(
 def _console() -> Console:
     """As wide as the terminal; where there is none, wide enough not to fold a table."""
     return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def _announce(name: str, move: Move) -> None:
+    """Tells Prefect, where one is at work. The champion has moved already, whether or not that answers."""
+    _module("flows.events", name, json.dumps(asdict(move)))
 
 
 def _said(version: str | None) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+NO_REASON = "no reason given"
 TRIAL_TEXT = "so in this part we look at how a learning rate that is too high makes the loss go up instead of down"
 _REQUIREMENTS = (
     "mlflow",
@@ -154,13 +155,21 @@ def version_to_use(client: MlflowClient, name: str) -> ModelVersion:
 
 
 def promote(
-    client: MlflowClient, name: str, number: str | None, *, because: str, judge: Judge, force: bool = False
+    client: MlflowClient,
+    name: str,
+    number: str | None,
+    *,
+    because: str,
+    judge: Judge,
+    force: bool = False,
+    who: str | None = None,
 ) -> tuple[Move, Verdict]:
     """Makes a version the champion, once it has loaded and written a title, and if `judge` lets it pass.
 
     Args:
         number: the version; the challenger where it is None.
         force: whatever the verdict is; the trail keeps that.
+        who: promotes it; the user of this process where it is None.
 
     Raises:
         Misused: there is no such version.
@@ -174,7 +183,8 @@ def promote(
         if not verdict.passed and not force:
             raise NotPassed(name, verdict)
         evidence = _keep(client, version, verdict)
-        return _move(client, name, "promote", version, before, because, evidence, forced=not verdict.passed), verdict
+        move = _move(client, name, "promote", version, before, because, evidence, forced=not verdict.passed, who=who)
+        return move, verdict
 
 
 class NotPassed(Refused):
@@ -311,12 +321,13 @@ def _move(
     evidence: str | None = None,
     *,
     forced: bool = False,
+    who: str | None = None,
 ) -> Move:
     move = Move(
         action=action,
         version=str(version.version),
         before=str(before.version) if before else None,
-        who=_who(),
+        who=who or _who(),
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         because=because,
         evidence=evidence,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.logging.handlers import APILogHandler
 from toy_project import MakeProject, PrefectServer
 
@@ -65,3 +70,35 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
         report_to(api_url(port))
         yield PrefectServer(api_url(port), folder / ".prefect" / "prefect.db")
         APILogHandler().flush()
+
+
+@pytest.fixture
+def webhook() -> Iterator[SimpleNamespace]:
+    """A server that keeps what it is told in `told`, and answers with `status`."""
+    channel = SimpleNamespace(told=[], status=200)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            channel.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(channel.status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        channel.url = f"http://127.0.0.1:{server.server_port}/s3cret"
+        yield channel
+        server.shutdown()
+
+
+@pytest.fixture
+def channel(webhook: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A webhook that `LECTERN_NOTIFY` names."""
+    block = CustomWebhookNotificationBlock(
+        name="Operators", url=webhook.url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
+    )
+    block.save("operators", overwrite=True)
+    monkeypatch.setenv("LECTERN_NOTIFY", "custom-webhook/operators")
+    return webhook

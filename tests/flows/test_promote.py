@@ -1,160 +1,215 @@
-"""A version becomes the champion by the flow: when the gate lets it pass, and when a person says yes."""
+"""A version becomes the champion by the flow: if the rules are kept, and if a person says yes where one is asked."""
 
 import json
-import shutil
-import threading
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
-import mlflow
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 from prefect import get_client
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import StateType
-from prefect.flow_runs import resume_flow_run
-from toy_project import wait_for
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import Pause, PrefectHTTPStatusError
+from prefect.flow_engine import run_flow
+from prefect.states import AwaitingRetry
+from promotable import NAME, ask_nobody, champion, register, write_splits
+from toy_project import PrefectServer, wait_for
 
 from flows.promote import promote
-from flows.watch import watch
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import CHALLENGER, CHAMPION, trail
-from pipeline.settings import set_params
+from pipeline.registry.versions import trail
+from tests.conftest import SUBJECTS
 
 ROOT = Path(__file__).parents[2]
-NAME = "lectern"
+YES = {"answer": "yes", "who": "Ada", "reason": "they read well"}
 
-# It knows what a lecture is about; or it does not.
-MODEL = """
-import pandas as pd
-from mlflow import models, pyfunc
-class Model(pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
-        titles = [next((f"Why {s} matter" for s in SUBJECTS if s in text.lower()), "Title") for text in model_input]
-        return pd.DataFrame({"title": titles, "candidates": [[title] for title in titles]})
-models.set_model(Model())
+SERVED = """
+deployments:
+  - name: served
+    entrypoint: flows/promote.py:promote
+    description: Promotes.
+    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
 """
 
 
 @pytest.fixture
-def client(
-    prefect_server: object, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> MlflowClient:
-    """A project with a version that knows all titles, 1, and one that knows none, 2, the challenger."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    Path("data/splits").mkdir(parents=True)
-    for split in ("train", "test"):
-        examples[examples["lesson_num"] == "1"].to_parquet(f"data/splits/{split}.parquet")
-    client = connect()
-    subjects = [title.split()[1] for title in examples["title"].unique()]
-    for known in (subjects, []):
-        code = tmp_path / "model.py"
-        code.write_text(MODEL.replace("SUBJECTS", repr(known)), encoding="utf-8")
-        mlflow.pyfunc.log_model(name="model", python_model=str(code), pip_requirements=[], registered_model_name=NAME)
-    client.set_registered_model_alias(NAME, CHALLENGER, "2")
-    return client
-
-
-def champion(client: MlflowClient) -> str | None:
-    version = client.get_registered_model(NAME).aliases.get(CHAMPION)
-    return str(version) if version else None
-
-
-def ask_nobody() -> None:
-    set_params(["promote"], {"approval": "gate"})
-
-
-def test_where_nobody_is_asked_the_gate_decides(client: MlflowClient) -> None:
-    ask_nobody()
-    state = promote(return_state=True)
-    assert state.is_failed()
-    assert "beats the best baseline" in state.message
-    assert champion(client) is None
-    state = promote(version=1, because="knows them", return_state=True)
-    assert state.is_completed(), state.message
-    assert champion(client) == "1"
-    assert [move.because for move in trail(client, NAME)] == ["knows them"]
-    wait_for(lambda: promotions_told() == [f"lectern.model.{NAME}"])
-
-
-def promotions_told() -> list[str]:
-    with get_client(sync_client=True) as client:
-        found = client.request("POST", "/events/filter", json={"filter": {"event": {"name": ["lectern.promoted"]}}})
-        return [event["resource"]["prefect.resource.id"] for event in found.json()["events"]]
-
-
-@pytest.mark.parametrize(("answer", "wanted"), [(True, "1"), (False, None)])
-def test_a_person_decides_once_the_gate_lets_it_pass(client: MlflowClient, answer: bool, wanted: str | None) -> None:
-    thread = threading.Thread(target=answer_the_paused, args=(answer,))
-    thread.start()
-    state = promote(version=1, return_state=True)
-    thread.join()
-    assert champion(client) == wanted
-    assert state.is_completed() if answer else state.is_cancelled()
-    assert [move.because for move in trail(client, NAME)] == (["a person said so"] if answer else [])
-
-
-def answer_the_paused(answer: bool) -> None:
-    paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
-    with get_client(sync_client=True) as client:
-        wait_for(lambda: client.read_flow_runs(flow_run_filter=paused))
-        run = client.read_flow_runs(flow_run_filter=paused)[0]
-    resume_flow_run(run.id, run_input={"promote": answer, "because": "a person said so"})
-
-
-def test_when_nobody_answers_nothing_moves(client: MlflowClient) -> None:
-    state = promote(version=1, hours=0.001, return_state=True)
-    assert state.is_failed()
-    assert "never resumed" in state.message
-    assert champion(client) is None
-
-
-def test_a_version_that_is_not_there_fails_the_run_with_its_number(client: MlflowClient) -> None:
-    assert "no version 9" in promote(version=9, return_state=True).message
+def folder(
+    project: Path, prefect_server: PrefectServer, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A project with a version that keeps all rules, the challenger."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    write_splits(examples)
+    register(SUBJECTS)
+    return project
 
 
 @pytest.fixture
-def webhook() -> Iterator[tuple[str, list[str]]]:
-    """Its address, and what it was told."""
-    told: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", told
-        server.shutdown()
+def deployment(prefect_server: PrefectServer) -> UUID:
+    return promote.to_deployment("in-tests").apply()
 
 
-def test_a_failure_is_told_to_whom_the_operator_named(
-    client: MlflowClient, webhook: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address, told = webhook
-    block = CustomWebhookNotificationBlock(
-        name="ours", url=address, json_data={"subject": "{{subject}}", "body": "{{body}}"}
-    )
-    block.save("ours", overwrite=True)
-    monkeypatch.setenv("LECTERN_NOTIFY", "custom-webhook/ours")
-    promote(version=9, return_state=True)
-    (message,) = map(json.loads, told)
-    assert message["subject"].startswith("promote ")
-    assert "no version 9" in message["body"]
+def new_run(deployment: UUID, **parameters: object) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run_from_deployment(deployment, parameters=parameters)
 
 
-def test_a_channel_that_does_not_work_harms_nothing(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LECTERN_NOTIFY", "custom-webhook/nobody")
+def work(run: FlowRun) -> None:
+    """What whoever serves a deployment does with a run."""
+    with suppress(Pause):
+        run_flow(promote, flow_run=read(run.id), parameters=run.parameters, return_type="state")
+
+
+def read(run: UUID) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run)
+
+
+def state(run: FlowRun) -> State:
+    return read(run.id).state
+
+
+def answer(run: FlowRun, given: dict[str, str]) -> bool:
+    """Presses Resume; whether Prefect takes the answer."""
+    with get_client(sync_client=True) as client:
+        return client.resume_flow_run(run.id, run_input=given).status.value == "ACCEPT"
+
+
+def shown(run: FlowRun) -> list[str]:
+    """What stands beside the run."""
+    wanted = {"artifacts": {"flow_run_id": {"any_": [str(run.id)]}}}
+    with get_client(sync_client=True) as client:
+        return [found["data"] for found in client.request("POST", "/artifacts/filter", json=wanted).json()]
+
+
+def form(run: FlowRun) -> tuple[str, dict[str, Any]]:
+    """The text of the page on which a person answers, and the fields of its form."""
+    with get_client(sync_client=True) as client:
+        keys = read(run.id).state.state_details.run_input_keyset
+        text, schema = (
+            json.loads(client.read_flow_run_input(run.id, keys[part])) for part in ("description", "schema")
+        )
+    return text, schema["properties"]
+
+
+def test_the_version_that_a_person_said_yes_to_becomes_champion(folder: Path, deployment: UUID):
+    work(run := new_run(deployment, because="for the new course"))
+    assert state(run).name == "Suspended"
+    text, schema = form(run)
+    assert f"Version **1** of '{NAME}' is" in text
+    assert "beats the best baseline" in text
+    assert "| rouge1 | 0.8 |" in text
+    assert schema.keys() == YES.keys()
+    assert all(field["description"] for field in schema.values())
+    assert not answer(run, {**YES, "answer": "perhaps"})
+    assert not answer(run, {})
+    assert champion() is None
+    assert [text in told for told in shown(run)] == [True]
+
+    register([])  # the challenger is another one, when the answer comes
+    assert answer(run, YES)
+    work(run)
+    assert state(run).message == f"Version 1 of '{NAME}' is the champion now; before it there was none."
+    assert champion() == "1"
+    assert [(move.who, move.because) for move in trail(connect(), NAME)] == [
+        ("Ada", "for the new course; they read well")
+    ]
+
+
+def test_who_is_to_answer_is_told_and_after_a_no_nothing_has_moved(
+    folder: Path, deployment: UUID, channel: SimpleNamespace
+):
+    work(run := new_run(deployment))
+    (told,) = channel.told
+    assert told["subject"] == f"Shall version 1 of '{NAME}' become the champion?"
+    assert str(run.id) in told["body"]
+    assert answer(run, {**YES, "answer": "no", "reason": "too long"})
+    work(run)
+    assert state(run).is_cancelled()
+    assert state(run).message == "Nothing moved: Ada said no. too long"
+    assert champion() is None
+
+
+def test_when_nobody_answers_in_time_nothing_moves_and_nobody_can_any_more(folder: Path, deployment: UUID):
+    work(run := new_run(deployment, hours=0.0001))
+    wait_for(lambda: state(run).is_failed())
+    assert "never resumed" in state(run).message
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, AwaitingRetry(), force=True)  # somebody presses Retry
+    work(run)
+    assert "Start a new one" in state(run).message
+    assert champion() is None
+
+
+def test_where_the_rules_are_not_kept_nobody_is_asked(folder: Path, deployment: UUID):
+    register([])
+    work(run := new_run(deployment))
+    assert state(run).is_failed()
+    assert "Version 2" in state(run).message
+    assert "beats the best baseline" in state(run).message
+    assert "**failed**" in shown(run)[0]
+    assert champion() is None
+
+
+def test_by_the_gate_alone_nobody_is_asked(folder: Path):
+    ask_nobody()
+    register([])
+    assert "beats the best baseline" in promote(return_state=True).message
+    assert champion() is None
+    assert promote(version=1, because="knows all", return_state=True).is_completed()
+    assert champion() == "1"
+    assert [move.because for move in trail(connect(), NAME)] == ["knows all"]
+    assert "already is the champion" in promote(version=1, return_state=True).message
     assert "no version 9" in promote(version=9, return_state=True).message
-    set_params(["ingest"], {"workbook": "none.xlsx"})
-    assert watch(return_state=True).is_failed()
+
+
+@pytest.mark.usefixtures("prefect_server", "project")
+def test_a_run_that_could_not_wait_says_how_to_start_one_that_can():
+    assert "promote/by-hand" in promote(return_state=True).message
+
+
+@pytest.mark.parametrize("wrong", [{"version": 0}, {"version": "newest"}, {"because": "x" * 501}, {"hours": 0}])
+def test_a_wrong_value_is_refused_before_a_run_starts(wrong: dict[str, object], deployment: UUID):
+    with pytest.raises(PrefectHTTPStatusError, match="409"):
+        new_run(deployment, **wrong)
+
+
+def test_the_form_explains_every_parameter_and_fills_in_what_it_can(deployment: UUID):
+    with get_client(sync_client=True) as client:
+        fields = client.read_deployment(deployment).parameter_openapi_schema["properties"]
+    assert {name: field.get("default") for name, field in fields.items()} == {
+        "version": None,
+        "because": "",
+        "hours": 24,
+    }
+    assert all(field["description"] for field in fields.values())
+
+
+@contextmanager
+def serving() -> Iterator[None]:
+    server = subprocess.Popen(
+        [sys.executable, "-m", "flows.deployments"], env=os.environ | {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    )
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def test_a_run_waits_though_what_serves_it_is_stopped_meanwhile(folder: Path):
+    (folder / "prefect.yaml").write_text(SERVED)
+    deployment = promote.to_deployment("served").apply()
+    with serving():
+        run = new_run(deployment)
+        wait_for(lambda: state(run).name == "Suspended", seconds=120)
+    assert answer(run, YES)
+    with serving():
+        wait_for(lambda: state(run).is_final(), seconds=120)
+    assert state(run).is_completed(), state(run).message
+    assert champion() == "1"

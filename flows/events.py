@@ -1,0 +1,47 @@
+"""What Lectern tells Prefect of, so that automations can go on from there: that a version has become the champion."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+from prefect.events import emit_event
+
+from flows.server import configured_url, report_to, require_answer, url_of_up
+from pipeline.errors import Misused
+from pipeline.registry.versions import Move
+
+PROMOTED = "lectern.promoted"
+
+
+def announce(name: str, move: Move) -> None:
+    """Emits the event that the champion of the registered model `name` is another one, by promotion or by rollback."""
+    emit_event(
+        PROMOTED,
+        resource={"prefect.resource.id": f"lectern.model.{name}", "prefect.resource.name": name},
+        payload={"model": name, **asdict(move)},
+    )
+
+
+def main(name: str, move: str) -> int:
+    """Announces to the configured Prefect server, or to that of `lectern up`; where there is neither, to nobody.
+
+    Exit code 0; 2: the server does not answer.
+    """
+    if not configured_url():
+        url = url_of_up()
+        if url is None:
+            return 0
+        report_to(url)
+    try:
+        require_answer()
+    except Misused as error:
+        print(f"The champion has moved, but what follows it in Prefect does not start. {error}", file=sys.stderr)
+        return 2
+    announce(name, Move(**json.loads(move)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))

@@ -1,0 +1,56 @@
+"""Versions that can be judged within seconds: each knows what some of the texts are about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+
+from pipeline.paths import SPLITS
+from pipeline.registry import versions
+from pipeline.registry.tracking import connect
+from pipeline.settings import set_params
+
+NAME = "lectern"
+
+MODEL = """
+import pandas as pd
+from mlflow import models, pyfunc
+
+class Titler(pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        found = [[each for each in KNOWN if each in text.lower()] for text in model_input]
+        titles = [f"Why {each[0]} matter" if each else "Title" for each in found]
+        return pd.DataFrame({"title": titles, "candidates": [[title] for title in titles]})
+
+models.set_model(Titler())
+"""
+
+
+def register(known: Sequence[str]) -> None:
+    """A version, the challenger, that knows these subjects."""
+    client = connect()
+    code = Path("titler.py")
+    code.write_text(f"KNOWN = {list(known)!r}\n{MODEL}", encoding="utf-8")
+    with mlflow.start_run():
+        mlflow.pyfunc.log_model(name="model", python_model=str(code), pip_requirements=[], registered_model_name=NAME)
+    newest = versions.versions(client, NAME)[0][0]
+    client.set_model_version_tag(NAME, newest.version, "test.rouge1", f"0.{len(known)}")
+    client.set_registered_model_alias(NAME, versions.CHALLENGER, newest.version)
+
+
+def write_splits(examples: pd.DataFrame) -> None:
+    SPLITS.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        examples[examples["lesson_num"] == "1"].to_parquet(SPLITS / f"{split}.parquet")
+
+
+def ask_nobody() -> None:
+    set_params(["promote"], {"approval": "gate"})
+
+
+def champion() -> str | None:
+    number = connect().get_registered_model(NAME).aliases.get(versions.CHAMPION)
+    return str(number) if number else None
