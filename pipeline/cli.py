@@ -55,8 +55,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line; never shows a traceback for what is not a bug of ours."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    logging.getLogger().handlers[0].setFormatter(_WithoutPasswords("%(message)s"))
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(_WithoutPasswords("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
     _quieten_libraries()
     try:
         app()

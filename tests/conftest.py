@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 
 os.environ["DVC_NO_ANALYTICS"] = "true"  # a new DVC project would ask to be counted before it can be told not to
 
@@ -33,11 +34,20 @@ def examples() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@pytest.fixture(scope="session")
+def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracking database without runs: to make its tables takes MLflow seconds."""
+    folder = tmp_path_factory.mktemp("tracking")
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, empty_tracking: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: a folder with the shipped knobs and graph, and a tracking database of its own."""
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copy(empty_tracking, tmp_path)
     monkeypatch.chdir(tmp_path)
     # Absolute, because MLflow keeps one store for each address it has seen in this process.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

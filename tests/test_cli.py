@@ -9,6 +9,7 @@ import openpyxl
 import pytest
 import yaml
 
+from tests.command import lectern
 from tests.conftest import ROOT
 
 TOPICS = [
@@ -21,11 +22,6 @@ LINES = [
     ("C", "1", "0:00:01", "hi"),
     ("C", "1", "0:01:01", "bye"),
 ]
-
-
-def _lectern(*words: str, cwd: Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", *words]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -55,26 +51,26 @@ def broken(workbook: Path) -> Path:
     ["check", "use", "run", "title", "models", "search", "matrix", "promote", "rollback", "up", "train", "split"],
 )
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
-    done = _lectern(command, "--help", cwd=tmp_path)
+    done = lectern(command, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "Example:" in done.stdout
 
 
 def test_a_sound_workbook_passes_the_check(workbook: Path) -> None:
-    done = _lectern("check", workbook.name, cwd=workbook.parent)
+    done = lectern("check", workbook.name, cwd=workbook.parent)
     assert done.returncode == 0, done.stderr
     assert "2 topics, 2 lines, 0 errors" in done.stdout
 
 
 def test_all_problems_of_a_workbook_are_listed_with_their_places(broken: Path) -> None:
-    done = _lectern("check", str(broken), "--json", cwd=broken.parent)
+    done = lectern("check", str(broken), "--json", cwd=broken.parent)
     places = {(p["sheet"], p["row"], p["column"]) for p in json.loads(done.stdout) if p["severity"] == "error"}
     assert done.returncode == 1
     assert {("lesson_topics", 3, "C (timestamp)"), ("lesson_topics", 2, "D (topic)")} <= places
 
 
 def test_a_command_outside_a_project_says_where_to_go(tmp_path: Path) -> None:
-    done = _lectern("models", cwd=tmp_path)
+    done = lectern("models", cwd=tmp_path)
     assert done.returncode == 2
     assert "not in a Lectern project" in done.stderr
 
@@ -83,13 +79,13 @@ def test_a_command_outside_a_project_says_where_to_go(tmp_path: Path) -> None:
     "words", [["no-such-command"], ["train"], ["title", "a b", "--candidates", "0"], ["check"], ["matrix", "t6"]]
 )
 def test_a_wrong_command_line_exits_with_2(words: list[str], project: Path) -> None:
-    assert _lectern(*words, cwd=project).returncode == 2
+    assert lectern(*words, cwd=project).returncode == 2
 
 
 def test_a_wrong_knob_is_named_with_its_place_and_value(project: Path) -> None:
     params = (project / "params.yaml").read_text(encoding="utf-8")
     (project / "params.yaml").write_text(params.replace("topics: 400", "topics: many"), encoding="utf-8")
-    done = _lectern("sample", cwd=project)
+    done = lectern("sample", cwd=project)
     assert done.returncode == 2
     assert "sample.topics" in done.stderr
     assert "'many'" in done.stderr
@@ -97,30 +93,30 @@ def test_a_wrong_knob_is_named_with_its_place_and_value(project: Path) -> None:
 
 
 def test_a_stage_whose_input_is_missing_says_what_to_run(project: Path) -> None:
-    done = _lectern("merge", cwd=project)
+    done = lectern("merge", cwd=project)
     assert done.returncode == 2
     assert "dvc repro" in done.stderr
 
 
 def test_a_title_without_a_registered_model_says_what_to_run(project: Path) -> None:
-    done = _lectern("title", "a passage of words", cwd=project)
+    done = lectern("title", "a passage of words", cwd=project)
     assert done.returncode == 1
     assert "lectern run" in done.stderr
 
 
 def test_a_missing_text_file_is_not_taken_for_a_passage(project: Path) -> None:
-    done = _lectern("title", "talk.txt", cwd=project)
+    done = lectern("title", "talk.txt", cwd=project)
     assert done.returncode == 2
     assert "no file 'talk.txt'" in done.stderr
 
 
 def test_nothing_to_title_is_misused(project: Path) -> None:
-    assert _lectern("title", "-", cwd=project, stdin=" \n").returncode == 2
+    assert lectern("title", "-", cwd=project, stdin=" \n").returncode == 2
 
 
 def test_a_tracking_server_that_is_away_is_told_within_seconds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    done = _lectern("models", cwd=project)
+    done = lectern("models", cwd=project)
     assert done.returncode == 75
     assert "does not answer as it should" in done.stderr
 
@@ -134,7 +130,7 @@ def dvc_project(project: Path) -> Path:
 
 def test_use_copies_the_workbook_and_names_it_and_changes_nothing_else(dvc_project: Path, workbook: Path) -> None:
     before = (dvc_project / "params.yaml").read_text(encoding="utf-8").splitlines()
-    done = _lectern("use", str(workbook), cwd=dvc_project)
+    done = lectern("use", str(workbook), cwd=dvc_project)
     after = (dvc_project / "params.yaml").read_text(encoding="utf-8").splitlines()
     assert done.returncode == 0, done.stderr
     changed = [new for old, new in zip(before, after, strict=True) if old != new]
@@ -149,20 +145,20 @@ def test_use_takes_a_folder_of_tables_too(dvc_project: Path, tmp_path: Path) -> 
     folder.mkdir()
     for name, rows in (("lesson_topics.csv", TOPICS), ("Lesson_Transcripts.CSV", LINES)):
         (folder / name).write_text("\n".join(",".join(row) for row in rows), encoding="utf-8")
-    done = _lectern("use", str(folder), cwd=dvc_project)
+    done = lectern("use", str(folder), cwd=dvc_project)
     assert done.returncode == 0, done.stderr
-    assert _lectern("ingest", cwd=dvc_project).returncode == 0
+    assert lectern("ingest", cwd=dvc_project).returncode == 0
 
 
 def test_use_twice_is_use_once(dvc_project: Path, workbook: Path) -> None:
     for _ in range(2):
-        assert _lectern("use", str(workbook), cwd=dvc_project).returncode == 0
+        assert lectern("use", str(workbook), cwd=dvc_project).returncode == 0
     assert [path.name for path in (dvc_project / "data/workbooks").glob("*.dvc")] == ["lessons.xlsx.dvc"]
 
 
 def test_use_refuses_a_broken_workbook_and_changes_nothing(dvc_project: Path, broken: Path) -> None:
     before = (dvc_project / "params.yaml").read_bytes()
-    done = _lectern("use", str(broken), cwd=dvc_project)
+    done = lectern("use", str(broken), cwd=dvc_project)
     assert done.returncode == 1
     assert "half past" in done.stderr
     assert (dvc_project / "params.yaml").read_bytes() == before

@@ -21,6 +21,7 @@ from flows.service import free_port
 from pipeline.registry import versions
 from pipeline.registry.gate import Verdict
 from pipeline.registry.tracking import connect
+from tests.command import lectern
 from tests.conftest import SUBJECTS
 
 ROOT = Path(__file__).parents[2]
@@ -44,10 +45,6 @@ def folder(
 def make_champion(number: str) -> None:
     """Without a gate, and without a word to Prefect."""
     versions.promote(connect(), NAME, number, because="", judge=lambda new, _: Verdict(new.version, None, []))
-
-
-def lectern(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "pipeline", *words], capture_output=True, text=True, check=False)
 
 
 def events() -> list[dict[str, Any]]:
@@ -81,7 +78,7 @@ def started(deployment: UUID) -> list[dict[str, Any]]:
 
 def test_a_promotion_at_the_command_line_starts_what_follows_it(folder: Path, follower: UUID):
     before = len(events())
-    done = lectern("promote", "2", "--because", "knows more")
+    done = lectern("promote", "2", "--because", "knows more", cwd=Path.cwd())
     assert done.returncode == 0, done.stdout + done.stderr
     wait_for(lambda: len(events()) > before)
     told = events()[0]
@@ -100,7 +97,7 @@ def test_a_rollback_is_done_and_says_so_when_prefect_cannot_be_told(folder: Path
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     make_champion("1")
     make_champion("2")
-    done = lectern("rollback")
+    done = lectern("rollback", cwd=Path.cwd())
     assert done.returncode == 0
     assert champion() == "1"
     assert "what follows it in Prefect does not start" in done.stderr

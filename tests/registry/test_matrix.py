@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,7 @@ from pipeline.models import scratch
 from pipeline.models.families import FAMILIES
 from pipeline.registry import matrix as module
 from pipeline.registry.matrix import matrix, matrix_table
-from tests.conftest import ROOT
+from tests.command import lectern
 
 STEPS = ("open", "shapes", "train", "generate", "reload", "serve")
 
@@ -35,13 +33,11 @@ def test_every_family_works_from_a_checkpoint_to_served_titles(project: Path) ->
     assert [(row.family, row.result, row.error) for row in rows] == [(family, "PASSED", None) for family in FAMILIES]
     assert all(row.parameters > 10_000 for row in rows)
     assert (Path.cwd(), os.environ["MLFLOW_TRACKING_URI"], mlflow.active_run()) == (project, tracking, None)
-    assert {path.name for path in project.iterdir()} == {"params.yaml", "dvc.yaml"}
+    assert {path.name for path in project.iterdir()} == {"params.yaml", "dvc.yaml", "mlflow.db"}
 
 
 def test_the_command_prints_a_row_for_each_family_that_is_named_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pipeline", "matrix", "t5", "encoder-decoder", "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = lectern("matrix", "t5", "encoder-decoder", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert [(row["family"], row["result"], row["failed_at"]) for row in rows] == [

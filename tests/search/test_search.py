@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from pipeline.search.suggestion import Suggestion
 from pipeline.training.fit import fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
+from tests.command import lectern, start
 from tests.conftest import ROOT
 from tests.search.small import GOOD, HOPELESS, MODEL, write_params, write_splits
 from tests.training.small import score
@@ -246,21 +244,16 @@ def test_a_bug_is_not_taken_for_a_bad_trial(small: Path, monkeypatch: pytest.Mon
     assert _states() == ["failed"]
 
 
-def _lectern(*words: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-m", "pipeline", *words], cwd=cwd, env=environment, text=True, **options)
-
-
-def test_a_killed_search_is_gone_on_with(small: Path) -> None:
+def test_a_killed_search_is_gone_on_with(small: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     write_params({"epochs": 4})
-    process = _lectern("search", MODEL, "--trials", "2", cwd=small, stderr=subprocess.DEVNULL)
+    process = start("search", MODEL, "--trials", "2", cwd=small, streams=tmp_path_factory.mktemp("streams"))
     deadline = time.monotonic() + _SECONDS
     while not list(small.glob(".lectern/search/*/trial-0/checkpoint-*")):
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < deadline, "no trial has begun"
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert search(MODEL, 2).finished == 2
     assert _states() == ["failed", "complete", "complete"]
     assert [run.info.status for run in _runs()[1]] == ["KILLED", "FINISHED", "FINISHED"]
@@ -269,18 +262,16 @@ def test_a_killed_search_is_gone_on_with(small: Path) -> None:
 
 def test_a_wrong_range_ends_with_2_before_anything_is_trained(small: Path) -> None:
     write_params(ranges={"lerning_rate": {"low": 1e-5, "high": 1e-3}})
-    process = _lectern("search", MODEL, cwd=small, stderr=subprocess.PIPE)
-    _, errors = process.communicate(timeout=_SECONDS)
-    assert process.returncode == 2
-    assert "search.ranges.lerning_rate: " in errors
+    done = lectern("search", MODEL, cwd=small)
+    assert done.returncode == 2
+    assert "search.ranges.lerning_rate: " in done.stderr
     assert not (small / ".lectern/search").exists()
 
 
 def test_the_command_shows_the_trials_and_applies_the_best(searched: Found) -> None:
-    process = _lectern("search", MODEL, "--trials", "3", "--apply", cwd=Path.cwd(), stdout=subprocess.PIPE)
-    shown, _ = process.communicate(timeout=_SECONDS)
-    assert process.returncode == 0
-    assert "as in params.yaml" in shown
-    assert searched.suggestion.as_yaml() in shown
-    assert "params.yaml has these knobs now" in shown
+    shown = lectern("search", MODEL, "--trials", "3", "--apply", cwd=Path.cwd())
+    assert shown.returncode == 0, shown.stderr
+    assert "as in params.yaml" in shown.stdout
+    assert searched.suggestion.as_yaml() in shown.stdout
+    assert "params.yaml has these knobs now" in shown.stdout
     assert ModelSettings.read(MODEL).train == searched.suggestion.train

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import openpyxl
@@ -27,11 +25,6 @@ def register(folder: Path, examples: pd.DataFrame, *, beams: int = 1) -> None:
     tags = {"model": "small", "model.md5": md5(folder)}
     name = versions.RegisterSettings.read().name
     versions.register(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
-
-
-def lectern(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def write_book(path: Path, topics: list[tuple], lines: list[tuple]) -> Path:

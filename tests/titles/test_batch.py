@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -10,7 +8,8 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from tests.titles.small import lectern, register, write_book
+from tests.command import lectern, start
+from tests.titles.small import register, write_book
 
 TOPICS = [
     ("C", "1", "0:00:00", None, "first"),
@@ -92,20 +91,19 @@ def test_a_workbook_without_a_registered_version_says_what_to_run(project: Path)
 
 
 def test_a_killed_run_goes_on_with_what_it_had(titled: Path) -> None:
-    count = 1500
+    count = 700
     topics = [("C", "1", f"{60 * i}", None) for i in range(count)]
     lines = [("C", "1", f"{60 * i + 1}", f"we talk about the number {i} " * (1 + i % 5)) for i in range(count)]
     book = write_book(titled / "week.xlsx", topics, lines)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", "title", str(book)], cwd=titled, stderr=subprocess.DEVNULL
-    )
+    (streams := titled / "streams").mkdir()
+    process = start("title", book, cwd=titled, streams=streams)
     deadline = time.monotonic() + 120
     while not (kept := list((titled / ".lectern/titles").glob("*/*.json"))):
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
-    process.wait()
+    process.join()
     assert not (titled / "week.titled.xlsx").exists()
     finished = json.loads(kept[0].read_text())
     kept[0].write_text(json.dumps(["kept from before"] * len(finished)))

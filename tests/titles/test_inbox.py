@@ -8,7 +8,8 @@ import pytest
 from pipeline.errors import Misused, Refused
 from pipeline.titles.inbox import Row, read_rows, title_inbox, write_rows
 from pipeline.titles.version import present_version
-from tests.titles.small import lectern, register, write_book
+from tests.command import lectern
+from tests.titles.small import register, write_book
 
 TOPICS = [("C", "1", "0:00:00", None)]
 LINES = [("C", "1", "0:00:01", "we talk about graphs")]

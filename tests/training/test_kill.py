@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,33 +9,36 @@ import pandas as pd
 from mlflow import MlflowClient
 
 from pipeline.registry.lineage import md5
-from tests.training.small import environment, fill_project, run_module
+from tests.command import lectern, start
+from tests.training.small import environment, fill_project
 
 _SECONDS = 120
-STAGE = ("pipeline", "train", "bart-tiny")
+STAGE = ("train", "bart-tiny")
 
 
 def _kill_after_an_epoch(project: Path) -> None:
-    with subprocess.Popen([sys.executable, "-m", *STAGE], cwd=project, env=environment()) as process:
-        deadline = time.monotonic() + _SECONDS
-        while not [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")]:
-            assert process.poll() is None, "the training was over before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+    (streams := project / "streams").mkdir()
+    process = start(*STAGE, cwd=project, env=environment(), streams=streams)
+    deadline = time.monotonic() + _SECONDS
+    while not [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")]:
+        assert process.is_alive(), "the training was over before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join()
     assert not (project / "models/bart-tiny").exists()
 
 
 def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(project: Path, examples: pd.DataFrame) -> None:
     many = pd.concat([examples] * 4, ignore_index=True)
     fill_project(project, many, epochs=12, early_stopping=0)
-    undisturbed = run_module(*STAGE, cwd=project)
+    undisturbed = lectern(*STAGE, cwd=project, env=environment())
     assert undisturbed.returncode == 0, undisturbed.stderr
     model = project / "models/bart-tiny"
     expected = md5(model)
     model.rename(project / "undisturbed")
     _kill_after_an_epoch(project)
-    resumed = run_module(*STAGE, cwd=project)
+    resumed = lectern(*STAGE, cwd=project, env=environment())
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from checkpoint-" in resumed.stderr
     assert md5(model) == expected
