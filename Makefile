@@ -25,7 +25,7 @@ run: install ## train, compare and register the models of params.yaml; quick whe
 	lectern run
 
 test: install lint ## lint and all tests
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: install ## style and imports
 	ruff check .

@@ -14,7 +14,15 @@ os.environ["DVC_NO_ANALYTICS"] = "true"  # a new DVC project would ask to be cou
 
 ROOT = Path(__file__).parents[1]
 
+LONGEST = ("test_pipeline.py", "test_promote.py", "test_servers.py", "test_search.py")
+"""The files that take minutes: begun first, so that no process is left alone with one."""
+
 SUBJECTS = ("gradients", "matrices", "graphs", "sorting", "parsing", "caching", "hashing", "threads")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from flows.service import HOST, free_port
+from tests.command import start
 from tests.conftest import ROOT
 from tests.team.servers import BUCKET, PASSWORD, keys, postgresql, query, s3
 from tests.training.small import fill_project
@@ -122,16 +123,15 @@ def five_models(project: Path, examples: pd.DataFrame) -> None:
 
 def train_all_at_once(project: Path, env: dict[str, str]) -> str:
     """What the five of them printed."""
-    words = [sys.executable, "-m", "pipeline", "train"]
-    trainings = [
-        subprocess.Popen(
-            [*words, model], cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for model in MODELS
-    ]
-    said = [training.communicate(timeout=DEADLINE)[0] for training in trainings]
-    assert [training.returncode for training in trainings] == [0] * len(MODELS), "\n".join(said)
-    return "\n".join(said)
+    trainings = {}
+    for model in MODELS:
+        (streams := project / "streams" / model).mkdir(parents=True)
+        trainings[streams] = start("train", model, cwd=project, env=env, streams=streams)
+    for training in trainings.values():
+        training.join(DEADLINE)
+    said = "\n".join((streams / name).read_text(encoding="utf-8") for streams in trainings for name in "12")
+    assert [training.exitcode for training in trainings.values()] == [0] * len(MODELS), said
+    return said
 
 
 def runs(client: MlflowClient) -> dict[str, Run]:
