@@ -322,6 +322,36 @@ def models() -> None:
     _console().print(versions_table(name, found))
 
 
+@app.command(epilog="Example: `lectern card 3 --html card.html`")
+def card(
+    version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the champion.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write it as a page into this file instead.")] = None,
+) -> None:
+    """Prints the model card of a version, as Markdown: its data, training, scores, examples, limits and lineage."""
+    html = html.resolve() if html else None
+    _enter_project()
+    from pipeline.files import write_text
+    from pipeline.registry.card import as_page, read_card
+    from pipeline.registry.tracking import connect
+    from pipeline.registry.versions import RegisterSettings, named_version
+
+    client = connect()
+    text = read_card(client, named_version(client, RegisterSettings.read().name, version))
+    if html:
+        write_text(html, as_page(text))
+    else:
+        print(text)
+
+
+@app.command(epilog="Example: `lectern lineage 3`")
+def lineage(
+    version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the champion.")] = None,
+) -> None:
+    """Walks from a version back to its workbook, and says where each thing that made it can still be had."""
+    _enter_project()
+    sys.exit(_module("flows.lineage", *([str(version)] if version else [])))
+
+
 @app.command(epilog="Example: `lectern promote 3 --because 'titles read better'`")
 def promote(
     version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the challenger.")] = None,
