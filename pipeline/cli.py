@@ -269,6 +269,31 @@ def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool) -
         sys.exit(REFUSED)
 
 
+@app.command(epilog="Example: `lectern drift --since 7`")
+def drift(
+    since: Annotated[
+        float | None, typer.Option(min=0.01, help="Days to look back; without it, drift.days of params.yaml.")
+    ] = None,
+) -> None:
+    """Compares what was titled of late with the training split, by the section `drift` of params.yaml."""
+    _enter_project()
+    from pipeline.paths import DRIFT
+    from pipeline.titles.drift import DriftSettings
+    from pipeline.titles.drift_report import report_drift
+
+    settings = DriftSettings.read()
+    if since:
+        settings = settings.model_copy(update={"days": since})
+    found = report_drift(settings)
+    if found is None:
+        print(f"Nothing was titled within {settings.days:g} days.")
+        return
+    _console().print(found.as_table())
+    print(f"{DRIFT} shows it.")
+    if found.drifted:
+        sys.exit(REFUSED)
+
+
 @app.command(epilog="Example: `lectern search t5-tiny --trials 20`")
 def search(
     model: Annotated[str, typer.Argument(help="An entry of `models` in params.yaml.")],
