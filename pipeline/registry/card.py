@@ -27,6 +27,7 @@ from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline, s
 from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
 from pipeline.evaluation.slices import Slice, slices
 from pipeline.files import write_text
+from pipeline.registry.tracking import find_run
 from pipeline.registry.versions import logged_models
 from pipeline.training.record import TrainingRun
 
@@ -188,8 +189,9 @@ def keep_card(client: MlflowClient, version: ModelVersion, model: str, card: Mod
     Not into `models/MODEL`, whose hash is what DVC and the version's lineage know the model by.
     """
     number = str(version.version)
-    client.log_text(version.run_id, card.markdown, _path(number, "md"))
-    client.log_text(version.run_id, as_page(card.markdown), _path(number, "html"))
+    if find_run(client, version.run_id):  # somebody may have deleted it
+        client.log_text(version.run_id, card.markdown, _path(number, "md"))
+        client.log_text(version.run_id, as_page(card.markdown), _path(number, "html"))
     with TemporaryDirectory() as folder:
         readme = Path(folder, "README.md")
         write_text(readme, card.markdown)

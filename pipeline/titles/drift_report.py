@@ -53,7 +53,7 @@ def _notes(version: str) -> list[str]:
         return [f"{version} is not registered any more."]
     if trained_on == md5(TRAINING_SPLITS["train"]):
         return []
-    return [f"The training split of today is compared with, and {version} was trained on another one."]
+    return [f"{version} was trained on another split than today's, which this compares with."]
 
 
 def _page(drift: Drift, training: pd.DataFrame, titled: pd.DataFrame) -> str:

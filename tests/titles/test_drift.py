@@ -178,12 +178,12 @@ def test_a_workbook_and_a_folder_leave_their_numbers_and_none_of_their_words(wat
     assert rows["words"].tolist() == [8] * 6 + [16]
     assert rows["language"].tolist() == ["en"] * 6 + ["de"]
     assert set(rows["version"]) == {"lectern/1"}
-    assert rows["unknown_words"].iloc[-1] == 1
+    assert rows["unknown_words"].iloc[-1] > 0.9
     assert b"sprechen" not in b"".join(file.read_bytes() for file in BATCHES.iterdir())
     done = lectern("drift", "--since", "7", cwd=watched)
     assert done.returncode == 1, done.stderr
     assert "DRIFTED" in done.stdout
-    assert "was trained on another one" in " ".join(done.stdout.split())
+    assert "was trained on another split" in " ".join(done.stdout.split())
     assert "words" in json.loads(DRIFT_JSON.read_text(encoding="utf-8"))["drifted"]
     assert "<svg" in DRIFT.read_text(encoding="utf-8")
 
