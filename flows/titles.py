@@ -22,7 +22,7 @@ from flows.notify import tell
 from flows.stage import StageBroke, StageRefused, last_lines, run_logged, stage_task
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.errors import Misused, Unavailable
-from pipeline.titles.batches import MEASURES, read_batches
+from pipeline.titles.batch_log import MEASURES, read_batches
 from pipeline.titles.inbox import TABLE, Row, read_rows
 
 INBOX = Path("inbox")

@@ -90,7 +90,6 @@ def write_card(facts: Facts) -> ModelCard:
         body=body.render(
             facts=facts,
             board=board,
-            best=board.row(board.best),
             headline=headline(board),
             conditions=conditions(board),
             scores=SCORES,

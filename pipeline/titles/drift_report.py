@@ -15,7 +15,7 @@ from pipeline.paths import DRIFT, DRIFT_JSON, TRAINING_SPLITS
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import named_version
-from pipeline.titles.batches import days_ago, read_batches
+from pipeline.titles.batch_log import days_ago, read_batches
 from pipeline.titles.drift import Drift, DriftSettings, cells, compare
 from pipeline.titles.measures import NUMBERS, measure_training
 

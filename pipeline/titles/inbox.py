@@ -16,7 +16,7 @@ from pipeline.errors import Misused, Refused
 from pipeline.files import file_aside
 from pipeline.paths import STATE
 from pipeline.titles.batch import fill_titles, is_workbook
-from pipeline.titles.batches import log_batch
+from pipeline.titles.batch_log import log_batch
 from pipeline.titles.version import Version, title_texts
 
 TABLE = "titles.csv"

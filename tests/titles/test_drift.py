@@ -16,7 +16,7 @@ from pipeline.errors import Misused
 from pipeline.paths import DRIFT, DRIFT_JSON, SPLITS
 from pipeline.settings import set_params
 from pipeline.titles.batch import fill_titles
-from pipeline.titles.batches import BATCHES, days_ago, log_batch, read_batches
+from pipeline.titles.batch_log import BATCHES, days_ago, log_batch, read_batches
 from pipeline.titles.drift import Bounds, Drift, DriftSettings, compare
 from pipeline.titles.drift_report import report_drift
 from pipeline.titles.inbox import title_inbox
