@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dvc_data.hashfile.tree import Tree
 from scmrepo.exceptions import SCMError
 
 from flows.graph import Busy
-from pipeline.errors import Misused
+from pipeline.errors import Misused, Unavailable
 from pipeline.upkeep.objects import Cache, CachedRun, unneeded
 from pipeline.upkeep.pile import Pile, size
 
@@ -41,6 +41,44 @@ def idle_repo(root: Path) -> Iterator[Repo]:
         except DvcException as error:
             raise Misused(f"DVC cannot read the project: {error}") from error
         yield repo
+
+
+@contextmanager
+def shelves(root: Path) -> Iterator[Callable[[str], list[str]]]:
+    """Yields what names, for a hash, the place where DVC keeps that file or folder whole: its cache, else its remote.
+
+    The remote is asked for what the cache lacks.
+
+    Raises:
+        Misused: DVC cannot read the project at `root`.
+        Unavailable: the remote does not answer.
+    """
+    try:
+        repo = Repo(str(root))
+    except DvcException as error:
+        raise Misused(f"DVC cannot read the project: {error}") from error
+    remote = repo.config["core"].get("remote")
+
+    def places(digest: str) -> list[str]:
+        if _holds(repo.cache.local, digest):
+            return ["DVC's cache"]
+        return [f"DVC's remote '{remote}'"] if remote and _remote_holds(repo, digest) else []
+
+    with repo:
+        yield places
+
+
+def _remote_holds(repo: Repo, digest: str) -> bool:
+    try:
+        return _holds(repo.cloud.get_remote_odb(), digest)
+    except Exception as error:  # each kind of storage has errors of its own
+        raise Unavailable(f"DVC's remote does not answer as it should: {error}\n`dvc remote list` names it.") from error
+
+
+def _holds(odb: HashFileDB, digest: str) -> bool:
+    if not odb.exists(digest):
+        return False
+    return not digest.endswith(HASH_DIR_SUFFIX) or all(odb.exists(file) for file in _files(odb, digest))
 
 
 def cache_piles(repo: Repo, *, versions: Set[str], commits: Set[str], recent: Set[str], before: float) -> list[Pile]:

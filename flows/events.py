@@ -1,10 +1,11 @@
-"""What Lectern tells Prefect of, so that automations can go on from there: that a version has become the champion."""
+"""What Lectern tells Prefect of, so that automations can go on from there: a new champion, and drift."""
 
 from __future__ import annotations
 
 import json
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from prefect.events import emit_event
 
@@ -12,16 +13,25 @@ from flows.server import configured_url, report_to, require_answer, url_of_up
 from pipeline.errors import Misused
 from pipeline.registry.versions import Move
 
+if TYPE_CHECKING:
+    from pipeline.titles.drift import Drift
+
 PROMOTED = "lectern.promoted"
+DRIFTED = "lectern.drifted"
 
 
 def announce(name: str, move: Move) -> None:
     """Emits the event that the champion of the registered model `name` is another one, by promotion or by rollback."""
-    emit_event(
-        PROMOTED,
-        resource={"prefect.resource.id": f"lectern.model.{name}", "prefect.resource.name": name},
-        payload={"model": name, **asdict(move)},
-    )
+    emit_event(PROMOTED, resource=_model(name), payload={"model": name, **asdict(move)})
+
+
+def announce_drift(name: str, drift: Drift) -> None:
+    """Emits the event that what the registered model `name` is given, or gives, is not what it was trained on."""
+    emit_event(DRIFTED, resource=_model(name), payload={"model": name, **drift.as_json()})
+
+
+def _model(name: str) -> dict[str, str]:
+    return {"prefect.resource.id": f"lectern.model.{name}", "prefect.resource.name": name}
 
 
 def main(name: str, move: str) -> int:

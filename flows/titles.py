@@ -1,22 +1,28 @@
-"""The flow `titles`: every new transcript in the inbox gets its title. `lectern title FOLDER` does it, as a child."""
+"""The flow `titles`: every new transcript in the inbox gets its title. `lectern title FOLDER` does it, as a child.
+
+After each batch it looks whether what comes in, and what goes out, still is like what the model was trained on.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect import flow
-from prefect.artifacts import create_table_artifact
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.states import Cancelled, Completed, Failed, State
 
 from flows import slots
 from flows.crew import Crew
+from flows.events import announce_drift
 from flows.naming import commit_and_workbook
 from flows.notify import tell
 from flows.stage import StageBroke, StageRefused, last_lines, run_logged, stage_task
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.errors import Misused, Unavailable
+from pipeline.titles.batch_log import MEASURES, read_batches
 from pipeline.titles.inbox import TABLE, Row, read_rows
 
 INBOX = Path("inbox")
@@ -42,7 +48,7 @@ def titles(inbox: Path = INBOX, outbox: Path = OUTBOX, again: bool = False) -> S
     source, target = in_project(inbox, "inbox"), in_project(outbox, "outbox")
     if inbox == INBOX:
         source.mkdir(exist_ok=True)  # so that a schedule has a folder to look into before anybody uses it
-    before = read_rows(target / TABLE)
+    before, began = read_rows(target / TABLE), datetime.now(UTC)
     crew = Crew()
     crew.declare_slots()
     try:
@@ -55,6 +61,7 @@ def titles(inbox: Path = INBOX, outbox: Path = OUTBOX, again: bool = False) -> S
     wait_until_recorded({TITLE_FOLDER})
     new = read_rows(target / TABLE)[len(before) :]
     publish(new)
+    look_for_drift(began)
     end = future.wrapped_future.result()
     if end.is_failed() or end.is_crashed():
         return Failed(message=reason(end))
@@ -96,3 +103,28 @@ def publish(rows: list[Row]) -> None:
     if rows:
         table = [{name: cell for name, cell in asdict(row).items() if name != "sha256"} for row in rows]
         create_table_artifact(key="titles", table=table, description="What this run has titled.")
+
+
+def look_for_drift(began: datetime) -> None:
+    """Shows the numbers of what was titled since `began`, if anything was, and tells Prefect of drift.
+
+    Titles that are written are no worse for what this finds, or cannot find: it fails no run.
+    """
+    batch = read_batches(began)
+    if batch.empty:
+        return
+    from pipeline.titles.drift import DriftSettings, in_short  # seconds, which a run without a new file need not wait
+    from pipeline.titles.drift_report import report_drift
+
+    numbers = "\n".join(f"| {measure.replace('_', ' ')} | {in_short(batch, measure)} |" for measure in MEASURES)
+    shown = f"This batch: {len(batch)} texts.\n\n| | |\n|---|---|\n{numbers}"
+    try:
+        drift = report_drift(DriftSettings.read())
+    except (Misused, Unavailable) as error:
+        get_run_logger().warning("Drift was not looked for. %s", error)
+        create_markdown_artifact(key="drift", markdown=f"{shown}\n\nNot compared: {error}")
+        return
+    create_markdown_artifact(key="drift", markdown=f"{shown}\n\n{drift.as_markdown()}")
+    get_run_logger().info(drift.headline)
+    if drift.drifted:
+        announce_drift(drift.version.rpartition("/")[0], drift)

@@ -270,6 +270,31 @@ def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool) -
         sys.exit(REFUSED)
 
 
+@app.command(epilog="Example: `lectern drift --since 7`")
+def drift(
+    since: Annotated[
+        float | None, typer.Option(min=0.01, help="Days to look back; without it, drift.days of params.yaml.")
+    ] = None,
+) -> None:
+    """Compares what was titled of late with the training split, by the section `drift` of params.yaml."""
+    _enter_project()
+    from pipeline.paths import DRIFT
+    from pipeline.titles.drift import DriftSettings
+    from pipeline.titles.drift_report import report_drift
+
+    settings = DriftSettings.read()
+    if since:
+        settings = settings.model_copy(update={"days": since})
+    found = report_drift(settings)
+    if found is None:
+        print(f"Nothing was titled within {settings.days:g} days.")
+        return
+    _console().print(found.as_table())
+    print(f"{DRIFT} shows it.")
+    if found.drifted:
+        sys.exit(REFUSED)
+
+
 @app.command(epilog="Example: `lectern search t5-tiny --trials 20`")
 def search(
     model: Annotated[str, typer.Argument(help="An entry of `models` in params.yaml.")],
@@ -321,6 +346,36 @@ def models() -> None:
     if not found:
         raise Refused(nothing_registered(name))
     _console().print(versions_table(name, found))
+
+
+@app.command(epilog="Example: `lectern card 3 --html card.html`")
+def card(
+    version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the champion.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write it as a page into this file instead.")] = None,
+) -> None:
+    """Prints the model card of a version, as Markdown: its data, training, scores, examples, limits and lineage."""
+    html = html.resolve() if html else None
+    _enter_project()
+    from pipeline.files import write_text
+    from pipeline.registry.card import as_page, read_card
+    from pipeline.registry.tracking import connect
+    from pipeline.registry.versions import RegisterSettings, named_version
+
+    client = connect()
+    text = read_card(client, named_version(client, RegisterSettings.read().name, version))
+    if html:
+        write_text(html, as_page(text))
+    else:
+        print(text)
+
+
+@app.command(epilog="Example: `lectern lineage 3`")
+def lineage(
+    version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the champion.")] = None,
+) -> None:
+    """Walks from a version back to its workbook, and says where each thing that made it can still be had."""
+    _enter_project()
+    sys.exit(_module("flows.lineage", *([str(version)] if version else [])))
 
 
 @app.command(epilog="Example: `lectern promote 3 --because 'titles read better'`")

@@ -27,6 +27,8 @@ LEADERBOARD = Path("reports/leaderboard.json")
 LEADERBOARD_MD = Path("reports/leaderboard.md")
 REPORT = Path("reports/report.html")
 REGISTERED = Path("reports/registered.json")
+DRIFT = Path("reports/drift.html")
+DRIFT_JSON = Path("reports/drift.json")
 
 # What the running system keeps for itself, outside version control and outside DVC's outputs.
 STATE = Path(".lectern")

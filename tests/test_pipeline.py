@@ -221,6 +221,16 @@ def test_the_best_model_is_registered_as_the_challenger_with_its_lineage(trained
     assert version.tags["data.workbook.md5"] == md5(trained / "data/raw/sample.xlsx")
 
 
+def test_the_challenger_has_a_card_and_all_that_made_it_is_found_down_to_the_workbook(trained: Path) -> None:
+    card = _lectern(trained, "card")
+    assert f"`{md5(trained / 'data/raw/sample.xlsx')}`" in card
+    assert "| learning\\_rate | 0.001 |" in card
+    walked = _run(trained, sys.executable, "-m", "pipeline", "lineage").stdout
+    assert "can still be had" in walked
+    assert walked.count("work tree, DVC's cache") == 6
+    assert _changed_stages(trained) == set()
+
+
 def test_evaluating_again_replaces_the_table_of_predictions(trained: Path, client: MlflowClient) -> None:
     run_id = json.loads((trained / "reports/training/t5-tiny/run.json").read_text(encoding="utf-8"))["run_id"]
     _lectern(trained, "evaluate", "t5-tiny")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import pandas as pd
@@ -86,6 +87,25 @@ def curves_figure(curves: pd.DataFrame) -> Figure:
         _draw_curves(
             scores, curves, {"rouge1": FIRST, "rougeL": THIRD, "rouge2": SECOND}, "score on the validation split"
         )
+    return figure
+
+
+def cumulative_figure(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], names: tuple[str, str]) -> Figure:
+    """For each measure two lines, each the share of values that are no greater.
+
+    Args:
+        pairs: by the name of the measure, the values of both sides.
+        names: of the sides.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(11, 2.9), layout="constrained")
+        for place, (measure, values) in enumerate(pairs.items(), start=1):
+            axes = figure.add_subplot(1, len(pairs), place)
+            for side, name, colour in zip(values, names, (FIRST, SECOND), strict=True):
+                axes.ecdf(side, color=colour, label=name)
+            axes.set_title(measure, color=MUTED)
+            axes.tick_params(length=0)
+            axes.legend()
     return figure
 
 

@@ -17,19 +17,13 @@ from pipeline.evaluation.figures import as_svg, curves_figure, score_figure
 from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline
 from pipeline.evaluation.predictions import ModelMetrics
 from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.slices import LENGTH_BANDS, length_bands
 from pipeline.training.record import Training
 
 _KEY = ["course_title", "lesson_num", "start_seconds"]
 _SHOWN_EXAMPLES = 60  # side by side; of a larger split, evenly spaced ones
 _SHOWN_EXTREMES = 8
 _EXCERPT_CHARACTERS = 1500
-_LENGTH_BANDS = {
-    "up to 100 words": 100,
-    "101 to 250": 250,
-    "251 to 500": 500,
-    "501 to 1,000": 1000,
-    "more than 1,000": np.inf,
-}
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ def render_report(
         best_titles=_cards(shown, ranked[::-1][:extremes]),
         worst_titles=_cards(shown, ranked[:extremes]),
         by_course=_means_by(shown, "course_title", sorted(shown.examples["course_title"].unique())),
-        by_length=_means_by(shown, "length", list(_LENGTH_BANDS)),
+        by_length=_means_by(shown, "length", list(LENGTH_BANDS)),
         curves={
             model: _inline(curves_figure(trained.curves), f"Losses and scores of {model} by epoch")
             for model, trained in training.items()
@@ -91,8 +85,7 @@ def _inline(figure: Figure, label: str) -> Markup:
 
 def _shown(leaderboard: Leaderboard, predictions: Mapping[str, pd.DataFrame], test: pd.DataFrame) -> _Shown:
     words = test["text"].str.split().str.len()
-    bands = pd.cut(words, [-1, *_LENGTH_BANDS.values()], labels=list(_LENGTH_BANDS))
-    examples = test.assign(words=words, length=bands.astype("str")).set_index(_KEY)
+    examples = test.assign(words=words, length=length_bands(test["text"])).set_index(_KEY)
     titles, scores = {}, {}
     for row in leaderboard.rows:
         scored = predictions[row.model].query("split == 'test'").set_index(_KEY)

@@ -9,7 +9,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.paths import SPLITS
+from pipeline.paths import EXAMPLES, SPLITS
 from pipeline.settings import read_params
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "mlflow", "pandas", "evaluate", "bert-score")
@@ -26,6 +26,7 @@ def lineage_tags() -> dict[str, str]:
         "dvc.stage": os.environ.get("DVC_STAGE", "none: run by hand"),
         "data.workbook": str(workbook),
         "data.workbook.md5": md5(workbook),
+        "data.examples.md5": md5(EXAMPLES),
         **{f"data.{split}.md5": md5(SPLITS / f"{split}.parquet") for split in ("train", "validation", "test")},
         **{f"library.{name}": version(name) for name in _LIBRARIES},
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -152,6 +153,29 @@ def version_to_use(client: MlflowClient, name: str) -> ModelVersion:
     if version is None:
         raise Refused(nothing_registered(name))
     return version
+
+
+def named_version(client: MlflowClient, name: str, number: int | None) -> ModelVersion:
+    """The version of that number; the champion, else the challenger, where it is None.
+
+    Raises:
+        Misused: there is no such version.
+        Refused: there is neither.
+    """
+    if number is None:
+        return version_to_use(client, name)
+    version = _by_number(client, name, str(number))
+    if version is None:
+        raise Misused(f"There is no version {number} of '{name}'. `lectern models` lists them.")
+    return version
+
+
+def logged_models(version: ModelVersion) -> list[str]:
+    """The ids of the logged models that hold what the version serves.
+
+    One of a version that was registered by an address such as models:/m-1f… or …/models/m-1f…/artifacts.
+    """
+    return [*filter(None, [version.model_id]), *re.findall(r"\bm-[0-9a-f]{32}\b", version.source or "")]
 
 
 def promote(

@@ -1,17 +1,25 @@
-"""`register`: the best model of the leaderboard as a new version, the challenger."""
+"""`register`: the best model of the leaderboard as a new version, the challenger, with its model card."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.evaluation.leaderboard import read_leaderboard
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from pipeline.data.split import Splits
+from pipeline.evaluation.leaderboard import Leaderboard, read_leaderboard
+from pipeline.evaluation.predictions import read_results
 from pipeline.files import write_json
+from pipeline.models.checkpoints import Card
 from pipeline.models.generation import GenerateSettings
-from pipeline.paths import LEADERBOARD, MODELS, REGISTERED
+from pipeline.paths import LEADERBOARD, MODELS, REGISTERED, SPLITS
+from pipeline.registry.card import Facts, keep_card, write_card
 from pipeline.registry.figures import log_figures
 from pipeline.registry.lineage import md5
-from pipeline.registry.tracking import connect
+from pipeline.registry.tracking import connect, find_run
 from pipeline.registry.versions import Registered, RegisterSettings, register
 from pipeline.training.record import read_training
 
@@ -33,8 +41,33 @@ def run() -> None:
     }
     generate = GenerateSettings.read(best.model)
     version = register(client, settings.name, MODELS / best.model, generate, run_id=run_id, tags=tags)
+    keep_card(client, version, best.model, write_card(_facts(client, version, tags, leaderboard, generate)))
     for row in leaderboard.rows:
         if not row.is_baseline:
             log_figures(client, read_training(row.model), leaderboard)
     write_json(REGISTERED, asdict(Registered(settings.name, int(version.version), best.model, model_md5, run_id)))
     print(f"{best.model} is version {version.version} of '{settings.name}', the challenger")
+
+
+def _facts(
+    client: MlflowClient,
+    version: ModelVersion,
+    tags: dict[str, str],
+    leaderboard: Leaderboard,
+    generate: GenerateSettings,
+) -> Facts:
+    best = leaderboard.best
+    known = find_run(client, version.run_id)
+    return Facts(
+        name=version.name,
+        number=str(version.version),
+        tags=tags,
+        # MLflow adds those of generation, by the group's name and a slash.
+        knobs={name: value for name, value in known.data.params.items() if "/" not in name} if known else {},
+        folder=Card.model_validate_json((MODELS / best / "lectern.json").read_text(encoding="utf-8")),
+        generate=generate,
+        training=read_training(best).run,
+        leaderboard=leaderboard,
+        splits={split: pd.read_parquet(SPLITS / f"{split}.parquet") for split in Splits.names()},
+        scored=read_results(best)[1],
+    )

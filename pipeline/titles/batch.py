@@ -21,6 +21,7 @@ from pipeline.data.tables import open_tables, table_files
 from pipeline.data.workbook import LINES, TOPICS, Workbook, read_workbook
 from pipeline.errors import Misused, Refused
 from pipeline.files import file_aside
+from pipeline.titles.batch_log import log_batch
 from pipeline.titles.version import Version, title_texts
 
 _ROWS_OF_A_SHEET = 1_048_576 - 1  # below the header
@@ -97,6 +98,7 @@ def fill_titles(path: Path, out: Path, version: Version) -> Filled:
     with file_aside(out) as aside:
         _write(path, workbook, written, aside)
         _compare(path, topics, aside)
+    log_batch([*texts.values()], [titled.titles[text] for text in texts.values()], version)
     titled.forget()
     return Filled(
         out=out,

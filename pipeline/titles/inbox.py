@@ -16,6 +16,7 @@ from pipeline.errors import Misused, Refused
 from pipeline.files import file_aside
 from pipeline.paths import STATE
 from pipeline.titles.batch import fill_titles, is_workbook
+from pipeline.titles.batch_log import log_batch
 from pipeline.titles.version import Version, title_texts
 
 TABLE = "titles.csv"
@@ -132,6 +133,7 @@ class _Walk:
             if not row.title:
                 self._fail(row.file, Refused(f"version {row.version} wrote no title for it."))
         self._keep([row for row in rows if row.title])
+        log_batch([*texts.values()], [row.title for row in rows], self._version)
         titled.forget()
 
     def _fill(self, row: Row, path: Path) -> None:

@@ -16,7 +16,12 @@ from pipeline.upkeep.pile import Pile, last_touched, size
 
 _ASIDE = re.compile(r"\..+\.[a-z0-9_]{8}")
 """How `pipeline.files` names the folder in which something is written before it is moved into its place."""
-_WRITTEN_ASIDE_IN = (Path("data"), MODELS, Path("reports"), STATE / "converted", STATE / "features")
+_WRITTEN_ASIDE_IN = (
+    Path("data"),
+    MODELS,
+    Path("reports"),
+    *(STATE / name for name in ("batches", "converted", "features")),
+)
 
 
 def state_piles(before: float) -> list[Pile]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils import get_results_from_paginated_fn
+
+from pipeline.registry.versions import logged_models
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def named_by(versions: Iterable[ModelVersion]) -> Named:
     versions = list(versions)
     return Named(
         runs=frozenset(version.run_id for version in versions if version.run_id),
-        models=frozenset(model for version in versions for model in _models(version)),
+        models=frozenset(model for version in versions for model in logged_models(version)),
         hashes=frozenset(digest for version in versions for digest in hashes_in(version.tags)),
         commits=frozenset(version.tags["git.commit"] for version in versions if "git.commit" in version.tags),
     )
@@ -42,8 +43,3 @@ def named_by(versions: Iterable[ModelVersion]) -> Named:
 def hashes_in(tags: Mapping[str, str]) -> frozenset[str]:
     """The hashes that a run's or a version's tags name, such as `data.train.md5`."""
     return frozenset(value for name, value in tags.items() if name.endswith(".md5"))
-
-
-def _models(version: ModelVersion) -> list[str]:
-    """One of a version that was registered by an address such as models:/m-1f… or …/models/m-1f…/artifacts."""
-    return [*filter(None, [version.model_id]), *re.findall(r"\bm-[0-9a-f]{32}\b", version.source or "")]

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from toy_project import wait_for
 
 from flows.titles import title_folder, titles
 from pipeline.errors import Misused
+from pipeline.settings import set_params
 from pipeline.titles.inbox import read_rows
 from tests.conftest import SUBJECTS
 from tests.titles.small import register
@@ -62,3 +64,34 @@ def test_the_form_explains_every_parameter() -> None:
     properties = titles.parameters.properties
     assert set(properties) == {"inbox", "outbox", "again"}
     assert all(entry.get("description") for entry in properties.values())
+
+
+def drifts(model: str) -> list[dict[str, object]]:
+    with get_client(sync_client=True) as client:
+        wanted = {"event": {"name": ["lectern.drifted"]}, "resource": {"id": [f"lectern.model.{model}"]}}
+        found = client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"]
+    return [event["payload"] for event in found]
+
+
+def test_a_batch_unlike_the_training_split_raises_an_event_and_fails_nothing(folder: Path) -> None:
+    set_params(["register"], {"name": "watched"})
+    set_params(["drift"], {"fewest": 4})
+    _register(folder)
+    spoken = [f"now we talk about {subject} and why all of them matter to us" for subject in SUBJECTS]
+    train = pd.DataFrame({"course_title": "C", "lesson_num": list("12345678"), "title": "Why", "text": spoken})
+    (folder / "data/splits").mkdir(parents=True)
+    train.to_parquet(folder / "data/splits/train.parquet")
+    (folder / "inbox").mkdir()
+    for number in range(4):
+        text = f"heute sprechen wir über Graphen und darüber warum die Zahl {number} wichtig ist"
+        (folder / f"inbox/{number}.txt").write_text(text, encoding="utf-8")
+    assert titles(return_state=True).is_completed()
+    wait_for(lambda: drifts("watched"))
+    (told,) = drifts("watched")
+    assert (told["version"], told["texts"]) == ("watched/1", 4)
+    assert "language" in told["drifted"]
+    with get_client(sync_client=True) as client:
+        shown = client.request("POST", "/artifacts/latest/filter", json={}).json()
+    (page,) = [artifact["data"] for artifact in shown if artifact["key"] == "drift"]
+    assert "This batch: 4 texts." in page
+    assert "| language | en 100% | de 100% |" in page

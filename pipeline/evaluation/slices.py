@@ -1,0 +1,56 @@
+"""Scores by what examples have in common: their course, or how long their texts are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.evaluation.intervals import Interval, interval_of_mean
+
+LENGTH_BANDS = {
+    "up to 100 words": 100,
+    "101 to 250": 250,
+    "251 to 500": 500,
+    "501 to 1,000": 1000,
+    "more than 1,000": np.inf,
+}
+"""Their names, and the most words that a text of each has."""
+
+_RESAMPLES = 2000
+_SEED = 1
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the examples, and their mean score."""
+
+    by: str  # course | length
+    name: str
+    examples: int
+    interval: Interval
+
+
+def length_bands(texts: pd.Series) -> pd.Series:
+    """The name of each text's band of lengths."""
+    words = texts.str.split().str.len()
+    return pd.cut(words, [-1, *LENGTH_BANDS.values()], labels=list(LENGTH_BANDS)).astype("str")
+
+
+def slices(scored: pd.DataFrame, metric: str, *, confidence: float) -> Iterator[Slice]:
+    """Each course, and each band of lengths, that occurs.
+
+    Args:
+        scored: a row an example: course_title, text, and a column named `metric`.
+        confidence: of the intervals.
+    """
+    columns = {"course": (scored["course_title"], sorted(scored["course_title"].unique()))}
+    columns["length"] = (length_bands(scored["text"]), list(LENGTH_BANDS))
+    for by, (values, order) in columns.items():
+        for name in order:
+            scores = scored.loc[values == name, metric]
+            if len(scores):
+                interval = interval_of_mean(scores, resamples=_RESAMPLES, confidence=confidence, seed=_SEED)
+                yield Slice(by, name, len(scores), interval)

@@ -1,0 +1,240 @@
+"""The model card of a version: what it is for, what it was made of, what it does well and badly.
+
+Mitchell et al., 2019: "Model Cards for Model Reporting". It is kept with the version: as Markdown and HTML among the
+artifacts of its run, as README.md in the registered model's folder, and in short as the version's description.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import mlflow
+import pandas as pd
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from pipeline.data.lessons import LESSON
+from pipeline.errors import Refused
+from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline, show
+from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
+from pipeline.evaluation.slices import Slice, slices
+from pipeline.files import write_text
+from pipeline.registry.tracking import find_run
+from pipeline.registry.versions import logged_models
+from pipeline.training.record import TrainingRun
+
+if TYPE_CHECKING:
+    from pipeline.models.checkpoints import Card
+    from pipeline.models.generation import GenerateSettings
+
+
+_EXAMPLE = [*LESSON, "start_seconds"]
+_FOLDER = "cards"  # among the artifacts of the version's run
+_SHOWN = 3  # good examples, and as many bad ones
+_EXCERPT_CHARACTERS = 300
+_FEWEST = 10  # examples of a slice that may be called the weakest
+_HUB = re.compile(r"hub:([^@]+)")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card is written from."""
+
+    name: str  # of the registered model
+    number: str  # of the version
+    tags: Mapping[str, str]  # that the version carries
+    knobs: Mapping[str, str]  # of its training; none where the tracking server does not know its run
+    folder: Card
+    generate: GenerateSettings
+    training: TrainingRun
+    leaderboard: Leaderboard
+    splits: Mapping[str, pd.DataFrame]
+    scored: pd.DataFrame  # the model's titles for the test split, with `SCORES`
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A card, whole and in short."""
+
+    head: str  # YAML, as Hugging Face reads it at the top of a README.md
+    body: str  # Markdown
+    summary: str  # Markdown, a few lines
+
+    @property
+    def markdown(self) -> str:
+        return f"---\n{self.head}\n---\n\n{self.body}"
+
+
+def write_card(facts: Facts) -> ModelCard:
+    """The same facts always give the same card.
+
+    Raises:
+        Refused: the titles are of another test split.
+    """
+    board = facts.leaderboard
+    titled = _titled(facts.scored, facts.splits["test"])
+    ranked = titled.sort_values(board.metric, kind="stable")
+    shown = min(_SHOWN, len(ranked) // 2)  # a small split is not shown twice over
+    found = list(slices(titled, board.metric, confidence=board.confidence))
+    body = _environment(autoescape=False).get_template("card.md.j2")
+    return ModelCard(
+        head=_head(facts),
+        body=body.render(
+            facts=facts,
+            board=board,
+            headline=headline(board),
+            conditions=conditions(board),
+            scores=SCORES,
+            data={name: _counts(split) for name, split in facts.splits.items()},
+            leaked=_leaked(facts.splits),
+            slices=found,
+            weakest=_weakest(found),
+            wordless=int((titled["prediction"] == "").sum()),
+            good=ranked[::-1][:shown].to_dict("records"),
+            bad=ranked[:shown].to_dict("records"),
+            libraries={key: value for key, value in facts.tags.items() if key.startswith("library.")},
+        ),
+        summary=_summary(facts),
+    )
+
+
+def _titled(scored: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    titled = scored[scored["split"] == "test"].merge(test[[*_EXAMPLE, "text"]], on=_EXAMPLE)
+    if len(titled) != len(test):
+        raise Refused("The titles are of other examples than the test split holds now. `dvc repro` writes them anew.")
+    return titled
+
+
+def _counts(split: pd.DataFrame) -> dict[str, int]:
+    return {
+        "examples": len(split),
+        "lessons": len(split[LESSON].drop_duplicates()),
+        "courses": split["course_title"].nunique(),
+        "words": int(split["text"].str.split().str.len().sum()),
+    }
+
+
+def _leaked(splits: Mapping[str, pd.DataFrame]) -> int:
+    """How many lessons stand in more than one split."""
+    lessons = pd.concat([split[LESSON].drop_duplicates() for split in splits.values()])
+    return len(lessons[lessons.duplicated()].drop_duplicates())
+
+
+def _weakest(found: list[Slice]) -> Slice | None:
+    large = [slice_ for slice_ in found if slice_.examples >= _FEWEST]
+    return min(large, key=lambda slice_: slice_.interval.mean, default=None)
+
+
+def _head(facts: Facts) -> str:
+    """Without a license: nobody has told us whose workbook it is."""
+    board, tags = facts.leaderboard, facts.tags
+    base = _HUB.match(facts.folder.checkpoint)
+    results = [
+        EvalResult(
+            task_type="summarization",
+            dataset_type="lectern",
+            dataset_name=Path(tags.get("data.workbook", "workbook")).name,
+            dataset_split="test",
+            dataset_revision=tags.get("data.test.md5"),
+            metric_type="rouge" if score in ROUGE_SCORES else "bertscore",
+            metric_name=score,
+            metric_value=round(value, 4),
+        )
+        for score, value in board.row(board.best).test.items()
+    ]
+    data = ModelCardData(
+        model_name=f"{facts.name}-{facts.number}",
+        base_model=base[1] if base else None,
+        library_name="transformers",
+        tags=["lectern", "chapter-titles", facts.folder.family],
+        metrics=["rouge", "bertscore"],
+        eval_results=results,
+    )
+    return data.to_yaml()
+
+
+def _summary(facts: Facts) -> str:
+    commit, workbook = facts.tags.get("git.commit", "unknown")[:8], facts.tags.get("data.workbook", "unknown")
+    return (
+        f"{headline(facts.leaderboard)}\n\nFrom commit `{commit}` and workbook `{workbook}`, "
+        f"{len(facts.splits['train'])} training examples.\n\n{_own_words(facts.number)}"
+    )
+
+
+def _own_words(number: str) -> str:
+    """How a description ends that we have written, and no person."""
+    return f"The whole card: `lectern card {number}`, or `{_path(number, 'html')}` among the artifacts of its run."
+
+
+def as_page(markdown: str) -> str:
+    """A card's Markdown as one HTML page. HTML in it is shown, and never runs."""
+    body = re.sub(r"\A---\n.*?\n---\n", "", markdown, flags=re.DOTALL)
+    rendered = MarkdownIt("commonmark", {"html": False}).enable("table").render(body)
+    title = body.strip().partition("\n")[0].lstrip("# ")
+    return _environment(autoescape=True).get_template("card.html.j2").render(title=title, body=rendered)
+
+
+def keep_card(client: MlflowClient, version: ModelVersion, model: str, card: ModelCard) -> None:
+    """Puts the card where the module says; a description that a person has written stays.
+
+    Not into `models/MODEL`, whose hash is what DVC and the version's lineage know the model by.
+    """
+    number = str(version.version)
+    if find_run(client, version.run_id):  # somebody may have deleted it
+        client.log_text(version.run_id, card.markdown, _path(number, "md"))
+        client.log_text(version.run_id, as_page(card.markdown), _path(number, "html"))
+    with TemporaryDirectory() as folder:
+        readme = Path(folder, "README.md")
+        write_text(readme, card.markdown)
+        client.log_model_artifact(logged_models(version)[0], str(readme), f"artifacts/{model}")
+    if not version.description or version.description.endswith(_own_words(number)):
+        client.update_model_version(version.name, number, card.summary)
+
+
+def read_card(client: MlflowClient, version: ModelVersion) -> str:
+    """The card of `version` as Markdown.
+
+    Raises:
+        Refused: it has none.
+    """
+    path = _path(str(version.version), "md")
+    kept = client.list_artifacts(version.run_id, _FOLDER) if version.run_id else []
+    if path not in [artifact.path for artifact in kept]:
+        raise Refused(
+            f"Version {version.version} of '{version.name}' has no card. `lectern register` writes that of the "
+            "leaderboard's best model."
+        )
+    return mlflow.artifacts.load_text(f"runs:/{version.run_id}/{path}")
+
+
+def _path(number: str, suffix: str) -> str:
+    return f"{_FOLDER}/version-{number}.{suffix}"
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipeline.registry", "."),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"plain": plain, "excerpt": _excerpt, "show": show}
+    return environment
+
+
+def plain(text: str) -> str:
+    """`text` on one line, with nothing in it that Markdown or HTML would take for its own."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!~&])", r"\\\1", " ".join(str(text).split()))
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= _EXCERPT_CHARACTERS else f"{text[:_EXCERPT_CHARACTERS]} …"

@@ -1,0 +1,71 @@
+"""Compares what was titled of late with the training split, and writes down what was found."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.errors import Misused
+from pipeline.evaluation.figures import as_svg, cumulative_figure
+from pipeline.files import write_json, write_text
+from pipeline.paths import DRIFT, DRIFT_JSON, TRAINING_SPLITS
+from pipeline.registry.lineage import md5
+from pipeline.registry.tracking import connect
+from pipeline.registry.versions import named_version
+from pipeline.titles.batch_log import days_ago, read_batches
+from pipeline.titles.drift import Drift, DriftSettings, cells, compare
+from pipeline.titles.measures import NUMBERS, measure_training
+
+_NAMES = ("training split", "titled")
+
+
+def report_drift(settings: DriftSettings) -> Drift | None:
+    """What the version that titled last has titled within `settings.days`, compared and written into reports/.
+
+    None where nothing was titled in that time.
+
+    Raises:
+        Misused: there is no training split here.
+    """
+    batches = read_batches(days_ago(settings.days))
+    if batches.empty:
+        return None
+    path = TRAINING_SPLITS["train"]
+    if not path.exists():
+        raise Misused(f"{path} is not here, and what is titled is compared with it. Run `dvc repro split`.")
+    version = batches["version"].iloc[-1]
+    training = measure_training(pd.read_parquet(path, columns=["course_title", "lesson_num", "title", "text"]))
+    titled = batches[batches["version"] == version]
+    drift = compare(training, titled, settings, version=version, notes=_notes(version))
+    write_json(DRIFT_JSON, drift.as_json())
+    write_text(DRIFT, _page(drift, training, titled))
+    return drift
+
+
+def _notes(version: str) -> list[str]:
+    name, _, number = version.rpartition("/")
+    try:
+        trained_on = named_version(connect(), name, int(number)).tags.get("data.train.md5")
+    except Misused:
+        return [f"{version} is not registered any more."]
+    if trained_on == md5(TRAINING_SPLITS["train"]):
+        return []
+    return [f"{version} was trained on another split than today's, which this compares with."]
+
+
+def _page(drift: Drift, training: pd.DataFrame, titled: pd.DataFrame) -> str:
+    environment = Environment(
+        loader=PackageLoader("pipeline.titles", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    shown = {each.replace("_", " "): (training[each].dropna(), titled[each].dropna()) for each in NUMBERS}
+    shown = {name: pair for name, pair in shown.items() if all(map(len, pair))}
+    label = "Cumulative shares of the training split and of what was titled"
+    return environment.get_template("drift.html.j2").render(
+        drift=drift,
+        cells=cells,
+        figure=Markup(as_svg(cumulative_figure(shown, _NAMES), label)),  # of numbers, and our own words
+        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )

@@ -1,0 +1,79 @@
+"""What is measured of a text and its title, so that many can be compared without keeping what they say."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence, Set
+
+import pandas as pd
+import py3langid
+
+from pipeline.data.lessons import LESSON
+
+NUMBERS = ("words", "characters", "unknown_words", "title_words")
+
+_WORD = re.compile(r"\w+")
+_LANGUAGE_CHARACTERS = 1000  # that tell a text's language
+_LANGUAGE_WORDS = 5  # of fewer than these nobody could tell it
+_UNDETERMINED = "und"  # of ISO 639
+
+
+def measure(texts: Sequence[str], titles: Sequence[str], known: Set[str] | None) -> pd.DataFrame:
+    """A row a text.
+
+    Args:
+        titles: one a text.
+        known: the vocabulary; None where there is none to compare with.
+
+    Returns:
+        words, characters: of the text.
+        unknown_words: share of its words that are not `known`; NaN where nothing is, or it has none.
+        language: its ISO 639 code, `und` where it is too short to tell.
+        title_words: of the title.
+    """
+    words = [_words(text) for text in texts]
+    columns = {
+        "words": [len(each) for each in words],
+        "characters": [len(text) for text in texts],
+        "unknown_words": [float("nan") if known is None else _share(each, known) for each in words],
+        "language": [_language(text, each) for text, each in zip(texts, words, strict=True)],
+        "title_words": [len(title.split()) for title in titles],
+    }
+    return pd.DataFrame(columns)
+
+
+def measure_training(train: pd.DataFrame) -> pd.DataFrame:
+    """`measure` of the training split, each text's unknown words being those that no other lesson has.
+
+    Args:
+        train: course_title, lesson_num, title and text.
+    """
+    measured = measure(train["text"].tolist(), train["title"].tolist(), None)
+    words = train["text"].map(_words)
+    lessons = train.groupby(LESSON, sort=False).ngroup()
+    by_lesson = words.groupby(lessons.to_numpy()).agg(lambda parts: set().union(*parts))
+    if len(by_lesson) < 2:
+        return measured
+    times = Counter(word for found in by_lesson for word in found)
+    shared = {word for word, count in times.items() if count > 1}
+    return measured.assign(unknown_words=[_share(each, shared) for each in words])
+
+
+def vocabulary(texts: Sequence[str]) -> set[str]:
+    """All words of `texts`."""
+    return {word for text in texts for word in _words(text)}
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _share(words: list[str], known: Set[str]) -> float:
+    return sum(word not in known for word in words) / len(words) if words else float("nan")
+
+
+def _language(text: str, words: list[str]) -> str:
+    if len(words) < _LANGUAGE_WORDS:
+        return _UNDETERMINED
+    return py3langid.classify(text[:_LANGUAGE_CHARACTERS])[0]

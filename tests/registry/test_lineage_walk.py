@@ -1,0 +1,191 @@
+"""Walking from a version back to its workbook, in a small project that real git, DVC and MLflow keep."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from flows import lineage
+from pipeline.registry.lineage import lineage_tags, md5
+from pipeline.registry.tracking import connect
+from pipeline.settings import set_params
+from tests.conftest import ROOT
+
+PIPELINE = """
+stages:
+  merge:
+    cmd: mkdir -p data/examples && (echo examples && cat book.csv) > data/examples/examples.parquet
+    deps: [book.csv]
+    outs: [data/examples/examples.parquet]
+  split:
+    cmd: mkdir -p data/splits && for s in train validation test; do
+      (echo $s && cat data/examples/examples.parquet) > data/splits/$s.parquet; done
+    deps: [data/examples/examples.parquet]
+    outs: [data/splits/train.parquet, data/splits/validation.parquet, data/splits/test.parquet]
+  train:
+    cmd: mkdir -p models/small && cp data/splits/train.parquet models/small/model.safetensors
+    deps: [data/splits/train.parquet]
+    outs: [models/small]
+"""
+ALL = ["version", "run", "model", "code", "train split", "validation split", "test split", "examples", "workbook"]
+
+
+def run(*words: str | Path) -> None:
+    subprocess.run(list(map(str, words)), check=True, capture_output=True)
+
+
+def dvc(*words: str | Path) -> None:
+    run(sys.executable, "-m", "dvc", *words)
+
+
+def make(content: str) -> None:
+    """The workbook with that in it, all stages up to date, and a commit of it."""
+    Path("book.csv").write_text(content, encoding="utf-8")
+    dvc("add", "--quiet", "book.csv")
+    dvc("repro", "--quiet")
+    run("git", "add", ".")
+    run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", content)
+
+
+def register(*, weights: bool = True, **tags: str) -> str:
+    """A version of what the work tree holds; `tags` in place of some of its own."""
+    client = connect()
+    with mlflow.start_run() as opened:
+        if weights:
+            client.log_artifacts(opened.info.run_id, "models/small", "model/artifacts/small")
+    tags = {**lineage_tags(), "model": "small", "model.md5": md5(Path("models/small")), **tags}
+    source, run_id = f"runs:/{opened.info.run_id}/model", opened.info.run_id
+    return str(client.create_model_version("lectern", source, run_id=run_id, tags=tags).version)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("walked") / "project"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        shutil.copy(ROOT / "params.yaml", folder)
+        set_params(["ingest"], {"workbook": "book.csv"})
+        (folder / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
+        run("git", "init", "--quiet")
+        dvc("init", "--quiet")
+        Path(".gitignore").write_text("/mlflow.db*\n/mlartifacts/\n/.lectern/\n/book.csv\n", encoding="utf-8")
+        dvc("remote", "add", "shelf", folder.parent / "shelf")
+        make("first")
+        dvc("push", "--quiet", "--remote", "shelf")
+        connect().create_registered_model("lectern")
+        register()
+        make("second")
+    return folder
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a project with version 1, whose workbook has changed since."""
+    folder = tmp_path / "project"
+    shutil.copytree(template, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    return folder
+
+
+def walked(number: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str], str]:
+    """The exit code; by each thing, where it can be had; and what was said of what cannot."""
+    capsys.readouterr()
+    code = lineage.main(number)
+    shown = capsys.readouterr()
+    rows = [[cell.strip() for cell in line.split("│")] for line in shown.out.splitlines() if line.startswith("│")]
+    return code, {row[1]: row[3] for row in rows}, shown.err
+
+
+def forget(digest: str) -> None:
+    (path,) = Path(".dvc/cache/files/md5", digest[:2]).glob(f"{digest[2:]}")
+    path.unlink()
+
+
+def tags() -> dict[str, str]:
+    return connect().get_model_version("lectern", "1").tags
+
+
+def test_all_is_found_though_the_work_tree_has_moved_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, places, _ = walked("1", capsys)
+    assert code == 0
+    assert list(places) == ALL
+    assert places["model"] == "MLflow, DVC's cache"
+    assert places["code"] == "git"
+    assert {places[what] for what in ALL[4:]} == {"DVC's cache"}
+    _, places, _ = walked(register(), capsys)
+    assert {places[what] for what in ALL[4:]} == {"work tree, DVC's cache"}
+
+
+def test_what_is_gone_is_named_until_the_remote_that_has_it_is_asked(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = tags()["data.train.md5"], tags()["data.workbook.md5"]
+    for digest in lost:
+        forget(digest)
+    code, places, said = walked("1", capsys)
+    assert code == 1
+    assert [what for what, where in places.items() if where.startswith("nowhere")] == ["train split", "workbook"]
+    assert "train split, workbook cannot be had" in said
+    dvc("remote", "default", "shelf")
+    code, places, _ = walked("1", capsys)
+    assert (code, places["workbook"]) == (0, "DVC's remote 'shelf'")
+
+
+def test_a_model_folder_counts_only_whole(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    number = register(weights=False, **{"model.md5": tags()["model.md5"]})
+    assert walked(number, capsys)[1]["model"] == "DVC's cache"
+    forget(tags()["data.train.md5"])  # its weights have the same content
+    code, places, _ = walked(number, capsys)
+    assert (code, places["model"][:7]) == (1, "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ({"git.commit": "0" * 40}, "no such commit"),
+        ({"git.commit": "none"}, "outside of git"),
+        ({"git.dirty": "true"}, "changes that no commit holds"),
+    ],
+)
+def test_code_that_no_commit_has_is_gone(
+    written: dict[str, str], why: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, places, said = walked(register(**written), capsys)
+    assert (code, why in places["code"], "code cannot be had" in said) == (1, True, True)
+
+
+def test_a_deleted_run_is_gone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    client: MlflowClient = connect()
+    client.delete_run(client.get_model_version("lectern", "1").run_id)
+    code, places, said = walked("1", capsys)
+    assert (code, "deleted" in places["run"], "run cannot be had" in said) == (1, True, True)
+
+
+def test_examples_that_a_version_does_not_name_are_found_by_the_lock_at_its_commit(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = {**tags(), "data.examples.md5": "missing"}
+    assert walked(register(**older), capsys)[1]["examples"] == "DVC's cache"
+
+
+def test_a_remote_that_cannot_be_asked_is_no_loss(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dvc("remote", "add", "--default", "away", "ssh://127.0.0.1:9/none")
+    assert walked("1", capsys)[0] == 0  # the cache has it all
+    forget(tags()["data.workbook.md5"])
+    code, _, said = walked("1", capsys)
+    assert (code, "remote does not answer" in said) == (75, True)
+
+
+def test_no_such_version_is_misused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert walked("9", capsys)[0] == 2
+    assert walked(None, capsys)[0] == 1  # neither champion nor challenger
