@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.data.workbook import ingest
+from pipeline.errors import Misused, Refused
+from pipeline.titles import formats
+from pipeline.titles.chapters import Chapter, Chaptered, cut, entitled
+from pipeline.titles.known_topics import read_topics, with_topics
+from pipeline.titles.lines import Line, Talk, Topic
+from pipeline.titles.segments import ChaptersSettings
+from pipeline.titles.talk import read_talks
+from tests.conftest import ROOT
+from tests.titles.small import lectern, register, write_book
+from tests.titles.test_segments import talk_about
+
+SETTINGS = ChaptersSettings.read(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def titled(project: Path, examples: pd.DataFrame) -> Path:
+    """A project with a registered version, and a talk in captions."""
+    register(project / "small", examples)
+    talk = talk_about("bread", "stars", "goals")
+    cues = [f"{_time(line.seconds)} --> {_time(line.seconds + 6)}\n{line.text}\n" for line in talk.lines]
+    (project / "talk.vtt").write_text("\n".join(["WEBVTT\n", *cues]))
+    return project
+
+
+def _time(seconds: float) -> str:
+    return f"00:{int(seconds) // 60:02}:{int(seconds) % 60:02}.000"
+
+
+def test_a_talk_becomes_a_workbook_that_passes_the_check_and_is_fed_back_once_corrected(titled: Path) -> None:
+    done = lectern("chapters", "talk.vtt", "--out", "talk.xlsx", cwd=titled)
+    assert done.returncode == 0, done.stderr
+    assert "3 chapters, 0 kept" in done.stdout
+    assert lectern("check", "talk.xlsx", cwd=titled).returncode == 0
+    assert not list((titled / ".lectern/titles").iterdir())
+    book = openpyxl.load_workbook("talk.xlsx")
+    book["lesson_topics"]["D2"].value = "Bread & <butter>"
+    book["lesson_topics"]["D3"].value = None
+    book.save("talk.xlsx")
+    again = lectern("chapters", "talk.vtt", "--topics", "talk.xlsx", cwd=titled)
+    assert again.returncode == 0, again.stderr
+    first, second, third = again.stdout.splitlines()
+    assert first == "0:00 Bread & ‹butter›"
+    assert [line.split()[0] for line in (second, third)] == [
+        formats.as_stamp(row["start_seconds"]) for row in ingest_topics(titled / "talk.xlsx")[1:]
+    ]
+    assert second.split(maxsplit=1)[1]
+
+
+def ingest_topics(path: Path) -> list[dict]:
+    return [{"start_seconds": topic.seconds} for topics in read_topics(path).values() for topic in topics]
+
+
+def test_each_lesson_of_a_workbook_gets_chapters_and_keeps_those_it_has(titled: Path) -> None:
+    lines = [
+        ("C", lesson, line.seconds, line.text) for lesson in ("1", "2A") for line in talk_about("bread", "goals").lines
+    ]
+    book = write_book(titled / "week.xlsx", [("C", "2A", "0:00", "=Kept"), ("C", "2A", "1:00", None)], lines)
+    done = lectern("chapters", book, "--count", "4", "--format", "json", cwd=titled)
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    assert (first["lesson_num"], len(first["chapters"])) == ("1", 4)
+    assert [(chapter["start_seconds"], bool(chapter["title"])) for chapter in second["chapters"]] == [
+        (0, True),
+        (60, True),
+    ]
+    assert second["chapters"][0]["title"] == "=Kept"
+    wrong = lectern("chapters", book, "--format", "vtt", cwd=titled)
+    assert (wrong.returncode, "2 lessons" in wrong.stderr) == (2, True)
+
+
+def test_without_a_registered_version_it_says_what_to_run(project: Path) -> None:
+    (project / "talk.txt").write_text("0:00 so now we begin")
+    done = lectern("chapters", "talk.txt", cwd=project)
+    assert (done.returncode, "lectern run" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["none.vtt"],
+        ["talk.txt", "--format", "pdf"],
+        ["talk.txt", "--format", "xlsx"],
+        ["talk.txt", "--out", "talk.doc"],
+        ["talk.txt", "--out", "talk.txt"],
+        ["talk.txt", "--count", "3", "--minutes", "2"],
+        ["talk.txt", "--count", "3", "--topics", "talk.txt"],
+        ["talk.txt", "--topics", "none.csv"],
+    ],
+)
+def test_a_wrong_command_is_misused_before_any_work(words: list[str], project: Path) -> None:
+    (project / "talk.txt").write_text("0:00 so now we begin")
+    done = lectern("chapters", *words, cwd=project)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def chaptered(*titles: str, course: str = "C", number: str = "1") -> Chaptered:
+    lines = [Line(60.0 * n, f"word {n}") for n in range(len(titles))]
+    talk = Talk(course, number, lines, 60.0 * len(titles))
+    return Chaptered(talk, [Chapter(60.0 * n, 60.0 * (n + 1), title, f"word {n}") for n, title in enumerate(titles)])
+
+
+def test_words_before_the_first_known_topic_get_a_chapter_of_their_own() -> None:
+    talk = Talk("C", "1", [Line(0.0, "hello"), Line(70.0, "so")], 80.0, [Topic(60.0, "Start"), Topic(300.0, "Nothing")])
+    done = entitled(cut(talk, SETTINGS), {"hello": "Greeting"})
+    assert [(each.start_seconds, each.title, each.text) for each in done.chapters] == [
+        (0.0, "Greeting", "hello"), (60.0, "Start", "so"), (300.0, "Nothing", ""),
+    ]  # fmt: skip
+    assert "added" in done.remarks()[0]
+
+
+def test_a_chapter_without_a_title_bears_its_number_and_says_so() -> None:
+    done = entitled(chaptered("Intro", "", "End"), {"word 1": " \0 "})
+    assert [each.title for each in done.chapters] == ["Intro", "Chapter 2", "End"]
+    assert "chapter 2" in done.remarks()[0]
+
+
+def test_youtube_gets_its_first_chapter_at_zero_and_a_word_where_it_would_show_none() -> None:
+    done = chaptered("Intro", "End")
+    late = Chaptered(done.talk, [Chapter(4.0, 60.0, "Intro", "a"), Chapter(3661.5, 3700.0, "End", "b")])
+    assert formats.as_youtube([late]) == "0:00 Intro\n1:01:01 End\n"
+    assert "3 or more" in formats.remarks(late, "youtube")[0]
+    assert not formats.remarks(late, "csv")
+
+
+def test_webvtt_holds_a_title_as_text() -> None:
+    text = formats.as_webvtt([chaptered("a --> b & <i>c</i>", "End")])
+    assert text.startswith(
+        "WEBVTT\n\n00:00:00.000 --> 00:01:00.000\na --&gt; b &amp; &lt;i&gt;c&lt;/i&gt;\n\n00:01:00.000"
+    )
+
+
+def test_a_table_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
+    for name in ("csv", "xlsx"):
+        formats.write_chapters([chaptered("=1+1", "-2")], tmp_path / f"a.{name}", name)
+    rows = list(csv.reader((tmp_path / "a.csv").read_text(encoding="utf-8-sig").splitlines()))
+    assert [row[-1] for row in rows] == ["topic", "'=1+1", "'-2"]
+    assert openpyxl.load_workbook(tmp_path / "a.xlsx")["lesson_topics"]["D2"].data_type == "s"
+
+
+def test_a_workbook_of_chapters_is_understood_as_it_was_meant(tmp_path: Path) -> None:
+    talks = [chaptered("Intro", "=End"), chaptered("Start", number="2A")]
+    formats.write_chapters(talks, tmp_path / "a.xlsx", "xlsx")
+    assert ingest(tmp_path / "a.xlsx").topics["title"].tolist() == ["Intro", "=End", "Start"]
+    assert [cut(talk, SETTINGS).chapters for talk in read_talks(tmp_path / "a.xlsx")] == [
+        [Chapter(0.0, 60.0, "Intro", "word 0"), Chapter(60.0, 60.8, "=End", "word 1")],
+        [Chapter(0.0, 1.0, "Start", "word 0")],
+    ]
+
+
+TITLE = st.from_regex(r"\A\w[^\s\\]{0,8}( [^\s\\]{1,8}){0,3}\Z").filter(str.isprintable)
+LATER = st.lists(st.integers(10, 20_000), unique=True, max_size=8).map(sorted)
+
+
+@given(st.data())
+def test_chapters_are_read_back_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    starts = [0, *data.draw(LATER)]
+    titles = [" ".join(pd.Series([data.draw(TITLE)]).str.normalize("NFC")[0].split()) for _ in starts]
+    chapters = [Chapter(float(s), s + 10.0, title, "word") for s, title in zip(starts, titles, strict=True)]
+    talk = Chaptered(Talk("C", "1", [Line(0.0, "word")], starts[-1] + 10.0), chapters)
+    folder = tmp_path_factory.mktemp("chapters")
+    for suffix, name in formats.SUFFIXES.items():
+        formats.write_chapters([talk], folder / f"a{suffix}", name)
+        (topics,) = read_topics(folder / f"a{suffix}").values()
+        shown = [title.translate(str.maketrans("<>", "‹›")) if name == "youtube" else title for title in titles]
+        assert [tuple(topic) for topic in topics] == [*zip(starts, shown, strict=True)], name
+
+
+@given(LATER, LATER)
+def test_every_word_is_in_one_chapter(spoken: list[int], starts: list[int]) -> None:
+    lines = [Line(float(second), f"word{second}") for second in [5, *spoken]]
+    topics = [Topic(float(second), "") for second in starts or [0]]
+    chapters = cut(Talk("C", "1", lines, lines[-1].seconds + 1, topics), SETTINGS).chapters
+    assert " ".join(chapter.text for chapter in chapters if chapter.text).split() == [line.text for line in lines]
+    assert all(a.end_seconds == b.start_seconds for a, b in pairwise(chapters))
+    assert all(chapter.start_seconds < chapter.end_seconds for chapter in chapters)
+
+
+def test_topics_go_to_the_lessons_they_name(tmp_path: Path) -> None:
+    talks = [Talk("C", number, [Line(0.0, "hi")], 1.0) for number in ("1", "2A")]
+    table = tmp_path / "topics.csv"
+    table.write_text("course_title;lesson_num;timestamp;topic\nC;02a;0:00;Late\n")
+    assert [talk.topics for talk in with_topics(talks, table)] == [[], [Topic(0.0, "Late")]]
+    table.write_text("course_title;lesson_num;timestamp;topic\nC;3;0:00;Late\n")
+    with pytest.raises(Refused, match="lesson 3 of C"):
+        with_topics(talks, table)
+
+
+def test_topics_as_people_paste_them_are_understood(tmp_path: Path) -> None:
+    lines = tmp_path / "description.txt"
+    lines.write_text(
+        "My talk, in three parts:\n\n0:00 - Intro\n(12:05) The middle\n• 1:02:03 End\n\nThanks for watching!"
+    )
+    assert read_topics(lines) == {("", ""): [Topic(0.0, "Intro"), Topic(725.0, "The middle"), Topic(3723.0, "End")]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("t.txt", "nothing here", "0:00 Title"),
+        ("t.txt", "0:00 Intro\n5:00 End\n5:00 Again", "0:05:00"),
+        ("t.csv", "timestamp,topic\n0:00,Intro\nsoon,End\n", "t.csv, row 3"),
+        ("t.csv", "timestamp,topic\n0:00,Intro\n0:00,End\n", "t.csv, row 3"),
+        ("t.csv", "timestamp,name\n0:00,Intro\n", "topic"),
+        ("t.json", '[{"chapters": [{"start_seconds": -1}]}]', "start_seconds"),
+        ("t.json", "{", "line 1"),
+    ],
+)
+def test_broken_topics_are_refused_with_their_place(name: str, content: str, place: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(Refused) as refused:
+        read_topics(tmp_path / name)
+    assert place in str(refused.value)
+
+
+def test_topics_that_are_not_there_are_misused(tmp_path: Path) -> None:
+    with pytest.raises(Misused):
+        read_topics(tmp_path / "t.csv")
