@@ -329,7 +329,8 @@ def chapters(
         )
     else:
         print(formats.TEXTS[name](found), end="", flush=True)
-    titled.forget()
+    if titled:
+        titled.forget()
     for each in found:
         print("".join(f"{remark}\n" for remark in formats.remarks(each, name)), end="", file=sys.stderr)
 

@@ -66,7 +66,7 @@ def _cues(rows: Sequence[str], name: str) -> Iterator[_Cue]:
             yield cue
         elif not row.strip():
             silent = silent and bool(row)  # a block of WebVTT ends at an empty line, not at one of spaces
-        elif _MEANT_AS_TIMES.search(row):
+        elif "-->" in row and _MEANT_AS_TIMES.search(row):
             raise Refused(
                 f"{name}, line {n + 1:,}: {_short(row)} is not two times. Write 00:01:05.000 --> 00:01:09.000."
             )

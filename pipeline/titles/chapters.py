@@ -50,23 +50,32 @@ class Chaptered:
 
 def give_chapters(
     talks: Sequence[Talk], settings: ChaptersSettings, count: int | None = None
-) -> tuple[list[Chaptered], Titled]:
+) -> tuple[list[Chaptered], Titled | None]:
     """The chapters of `talks`, titled by the version that counts, which is asked for ahead of the work.
 
     Args:
         count: chapters of a talk whose topics are not known; by `settings.minutes` if it is None.
 
     Returns:
-        The talks in their order, and the titles that were written, to be forgotten once the chapters are written down.
+        The talks in their order, and the titles that were written, to be forgotten once the chapters are written down;
+        None where all were known.
 
     Raises:
         Misused: a talk has no room for `count` chapters.
         Refused: nothing is registered, or the version or the encoder cannot be loaded.
     """
-    version = present_version()
+    version = None if all(_has_titles(talk) for talk in talks) else present_version()
     found = [cut(talk, settings, count) for talk in talks]
-    titled = title_texts(lacking(found), version)
-    return [entitled(talk, titled.titles) for talk in found], titled
+    titled = title_texts(lacking(found), version) if version else None
+    return [entitled(talk, titled.titles if titled else {}) for talk in found], titled
+
+
+def _has_titles(talk: Talk) -> bool:
+    return (
+        bool(talk.topics)
+        and all(topic.title for topic in talk.topics)
+        and talk.topics[0].seconds <= talk.lines[0].seconds
+    )
 
 
 def cut(talk: Talk, settings: ChaptersSettings, count: int | None = None) -> Chaptered:

@@ -62,8 +62,8 @@ def parse_json(text: str, name: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise Refused(f"{name}, line {error.lineno:,}: it is not JSON ({error.msg}). Save or fetch it anew.") from None
-    except RecursionError:
-        raise Refused(f"{name} is not YouTube's: its JSON is nested too deeply.") from None
+    except (RecursionError, ValueError):  # nested without end, or a number of thousands of digits
+        raise Refused(f"{name} is JSON that no program for captions writes. Fetch it anew.") from None
 
 
 def _spoken(start: float, duration: float, text: str) -> Spoken:

@@ -14,7 +14,7 @@ _TIME = r"\d+:\d+(?::\d+)?(?:[.,]\d+)?"
 _STAMPED = re.compile(
     rf"\s*(?:[-*•]\s+)?[(\[]?(?P<time>{_TIME})(?:\s*(?:-->|[-–—])\s*{_TIME})?[)\]]?(?:\s*[-–—:|](?=\s))?(?:\s+(?P<rest>.*)|\s*)"
 )
-_ALOUD = re.compile(r"\d+ (?:hour|minute|second)s?(?:, \d+ (?:minute|second)s?)*")
+_ALOUD = re.compile(r"\d{1,4} (?:hour|minute|second)s?(?:, \d\d? (?:minute|second)s?)*")
 _PART = re.compile(r"(\d+) (hour|minute|second)")
 _SECONDS = {"hour": 3600, "minute": 60, "second": 1}
 

@@ -32,7 +32,7 @@ def seconds_of(stamps: Sequence[Stamp], name: str) -> list[float]:
     if wrong.size:
         at, written = stamps[wrong[0]]
         why = _WRONG.get(Fault(times.fault[wrong[0]]), "is not a time")
-        raise Refused(f"{name}, line {at:,}: {written!r} {why}. Write h:mm:ss or mm:ss.")
+        raise Refused(f"{name}, line {at:,}: {written[:60]!r} {why}. Write h:mm:ss or mm:ss.")
     return times.seconds.tolist()
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -52,6 +52,7 @@ def test_the_cut_is_the_best_of_all() -> None:
     assert best_cuts(vectors, np.arange(7.0), 2, shortest=1) in ([2], [5])
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_chapters_rise_and_none_is_too_short(data: st.DataObject) -> None:
     vectors = data.draw(
@@ -66,6 +67,7 @@ def test_chapters_rise_and_none_is_too_short(data: st.DataObject) -> None:
         assert (np.diff(times[ends]) >= shortest).all()
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 300), st.integers(1, 30)), min_size=1, max_size=40), st.integers(1, 40))
 def test_passages_hold_every_word_once_and_begin_in_seconds_of_their_own(said: list, words: int) -> None:
     lines = [Line(seconds, " ".join(["word"] * count)) for seconds, count in sorted(said)]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Misused, Refused
@@ -151,6 +151,8 @@ def test_what_only_sounds_like_a_time_is_kept(tmp_path: Path) -> None:
         ("a.json", '[{"text": "hi", "start": NaN}]', "a.json, entry 1"),
         ("a.json", '{"title": "hi"}', "a.json"),
         ("a.json", "[" * 100_000, "a.json"),
+        ("a.json", '[{"text": "hi", "start": ' + "9" * 5000 + "}]", "a.json"),
+        ("a.txt", "0:" + "9" * 5000, "a.txt, line 1"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_place(name: str, content: str | bytes, place: str, tmp_path: Path) -> None:
@@ -205,6 +207,7 @@ def stamp(second: int) -> str:
     return f"00:{second // 60:02}:{second % 60:02}.000"
 
 
+@settings(max_examples=50, deadline=None)
 @given(SAID, st.sampled_from(["vtt", "srt", "sbv", "txt"]))
 def test_no_word_of_a_talk_is_lost(tmp_path_factory: pytest.TempPathFactory, said: list[str], kind: str) -> None:
     # Each line is unlike the one before it: captions in which most lines repeat it roll.
