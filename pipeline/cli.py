@@ -304,6 +304,8 @@ def chapters(
     """
     if (count or minutes) and (topics or (count and minutes)):
         raise Misused("--count and --minutes say how topics are found: give one of them, and not with --topics.")
+    if overwrite and not out:
+        raise Misused("--overwrite goes with --out; without it, the chapters are printed.")
     _enter_project()
     from pipeline.titles import formats
     from pipeline.titles.chapters import give_chapters
@@ -317,6 +319,8 @@ def chapters(
     talks = read_talks(talk)
     if topics:
         talks = with_topics(talks, topics)
+    if (count or minutes) and all(each.topics for each in talks):
+        raise Misused("--count and --minutes say how topics are found, and these are known: empty lesson_topics first.")
     formats.check_talks(talks, name)
     settings = ChaptersSettings.read()
     found, titled = give_chapters(

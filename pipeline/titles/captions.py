@@ -14,13 +14,12 @@ from itertools import pairwise
 
 from pipeline.errors import Refused
 from pipeline.titles.lines import Spoken
-from pipeline.titles.times import Stamp, seconds_of
+from pipeline.titles.times import Stamp, rows_of, seconds_of
 
 _TIME = r"(?:\d+:)?\d+:\d+(?:[.,]\d+)?"
 _TIMES = re.compile(rf"\s*({_TIME})(?:\s*-->\s*|,)({_TIME})(?:\s.*)?")
 _MEANT_AS_TIMES = re.compile(r"\d:\d\S*\s*-->|-->\s*\d+:\d")
 _NOT_SPOKEN = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s.*)?")  # begins a block of WebVTT without a cue
-_LINE_END = re.compile(r"\r\n|\r|\n")
 _TAG = re.compile(r"</?(?:[cibuv]|ruby|rt|lang|font)\b[^<>]*>|<\d[\d:.]*>|\{\\an?\d+\}|\[br\]", re.IGNORECASE)
 _ROLLING = 0.7  # least share of cues that begin with what the cue before them shows
 
@@ -35,7 +34,7 @@ class _Cue:
 
 def holds_cues(text: str) -> bool:
     """Whether `text` says that it is WebVTT, or has a line of two times."""
-    return text.startswith("WEBVTT") or any(_TIMES.fullmatch(row) for row in _LINE_END.split(text))
+    return text.startswith("WEBVTT") or any(_TIMES.fullmatch(row) for row in rows_of(text))
 
 
 def read_cues(text: str, name: str, *, rolls: bool = True) -> list[Spoken]:
@@ -48,7 +47,7 @@ def read_cues(text: str, name: str, *, rolls: bool = True) -> list[Spoken]:
     Raises:
         Refused: a line that should be two times is not, or words have no time.
     """
-    cues = list(_cues(_LINE_END.split(text), name))
+    cues = list(_cues(rows_of(text), name))
     times = seconds_of([Stamp(cue.at, time) for cue in cues for time in (cue.start, cue.end)], name)
     shown = [[said for row in cue.rows if (said := _said(row))] for cue in cues]
     new = _unrolled(shown) if rolls else shown

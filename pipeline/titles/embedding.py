@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from pipeline.errors import Refused
 from pipeline.models.places import find
@@ -55,6 +56,7 @@ def _load(encoder: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         folder = find(encoder)
     except Refused as error:
         raise Refused(f"chapters.encoder in params.yaml: {error}") from None
+    disable_progress_bar()  # it counts weights, and takes less than a second
     try:
         tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     except (OSError, ValueError) as error:

@@ -59,9 +59,10 @@ def with_topics(talks: Sequence[Talk], path: Path) -> list[Talk]:
     strangers = [lesson for lesson in known if lesson not in {(talk.course_title, talk.lesson_num) for talk in talks}]
     if strangers:
         course, number = strangers[0]
+        whose = f"has topics of lesson {number} of {course}, which is not" if course else "does not say which it is of"
         raise Refused(
-            f"{path} has topics of lesson {number} of {course}, which is not among the {len(talks):,} lesson(s) to be "
-            "given chapters. Name course and lesson as they are named there, or take those topics away."
+            f"{path} {whose} among the {len(talks):,} lesson(s) to be given chapters. Name course and lesson as they "
+            "are named there, in a workbook or a CSV, or take what is of none away."
         )
     return [replace(talk, topics=known.get((talk.course_title, talk.lesson_num), talk.topics)) for talk in talks]
 
@@ -87,7 +88,7 @@ def read_topics(path: Path) -> dict[Lesson, list[Topic]]:
     else:
         if path.suffix.lower() == ".md":
             text = _ESCAPED.sub(r"\1", text)
-        topics = [Topic(each.seconds, each.beside) for each in stamped(text, path.name)]
+        topics = [Topic(each.seconds, each.beside or "".join(each.below[:1])) for each in stamped(text, path.name)]
     if not topics:
         raise Refused(f"{path} holds no topics. Write one a line, as in 0:00 Title.")
     return {("", ""): _rising(topics, path)}

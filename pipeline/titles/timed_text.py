@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipeline.errors import Refused
 from pipeline.titles.lines import Spoken
-from pipeline.titles.times import Stamp, seconds_of
+from pipeline.titles.times import Stamp, rows_of, seconds_of
 
 _TIME = r"\d+:\d+(?::\d+)?(?:[.,]\d+)?"
 _STAMPED = re.compile(
@@ -38,7 +38,7 @@ def stamped(text: str, name: str) -> list[Stamped]:
         Refused: a time cannot be read.
     """
     found: list[tuple[Stamp, str, list[str]]] = []
-    for at, row in enumerate(text.splitlines(), start=1):
+    for at, row in enumerate(rows_of(text), start=1):
         if match := _STAMPED.fullmatch(row):
             found.append((Stamp(at, match["time"]), (match["rest"] or "").strip(), []))
         elif found and row.strip():

@@ -1,7 +1,8 @@
-"""Times as people and programs write them into text files."""
+"""Text files with times: their lines, and the times as people and programs write them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import pandas as pd
 from pipeline.data.cells import LONGEST, Fault, as_seconds
 from pipeline.errors import Refused
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _WRONG = {Fault.TOO_LONG: f"is over {LONGEST / 3600:,.0f} hours", Fault.BELOW_ZERO: "is a time below zero"}
 
 
@@ -19,6 +21,11 @@ class Stamp(NamedTuple):
 
     at: int
     written: str
+
+
+def rows_of(text: str) -> list[str]:
+    """The lines of `text` as an editor numbers them, who ends none at what only Unicode calls a line separator."""
+    return _LINE_END.split(text)
 
 
 def seconds_of(stamps: Sequence[Stamp], name: str) -> list[float]:

@@ -97,10 +97,13 @@ def test_only_titles_want_a_registered_version_and_without_one_it_says_what_to_r
         ["talk.txt", "--count", "3", "--minutes", "2"],
         ["talk.txt", "--count", "3", "--topics", "talk.txt"],
         ["talk.txt", "--topics", "none.csv"],
+        ["talk.txt", "--overwrite"],
+        ["week.xlsx", "--count", "3"],
     ],
 )
 def test_a_wrong_command_is_misused_before_any_work(words: list[str], project: Path) -> None:
     (project / "talk.txt").write_text("0:00 so now we begin")
+    write_book(project / "week.xlsx", [("C", "1", "0:00", "Known")], [("C", "1", "0:00", "so now we begin")])
     assert isinstance(chapters(*words).exception, Misused)
 
 
@@ -198,12 +201,16 @@ def test_topics_go_to_the_lessons_they_name(tmp_path: Path) -> None:
     table.write_text("course_title;lesson_num;timestamp;topic\nC;3;0:00;Late\n")
     with pytest.raises(Refused, match="lesson 3 of C"):
         with_topics(talks, table)
+    table.write_text("timestamp;topic\n0:00;Late\n")
+    with pytest.raises(Refused, match="does not say which"):
+        with_topics(talks, table)
+    assert with_topics(talks[:1], table)[0].topics == [Topic(0.0, "Late")]
 
 
 def test_topics_as_people_paste_them_are_understood(tmp_path: Path) -> None:
     lines = tmp_path / "description.txt"
     lines.write_text(
-        "My talk, in three parts:\n\n0:00 - Intro\n(12:05) The middle\n• 1:02:03 End\n\nThanks for watching!"
+        "My talk, in three parts:\n\n0:00 - Intro\n(12:05)\nThe middle\n• 1:02:03 End\n\nThanks for watching!"
     )
     assert read_topics(lines) == {("", ""): [Topic(0.0, "Intro"), Topic(725.0, "The middle"), Topic(3723.0, "End")]}
 
