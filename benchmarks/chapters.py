@@ -26,6 +26,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ from pipeline.titles.segments import ChaptersSettings, best_cuts, passages_of
 from pipeline.titles.talk import read_talks
 
 MINUTES = (3, 4, 5, 6, 7, 8)
-WINDOWS = (4, 8, 12)
+WINDOWS = (4, 8, 12, 16, 24)
 POOLINGS = {"mean": np.mean, "max": np.max}
 SECONDS = (10, 30)
 SCORES = ("Pk", "WindowDiff", *(f"F1 at {seconds} s" for seconds in SECONDS))
@@ -51,7 +52,7 @@ CHOSEN_BY = SCORES.index("WindowDiff")
 SEED = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lesson:
     """A lesson to be cut. times: when each passage begins, and when the last one ends; vectors: of the passages."""
 
@@ -168,7 +169,7 @@ def by_depth(count: Callable[[Lesson], int], window: int, pooling: str) -> Cut:
     first, none nearer to another than a third of the mean length."""
 
     def cut(lesson: Lesson) -> np.ndarray:
-        depth = depths(lesson.vectors, window, pooling)
+        depth = depths(lesson, window, pooling)
         apart = lesson.talk.end_seconds / count(lesson) / 3
         taken: list[float] = [0.0]
         for gap in np.argsort(-depth):
@@ -181,9 +182,10 @@ def by_depth(count: Callable[[Lesson], int], window: int, pooling: str) -> Cut:
     return cut
 
 
-def depths(vectors: np.ndarray, window: int, pooling: str) -> np.ndarray:
+@cache
+def depths(lesson: Lesson, window: int, pooling: str) -> np.ndarray:
     """For each passage how deep the valley of likeness before it is; the first has none."""
-    pool = POOLINGS[pooling]
+    pool, vectors = POOLINGS[pooling], lesson.vectors
     alike = np.ones(len(vectors))
     for n in range(1, len(vectors)):
         before, after = pool(vectors[max(0, n - window) : n], axis=0), pool(vectors[n : n + window], axis=0)
