@@ -314,6 +314,10 @@ def chapters(
     from pipeline.titles.talk import read_talks
 
     name = formats.format_of(form, out)
+    if out == talk:
+        raise Misused(
+            f"--out {out} is the talk itself, which a file of its chapters cannot replace. Name another file."
+        )
     if out:
         formats.check_out(out, name, overwrite=overwrite)
     talks = read_talks(talk)

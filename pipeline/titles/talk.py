@@ -48,11 +48,10 @@ def read_talks(path: Path) -> list[Talk]:
         spoken = read_cues(text, path.name)
     else:
         spoken = read_timed_text(text, path.name)
-    spoken = [said for said in spoken if said.text]
-    if not spoken:
+    lines = [Line(said.seconds, " ".join(said.text.split())) for said in spoken]
+    lines = sorted((line for line in lines if line.text), key=lambda line: line.seconds)
+    if not lines:
         raise Refused(f"{path} holds no words. Give the transcript of a talk.")
-    spoken.sort(key=lambda said: said.seconds)
-    lines = [Line(said.seconds, said.text) for said in spoken]
     ends = [said.end_seconds for said in spoken if said.end_seconds is not None]
     return [Talk(path.stem, "1", lines, end_of(lines, max(ends, default=0.0)))]
 

@@ -67,7 +67,7 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def _spoken(start: float, duration: float, text: str) -> Spoken:
-    return Spoken(start, start + duration, " ".join(html.unescape(text).split()))
+    return Spoken(start, start + duration, html.unescape(text))
 
 
 def _checked(kind: TypeAdapter, content: Any, name: str) -> Any:

@@ -48,7 +48,7 @@ def stamped(text: str, name: str) -> list[Stamped]:
 
 
 def read_timed_text(text: str, name: str) -> list[Spoken]:
-    """What is said from each time on.
+    """What is said from each time on; what stands before the first one is said at 0:00.
 
     Args:
         name: of the file, for messages.
@@ -67,7 +67,9 @@ def read_timed_text(text: str, name: str) -> list[Spoken]:
                 f"{name}, line {after.at:,}: its time is before the one in line {before.at:,}. Put the lines in order; "
                 "if it is no time but what is said, write it without the colon."
             )
-    return [Spoken(each.seconds, None, " ".join([each.beside, *_said(each)]).strip()) for each in found]
+    spoken = [Spoken(each.seconds, None, " ".join([each.beside, *_said(each)])) for each in found]
+    head = " ".join(rows_of(text)[: found[0].at - 1])
+    return [Spoken(0.0, None, head), *spoken]
 
 
 def _said(each: Stamped) -> list[str]:

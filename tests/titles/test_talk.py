@@ -128,6 +128,13 @@ def test_plain_text_has_its_times_before_or_above_what_is_said(tmp_path: Path) -
         assert lines == [Line(0.0, "hello"), Line(65.0, "so now we turn"), Line(3723.0, "the end")]
 
 
+def test_what_stands_before_the_first_time_is_said_at_the_start(tmp_path: Path) -> None:
+    assert read(tmp_path, "a.txt", "My talk\n\nby me\n0:10 so now").lines == [
+        Line(0.0, "My talk by me"),
+        Line(10.0, "so now"),
+    ]
+
+
 def test_what_only_sounds_like_a_time_is_kept(tmp_path: Path) -> None:
     lines = read(tmp_path, "a.txt", "0:00\n5 seconds\n0:10 -5 degrees").lines
     assert lines == [Line(0.0, "5 seconds"), Line(10.0, "-5 degrees")]
