@@ -52,7 +52,8 @@ def read_talks(path: Path) -> list[Talk]:
     lines = sorted((line for line in lines if line.text), key=lambda line: line.seconds)
     if not lines:
         raise Refused(f"{path} holds no words. Give the transcript of a talk.")
-    ends = [said.end_seconds for said in spoken if said.end_seconds is not None]
+    # A window of YouTube's without words may last longer than the talk.
+    ends = [said.end_seconds for said in spoken if said.end_seconds is not None and said.text.strip()]
     return [Talk(path.stem, "1", lines, end_of(lines, max(ends, default=0.0)))]
 
 
