@@ -295,6 +295,80 @@ def drift(
         sys.exit(REFUSED)
 
 
+@app.command(epilog="Example: `lectern chapters talk.vtt --out talk.xlsx`, and once corrected `--topics talk.xlsx`")
+def chapters(
+    talk: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TALK",
+            help="A .vtt, .srt, .sbv, YouTube's .json, plain text with times, or a workbook.",
+            resolve_path=True,
+        ),
+    ],
+    count: Annotated[int | None, typer.Option(min=1, help="How many chapters a talk gets.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Their mean length, instead of chapters.minutes in params.yaml.")
+    ] = None,
+    topics: Annotated[
+        Path | None,
+        typer.Option(
+            help="Known topics: a workbook, CSV, or lines such as 0:00 Title. Their times and titles are kept.",
+            resolve_path=True,
+        ),
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="youtube, vtt, md, csv, json or xlsx; --out's suffix says it too.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; without it, they are printed.", resolve_path=True)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+) -> None:
+    """Gives a whole talk its chapters: finds where its topics change, and titles each as `title` would.
+
+    A lesson of a workbook that has topics keeps them; those without a title get one.
+    """
+    if (count or minutes) and (topics or (count and minutes)):
+        raise Misused("--count and --minutes say how topics are found: give one of them, and not with --topics.")
+    if overwrite and not out:
+        raise Misused("--overwrite goes with --out; without it, the chapters are printed.")
+    _enter_project()
+    from pipeline.titles import formats
+    from pipeline.titles.chapters import give_chapters
+    from pipeline.titles.known_topics import with_topics
+    from pipeline.titles.segments import ChaptersSettings
+    from pipeline.titles.talk import read_talks
+
+    name = formats.format_of(form, out)
+    if out == talk:
+        raise Misused(
+            f"--out {out} is the talk itself, which a file of its chapters cannot replace. Name another file."
+        )
+    if out:
+        formats.check_out(out, name, overwrite=overwrite)
+    talks = read_talks(talk)
+    if topics:
+        talks = with_topics(talks, topics)
+    if (count or minutes) and all(each.topics for each in talks):
+        raise Misused("--count and --minutes say how topics are found, and these are known: empty lesson_topics first.")
+    formats.check_talks(talks, name)
+    settings = ChaptersSettings.read()
+    found, titled = give_chapters(
+        talks, settings.model_copy(update={"minutes": minutes}) if minutes else settings, count
+    )
+    if out:
+        formats.write_chapters(found, out, name)
+        print(
+            f"{out}: {sum(len(each.chapters) for each in found):,} chapters, {sum(each.kept for each in found):,} kept"
+        )
+    else:
+        print(formats.TEXTS[name](found), end="", flush=True)
+    if titled:
+        titled.forget()
+    for each in found:
+        print("".join(f"{remark}\n" for remark in formats.remarks(each, name)), end="", file=sys.stderr)
+
+
 @app.command(epilog="Example: `lectern search t5-tiny --trials 20`")
 def search(
     model: Annotated[str, typer.Argument(help="An entry of `models` in params.yaml.")],

@@ -174,14 +174,23 @@ def _unmerge(sheet: Worksheet, coordinate: str) -> None:
 
 
 def _write_tables(path: Path, workbook: Workbook, titles: dict[int, str], out: Path) -> None:
-    topics, lines = workbook.topics, workbook.lines
+    topics = workbook.topics
+    filled = topics["title"].mask(topics["title"] == "", topics["row"].map(titles).fillna(""))
+    write_tables(path, topics.assign(title=filled), workbook.lines, out)
+
+
+def write_tables(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: Path) -> None:
+    """Both tables, as a workbook is understood, as the sheets of `out`; `path` is what a message calls them.
+
+    Raises:
+        Refused: a sheet cannot hold them.
+    """
     if max(len(topics), len(lines)) > _ROWS_OF_A_SHEET:
         raise Refused(f"{path} has more rows than a sheet of Excel holds. Title it course by course.")
     if (lines["text"].str.len() > _LONGEST_CELL).any():
         row = int(lines.loc[lines["text"].str.len() > _LONGEST_CELL, "row"].iloc[0])
         raise Refused(f"{path}, {LINES}, row {row:,}: the text is longer than a cell of Excel holds. Split the line.")
-    filled = topics["title"].mask(topics["title"] == "", topics["row"].map(titles).fillna(""))
-    write_workbook(_sheet(topics.assign(title=filled), TOPICS), _sheet(lines, LINES), out)
+    write_workbook(_sheet(topics, TOPICS), _sheet(lines, LINES), out)
 
 
 def _sheet(table: pd.DataFrame, name: str) -> pd.DataFrame:

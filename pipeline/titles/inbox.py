@@ -182,7 +182,7 @@ def _now() -> str:
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def _as_text(cell: str) -> str:
+def as_text_cell(cell: str) -> str:
     """A spreadsheet takes a cell of a CSV that begins so for a formula, unless there is an apostrophe before it."""
     return f"'{cell}" if cell.startswith(_FORMULA) or cell.startswith("'") else cell
 
@@ -210,4 +210,4 @@ def write_rows(table: Path, rows: list[Row]) -> None:
     with file_aside(table) as aside, aside.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
-        writer.writerows({name: _as_text(cell) for name, cell in asdict(row).items()} for row in rows)
+        writer.writerows({name: as_text_cell(cell) for name, cell in asdict(row).items()} for row in rows)

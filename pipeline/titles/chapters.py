@@ -1,0 +1,118 @@
+"""Chapters of whole talks: known topics are kept, unknown ones found, and titles written where there are none."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.titles.batch import as_cell
+from pipeline.titles.lines import Talk, Topic
+from pipeline.titles.segments import ChaptersSettings, chapter_starts
+from pipeline.titles.version import Titled, present_version, title_texts
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of a talk. `text` is what is said in it, and may be empty under a known topic."""
+
+    start_seconds: float
+    end_seconds: float
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Chaptered:
+    """A talk and its chapters, which hold all of its lines, in the order of time.
+
+    kept: how many titles were known.
+    added: whether the first chapter was put before the first known topic.
+    unnamed: the numbers of the chapters that no title was written for.
+    """
+
+    talk: Talk
+    chapters: list[Chapter]
+    kept: int = 0
+    added: bool = False
+    unnamed: tuple[int, ...] = ()
+
+    def remarks(self) -> list[str]:
+        """What a person should look at."""
+        said = []
+        if self.added:
+            said.append(f"{self.talk.name}: words are said before its first topic, so a chapter at 0:00 was added.")
+        if self.unnamed:
+            numbers = ", ".join(f"{number:,}" for number in self.unnamed)
+            said.append(f"{self.talk.name}: no title was written for chapter {numbers}. Write it by hand.")
+        return said
+
+
+def give_chapters(
+    talks: Sequence[Talk], settings: ChaptersSettings, count: int | None = None
+) -> tuple[list[Chaptered], Titled | None]:
+    """The chapters of `talks`, titled by the version that counts, which is asked for ahead of the work.
+
+    Args:
+        count: chapters of a talk whose topics are not known; by `settings.minutes` if it is None.
+
+    Returns:
+        The talks in their order, and the titles that were written, to be forgotten once the chapters are written down;
+        None where all were known.
+
+    Raises:
+        Misused: a talk has no room for `count` chapters.
+        Refused: nothing is registered, or the version or the encoder cannot be loaded.
+    """
+    version = None if all(_has_titles(talk) for talk in talks) else present_version()
+    found = [cut(talk, settings, count) for talk in talks]
+    titled = title_texts(lacking(found), version) if version else None
+    return [entitled(talk, titled.titles if titled else {}) for talk in found], titled
+
+
+def _has_titles(talk: Talk) -> bool:
+    return (
+        bool(talk.topics)
+        and all(topic.title for topic in talk.topics)
+        and talk.topics[0].seconds <= talk.lines[0].seconds
+    )
+
+
+def cut(talk: Talk, settings: ChaptersSettings, count: int | None = None) -> Chaptered:
+    """`talk` in chapters that begin at its topics, or where its topics are found if it has none; without new titles.
+
+    Raises:
+        Misused: `count` is more than the talk has room for.
+        Refused: the encoder cannot be had.
+    """
+    topics = talk.topics or [Topic(start, "") for start in chapter_starts(talk, settings, count)]
+    added = talk.lines[0].seconds < topics[0].seconds
+    if added:
+        topics = [Topic(0.0, ""), *topics]
+    starts = [topic.seconds for topic in topics]
+    said: list[list[str]] = [[] for _ in topics]
+    for line in talk.lines:
+        said[bisect_right(starts, line.seconds) - 1].append(line.text)
+    ends = [*starts[1:], max(talk.end_seconds, starts[-1] + 1)]
+    chapters = [
+        Chapter(topic.seconds, end, topic.title, " ".join(texts))
+        for topic, end, texts in zip(topics, ends, said, strict=True)
+    ]
+    return Chaptered(talk, chapters, sum(bool(topic.title) for topic in topics), added)
+
+
+def lacking(talks: Sequence[Chaptered]) -> list[str]:
+    """The texts that a title is to be written for."""
+    return [chapter.text for talk in talks for chapter in talk.chapters if chapter.text and not chapter.title]
+
+
+def entitled(talk: Chaptered, titles: dict[str, str]) -> Chaptered:
+    """`talk` with a title for each chapter: its own, that of its text among `titles`, or its number."""
+    chapters, unnamed = [], []
+    for number, chapter in enumerate(talk.chapters, start=1):
+        title = chapter.title or " ".join(as_cell(titles.get(chapter.text, "")).split())
+        if not title:
+            title = f"Chapter {number}"
+            unnamed.append(number)
+        chapters.append(replace(chapter, title=title))
+    return replace(talk, chapters=chapters, unnamed=tuple(unnamed))

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+from unicodedata import normalize
+
+import openpyxl
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from pipeline.cli import app
+from pipeline.data.workbook import ingest
+from pipeline.errors import Misused, Refused
+from pipeline.titles import formats
+from pipeline.titles.chapters import Chapter, Chaptered, cut, entitled
+from pipeline.titles.known_topics import read_topics, with_topics
+from pipeline.titles.lines import Line, Talk, Topic
+from pipeline.titles.segments import ChaptersSettings
+from pipeline.titles.talk import read_talks
+from pipeline.titles.times import as_stamp
+from tests.conftest import ROOT
+from tests.titles.small import lectern, register, write_book
+from tests.titles.test_segments import talk_about
+
+THREE = talk_about("bread", "stars", "goals")
+SETTINGS = ChaptersSettings.read(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def titled(project: Path, examples: pd.DataFrame) -> Path:
+    """A project with a registered version, and a talk in captions."""
+    register(project / "small", examples)
+    cues = [f"{_time(seconds)} --> {_time(seconds + 6)}\n{text}\n" for seconds, text in THREE.lines]
+    (project / "talk.vtt").write_text("\n".join(["WEBVTT\n", *cues]))
+    return project
+
+
+def _time(seconds: float) -> str:
+    return f"00:{int(seconds) // 60:02}:{int(seconds) % 60:02}.000"
+
+
+def chapters(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, ["chapters", *map(str, words)])
+
+
+def test_a_talk_becomes_a_workbook_that_is_checked_corrected_and_fed_back(titled: Path) -> None:
+    done = lectern("chapters", "talk.vtt", "--out", "talk.xlsx", cwd=titled)
+    assert (done.returncode, "3 chapters, 0 kept" in done.stdout) == (0, True), done.stderr
+    assert not list((titled / ".lectern/titles").iterdir())
+    starts = ingest(titled / "talk.xlsx").topics["start_seconds"].tolist()  # refused where `lectern check` finds errors
+    book = openpyxl.load_workbook("talk.xlsx")
+    book["lesson_topics"]["D2"].value = "Bread & <butter>"
+    book["lesson_topics"]["D3"].value = None
+    book.save("talk.xlsx")
+    again = chapters("talk.vtt", "--topics", "talk.xlsx")
+    assert again.exit_code == 0, again.stderr
+    lines = again.stdout.splitlines()
+    assert lines[0] == "0:00 Bread & ‹butter›"
+    assert [line.split(maxsplit=1)[0] for line in lines] == [as_stamp(start) for start in starts]
+    assert all(line.split(maxsplit=1)[1] for line in lines)
+
+
+def test_each_lesson_of_a_workbook_gets_chapters_and_keeps_those_it_has(titled: Path) -> None:
+    lines = [("C", lesson, *line) for lesson in ("1", "2A") for line in THREE.lines]
+    book = write_book(titled / "week.xlsx", [("C", "2A", "0:00", "=Kept"), ("C", "2A", "1:00", None)], lines)
+    done = chapters(book, "--count", "4", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    assert (first["lesson_num"], len(first["chapters"])) == ("1", 4)
+    assert [(each["start_seconds"], bool(each["title"])) for each in second["chapters"]] == [(0, True), (60, True)]
+    assert second["chapters"][0]["title"] == "=Kept"
+    assert "2 lessons" in str(chapters(book, "--format", "vtt").exception)
+
+
+def test_only_titles_want_a_registered_version_and_without_one_it_says_what_to_run(project: Path) -> None:
+    (project / "talk.txt").write_text("0:00 so now we begin")
+    (project / "topics.txt").write_text("0:00 Beginning")
+    refused = chapters("talk.txt").exception
+    assert isinstance(refused, Refused)
+    assert "lectern run" in str(refused)
+    done = chapters("talk.txt", "--topics", "topics.txt", "--format", "md")
+    assert (done.exit_code, done.stdout) == (0, "## talk, lesson 1\n\n- 0:00 Beginning\n"), done.exception
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["none.vtt"],
+        ["talk.txt", "--format", "pdf"],
+        ["talk.txt", "--format", "xlsx"],
+        ["talk.txt", "--out", "talk.doc"],
+        ["talk.txt", "--out", "talk.txt", "--overwrite"],
+        ["talk.txt", "--out", "week.xlsx"],
+        ["talk.txt", "--count", "3", "--minutes", "2"],
+        ["talk.txt", "--count", "3", "--topics", "talk.txt"],
+        ["talk.txt", "--topics", "none.csv"],
+        ["talk.txt", "--overwrite"],
+        ["week.xlsx", "--count", "3"],
+    ],
+)
+def test_a_wrong_command_is_misused_before_any_work(words: list[str], project: Path) -> None:
+    (project / "talk.txt").write_text("0:00 so now we begin")
+    write_book(project / "week.xlsx", [("C", "1", "0:00", "Known")], [("C", "1", "0:00", "so now we begin")])
+    assert isinstance(chapters(*words).exception, Misused)
+
+
+def chaptered(*titles: str, course: str = "C", number: str = "1") -> Chaptered:
+    lines = [Line(60.0 * n, f"word {n}") for n in range(len(titles))]
+    talk = Talk(course, number, lines, 60.0 * len(titles))
+    return Chaptered(talk, [Chapter(60.0 * n, 60.0 * (n + 1), title, f"word {n}") for n, title in enumerate(titles)])
+
+
+def test_words_before_the_first_known_topic_get_a_chapter_of_their_own() -> None:
+    talk = Talk("C", "1", [Line(0.0, "hello"), Line(70.0, "so")], 80.0, [Topic(60.0, "Start"), Topic(300.0, "Nothing")])
+    done = entitled(cut(talk, SETTINGS), {"hello": "Greeting"})
+    assert [(each.start_seconds, each.title, each.text) for each in done.chapters] == [
+        (0.0, "Greeting", "hello"), (60.0, "Start", "so"), (300.0, "Nothing", ""),
+    ]  # fmt: skip
+    assert "added" in done.remarks()[0]
+
+
+def test_a_chapter_without_a_title_bears_its_number_and_says_so() -> None:
+    done = entitled(chaptered("Intro", "", "End"), {"word 1": " \0 "})
+    assert [each.title for each in done.chapters] == ["Intro", "Chapter 2", "End"]
+    assert "chapter 2" in done.remarks()[0]
+
+
+def test_youtube_gets_its_first_chapter_at_zero_and_a_word_where_it_would_show_none() -> None:
+    done = chaptered("Intro", "End")
+    late = Chaptered(done.talk, [Chapter(4.0, 60.0, "Intro", "a"), Chapter(3661.5, 3700.0, "End", "b")])
+    assert formats.as_youtube([late]) == "0:00 Intro\n1:01:01 End\n"
+    assert "3 or more" in formats.remarks(late, "youtube")[0]
+    assert not formats.remarks(late, "csv")
+
+
+def test_webvtt_holds_a_title_as_text() -> None:
+    text = formats.as_webvtt([chaptered("a --> b & <i>c</i>", "End")])
+    assert text.startswith(
+        "WEBVTT\n\n00:00:00.000 --> 00:01:00.000\na --&gt; b &amp; &lt;i&gt;c&lt;/i&gt;\n\n00:01:00.000"
+    )
+
+
+def test_a_table_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
+    for name in ("csv", "xlsx"):
+        formats.write_chapters([chaptered("=1+1", "-2")], tmp_path / f"a.{name}", name)
+    rows = list(csv.reader((tmp_path / "a.csv").read_text(encoding="utf-8-sig").splitlines()))
+    assert [row[-1] for row in rows] == ["topic", "'=1+1", "'-2"]
+    assert openpyxl.load_workbook(tmp_path / "a.xlsx")["lesson_topics"]["D2"].data_type == "s"
+
+
+def test_a_workbook_of_chapters_is_understood_as_it_was_meant(tmp_path: Path) -> None:
+    talks = [chaptered("Intro", "=End"), chaptered("Start", number="2A")]
+    formats.write_chapters(talks, tmp_path / "a.xlsx", "xlsx")
+    assert ingest(tmp_path / "a.xlsx").topics["title"].tolist() == ["Intro", "=End", "Start"]
+    assert [cut(talk, SETTINGS).chapters for talk in read_talks(tmp_path / "a.xlsx")] == [
+        [Chapter(0.0, 60.0, "Intro", "word 0"), Chapter(60.0, 61.0, "=End", "word 1")],
+        [Chapter(0.0, 1.0, "Start", "word 0")],
+    ]
+
+
+LETTER = st.characters(codec="utf-8", categories=("L",))
+SIGNS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=8)
+TITLE = st.builds(
+    lambda letter, rest: normalize("NFC", letter + " ".join(rest)), LETTER, st.lists(SIGNS, min_size=1, max_size=4)
+)
+LATER = st.lists(st.integers(10, 20_000), unique=True, max_size=8).map(sorted)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_chapters_are_read_back_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    starts = [0, *data.draw(LATER)]
+    titles = [data.draw(TITLE) for _ in starts]
+    chapters = [Chapter(float(s), s + 10.0, title, "word") for s, title in zip(starts, titles, strict=True)]
+    talk = Chaptered(Talk("C", "1", [Line(0.0, "word")], starts[-1] + 10.0), chapters)
+    folder = tmp_path_factory.mktemp("chapters")
+    for suffix, name in formats.SUFFIXES.items():
+        formats.write_chapters([talk], folder / f"a{suffix}", name)
+        (topics,) = read_topics(folder / f"a{suffix}").values()
+        shown = [title.translate(str.maketrans("<>", "‹›")) if name == "youtube" else title for title in titles]
+        assert [tuple(topic) for topic in topics] == [*zip(starts, shown, strict=True)], name
+
+
+@settings(max_examples=25, deadline=None)
+@given(LATER, LATER)
+def test_every_word_is_in_one_chapter(spoken: list[int], starts: list[int]) -> None:
+    lines = [Line(float(second), f"word{second}") for second in [5, *spoken]]
+    topics = [Topic(float(second), "") for second in starts or [0]]
+    chapters = cut(Talk("C", "1", lines, lines[-1].seconds + 1, topics), SETTINGS).chapters
+    assert " ".join(chapter.text for chapter in chapters if chapter.text).split() == [line.text for line in lines]
+    assert all(a.end_seconds == b.start_seconds for a, b in pairwise(chapters))
+    assert all(chapter.start_seconds < chapter.end_seconds for chapter in chapters)
+
+
+def test_topics_go_to_the_lessons_they_name(tmp_path: Path) -> None:
+    talks = [Talk("C", number, [Line(0.0, "hi")], 1.0) for number in ("1", "2A")]
+    table = tmp_path / "topics.csv"
+    table.write_text("course_title;lesson_num;timestamp;topic\nC;02a;0:00;Late\n")
+    assert [talk.topics for talk in with_topics(talks, table)] == [[], [Topic(0.0, "Late")]]
+    table.write_text("course_title;lesson_num;timestamp;topic\nC;3;0:00;Late\n")
+    with pytest.raises(Refused, match="lesson 3 of C"):
+        with_topics(talks, table)
+    table.write_text("timestamp;topic\n0:00;Late\n")
+    with pytest.raises(Refused, match="does not say which"):
+        with_topics(talks, table)
+    assert with_topics(talks[:1], table)[0].topics == [Topic(0.0, "Late")]
+
+
+def test_topics_as_people_paste_them_are_understood(tmp_path: Path) -> None:
+    lines = tmp_path / "description.txt"
+    lines.write_text(
+        "My talk, in three parts:\n\n0:00 - Intro\n(12:05)\nThe middle\n• 1:02:03 End\n\nThanks for watching!"
+    )
+    assert read_topics(lines) == {("", ""): [Topic(0.0, "Intro"), Topic(725.0, "The middle"), Topic(3723.0, "End")]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("t.txt", "nothing here", "0:00 Title"),
+        ("t.txt", "0:00 Intro\n5:00 End\n5:00 Again", "0:05:00"),
+        ("t.csv", "timestamp,topic\n0:00,Intro\nsoon,End\n", "t.csv, row 3"),
+        ("t.csv", "timestamp,topic\n0:00,Intro\n0:00,End\n", "t.csv, row 3"),
+        ("t.csv", "timestamp,name\n0:00,Intro\n", "topic"),
+        ("t.json", '[{"chapters": [{"start_seconds": -1}]}]', "start_seconds"),
+        ("t.json", "{", "line 1"),
+    ],
+)
+def test_broken_topics_are_refused_with_their_place(name: str, content: str, place: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(Refused) as refused:
+        read_topics(tmp_path / name)
+    assert place in str(refused.value)
+
+
+def test_topics_that_are_not_there_are_misused(tmp_path: Path) -> None:
+    with pytest.raises(Misused):
+        read_topics(tmp_path / "t.csv")
