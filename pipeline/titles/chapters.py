@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.titles.batch import as_cell
+from pipeline.titles.batch_log import log_batch
 from pipeline.titles.lines import Talk, Topic
 from pipeline.titles.segments import ChaptersSettings, chapter_starts
 from pipeline.titles.version import Titled, present_version, title_texts
@@ -66,7 +67,10 @@ def give_chapters(
     """
     version = None if all(_has_titles(talk) for talk in talks) else present_version()
     found = [cut(talk, settings, count) for talk in talks]
-    titled = title_texts(lacking(found), version) if version else None
+    titled = None
+    if version:
+        titled = title_texts(lacking(found), version)
+        log_batch([*titled.titles], [*titled.titles.values()], version)
     return [entitled(talk, titled.titles if titled else {}) for talk in found], titled
 
 

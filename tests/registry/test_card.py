@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from pipeline.registry.versions import named_version
 from pipeline.settings import set_params
 from pipeline.stages import register
 from pipeline.training.record import Training, TrainingRun, write_training
+from tests.command import lectern
 from tests.conftest import ROOT
 from tests.models.small import small_model
 
@@ -168,8 +167,7 @@ def test_its_head_is_what_the_hub_reads(registered: Path) -> None:
 
 
 def test_what_a_workbook_says_is_shown_as_it_is_and_never_runs(registered: Path) -> None:
-    command = [sys.executable, "-m", "pipeline", "card", "1", "--html", "card.html"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = lectern("card", "1", "--html", "card.html", cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     page = Path("card.html").read_text(encoding="utf-8")
     assert "<script" not in page

@@ -23,8 +23,9 @@ from pipeline.titles.lines import Line, Talk, Topic
 from pipeline.titles.segments import ChaptersSettings
 from pipeline.titles.talk import read_talks
 from pipeline.titles.times import as_stamp
+from tests.command import lectern
 from tests.conftest import ROOT
-from tests.titles.small import lectern, register, write_book
+from tests.titles.small import register, write_book
 from tests.titles.test_segments import talk_about
 
 THREE = talk_about("bread", "stars", "goals")

@@ -22,8 +22,9 @@ from pipeline.titles.drift_report import report_drift
 from pipeline.titles.inbox import title_inbox
 from pipeline.titles.measures import measure, measure_training, vocabulary
 from pipeline.titles.version import Version, present_version
+from tests.command import lectern
 from tests.conftest import SUBJECTS
-from tests.titles.small import lectern, register, write_book
+from tests.titles.small import register, write_book
 
 BOUNDS = dict.fromkeys(Bounds.model_fields, 0.3)
 KNOBS = DriftSettings(days=30, fewest=5, confidence=0.99, bounds=Bounds(**BOUNDS))
