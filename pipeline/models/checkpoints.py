@@ -16,6 +16,7 @@ from pipeline.models.gguf import converted
 from pipeline.models.inputs import Inputs
 from pipeline.models.places import find
 from pipeline.models.scratch import ScratchSize
+from pipeline.models.tidy import TitleStyle
 from pipeline.models.warm_start import warm_start
 from pipeline.settings import Settings, check, read_params
 
@@ -71,6 +72,7 @@ class Card(Settings):
     checkpoint: str
     max_source_tokens: int
     max_target_tokens: int
+    style: TitleStyle = TitleStyle()  # of the titles that it was trained on
 
     def inputs(self, tokenizer: PreTrainedTokenizerBase) -> Inputs:
         """What feeds the model."""

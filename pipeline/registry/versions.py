@@ -53,6 +53,7 @@ _REQUIREMENTS = (
     "pydantic",
     "pyyaml",
     "tqdm",
+    "yake",
 )
 _TRAIL = "trail."
 _IDENTITY = ("model.md5", "model.code", "model.generate")
@@ -307,7 +308,7 @@ def _try(name: str, version: ModelVersion) -> None:
         titles = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}").predict([TRIAL_TEXT])
     except Exception as error:  # whatever a damaged or foreign version raises, it is not fit to be served
         raise Refused(f"Version {version.version} of '{name}' was not promoted, it does not load: {error}") from error
-    if not titles["title"][0]:
+    if not titles["candidates"][0][0]:
         raise Refused(f"Version {version.version} of '{name}' was not promoted: it gives an empty title.")
 
 

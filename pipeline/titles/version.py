@@ -18,6 +18,7 @@ from tqdm import tqdm
 from pipeline.errors import Refused
 from pipeline.files import write_json
 from pipeline.paths import STATE
+from pipeline.registry.stand_in import Shown
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, version_to_use
 
@@ -27,7 +28,7 @@ CHUNK = 64
 
 _log = logging.getLogger(__name__)
 
-Write = Callable[[list[str]], list[str]]
+Write = Callable[[list[str]], list[Shown]]
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,18 @@ def load(version: Version) -> mlflow.pyfunc.PyFuncModel:
 
 
 def writer_of(version: Version) -> Write:
-    """Texts in, one title each out.
+    """Texts in, out a title for each.
 
     Raises:
         Refused: the version does not load.
     """
     model = load(version)
-    return lambda texts: model.predict(texts)["title"].tolist()
+
+    def write(texts: list[str]) -> list[Shown]:
+        predicted = model.predict(texts)[["title", "fallback"]]
+        return [Shown(*row) for row in predicted.itertuples(index=False)]
+
+    return write
 
 
 def present_version() -> Version:
@@ -79,9 +85,13 @@ def present_version() -> Version:
 
 @dataclass(frozen=True)
 class Titled:
-    """Titles by text, and where they are kept until their reader has written them down."""
+    """Titles by text, and where they are kept until their reader has written them down.
+
+    fallbacks: the texts whose titles are keyphrases, since the model wrote nothing of use.
+    """
 
     titles: dict[str, str]
+    fallbacks: frozenset[str]
     kept: Path
 
     def forget(self) -> None:
@@ -98,17 +108,22 @@ def title_texts(texts: Iterable[str], version: Version) -> Titled:
     distinct = longest_first(texts)
     digest = hashlib.sha256(json.dumps([version.identity, *distinct]).encode()).hexdigest()
     kept = KEPT / digest[:32]
-    titles: dict[str, str] = {}
+    titles: dict[str, Shown] = {}
     with tqdm(total=len(distinct), desc="titles", unit="text", disable=not sys.stderr.isatty()) as bar:
         for chunk in chunks(distinct):
             file = kept / f"{len(titles):08d}.json"
             if not file.is_file():
                 write_json(file, writer_of(version)(chunk))
-            titles |= zip(chunk, json.loads(file.read_text(encoding="utf-8")), strict=True)
+            written = [Shown(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+            titles |= zip(chunk, written, strict=True)
             bar.update(len(chunk))
             if bar.disable:
                 _log.info("%s of %s texts have their title", f"{len(titles):,}", f"{len(distinct):,}")
-    return Titled(titles, kept)
+    return Titled(
+        {text: shown.title for text, shown in titles.items()},
+        frozenset(text for text, shown in titles.items() if shown.fallback),
+        kept,
+    )
 
 
 def longest_first(texts: Iterable[str]) -> list[str]:

@@ -185,7 +185,7 @@ import mlflow, pandas as pd
 model = mlflow.pyfunc.load_model("models:/titles@challenger")
 listed = model.predict(["we talk about graphs", "we talk about threads"])
 framed = model.predict(pd.DataFrame({"text": ["we talk about graphs", "we talk about threads"]}))
-assert listed.equals(framed) and len(listed) == 2 and list(listed) == ["title", "candidates"]
+assert listed.equals(framed) and len(listed) == 2 and list(listed) == ["title", "candidates", "fallback"]
 three = model.predict(["we talk about graphs"], params={"num_beams": 3, "candidates": 3})
 assert len(three["candidates"][0]) == 3
 import pipeline
