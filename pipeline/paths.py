@@ -28,6 +28,8 @@ LEADERBOARD_MD = Path("reports/leaderboard.md")
 REPORT = Path("reports/report.html")
 REGISTERED = Path("reports/registered.json")
 
+EXPORTS = Path("exports")  # versions converted for quick inference: NAME/NUMBER
+
 # What the running system keeps for itself, outside version control and outside DVC's outputs.
 STATE = Path(".lectern")
 REGISTRY_LOCK = STATE / "registry.lock"  # of whoever registers or promotes a version

@@ -52,7 +52,22 @@ def broken(workbook: Path) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    ["check", "use", "run", "title", "models", "search", "matrix", "promote", "rollback", "up", "train", "split"],
+    [
+        "check",
+        "use",
+        "run",
+        "title",
+        "export",
+        "serve",
+        "models",
+        "search",
+        "matrix",
+        "promote",
+        "rollback",
+        "up",
+        "train",
+        "split",
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
     done = _lectern(command, "--help", cwd=tmp_path)

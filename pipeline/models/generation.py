@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,6 +63,22 @@ class GenerateSettings(Settings):
     def sequences(self) -> int:
         """That are written at once of each text."""
         return max(self.num_beams, self.candidates, self.consensus)
+
+    def turned(self, knobs: Mapping[str, Any]) -> GenerateSettings:
+        """These with other values for some, and those that follow from them.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        settings = {**self.model_dump(), **knobs}
+        if not settings["do_sample"] or settings["num_beams"] > 1:
+            settings["consensus"] = 0  # of titles that are drawn
+        if settings["consensus"]:
+            settings["consensus"] = max(settings["consensus"], settings["candidates"])
+        if not settings["do_sample"]:
+            # Beam search finds no more titles than it keeps sequences.
+            settings["num_beams"] = max(settings["num_beams"], settings["candidates"])
+        return GenerateSettings.model_validate(settings)
 
     @classmethod
     def read(cls, model: str) -> GenerateSettings:
@@ -238,18 +255,12 @@ def _generation_config(model: PreTrainedModel, inputs: Inputs, settings: Generat
     sampling = {"do_sample": settings.do_sample}
     if settings.do_sample:
         sampling |= {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": settings.top_p}
-    starts = {}
     if inputs.family.causal:
         # A model that was never taught to end after the title goes on with a new line.
-        starts["stop_strings"] = ["\n"]
+        starts = {"stop_strings": ["\n"]}
     else:
-        starts["decoder_start_token_id"] = model.config.decoder_start_token_id
-    if inputs.family.language:
-        # As in training, where the decoder is given a title's last token first: mBART's titles end with their language,
-        # mBART-50's begin with it.
-        first, last = inputs.target("")
-        language = tokenizer.convert_tokens_to_ids(inputs.family.language)
-        starts |= {"decoder_start_token_id": last, "forced_bos_token_id": first if first == language else None}
+        start, *forced = decoder_start(model, inputs)
+        starts = {"decoder_start_token_id": start, "forced_bos_token_id": next(iter(forced), None)}
     return GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         min_new_tokens=settings.min_new_tokens,
@@ -262,3 +273,14 @@ def _generation_config(model: PreTrainedModel, inputs: Inputs, settings: Generat
         **sampling,
         **starts,
     )
+
+
+def decoder_start(model: PreTrainedModel, inputs: Inputs) -> list[int]:
+    """The tokens from which a decoder with an encoder of its own goes on: its start token, and the language if that
+    comes first in a title."""
+    if not inputs.family.language:
+        return [model.config.decoder_start_token_id]
+    # As in training, where the decoder is given a title's last token first: mBART's titles end with their language,
+    # mBART-50's begin with it.
+    first, last = inputs.target("")
+    return [last, first] if first == inputs.tokenizer.convert_tokens_to_ids(inputs.family.language) else [last]

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
-from pipeline.registry.stand_in import shown
+from pipeline.registry.stand_in import answer
 
 TUNABLE = ("num_beams", "candidates", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed")
 _TYPES = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
@@ -65,22 +64,12 @@ class TitleModel(mlflow.pyfunc.PythonModel):
         texts = model_input[column]
         if texts.isna().any():
             raise ValueError(f"row {int(texts.isna().argmax())} has no text; send an empty string if that is meant")
-        candidates = self._with(params or {}).titles(texts.tolist())
-        titles = pd.DataFrame(shown(texts.tolist(), candidates, self._titler.style), columns=["title", "fallback"])
-        return pd.DataFrame({"title": titles["title"], "candidates": candidates, "fallback": titles["fallback"]})
+        return answer(texts.tolist(), self._with(params or {}).titles(texts.tolist()), self._titler.style)
 
     def _with(self, params: dict[str, Any]) -> Titler:
         """The titler with other settings. MLflow fills in the defaults, so every knob is there or none."""
-        settings = {**self._titler.settings.model_dump(), **params}
-        if not settings["do_sample"] or settings["num_beams"] > 1:
-            settings["consensus"] = 0  # of titles that are drawn
-        if settings["consensus"]:
-            settings["consensus"] = max(settings["consensus"], settings["candidates"])
-        if not settings["do_sample"]:
-            # Beam search finds no more titles than it keeps sequences.
-            settings["num_beams"] = max(settings["num_beams"], settings["candidates"])
-        chosen = GenerateSettings.model_validate(settings)
-        return Titler(self._titler.model, self._titler.inputs, chosen, style=self._titler.style)
+        settings = self._titler.settings.turned(params)
+        return Titler(self._titler.model, self._titler.inputs, settings, style=self._titler.style)
 
 
 mlflow.models.set_model(TitleModel())

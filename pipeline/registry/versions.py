@@ -56,7 +56,8 @@ _REQUIREMENTS = (
     "yake",
 )
 _TRAIL = "trail."
-_IDENTITY = ("model.md5", "model.code", "model.generate")
+_GENERATE = "model.generate"
+_IDENTITY = ("model.md5", "model.code", _GENERATE)
 
 
 class RegisterSettings(Section):
@@ -110,7 +111,7 @@ def register(
         run_id: the run of its training, which the version then belongs to; a run of its own where that is unknown here.
         tags: what the version carries; one that exists gets today's. `_IDENTITY` says which work it is.
     """
-    tags = {**tags, "model.generate": settings.model_dump_json()}
+    tags = {**tags, _GENERATE: settings.model_dump_json()}
     with _registry_lock():
         version = _version_of(client, name, tags)
         if version is None:
@@ -153,6 +154,28 @@ def version_to_use(client: MlflowClient, name: str) -> ModelVersion:
     if version is None:
         raise Refused(nothing_registered(name))
     return version
+
+
+def version_by_number(client: MlflowClient, name: str, number: str | None) -> ModelVersion:
+    """That version; the one to use where `number` is None.
+
+    Raises:
+        Misused: there is no such version.
+        Refused: there is none to use.
+    """
+    if number is None:
+        return version_to_use(client, name)
+    version = _by_number(client, name, number)
+    if version is None:
+        raise Misused(f"There is no version {number} of '{name}'. `lectern models` lists them.")
+    return version
+
+
+def settings_of(version: ModelVersion) -> GenerateSettings:
+    """How `version` writes titles unless a caller says otherwise."""
+    from pipeline.models.generation import GenerateSettings
+
+    return GenerateSettings.model_validate_json(version.tags[_GENERATE])
 
 
 def promote(

@@ -44,22 +44,23 @@ def _looks_like_a_path(source: str) -> bool:
     return len(source.split()) == 1 and ("/" in source or bool(Path(source).suffix[1:]))
 
 
-def title_passage(text: str, knobs: dict[str, object]) -> list[str]:
+def title_passage(text: str, knobs: dict[str, object], *, fast: bool = False) -> list[str]:
     """Candidate titles for `text`, the best first, from the champion, else the challenger.
 
     Where the version writes none of use, the text's best keyphrase stands in, and a warning says so.
 
     Args:
         knobs: what the registered model's signature lets a caller turn.
+        fast: whether by its export.
 
     Raises:
         Refused: nothing is registered, the version cannot be loaded, or there is not even a keyphrase.
-        Misused: a knob's value is out of its range.
+        Misused: a knob's value is out of its range, or there is no export.
     """
-    version = present_version()
-    model = load(version)
+    version = present_version(fast=fast)
+    predict = load(version)
     try:
-        written = model.predict([text], params=knobs).iloc[0]
+        written = predict([text], knobs).iloc[0]
     except (ValueError, mlflow.MlflowException) as error:
         raise Misused(str(error)) from None
     if not written["fallback"]:

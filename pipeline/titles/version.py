@@ -7,18 +7,19 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from tqdm import tqdm
 
-from pipeline.errors import Refused
+from pipeline.errors import Misused, Refused
 from pipeline.files import write_json
-from pipeline.paths import STATE
-from pipeline.registry.stand_in import Shown
+from pipeline.paths import EXPORTS, STATE
+from pipeline.registry.stand_in import Shown, answer
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, version_to_use
 
@@ -31,6 +32,10 @@ _log = logging.getLogger(__name__)
 Write = Callable[[list[str]], list[Shown]]
 
 
+Predict = Callable[[list[str], Mapping[str, object]], pd.DataFrame]
+"""Texts and knobs in; out what `pipeline.registry.stand_in.answer` gives."""
+
+
 @dataclass(frozen=True)
 class Version:
     """A registered version; `identity` changes whenever its titles may."""
@@ -38,22 +43,33 @@ class Version:
     name: str
     number: str
     identity: str
+    exported: Path | None = None  # the folder that it is served from, where that is to be the quick one
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
 
 
 @lru_cache(maxsize=1)
-def load(version: Version) -> mlflow.pyfunc.PyFuncModel:
-    """The model as it is served.
+def load(version: Version) -> Predict:
+    """The version as it is served.
 
     Raises:
         Refused: it does not load.
     """
+    if version.exported:
+        return _exported(version.exported)
     try:
-        return mlflow.pyfunc.load_model(f"models:/{version}")
+        model = mlflow.pyfunc.load_model(f"models:/{version}")
     except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
         raise Refused(f"Version {version.number} of '{version.name}' does not load: {error}") from error
+    return lambda texts, knobs: model.predict(texts, params=dict(knobs) or None)
+
+
+def _exported(folder: Path) -> Predict:
+    from pipeline.exports.titler import FastTitler  # loads a library of its own
+
+    titler = FastTitler(folder)
+    return lambda texts, knobs: answer(texts, titler.titles(texts, knobs), titler.style)
 
 
 def writer_of(version: Version) -> Write:
@@ -62,25 +78,39 @@ def writer_of(version: Version) -> Write:
     Raises:
         Refused: the version does not load.
     """
-    model = load(version)
+    predict = load(version)
 
     def write(texts: list[str]) -> list[Shown]:
-        predicted = model.predict(texts)[["title", "fallback"]]
-        return [Shown(*row) for row in predicted.itertuples(index=False)]
+        return [Shown(*row) for row in predict(texts, {})[["title", "fallback"]].itertuples(index=False)]
 
     return write
 
 
-def present_version() -> Version:
+def present_version(*, fast: bool = False) -> Version:
     """The champion, else the challenger.
+
+    Args:
+        fast: as `lectern export` has converted it.
 
     Raises:
         Refused: there is neither.
+        Misused: it has not been exported.
     """
     name = RegisterSettings.read().name
     found = version_to_use(connect(), name)
-    identity = f"{mlflow.get_tracking_uri()} {name}/{found.version} {found.tags.get('model.md5', '')}"
-    return Version(name, str(found.version), identity)
+    md5 = found.tags.get("model.md5", "")
+    version = Version(name, str(found.version), f"{mlflow.get_tracking_uri()} {name}/{found.version} {md5}")
+    return _with_export(version, md5) if fast else version
+
+
+def _with_export(version: Version, md5: str) -> Version:
+    from pipeline.exports.card import ExportCard  # loads torch
+
+    folder = EXPORTS / version.name / version.number
+    card = ExportCard.read(folder) if folder.exists() else None
+    if card is None or card.model_md5 != md5:
+        raise Misused(f"Version {version} is not exported in {folder}. Run `lectern export {version.number}` first.")
+    return replace(version, identity=f"{version.identity} {card.weights} {card.made}", exported=folder)
 
 
 @dataclass(frozen=True)
