@@ -73,7 +73,7 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
         )
         for weights in _WEIGHTS:
             folder = Path(scratch) / weights
-            _complete(folder, model, card.model_copy(update={"weights": weights}))
+            complete(folder, model, card.model_copy(update={"weights": weights}))
             _, measured[weights] = _measure(FastTitler(folder), test, titles, weights)
         card = card.model_copy(update={"weights": kept(measured), "measured": measured})
         with folder_aside(out) as aside:
@@ -116,7 +116,7 @@ def _measure(titler: _Writes, test: pd.DataFrame, plain: list[str] | None, name:
     )
 
 
-def _complete(folder: Path, model: Path, card: ExportCard) -> None:
+def complete(folder: Path, model: Path, card: ExportCard) -> None:
     """Puts beside the converted weights all of `model` but its own."""
     for file in model.iterdir():
         if file.is_file() and file.suffix != ".safetensors":

@@ -1,7 +1,5 @@
 """Titles over HTTP: texts in, titles out, and what the server says where it cannot."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

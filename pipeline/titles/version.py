@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from pipeline.errors import Misused, Refused
 from pipeline.files import write_json
+from pipeline.models.tidy import PLAIN
 from pipeline.paths import EXPORTS, STATE
 from pipeline.registry.stand_in import Shown, answer
 from pipeline.registry.tracking import connect
@@ -62,7 +63,14 @@ def load(version: Version) -> Predict:
         model = mlflow.pyfunc.load_model(f"models:/{version}")
     except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
         raise Refused(f"Version {version.number} of '{version.name}' does not load: {error}") from error
-    return lambda texts, knobs: model.predict(texts, params=dict(knobs) or None)
+
+    def predict(texts: list[str], knobs: Mapping[str, object]) -> pd.DataFrame:
+        predicted = model.predict(texts, params=dict(knobs) or None)
+        if "fallback" in predicted:
+            return predicted
+        return answer(texts, predicted["candidates"].tolist(), PLAIN)  # a version from before keyphrases stood in
+
+    return predict
 
 
 def _exported(folder: Path) -> Predict:

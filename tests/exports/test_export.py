@@ -14,7 +14,6 @@ from pipeline.exports.card import ExportCard, Measured
 from pipeline.exports.export import export, kept
 from pipeline.exports.titler import FastTitler
 from pipeline.models.checkpoints import Card, save_model
-from pipeline.models.generation import open_titler
 from pipeline.paths import SPLITS
 from pipeline.registry import versions
 from pipeline.registry.lineage import md5
@@ -50,7 +49,7 @@ def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path
     assert card == ExportCard.read(split / "out")
     texts = examples["text"].tolist()
     fast = FastTitler(split / "out")
-    assert [titles[:1] for titles in fast.titles(texts)] == [titles[:1] for titles in fast.titles(texts)]
+    assert fast.best_titles(texts) == [fast.best_titles([text])[0] for text in texts]
     candidates = fast.titles(texts, {"candidates": 2, "num_beams": 3})
     assert {len(each) for each in candidates} == {2}
     drawn = fast.titles(texts[:3], {"do_sample": True, "seed": 7, "top_k": 0, "candidates": 3})
@@ -58,13 +57,9 @@ def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path
 
 
 @pytest.mark.parametrize("family", ["t5", "causal"])
-def test_beams_find_the_same_titles_whatever_texts_are_beside(family: str, split: Path, examples: pd.DataFrame) -> None:
-    export(_version(split / family, family, examples, BEAMS), split / "out")
-    fast, texts = FastTitler(split / "out"), examples["text"].tolist()
-    plain = open_titler(split / family, BEAMS)
-    same = [a == b for a, b in zip(fast.titles(texts), plain.titles(texts), strict=True)]
-    assert sum(same) >= 0.8 * len(same)
-    assert fast.best_titles(texts) == [fast.best_titles([text])[0] for text in texts]
+def test_beams_find_the_titles_that_the_plain_models_find(family: str, split: Path, examples: pd.DataFrame) -> None:
+    card = export(_version(split / family, family, examples, BEAMS), split / "out")
+    assert card.measured["float32"].same_titles > 0.8  # it ends a search a little otherwise
 
 
 def test_an_architecture_that_cannot_be_converted_is_refused(split: Path, examples: pd.DataFrame) -> None:

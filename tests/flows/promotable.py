@@ -23,7 +23,7 @@ class Titler(pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
         found = [[each for each in KNOWN if each in text.lower()] for text in model_input]
         titles = [f"Why {each[0]} matter" if each else "Title" for each in found]
-        return pd.DataFrame({"title": titles, "candidates": [[title] for title in titles], "fallback": False})
+        return pd.DataFrame({"title": titles, "candidates": [[title] for title in titles]})
 
 models.set_model(Titler())
 """

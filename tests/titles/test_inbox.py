@@ -8,6 +8,7 @@ import pytest
 from pipeline.errors import Misused, Refused
 from pipeline.titles.inbox import Row, read_rows, title_inbox, write_rows
 from pipeline.titles.version import present_version
+from tests.flows import promotable
 from tests.titles.small import lectern, register, write_book
 
 TOPICS = [("C", "1", "0:00:00", None)]
@@ -120,3 +121,10 @@ def test_a_table_of_before_keyphrases_were_marked_is_ours(tmp_path: Path) -> Non
         "\n".join(line.removesuffix(",fallback").removesuffix(",") for line in table.split())
     )
     assert read_rows(tmp_path / "titles.csv") == [row]
+
+
+def test_a_version_from_before_keyphrases_stood_in_still_gives_its_titles(project: Path) -> None:
+    promotable.register(["graphs"])
+    (project / "inbox").mkdir()
+    (project / "inbox/a.txt").write_text("we talk about graphs", encoding="utf-8")
+    assert [(row.title, row.fallback) for row in _walk(project / "inbox").titled] == [("Why graphs matter", "")]
