@@ -28,6 +28,8 @@ from pipeline.titles import version
 
 GOAL = 3
 
+Write = Callable[[list[str]], list[str]]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,15 +49,16 @@ def main() -> None:
     print(f"{alone / together:.2f} times faster (goal: {GOAL}); {same} of {len(texts)} titles alike")
 
 
-def writer(folder: Path | None) -> tuple[str, version.Write]:
+def writer(folder: Path | None) -> tuple[str, Write]:
     if folder is None:
         found = version.present_version()
-        return f"version {found}", version.writer_of(found)
+        write = version.writer_of(found)
+        return f"version {found}", lambda texts: [each.title for each in write(texts)]
     titler = open_titler(folder, GenerateSettings.read(folder.name))
     return f"model {folder}", titler.best_titles
 
 
-def in_chunks(write: version.Write, texts: list[str]) -> list[str]:
+def in_chunks(write: Write, texts: list[str]) -> list[str]:
     """As `title_texts` does it, without its files."""
     written: dict[str, str] = {}
     for chunk in version.chunks(version.longest_first(texts)):

@@ -212,6 +212,9 @@ def title(
     again: Annotated[
         bool, typer.Option("--again", help="A folder: title what another version has titled too.")
     ] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="By the version's export, which `lectern export` makes.")
+    ] = False,
 ) -> None:
     """Gives a passage its title, or each topic of a workbook that has none; from the champion, else the challenger.
 
@@ -222,7 +225,7 @@ def title(
     if many := _many_to_title(source):
         if (candidates, beams, sample, top_k, top_p, seed) != (1, None, False, None, None, None):
             raise Misused("--candidates, --beams and how words are drawn go with a passage, not with many.")
-        _title_many(many, out.resolve() if out else None, overwrite=overwrite, again=again)
+        _title_many(many, out.resolve() if out else None, overwrite=overwrite, again=again, fast=fast)
         return
     if out or overwrite or again:
         raise Misused("--out, --overwrite and --again go with a workbook or a folder; a passage's title is printed.")
@@ -236,7 +239,7 @@ def title(
     if sample:
         knobs |= {"do_sample": True, "num_beams": beams or 1, "seed": seed or 1}
         knobs |= {"top_k": 50 if top_k is None else top_k, "top_p": 0.95 if top_p is None else top_p}
-    print("\n".join(title_passage(text, knobs)))
+    print("\n".join(title_passage(text, knobs, fast=fast)))
 
 
 def _many_to_title(source: str) -> Path | None:
@@ -248,7 +251,7 @@ def _many_to_title(source: str) -> Path | None:
         return None
 
 
-def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool) -> None:
+def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool, fast: bool) -> None:
     _enter_project()
     from pipeline.titles.batch import fill_titles, is_workbook, may_be_written, output_beside, read_lacking_titles
     from pipeline.titles.inbox import title_inbox
@@ -260,11 +263,12 @@ def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool) -
         out = out or output_beside(path)
         may_be_written(out, overwrite=overwrite)
         read_lacking_titles(path)  # a broken workbook is refused before a registry is asked
-        print(fill_titles(path, out, present_version()).summary())
+        print(fill_titles(path, out, present_version(fast=fast)).summary())
         return
     if overwrite:
         raise Misused("--overwrite goes with a workbook; a folder's titles are added to its titles.csv.")
-    done = title_inbox(path, out or path.with_name(f"{path.name}.titles"), present_version(), again=again)
+    version = present_version(fast=fast)
+    done = title_inbox(path, out or path.with_name(f"{path.name}.titles"), version, again=again)
     print(done.summary())
     if done.failed:
         sys.exit(REFUSED)
@@ -367,6 +371,46 @@ def chapters(
         titled.forget()
     for each in found:
         print("".join(f"{remark}\n" for remark in formats.remarks(each, name)), end="", file=sys.stderr)
+
+
+@app.command(epilog="Example: `lectern export --examples 100`")
+def export(
+    version: Annotated[int | None, typer.Argument(min=1, help="Without it, the champion, else the challenger.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; exports/NAME/VERSION without it.")] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=1, help="Of the test split, to measure on; all of it without this.")
+    ] = None,
+) -> None:
+    """Converts a version for quick inference by CTranslate2, with weights of 8 bits unless titles get worse by them."""
+    folder = out.resolve() if out else None
+    _enter_project()
+    from pipeline.exports.export import export as convert
+    from pipeline.paths import EXPORTS
+    from pipeline.registry.tracking import connect
+    from pipeline.registry.versions import RegisterSettings, named_version
+
+    name = RegisterSettings.read().name
+    found = named_version(connect(), name, version)
+    folder = folder or EXPORTS / name / str(found.version)
+    if folder.exists() and not (folder / "export.json").exists():
+        raise Misused(f"{folder} exists, and is no export. Name another folder with --out.")
+    card = convert(found, folder, examples)
+    print(card.summary(folder))
+
+
+@app.command(epilog="Example: `lectern serve --port 8080 --fast`")
+def serve(
+    port: Annotated[int, typer.Option(help="Where it answers.")] = 8080,
+    host: Annotated[str, typer.Option(help="The address that it listens on: this machine's alone.")] = "127.0.0.1",
+    fast: Annotated[
+        bool, typer.Option("--fast", help="By the version's export, which `lectern export` makes.")
+    ] = False,
+) -> None:
+    """Gives titles over HTTP, by the champion, else the challenger, within the limits of the section `serve`."""
+    _enter_project()
+    from pipeline.server.run import serve as run_server
+
+    run_server(port, host=host, fast=fast)
 
 
 @app.command(epilog="Example: `lectern search t5-tiny --trials 20`")

@@ -30,6 +30,8 @@ REGISTERED = Path("reports/registered.json")
 DRIFT = Path("reports/drift.html")
 DRIFT_JSON = Path("reports/drift.json")
 
+EXPORTS = Path("exports")  # versions converted for quick inference: NAME/NUMBER
+
 # What the running system keeps for itself, outside version control and outside DVC's outputs.
 STATE = Path(".lectern")
 REGISTRY_LOCK = STATE / "registry.lock"  # of whoever registers or promotes a version

@@ -8,7 +8,19 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("data", "models", "training", "evaluation", "registry", "search", "titles", "upkeep", "stages", "cli")
+ROOMS = (
+    "data",
+    "models",
+    "training",
+    "evaluation",
+    "registry",
+    "search",
+    "exports",
+    "titles",
+    "upkeep",
+    "stages",
+    "cli",
+)
 SHARED = {"addresses", "errors", "settings", "files", "paths"}
 
 # What only observes a stage or carries it, so that a change in it makes no output stale.

@@ -54,6 +54,8 @@ def broken(workbook: Path) -> Path:
         "run",
         "title",
         "chapters",
+        "export",
+        "serve",
         "models",
         "search",
         "matrix",

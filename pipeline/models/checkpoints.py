@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -16,6 +18,7 @@ from pipeline.models.gguf import converted
 from pipeline.models.inputs import Inputs
 from pipeline.models.places import find
 from pipeline.models.scratch import ScratchSize
+from pipeline.models.tidy import TitleStyle
 from pipeline.models.warm_start import warm_start
 from pipeline.settings import Settings, check, read_params
 
@@ -71,6 +74,7 @@ class Card(Settings):
     checkpoint: str
     max_source_tokens: int
     max_target_tokens: int
+    style: TitleStyle = TitleStyle()  # of the titles that it was trained on
 
     def inputs(self, tokenizer: PreTrainedTokenizerBase) -> Inputs:
         """What feeds the model."""
@@ -164,13 +168,34 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, 
     Raises:
         Refused: the folder is not one that Lectern wrote, or is damaged.
     """
-    try:
-        card = Card.model_validate_json((folder / _CARD).read_text(encoding="utf-8"))
+    with _refusing_a_damaged(folder):
+        card = _read_card(folder)
         model, tokenizer = _open_folder(folder, FAMILIES[card.family])
+    return model.eval(), tokenizer, card
+
+
+def load_inputs(folder: Path) -> tuple[Inputs, Card]:
+    """What feeds the model that `save_model` wrote, without its weights.
+
+    Raises:
+        Refused: the folder is not one that Lectern wrote, or is damaged.
+    """
+    with _refusing_a_damaged(folder):
+        card = _read_card(folder)
+        return card.inputs(_open_tokenizer(folder, FAMILIES[card.family])), card
+
+
+def _read_card(folder: Path) -> Card:
+    return Card.model_validate_json((folder / _CARD).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _refusing_a_damaged(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise Refused(
             f"{folder} is not a model that Lectern trained: {error.filename} is missing. Run its train stage."
         ) from None
     except Exception as error:  # safetensors and pydantic each raise a kind of their own for a damaged file
         raise Refused(f"The model in {folder} is damaged: {error}. Train it again, or `dvc checkout` it.") from None
-    return model.eval(), tokenizer, card

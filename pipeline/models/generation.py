@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from pipeline.models.checkpoints import load_model
 from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
 from pipeline.models.features import Features
 from pipeline.models.inputs import Inputs, micro_batches, pad
+from pipeline.models.tidy import PLAIN, TitleStyle, tidy
 from pipeline.settings import Section, Settings, check, read_params
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,22 @@ class GenerateSettings(Settings):
         """That are written at once of each text."""
         return max(self.num_beams, self.candidates, self.consensus)
 
+    def turned(self, knobs: Mapping[str, Any]) -> GenerateSettings:
+        """These with other values for some, and those that follow from them.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        settings = {**self.model_dump(), **knobs}
+        if not settings["do_sample"] or settings["num_beams"] > 1:
+            settings["consensus"] = 0  # of titles that are drawn
+        if settings["consensus"]:
+            settings["consensus"] = max(settings["consensus"], settings["candidates"])
+        if not settings["do_sample"]:
+            # Beam search finds no more titles than it keeps sequences.
+            settings["num_beams"] = max(settings["num_beams"], settings["candidates"])
+        return GenerateSettings.model_validate(settings)
+
     @classmethod
     def read(cls, model: str) -> GenerateSettings:
         """The `generate` section, with what it sets otherwise for `model`."""
@@ -84,6 +102,7 @@ class Titler:
 
     Args:
         features: what the encoder makes of texts, where that is kept; the encoder is then run for new ones only.
+        style: how the course writes its titles.
 
     Raises:
         Misused: the titles may become longer than the model has positions for.
@@ -95,10 +114,12 @@ class Titler:
         inputs: Inputs,
         settings: GenerateSettings,
         features: Features | None = None,
+        style: TitleStyle = PLAIN,
     ) -> None:
         self.model = model
         self.inputs = inputs
         self.settings = settings
+        self.style = style
         self._features = features
         _, positions = inputs.family.positions(model.config)
         if settings.max_new_tokens > positions:
@@ -112,7 +133,7 @@ class Titler:
 
     @torch.inference_mode()
     def titles(self, texts: list[str], *, progress: str | None = None) -> list[list[str]]:
-        """For each text its candidates, the best first.
+        """For each text its candidates, the best first. Each is tidy, and may be empty.
 
         Args:
             progress: what a progress bar says; none is shown without it, or where nobody watches.
@@ -129,17 +150,17 @@ class Titler:
                 # For each batch anew: what is drawn for a text depends on those beside it alone.
                 torch.manual_seed(self.settings.seed)
                 chosen = order[start : start + self.settings.batch_size]
-                for i, titles in zip(
-                    chosen, self._titles_of_batch([sources[i] for i in chosen], features), strict=True
-                ):
-                    written[i] = titles
+                found = self._written([sources[i] for i in chosen], features)
+                for i, candidates in zip(chosen, found, strict=True):
+                    written[i] = best_first([tidy(each, self.style, texts[i]) for each in candidates], self.settings)
         return written
 
     def best_titles(self, texts: list[str], *, progress: str | None = None) -> list[str]:
         """One title for each text."""
         return [candidates[0] for candidates in self.titles(texts, progress=progress)]
 
-    def _titles_of_batch(self, sources: list[list[int]], features: Features | None) -> list[list[str]]:
+    def _written(self, sources: list[list[int]], features: Features | None) -> list[list[str]]:
+        """As the model writes them: of each source as many as the settings have it write."""
         batch = self.inputs.batch(sources)
         if features:
             batch = self.inputs.fed_with(features(sources), batch)
@@ -152,12 +173,9 @@ class Titler:
         sequences = self.model.generate(**batch, generation_config=self._config, tokenizer=self.inputs.tokenizer)
         if self.inputs.family.causal:
             sequences = sequences[:, batch["input_ids"].shape[1] :]
-        titles = [_one_line(text) for text in self.inputs.tokenizer.batch_decode(sequences, skip_special_tokens=True)]
+        written = self.inputs.tokenizer.batch_decode(sequences, skip_special_tokens=True)
         count = self._config.num_return_sequences
-        of_texts = (titles[i : i + count] for i in range(0, len(titles), count))
-        if self.settings.consensus:
-            return [by_consensus(drawn)[: self.settings.candidates] for drawn in of_texts]
-        return list(of_texts)
+        return [written[i : i + count] for i in range(0, len(written), count)]
 
     def _encoded(self, sources: list[list[int]]) -> torch.Tensor:
         """What the encoder makes of `sources`, the longest first: (batch, longest source, width), padded with 0."""
@@ -205,7 +223,12 @@ def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool
     if keep_features and not inputs.family.causal:
         features = Features(model, inputs, (model.get_encoder(),))
     # An encoder that was trained is another one each time, and nobody would ask for its features again.
-    return Titler(model, inputs, settings, features if features and features.begun else None)
+    return Titler(model, inputs, settings, features if features and features.begun else None, card.style)
+
+
+def best_first(titles: list[str], settings: GenerateSettings) -> list[str]:
+    """The candidates among all `titles` that a model wrote of a text."""
+    return by_consensus(titles)[: settings.candidates] if settings.consensus else titles
 
 
 def by_consensus(drawn: list[str]) -> list[str]:
@@ -223,12 +246,6 @@ def _unigram_f1(one: Counter[str], other: Counter[str]) -> float:
     return 2 * common / (one.total() + other.total()) if common else 0.0
 
 
-def _one_line(text: str) -> str:
-    """A title is one line: the first that a model wrote, its runs of spaces folded."""
-    lines = text.strip().splitlines()
-    return " ".join(lines[0].split()) if lines else ""
-
-
 def _generation_config(model: PreTrainedModel, inputs: Inputs, settings: GenerateSettings) -> GenerationConfig:
     """All of it from `settings`, but for the token ids, which are the model's and the tokenizer's."""
     tokenizer = inputs.tokenizer
@@ -238,18 +255,12 @@ def _generation_config(model: PreTrainedModel, inputs: Inputs, settings: Generat
     sampling = {"do_sample": settings.do_sample}
     if settings.do_sample:
         sampling |= {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": settings.top_p}
-    starts = {}
     if inputs.family.causal:
         # A model that was never taught to end after the title goes on with a new line.
-        starts["stop_strings"] = ["\n"]
+        starts = {"stop_strings": ["\n"]}
     else:
-        starts["decoder_start_token_id"] = model.config.decoder_start_token_id
-    if inputs.family.language:
-        # As in training, where the decoder is given a title's last token first: mBART's titles end with their language,
-        # mBART-50's begin with it.
-        first, last = inputs.target("")
-        language = tokenizer.convert_tokens_to_ids(inputs.family.language)
-        starts |= {"decoder_start_token_id": last, "forced_bos_token_id": first if first == language else None}
+        start, *forced = decoder_start(model, inputs)
+        starts = {"decoder_start_token_id": start, "forced_bos_token_id": next(iter(forced), None)}
     return GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         min_new_tokens=settings.min_new_tokens,
@@ -262,3 +273,14 @@ def _generation_config(model: PreTrainedModel, inputs: Inputs, settings: Generat
         **sampling,
         **starts,
     )
+
+
+def decoder_start(model: PreTrainedModel, inputs: Inputs) -> list[int]:
+    """The tokens from which a decoder with an encoder of its own goes on: its start token, and the language if that
+    comes first in a title."""
+    if not inputs.family.language:
+        return [model.config.decoder_start_token_id]
+    # As in training, where the decoder is given a title's last token first: mBART's titles end with their language,
+    # mBART-50's begin with it.
+    first, last = inputs.target("")
+    return [last, first] if first == inputs.tokenizer.convert_tokens_to_ids(inputs.family.language) else [last]

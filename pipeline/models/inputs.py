@@ -42,21 +42,22 @@ class Inputs:
         self.tokenizer = tokenizer
         self.max_source_tokens = max_source_tokens
         self.max_target_tokens = max_target_tokens
-        self._prompt = self._prompt_around_text() if family.prompt else None
+        # Token ids that stand before and after a text, and before its title.
+        self.prompt = self._prompt_around_text() if family.prompt else None
 
     def source(self, text: str) -> list[int]:
         """Token ids of what is asked of the model about `text`."""
-        if self._prompt is None:
+        if self.prompt is None:
             return self.tokenizer(self.family.prefix + text, truncation=True, max_length=self.max_source_tokens)[
                 "input_ids"
             ]
-        before, after = self._prompt
+        before, after = self.prompt
         words = self.tokenizer(text, add_special_tokens=False, truncation=True, max_length=self.max_source_tokens)
         return [*before, *words["input_ids"], *after]
 
     def target(self, title: str) -> list[int]:
         """Token ids of `title` as the model should write it, with its end token."""
-        if self._prompt is None:
+        if self.prompt is None:
             return self.tokenizer(text_target=title, truncation=True, max_length=self.max_target_tokens)["input_ids"]
         # The answer's beginning ends without a space: a token of a byte-level vocabulary begins with its own.
         words = self.tokenizer(" " + title, add_special_tokens=False)["input_ids"]
@@ -64,7 +65,7 @@ class Inputs:
 
     def example(self, text: str, title: str) -> Example:
         source, target = self.source(text), self.target(title)
-        if self._prompt is None:
+        if self.prompt is None:
             return Example(source, target)
         return Example(source + target, [IGNORED] * len(source) + target)
 

@@ -6,26 +6,33 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
+from pipeline.registry.stand_in import answer
 
 TUNABLE = ("num_beams", "candidates", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed")
 _TYPES = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
 
 
 def signature(settings: GenerateSettings) -> ModelSignature:
-    """One column of texts in; the best title and all candidates out; the knobs that a caller may turn.
+    """One column of texts in; out the title, all candidates, and whether a keyphrase stands in for the model's title;
+    the knobs that a caller may turn.
 
     The column has no name here, because MLflow would then refuse a plain list; `predict` looks at the name.
     """
     values = settings.model_dump()
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string)]),
-        outputs=Schema([ColSpec(DataType.string, "title"), ColSpec(Array(DataType.string), "candidates")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "title"),
+                ColSpec(Array(DataType.string), "candidates"),
+                ColSpec(DataType.boolean, "fallback"),
+            ]
+        ),
         params=ParamSchema([ParamSpec(name, _TYPES[type(values[name])], values[name]) for name in TUNABLE]),
     )
 
@@ -45,7 +52,8 @@ class TitleModel(mlflow.pyfunc.PythonModel):
             params: values for what `TUNABLE` names.
 
         Returns:
-            A data frame with a row a text: `title`, the best, and `candidates`, the best first.
+            A data frame with a row a text: `title`, the one to show; `candidates`, what the model wrote, the best
+            first; `fallback`, whether the title is a keyphrase of the text, since none of those is of use.
 
         Raises:
             ValueError: the column is another one, a text is missing, or a knob's value is out of its range.
@@ -56,20 +64,12 @@ class TitleModel(mlflow.pyfunc.PythonModel):
         texts = model_input[column]
         if texts.isna().any():
             raise ValueError(f"row {int(texts.isna().argmax())} has no text; send an empty string if that is meant")
-        candidates = self._with(params or {}).titles(texts.tolist())
-        return pd.DataFrame({"title": [titles[0] for titles in candidates], "candidates": candidates})
+        return answer(texts.tolist(), self._with(params or {}).titles(texts.tolist()), self._titler.style)
 
     def _with(self, params: dict[str, Any]) -> Titler:
         """The titler with other settings. MLflow fills in the defaults, so every knob is there or none."""
-        settings = {**self._titler.settings.model_dump(), **params}
-        if not settings["do_sample"] or settings["num_beams"] > 1:
-            settings["consensus"] = 0  # of titles that are drawn
-        if settings["consensus"]:
-            settings["consensus"] = max(settings["consensus"], settings["candidates"])
-        if not settings["do_sample"]:
-            # Beam search finds no more titles than it keeps sequences.
-            settings["num_beams"] = max(settings["num_beams"], settings["candidates"])
-        return Titler(self._titler.model, self._titler.inputs, GenerateSettings.model_validate(settings))
+        settings = self._titler.settings.turned(params)
+        return Titler(self._titler.model, self._titler.inputs, settings, style=self._titler.style)
 
 
 mlflow.models.set_model(TitleModel())

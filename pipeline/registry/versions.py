@@ -54,9 +54,11 @@ _REQUIREMENTS = (
     "pydantic",
     "pyyaml",
     "tqdm",
+    "yake",
 )
 _TRAIL = "trail."
-_IDENTITY = ("model.md5", "model.code", "model.generate")
+_GENERATE = "model.generate"
+_IDENTITY = ("model.md5", "model.code", _GENERATE)
 
 
 class RegisterSettings(Section):
@@ -110,7 +112,7 @@ def register(
         run_id: the run of its training, which the version then belongs to; a run of its own where that is unknown here.
         tags: what the version carries; one that exists gets today's. `_IDENTITY` says which work it is.
     """
-    tags = {**tags, "model.generate": settings.model_dump_json()}
+    tags = {**tags, _GENERATE: settings.model_dump_json()}
     with _registry_lock():
         version = _version_of(client, name, tags)
         if version is None:
@@ -176,6 +178,13 @@ def logged_models(version: ModelVersion) -> list[str]:
     One of a version that was registered by an address such as models:/m-1f… or …/models/m-1f…/artifacts.
     """
     return [*filter(None, [version.model_id]), *re.findall(r"\bm-[0-9a-f]{32}\b", version.source or "")]
+
+
+def settings_of(version: ModelVersion) -> GenerateSettings:
+    """How `version` writes titles unless a caller says otherwise."""
+    from pipeline.models.generation import GenerateSettings
+
+    return GenerateSettings.model_validate_json(version.tags[_GENERATE])
 
 
 def promote(
@@ -331,7 +340,7 @@ def _try(name: str, version: ModelVersion) -> None:
         titles = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}").predict([TRIAL_TEXT])
     except Exception as error:  # whatever a damaged or foreign version raises, it is not fit to be served
         raise Refused(f"Version {version.version} of '{name}' was not promoted, it does not load: {error}") from error
-    if not titles["title"][0]:
+    if not titles["candidates"][0][0]:
         raise Refused(f"Version {version.version} of '{name}' was not promoted: it gives an empty title.")
 
 

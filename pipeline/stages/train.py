@@ -15,6 +15,7 @@ from pipeline.evaluation.rouge import mean_rouge
 from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoints import ModelSettings, save_model
 from pipeline.models.layers import summarise
+from pipeline.models.tidy import learn_style
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
 from pipeline.registry.fingerprint import training_fingerprint
 from pipeline.registry.lineage import lineage_tags
@@ -91,7 +92,8 @@ def _train_and_keep(
         curves = fit_with([LogToMlflow(client, run_id)])
         seconds = round(time.monotonic() - start, 1)
         prepared.merge()
+        card = prepared.card.model_copy(update={"style": learn_style(train["title"])})
         with folder_aside(MODELS / model) as folder:
-            save_model(folder, prepared.network, prepared.inputs.tokenizer, prepared.card, model_settings.weights)
+            save_model(folder, prepared.network, prepared.inputs.tokenizer, card, model_settings.weights)
         write_training(model, Training(TrainingRun(run_id=run_id, seconds=seconds, lineage=lineage, **size), curves))
     print(f"{model}: {size['trainable_parameters']:,} of {size['parameters']:,} parameters trained in {seconds} s")

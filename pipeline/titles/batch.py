@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,30 +30,44 @@ _LONGEST_CELL = 32_767
 _SAME_TIME = 0.001  # seconds; Excel keeps a time as a fraction of a day
 _SHOWN = 10
 
+FALLBACK = "fallback"
+"""The column of a titled workbook that says of a title where it comes from, if it is not the model's."""
+KEYPHRASE = "keyphrase"
+
 
 @dataclass(frozen=True)
 class Filled:
     """What became of a workbook's topics.
 
-    silent, wordless: rows, as Excel shows them, that still lack a title: no line is under them; the model wrote none.
+    fallbacks: rows, as Excel shows them, whose title is a keyphrase, since the model wrote none of use.
+    silent, wordless: rows that still lack a title: no line is under them; there is no keyphrase either.
     """
 
     out: Path
     written: int
     kept: int
+    fallbacks: list[int]
     silent: list[int]
     wordless: list[int]
 
     def summary(self) -> str:
         """One line, and one more for each reason why a topic has no title."""
         said = [f"{self.out}: {self.written:,} titles written, {self.kept:,} kept"]
+        if self.fallbacks:
+            said.append(
+                f"  {len(self.fallbacks):,} of them are keyphrases, since the model wrote nothing of use "
+                f"({_places(self.fallbacks)}; the column {FALLBACK} marks them). Look them over."
+            )
         for rows, why in ((self.silent, "no line is under them"), (self.wordless, "the model wrote none")):
             if rows:
-                shown = ", ".join(f"{row:,}" for row in rows[:_SHOWN]) + (", ..." if rows[_SHOWN:] else "")
                 said.append(
-                    f"  {len(rows):,} topics have no title, since {why} ({TOPICS}, row {shown}). Fill them in by hand."
+                    f"  {len(rows):,} topics have no title, since {why} ({_places(rows)}). Fill them in by hand."
                 )
         return "\n".join(said)
+
+
+def _places(rows: list[int]) -> str:
+    return f"{TOPICS}, row " + ", ".join(f"{row:,}" for row in rows[:_SHOWN]) + (", ..." if rows[_SHOWN:] else "")
 
 
 def is_workbook(path: Path) -> bool:
@@ -95,15 +110,17 @@ def fill_titles(path: Path, out: Path, version: Version) -> Filled:
     titled = title_texts(texts.values(), version)
     titles = {row: as_cell(titled.titles[text]) for row, text in texts.items()}
     written = {row: title for row, title in titles.items() if title}
+    fallbacks = [row for row in written if texts[row] in titled.fallbacks]
     with file_aside(out) as aside:
-        _write(path, workbook, written, aside)
+        _write(path, workbook, written, fallbacks, aside)
         _compare(path, topics, aside)
-    log_batch([*texts.values()], [titled.titles[text] for text in texts.values()], version)
+    log_batch([*texts.values()], [titled.written(text) for text in texts.values()], version)
     titled.forget()
     return Filled(
         out=out,
         written=len(written),
         kept=len(topics) - len(lacking),
+        fallbacks=fallbacks,
         silent=[row for row in lacking["row"].tolist() if row not in texts],
         wordless=[row for row, title in titles.items() if not title],
     )
@@ -139,14 +156,14 @@ def as_cell(text: str) -> str:
     return ILLEGAL_CHARACTERS_RE.sub(" ", text).strip()[:_LONGEST_CELL]
 
 
-def _write(path: Path, workbook: Workbook, titles: dict[int, str], out: Path) -> None:
+def _write(path: Path, workbook: Workbook, titles: dict[int, str], fallbacks: list[int], out: Path) -> None:
     if path.is_dir():
-        _write_tables(path, workbook, titles, out)
+        _write_tables(path, workbook, titles, fallbacks, out)
     else:
-        _write_into_copy(path, titles, out)
+        _write_into_copy(path, titles, fallbacks, out)
 
 
-def _write_into_copy(path: Path, titles: dict[int, str], out: Path) -> None:
+def _write_into_copy(path: Path, titles: dict[int, str], fallbacks: list[int], out: Path) -> None:
     """The workbook with `titles` in its topic column. Formulas become the values that Excel saved for them, which is
     what was read; they would have none until Excel computed them again."""
     tables, _ = open_tables(path, {TOPICS: ("topic",)})
@@ -164,7 +181,19 @@ def _write_into_copy(path: Path, titles: dict[int, str], out: Path) -> None:
         cell.value = title
         if cell.data_type != "s":
             cell.data_type = "s"  # a title may begin with "=", and is no formula
+    if fallbacks:
+        _mark(sheet, letter, fallbacks)
     book.save(out)
+
+
+def _mark(sheet: Worksheet, letter: str, rows: list[int]) -> None:
+    """Says in the column `FALLBACK`, a new one unless there is one, which titles are keyphrases."""
+    header = next(cell.row for cell in sheet[letter] if cell.value is not None)
+    names = {str(cell.value).strip().lower(): cell.column for cell in sheet[header]}
+    column = names.get(FALLBACK, sheet.max_column + 1)
+    sheet.cell(header, column, FALLBACK)
+    for row in rows:
+        sheet.cell(row, column, KEYPHRASE)
 
 
 def _unmerge(sheet: Worksheet, coordinate: str) -> None:
@@ -173,14 +202,19 @@ def _unmerge(sheet: Worksheet, coordinate: str) -> None:
             sheet.unmerge_cells(str(merged))
 
 
-def _write_tables(path: Path, workbook: Workbook, titles: dict[int, str], out: Path) -> None:
+def _write_tables(path: Path, workbook: Workbook, titles: dict[int, str], fallbacks: list[int], out: Path) -> None:
     topics = workbook.topics
     filled = topics["title"].mask(topics["title"] == "", topics["row"].map(titles).fillna(""))
-    write_tables(path, topics.assign(title=filled), workbook.lines, out)
+    write_tables(path, topics.assign(title=filled), workbook.lines, out, fallbacks)
 
 
-def write_tables(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: Path) -> None:
+def write_tables(
+    path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: Path, fallbacks: Sequence[int] = ()
+) -> None:
     """Both tables, as a workbook is understood, as the sheets of `out`; `path` is what a message calls them.
+
+    Args:
+        fallbacks: the rows of `topics` whose title the keyphrase baseline gave; a column says so.
 
     Raises:
         Refused: a sheet cannot hold them.
@@ -190,7 +224,10 @@ def write_tables(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: Pat
     if (lines["text"].str.len() > _LONGEST_CELL).any():
         row = int(lines.loc[lines["text"].str.len() > _LONGEST_CELL, "row"].iloc[0])
         raise Refused(f"{path}, {LINES}, row {row:,}: the text is longer than a cell of Excel holds. Split the line.")
-    write_workbook(_sheet(topics, TOPICS), _sheet(lines, LINES), out)
+    sheet = _sheet(topics, TOPICS)
+    if fallbacks:
+        sheet[FALLBACK] = [KEYPHRASE if row in set(fallbacks) else None for row in topics["row"].tolist()]
+    write_workbook(sheet, _sheet(lines, LINES), out)
 
 
 def _sheet(table: pd.DataFrame, name: str) -> pd.DataFrame:

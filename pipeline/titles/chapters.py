@@ -70,7 +70,7 @@ def give_chapters(
     titled = None
     if version:
         titled = title_texts(lacking(found), version)
-        log_batch([*titled.titles], [*titled.titles.values()], version)
+        log_batch([*titled.titles], [titled.written(text) for text in titled.titles], version)
     return [entitled(talk, titled.titles if titled else {}) for talk in found], titled
 
 

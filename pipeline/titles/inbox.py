@@ -15,7 +15,7 @@ from pipeline.data.tables import table_files
 from pipeline.errors import Misused, Refused
 from pipeline.files import file_aside
 from pipeline.paths import STATE
-from pipeline.titles.batch import fill_titles, is_workbook
+from pipeline.titles.batch import KEYPHRASE, fill_titles, is_workbook
 from pipeline.titles.batch_log import log_batch
 from pipeline.titles.version import Version, title_texts
 
@@ -29,6 +29,7 @@ class Row:
 
     title: a text's; empty for a workbook.
     workbook: the filled workbook's name in the outbox; empty for a text.
+    fallback: `keyphrase` where the model wrote no title of use, and the title is one; a workbook marks its own.
     """
 
     file: str
@@ -37,6 +38,7 @@ class Row:
     workbook: str
     version: str
     when: str  # UTC
+    fallback: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Done:
     def summary(self) -> str:
         """A line, and one for each file that needs a person."""
         said = [f"{len(self.titled):,} files titled, {self.before:,} titled before, {len(self.failed):,} not titled"]
+        if fallbacks := [row.file for row in self.titled if row.fallback]:
+            said.append(f"  a keyphrase, since the model wrote nothing of use: {', '.join(fallbacks)}")
         said += [f"  {file}: {why}" for file, why in self.failed.items()]
         if self.ignored:
             said.append(f"  ignored, since neither .txt nor a workbook: {', '.join(self.ignored)}")
@@ -128,12 +132,15 @@ class _Walk:
 
     def _title(self, texts: dict[Row, str]) -> None:
         titled = title_texts(texts.values(), self._version)
-        rows = [replace(row, title=titled.titles[text], when=_now()) for row, text in texts.items()]
+        rows = [
+            replace(row, title=titled.titles[text], when=_now(), fallback=KEYPHRASE if text in titled.fallbacks else "")
+            for row, text in texts.items()
+        ]
         for row in rows:
             if not row.title:
-                self._fail(row.file, Refused(f"version {row.version} wrote no title for it."))
+                self._fail(row.file, Refused(f"version {row.version} wrote no title of use, and it has no keyphrase."))
         self._keep([row for row in rows if row.title])
-        log_batch([*texts.values()], [row.title for row in rows], self._version)
+        log_batch([*texts.values()], [titled.written(text) for text in texts.values()], self._version)
         titled.forget()
 
     def _fill(self, row: Row, path: Path) -> None:
@@ -179,6 +186,7 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+_ADDED = {"fallback"}  # after others had been written: a titles.csv without it is ours
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -198,11 +206,11 @@ def read_rows(table: Path) -> list[Row]:
     with table.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         wanted = [field.name for field in fields(Row)]
-        if reader.fieldnames is None or not {*wanted} <= {*reader.fieldnames}:
+        if reader.fieldnames is None or not {*wanted} - _ADDED <= {*reader.fieldnames}:
             raise Refused(
                 f"{table} lacks some of the columns {', '.join(wanted)}. Put it elsewhere; a new one is made."
             )
-        return [Row(**{name: (row[name] or "").removeprefix("'") for name in wanted}) for row in reader]
+        return [Row(**{name: (row.get(name) or "").removeprefix("'") for name in wanted}) for row in reader]
 
 
 def write_rows(table: Path, rows: list[Row]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
 import mlflow
 
-from pipeline.errors import Misused
+from pipeline.errors import Misused, Refused
+from pipeline.models.tidy import usable
 from pipeline.titles.version import load, present_version
+
+_log = logging.getLogger(__name__)
 
 
 def read_passage(source: str) -> str:
@@ -40,18 +44,30 @@ def _looks_like_a_path(source: str) -> bool:
     return len(source.split()) == 1 and ("/" in source or bool(Path(source).suffix[1:]))
 
 
-def title_passage(text: str, knobs: dict[str, object]) -> list[str]:
+def title_passage(text: str, knobs: dict[str, object], *, fast: bool = False) -> list[str]:
     """Candidate titles for `text`, the best first, from the champion, else the challenger.
+
+    Where the version writes none of use, the text's best keyphrase stands in, and a warning says so.
 
     Args:
         knobs: what the registered model's signature lets a caller turn.
+        fast: whether by its export.
 
     Raises:
-        Refused: nothing is registered, or the version cannot be loaded.
-        Misused: a knob's value is out of its range.
+        Refused: nothing is registered, the version cannot be loaded, or there is not even a keyphrase.
+        Misused: a knob's value is out of its range, or there is no export.
     """
-    model = load(present_version())
+    version = present_version(fast=fast)
+    predict = load(version)
     try:
-        return list(model.predict([text], params=knobs)["candidates"][0])
+        written = predict([text], knobs).iloc[0]
     except (ValueError, mlflow.MlflowException) as error:
         raise Misused(str(error)) from None
+    if not written["fallback"]:
+        return list(filter(usable, written["candidates"]))
+    if not written["title"]:
+        raise Refused(
+            f"Version {version.number} wrote no title of use, and the text has no keyphrase. Give more of it."
+        )
+    _log.warning("%s wrote no title of use; this is a keyphrase of the text instead", f"version {version.number}")
+    return [written["title"]]

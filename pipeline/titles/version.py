@@ -7,17 +7,20 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from tqdm import tqdm
 
-from pipeline.errors import Refused
+from pipeline.errors import Misused, Refused
 from pipeline.files import write_json
-from pipeline.paths import STATE
+from pipeline.models.tidy import PLAIN
+from pipeline.paths import EXPORTS, STATE
+from pipeline.registry.stand_in import Shown, answer
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, version_to_use
 
@@ -27,7 +30,11 @@ CHUNK = 64
 
 _log = logging.getLogger(__name__)
 
-Write = Callable[[list[str]], list[str]]
+Write = Callable[[list[str]], list[Shown]]
+
+
+Predict = Callable[[list[str], Mapping[str, object]], pd.DataFrame]
+"""Texts and knobs in; out what `pipeline.registry.stand_in.answer` gives."""
 
 
 @dataclass(frozen=True)
@@ -37,52 +44,97 @@ class Version:
     name: str
     number: str
     identity: str
+    exported: Path | None = None  # the folder that it is served from, where that is to be the quick one
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
 
 
 @lru_cache(maxsize=1)
-def load(version: Version) -> mlflow.pyfunc.PyFuncModel:
-    """The model as it is served.
+def load(version: Version) -> Predict:
+    """The version as it is served.
 
     Raises:
         Refused: it does not load.
     """
+    if version.exported:
+        return _exported(version.exported)
     try:
-        return mlflow.pyfunc.load_model(f"models:/{version}")
+        model = mlflow.pyfunc.load_model(f"models:/{version}")
     except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
         raise Refused(f"Version {version.number} of '{version.name}' does not load: {error}") from error
 
+    def predict(texts: list[str], knobs: Mapping[str, object]) -> pd.DataFrame:
+        predicted = model.predict(texts, params=dict(knobs) or None)
+        if "fallback" in predicted:
+            return predicted
+        return answer(texts, predicted["candidates"].tolist(), PLAIN)  # a version from before keyphrases stood in
+
+    return predict
+
+
+def _exported(folder: Path) -> Predict:
+    from pipeline.exports.titler import FastTitler  # loads a library of its own
+
+    titler = FastTitler(folder)
+    return lambda texts, knobs: answer(texts, titler.titles(texts, knobs), titler.style)
+
 
 def writer_of(version: Version) -> Write:
-    """Texts in, one title each out.
+    """Texts in, out a title for each.
 
     Raises:
         Refused: the version does not load.
     """
-    model = load(version)
-    return lambda texts: model.predict(texts)["title"].tolist()
+    predict = load(version)
+
+    def write(texts: list[str]) -> list[Shown]:
+        return [Shown(*row) for row in predict(texts, {})[["title", "fallback"]].itertuples(index=False)]
+
+    return write
 
 
-def present_version() -> Version:
+def present_version(*, fast: bool = False) -> Version:
     """The champion, else the challenger.
+
+    Args:
+        fast: as `lectern export` has converted it.
 
     Raises:
         Refused: there is neither.
+        Misused: it has not been exported.
     """
     name = RegisterSettings.read().name
     found = version_to_use(connect(), name)
-    identity = f"{mlflow.get_tracking_uri()} {name}/{found.version} {found.tags.get('model.md5', '')}"
-    return Version(name, str(found.version), identity)
+    md5 = found.tags.get("model.md5", "")
+    version = Version(name, str(found.version), f"{mlflow.get_tracking_uri()} {name}/{found.version} {md5}")
+    return _with_export(version, md5) if fast else version
+
+
+def _with_export(version: Version, md5: str) -> Version:
+    from pipeline.exports.card import ExportCard  # loads torch
+
+    folder = EXPORTS / version.name / version.number
+    card = ExportCard.read(folder) if folder.exists() else None
+    if card is None or card.model_md5 != md5:
+        raise Misused(f"Version {version} is not exported in {folder}. Run `lectern export {version.number}` first.")
+    return replace(version, identity=f"{version.identity} {card.weights} {card.made}", exported=folder)
 
 
 @dataclass(frozen=True)
 class Titled:
-    """Titles by text, and where they are kept until their reader has written them down."""
+    """Titles by text, and where they are kept until their reader has written them down.
+
+    fallbacks: the texts whose titles are keyphrases, since the model wrote nothing of use.
+    """
 
     titles: dict[str, str]
+    fallbacks: frozenset[str]
     kept: Path
+
+    def written(self, text: str) -> str:
+        """The title that the model itself wrote for `text`; empty where that was of no use."""
+        return "" if text in self.fallbacks else self.titles[text]
 
     def forget(self) -> None:
         """Removes what was kept for going on."""
@@ -98,17 +150,22 @@ def title_texts(texts: Iterable[str], version: Version) -> Titled:
     distinct = longest_first(texts)
     digest = hashlib.sha256(json.dumps([version.identity, *distinct]).encode()).hexdigest()
     kept = KEPT / digest[:32]
-    titles: dict[str, str] = {}
+    titles: dict[str, Shown] = {}
     with tqdm(total=len(distinct), desc="titles", unit="text", disable=not sys.stderr.isatty()) as bar:
         for chunk in chunks(distinct):
             file = kept / f"{len(titles):08d}.json"
             if not file.is_file():
                 write_json(file, writer_of(version)(chunk))
-            titles |= zip(chunk, json.loads(file.read_text(encoding="utf-8")), strict=True)
+            written = [Shown(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+            titles |= zip(chunk, written, strict=True)
             bar.update(len(chunk))
             if bar.disable:
                 _log.info("%s of %s texts have their title", f"{len(titles):,}", f"{len(distinct):,}")
-    return Titled(titles, kept)
+    return Titled(
+        {text: shown.title for text, shown in titles.items()},
+        frozenset(text for text, shown in titles.items() if shown.fallback),
+        kept,
+    )
 
 
 def longest_first(texts: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.models.cross_attention import attend_by_text
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, Titler, by_consensus
+from pipeline.models.tidy import tidy
 from tests.models.small import GREEDY, lively_model
 
 WITH_ENCODER = [name for name, family in FAMILIES.items() if not family.causal]
@@ -45,7 +46,7 @@ def test_titles_are_those_that_generate_writes_by_itself(
         )
     prompt = max(map(len, sources)) if inputs.family.causal else 0
     written = inputs.tokenizer.batch_decode(sequences[:, prompt:], skip_special_tokens=True)
-    expected = [" ".join(next(iter(text.strip().splitlines()), "").split()) for text in written]
+    expected = [tidy(title) for title in written]
     found = [title for titles in titler.titles(texts) for title in titles]
     assert found == expected
     assert len(set(found)) > 3

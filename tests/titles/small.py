@@ -6,6 +6,7 @@ from pathlib import Path
 
 import openpyxl
 import pandas as pd
+import torch
 
 from pipeline.models.checkpoints import Card, save_model
 from pipeline.registry import versions
@@ -14,10 +15,12 @@ from pipeline.registry.tracking import connect
 from tests.models.small import GREEDY, lively_model
 
 
-def register(folder: Path, examples: pd.DataFrame, *, beams: int = 1) -> None:
-    """Another number of beams is another version."""
+def register(folder: Path, examples: pd.DataFrame, *, beams: int = 1, mute: bool = False) -> None:
+    """Another number of beams is another version. A mute one has no word to write."""
     if not folder.is_dir():
         model, inputs = lively_model("causal", examples)
+        if mute:
+            model.load_state_dict({name: torch.zeros_like(weight) for name, weight in model.state_dict().items()})
         folder.mkdir(parents=True)
         card = Card(model="small", family="causal", checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
         save_model(folder, model, inputs.tokenizer, card, "float32")

@@ -106,8 +106,29 @@ def test_a_killed_run_goes_on_with_what_it_had(titled: Path) -> None:
     process.join()
     assert not (titled / "week.titled.xlsx").exists()
     finished = json.loads(kept[0].read_text())
-    kept[0].write_text(json.dumps(["kept from before"] * len(finished)))
+    kept[0].write_text(json.dumps([["kept from before", False]] * len(finished)))
     done = lectern("title", book, cwd=titled)
     assert done.returncode == 0, done.stderr
     sheet = openpyxl.load_workbook(titled / "week.titled.xlsx")["lesson_topics"]
     assert [cell.value for cell in sheet["D"]].count("kept from before") == len(finished)
+
+
+def test_a_keyphrase_stands_in_where_the_model_writes_nothing_and_is_marked(
+    project: Path, examples: pd.DataFrame
+) -> None:
+    register(project / "mute", examples, mute=True)
+    book = write_book(project / "week.xlsx", [TOPICS[0][:4], *TOPICS[1:]], LINES)
+    done = lectern("title", book, cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert "2 of them are keyphrases" in done.stdout
+    sheet = openpyxl.load_workbook(project / "week.titled.xlsx")["lesson_topics"]
+    rows = list(sheet.iter_rows(values_only=True))
+    assert rows[0][5] == "fallback"
+    assert [(row[3], row[5]) for row in rows[1:4]] == [
+        ("talk about graphs", "keyphrase"),
+        ("Kept  as it is", None),
+        ("talk about threads", "keyphrase"),
+    ]
+    assert lectern("check", "week.titled.xlsx", cwd=project).returncode == 1  # for the one topic without a line
+    done = lectern("title", "so in this part we talk about hashing", cwd=project)
+    assert (done.returncode, "keyphrase" in done.stderr, "hashing" in done.stdout) == (0, True, True)

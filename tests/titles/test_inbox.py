@@ -9,6 +9,7 @@ from pipeline.errors import Misused, Refused
 from pipeline.titles.inbox import Row, read_rows, title_inbox, write_rows
 from pipeline.titles.version import present_version
 from tests.command import lectern
+from tests.flows import promotable
 from tests.titles.small import register, write_book
 
 TOPICS = [("C", "1", "0:00:00", None)]
@@ -101,3 +102,30 @@ def test_a_table_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "titles.csv").write_text("a,b\n1,2\n")
     with pytest.raises(Refused, match="lacks some of the columns"):
         read_rows(tmp_path / "titles.csv")
+
+
+def test_a_keyphrase_that_stands_in_is_marked(project: Path, examples: pd.DataFrame) -> None:
+    register(project / "mute", examples, mute=True)
+    (project / "inbox").mkdir()
+    (project / "inbox/a.txt").write_text("we talk about graphs", encoding="utf-8")
+    done = _walk(project / "inbox")
+    assert [(row.title, row.fallback) for row in done.titled] == [("talk about graphs", "keyphrase")]
+    assert read_rows(project / "titles/titles.csv") == done.titled
+    assert "a keyphrase" in done.summary()
+
+
+def test_a_table_of_before_keyphrases_were_marked_is_ours(tmp_path: Path) -> None:
+    row = Row("a.txt", "0", "Graphs", "", "titles/1", "2026-01-01T00:00:00Z")
+    write_rows(tmp_path / "titles.csv", [row])
+    table = (tmp_path / "titles.csv").read_text(encoding="utf-8-sig")
+    (tmp_path / "titles.csv").write_text(
+        "\n".join(line.removesuffix(",fallback").removesuffix(",") for line in table.split())
+    )
+    assert read_rows(tmp_path / "titles.csv") == [row]
+
+
+def test_a_version_from_before_keyphrases_stood_in_still_gives_its_titles(project: Path) -> None:
+    promotable.register(["graphs"])
+    (project / "inbox").mkdir()
+    (project / "inbox/a.txt").write_text("we talk about graphs", encoding="utf-8")
+    assert [(row.title, row.fallback) for row in _walk(project / "inbox").titled] == [("Why graphs matter", "")]

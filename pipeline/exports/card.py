@@ -1,0 +1,69 @@
+"""What an exported folder says of itself: which version it is, and what was measured when it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from pipeline.errors import Refused
+from pipeline.files import write_text
+from pipeline.models.generation import GenerateSettings
+from pipeline.settings import Settings
+
+CARD = "export.json"
+ENGINE = "ctranslate2"
+"""The folder inside of an exported one that holds the converted weights."""
+
+Weights = Literal["float32", "int8"]
+
+
+class Measured(Settings):
+    """One way of writing the titles of the same examples, on the machine that exported."""
+
+    rouge1: float
+    same_titles: float  # share of the titles that the plain model writes
+    titles_a_second: float
+
+
+class ExportCard(Settings):
+    version: str  # NAME/NUMBER
+    model_md5: str
+    generate: GenerateSettings
+    decoder_start: list[int]  # token ids from which a decoder with an encoder of its own goes on
+    weights: Weights  # that were kept
+    tolerated: float  # ROUGE-1 that int8 may lose of the plain model's
+    examples: int  # of the test split
+    measured: dict[str, Measured]  # plain, float32, int8
+    made: str  # UTC
+    machine: str
+    libraries: dict[str, str]
+
+    def summary(self, folder: Path) -> str:
+        """What was measured, a line each, and what was kept."""
+        lines = [f"{self.version} on {self.examples:,} examples of the test split:"]
+        for name, found in self.measured.items():
+            lines.append(
+                f"  {name:<8} ROUGE-1 {found.rouge1:.4f}, {found.titles_a_second:.2f} titles/s, "
+                f"{found.same_titles:.0%} the plain model's titles"
+            )
+        return "\n".join([*lines, f"{folder} holds it with weights in {self.weights}."])
+
+    def write(self, folder: Path) -> None:
+        write_text(folder / CARD, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> ExportCard:
+        """
+        Raises:
+            Refused: `folder` is not one that `lectern export` wrote.
+        """
+        try:
+            return cls.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise Refused(
+                f"{folder} is no exported version: it has no {CARD}. Make it with `lectern export`."
+            ) from None
+        except ValidationError as error:
+            raise Refused(f"{folder / CARD} is damaged: {error}. Make it anew with `lectern export`.") from None

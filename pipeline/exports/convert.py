@@ -1,0 +1,61 @@
+"""A model folder's weights, as CTranslate2 reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ctranslate2.converters import TransformersConverter
+from ctranslate2.specs import ModelSpec
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.errors import Refused
+from pipeline.exports.card import Weights
+from pipeline.models.checkpoints import load_model
+
+
+def convert(folder: Path, out: Path, weights: Weights) -> None:
+    """Writes the model in `folder` to `out`, a folder to be.
+
+    Raises:
+        Refused: CTranslate2 does not know the architecture, or a part of it.
+    """
+    model, tokenizer, card = load_model(folder)
+    if [*range(len(tokenizer))] != sorted(tokenizer.get_vocab().values()):
+        raise Refused(f"The vocabulary of {folder} has gaps, and CTranslate2 counts tokens without any.")
+    try:
+        _Converter(folder, model, tokenizer).convert(str(out), quantization=weights)
+    except (ValueError, NotImplementedError, KeyError) as error:
+        reason = str(error).partition(" (supported")[0]
+        raise Refused(
+            f"A model of family '{card.family}' cannot be exported: CTranslate2 says, {reason}. Serve it plain, by "
+            "`lectern serve` or `mlflow models serve`."
+        ) from None
+
+
+class _Converter(TransformersConverter):
+    """Of a model that is open already, in full precision and with its tokenizer as we complete it."""
+
+    def __init__(self, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(str(folder))
+        self._model = model
+        self._tokenizer = tokenizer
+
+    def load_model(self, *_: Any, **__: Any) -> PreTrainedModel:
+        body = getattr(self._model, "model", None)
+        if hasattr(body, "encoder"):
+            # The converter asks the configuration, which has lost these two; the layers that are there tell as much.
+            self._model.config.normalize_before = hasattr(body.encoder, "layer_norm")
+            self._model.config.normalize_embedding = hasattr(body.encoder, "layernorm_embedding")
+        return self._model
+
+    def load_tokenizer(self, *_: Any, **__: Any) -> PreTrainedTokenizerBase:
+        return self._tokenizer
+
+    def _load(self) -> ModelSpec:
+        spec = super()._load()
+        if self._model.config.is_encoder_decoder:
+            spec.config.decoder_start_token = None  # each request brings it, and the language if there is one
+        elif spec.config.bos_token is None:
+            spec.config.bos_token = spec.config.eos_token  # it must be a token, and is never used
+        return spec

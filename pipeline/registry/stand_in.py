@@ -1,0 +1,41 @@
+"""The title that a reader is shown: the model's, or a keyphrase of the text where the model wrote nothing of use.
+
+A model is measured, ranked and judged by what it wrote itself. What stands in for it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from pipeline.evaluation.baselines import best_keyphrase
+from pipeline.models.tidy import TitleStyle, tidy, usable, without_marks
+
+
+class Shown(NamedTuple):
+    title: str  # empty where the text has no keyphrase either
+    fallback: bool  # it is a keyphrase
+
+
+def shown(texts: Sequence[str], candidates: Sequence[Sequence[str]], style: TitleStyle) -> list[Shown]:
+    """For each text the first of its `candidates` that is of use, else its best keyphrase in the course's style."""
+    own = [next(filter(usable, titles), "") for titles in candidates]
+    lacking = [text for text, title in zip(texts, own, strict=True) if not title]
+    stand_ins = iter(_keyphrases(lacking, style))
+    return [Shown(title, False) if title else Shown(next(stand_ins), True) for title in own]
+
+
+def answer(texts: Sequence[str], candidates: Sequence[list[str]], style: TitleStyle) -> pd.DataFrame:
+    """A row a text: `title`, the one to show; `candidates`, what the model wrote, the best first; `fallback`, whether
+    the title is a keyphrase of the text, since none of those is of use."""
+    titles, fallbacks = zip(*shown(texts, candidates, style), strict=True) if texts else ((), ())
+    return pd.DataFrame({"title": titles, "candidates": list(candidates), "fallback": fallbacks})
+
+
+def _keyphrases(texts: Sequence[str], style: TitleStyle) -> list[str]:
+    nothing_to_learn_of = pd.DataFrame({"title": []})
+    phrases = best_keyphrase(nothing_to_learn_of, [without_marks(text) for text in texts])
+    titles = [tidy(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
+    return [title if usable(title) else "" for title in titles]

@@ -1,0 +1,106 @@
+"""Titles over HTTP: texts in, titles out, and what the server says where it cannot."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import FastAPI, HTTPException, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from pipeline.server.body import BodyLimit
+from pipeline.server.desk import Desk, Full
+from pipeline.server.present import Present
+from pipeline.server.settings import ServeSettings
+
+_EXAMPLE = "so in this part we look at how a learning rate that is too high makes the loss go up instead of down"
+_COME_BACK = {"headers": {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}}
+
+
+class Title(BaseModel):
+    title: Annotated[str, Field(description="Empty where the text has not even a keyphrase.")]
+    fallback: Annotated[bool, Field(description="It is a keyphrase of the text: the model wrote no title of use.")]
+
+
+class Titles(BaseModel):
+    version: Annotated[str, Field(description="The registered version that wrote them: NAME/NUMBER.")]
+    titles: Annotated[list[Title], Field(description="One for each text, in the order of the texts.")]
+
+
+class Health(BaseModel):
+    version: Annotated[str | None, Field(description="The version that is served; null while there is none.")]
+    waiting: Annotated[int, Field(description="Requests that wait.")]
+    problem: Annotated[str | None, Field(description="Why there is no version, or no newer one.")]
+
+
+class Refusal(BaseModel):
+    detail: str
+
+
+def create_app(present: Present, settings: ServeSettings) -> FastAPI:
+    """The application, which opens and closes `present` as it starts and ends."""
+    desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        present.open()
+        desk.open()
+        yield
+        await asyncio.to_thread(desk.close)
+        await asyncio.to_thread(present.close)
+
+    app = FastAPI(title="Lectern", description=__doc__, version="1", lifespan=lifespan)
+    app.add_middleware(BodyLimit, most=int(settings.megabytes * 1_000_000), seconds=settings.seconds)
+
+    class Texts(BaseModel):
+        model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"texts": [_EXAMPLE]}]})
+
+        texts: Annotated[
+            list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]],
+            Field(min_length=1, max_length=settings.texts, description="Passages of a transcript."),
+        ]
+
+    @app.post(
+        "/titles",
+        summary="A title for each text",
+        responses={
+            408: {"model": Refusal, "description": "The request took too long to arrive"},
+            413: {"model": Refusal, "description": "The request is too large"},
+            429: {"model": Refusal, "description": "Too many requests wait", **_COME_BACK},
+            500: {"model": Refusal, "description": "The model failed"},
+            503: {"model": Refusal, "description": "No version is loaded", **_COME_BACK},
+            504: {"model": Refusal, "description": "The titles took too long to write"},
+        },
+    )
+    async def titles(body: Texts) -> Titles:
+        if present.version is None:
+            why = present.problem or "The version is being loaded."
+            raise HTTPException(503, why, headers={"Retry-After": str(max(1, round(settings.refresh)))})
+        try:
+            future = desk.submit(body.texts)
+        except Full as full:
+            raise HTTPException(429, str(full), headers={"Retry-After": str(full.seconds)}) from None
+        try:
+            async with asyncio.timeout(settings.seconds):
+                version, written = await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise HTTPException(504, f"The titles were not written within {settings.seconds:g} s.") from None
+        except asyncio.CancelledError:
+            if future.cancelled() and not _is_cancelled():
+                raise HTTPException(503, "The server is ending.") from None
+            raise
+        except Exception as error:
+            raise HTTPException(500, f"The model failed: {type(error).__name__}. The server's log says more.") from None
+        return Titles(version=version, titles=[Title(**each._asdict()) for each in written])
+
+    @app.get("/health", summary="Whether titles can be had", responses={503: {"model": Health}})
+    async def health(response: Response) -> Health:
+        response.status_code = 200 if present.version else 503
+        return Health(version=present.version, waiting=desk.waiting, problem=present.problem)
+
+    return app
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,126 @@
+"""The queue of the server: requests wait here, one worker takes several at once, and too many are turned away."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pipeline.registry.stand_in import Shown
+
+_log = logging.getLogger(__name__)
+
+_LOOKS_UP = 0.2  # seconds after which a worker without work sees whether it is to end
+
+
+class Answer(NamedTuple):
+    version: str
+    titles: list[Shown]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request's texts. Whoever gives up on it cancels `done`."""
+
+    texts: Sequence[str]
+    done: Future[Answer] = field(default_factory=Future)
+
+
+class Full(Exception):
+    """As many wait as may. `seconds`: after which it is worth to ask again."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"as many requests wait as may; come back in {seconds} s")
+        self.seconds = seconds
+
+
+Write = Callable[[list[str]], Answer]
+
+
+class Desk:
+    """Takes jobs and has them done, in the order in which they came.
+
+    Args:
+        write: titles for texts.
+        waiting: jobs that may wait.
+        batch: texts until which further jobs are done together with the first.
+    """
+
+    def __init__(self, write: Write, *, waiting: int, batch: int) -> None:
+        self._write = write
+        self._batch = batch
+        self._jobs: queue.Queue[Job] = queue.Queue(maxsize=waiting)
+        self._ending = threading.Event()
+        self._worker = threading.Thread(target=self._work, name="titles", daemon=True)
+        self._seconds_a_job = 1.0
+
+    @property
+    def waiting(self) -> int:
+        return self._jobs.qsize()
+
+    def open(self) -> None:
+        self._worker.start()
+
+    def close(self) -> None:
+        """Returns once what is being written is written; who still waits is told that nothing comes."""
+        self._ending.set()
+        self._worker.join()
+        for job in self._rest(None):
+            job.done.cancel()
+
+    def submit(self, texts: Sequence[str]) -> Future[Answer]:
+        """
+        Raises:
+            Full: too many wait already.
+        """
+        job = Job(texts)
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            raise Full(max(1, round(self._jobs.qsize() * self._seconds_a_job))) from None
+        return job.done
+
+    def _work(self) -> None:
+        while not self._ending.is_set():
+            try:
+                first = self._jobs.get(timeout=_LOOKS_UP)
+            except queue.Empty:
+                continue
+            jobs = [job for job in (first, *self._rest(self._batch - len(first.texts))) if _still_wanted(job)]
+            if jobs:
+                self._do(jobs)
+
+    def _rest(self, texts: int | None) -> list[Job]:
+        """What waits besides, until there are so many `texts`; everything where that is None."""
+        found: list[Job] = []
+        while texts is None or texts > 0:
+            try:
+                found.append(self._jobs.get_nowait())
+            except queue.Empty:
+                break
+            if texts is not None:
+                texts -= len(found[-1].texts)
+        return found
+
+    def _do(self, jobs: list[Job]) -> None:
+        start = time.monotonic()
+        try:
+            version, titles = self._write([text for job in jobs for text in job.texts])
+        except Exception as error:  # whatever a model raises: the next request may be better off
+            _log.exception("%d requests failed", len(jobs))
+            for job in jobs:
+                job.done.set_exception(error)
+            return
+        self._seconds_a_job = (time.monotonic() - start) / len(jobs)
+        written = iter(titles)
+        for job in jobs:
+            job.done.set_result(Answer(version, [next(written) for _ in job.texts]))
+
+
+def _still_wanted(job: Job) -> bool:
+    return job.done.set_running_or_notify_cancel()

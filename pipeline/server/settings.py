@@ -1,0 +1,20 @@
+"""What the server of titles takes on, and for how long it lets anyone wait."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from pipeline.settings import Section
+
+
+class ServeSettings(Section):
+    section: ClassVar[str] = "serve"
+
+    texts: int = Field(ge=1)  # of a request, at most
+    megabytes: float = Field(gt=0)  # of a request's body, at most
+    seconds: float = Field(gt=0)  # that a request may take to arrive, and again to be answered
+    waiting: int = Field(ge=1)  # requests that may wait; the next one is told to come back
+    batch: int = Field(ge=1)  # texts of waiting requests that are titled together, at least while there are any
+    refresh: float = Field(gt=0)  # seconds between two looks at which version counts

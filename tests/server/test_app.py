@@ -1,0 +1,79 @@
+"""What a client is told when it takes too long, or fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from pipeline.registry.stand_in import Shown
+from pipeline.server.app import create_app
+from pipeline.server.body import BodyLimit
+from pipeline.server.present import Present
+from pipeline.server.settings import ServeSettings
+from pipeline.titles.version import Version
+
+SETTINGS = ServeSettings(texts=2, megabytes=0.001, seconds=1, waiting=2, batch=2, refresh=0.1)
+
+
+@pytest.fixture
+def go() -> threading.Event:
+    """What a text `slow` waits for."""
+    return threading.Event()
+
+
+@pytest.fixture
+def client(go: threading.Event) -> Iterator[TestClient]:
+    def write(texts: list[str]) -> list[Shown]:
+        if "slow" in texts:
+            go.wait(30)
+        if "fail" in texts:
+            raise ValueError("a secret of the model's")
+        return [Shown(text, False) for text in texts]
+
+    present = Present(lambda: Version("titles", "1", "1"), lambda _: write, refresh=0.1)
+    with TestClient(create_app(present, SETTINGS)) as client:
+        while client.get("/health").status_code != 200:
+            pass
+        yield client
+        go.set()
+
+
+def _ask(client: TestClient, *texts: str):
+    return client.post("/titles", json={"texts": texts})
+
+
+def test_what_takes_too_long_is_given_up_and_the_next_is_served(client: TestClient, go: threading.Event) -> None:
+    late = _ask(client, "slow")
+    assert (late.status_code, "within 1 s" in late.json()["detail"]) == (504, True)
+    go.set()
+    assert _ask(client, "b").json() == {"version": "titles/1", "titles": [{"title": "b", "fallback": False}]}
+
+
+def test_a_model_that_fails_shows_the_client_no_more_than_that(client: TestClient) -> None:
+    failed = _ask(client, "fail")
+    assert (failed.status_code, "secret" in failed.text) == (500, False)
+    assert _ask(client, "b").status_code == 200
+
+
+def test_a_page_describes_it_all(client: TestClient) -> None:
+    assert client.get("/docs").status_code == 200
+    assert client.get("/openapi.json").json()["paths"].keys() == {"/titles", "/health"}
+
+
+def test_a_body_that_trickles_in_is_not_waited_for() -> None:
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message):
+        sent.append(message)
+
+    limited = BodyLimit(lambda *_: pytest.fail("it was let through"), most=10**9, seconds=0.1)
+    asyncio.run(limited({"type": "http", "method": "POST", "headers": []}, receive, send))
+    assert sent[0]["status"] == 408
