@@ -17,6 +17,7 @@ ROOMS = (
     "search",
     "exports",
     "titles",
+    "server",
     "upkeep",
     "stages",
     "cli",
