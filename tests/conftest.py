@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import prefect.main  # noqa: F401 - it shuts all handlers that it finds, and that of absl closes the stream pytest gave it
 import pytest
 from mlflow import MlflowClient
 
