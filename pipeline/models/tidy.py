@@ -295,7 +295,7 @@ def _capital_within(word: str) -> bool:
 
 def _shouted(words: Sequence[str]) -> bool:
     """Whether most of `words` are in capitals, which then say nothing of a single word."""
-    telling = [word for word in words if sum(map(str.isalpha, word)) > 1]
+    telling = [word for word in words if sum(char.isupper() or char.islower() for char in word) > 1]
     return len(words) > 1 and 2 * sum(map(str.isupper, telling)) > len(telling)
 
 

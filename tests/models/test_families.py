@@ -85,7 +85,7 @@ def test_titles_do_not_depend_on_the_order_of_the_texts(family: str, examples: p
     texts = examples["text"].tolist()
     titler = Titler(model, inputs, GREEDY)
     titles = titler.titles(texts)
-    assert len({*map(tuple, titles)}) > len(texts) / 2
+    assert len({*map(tuple, titles)}) >= len(texts) / 2
     assert titler.titles(texts[::-1]) == titles[::-1]
 
 
