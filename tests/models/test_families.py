@@ -83,9 +83,10 @@ def test_what_a_model_has_learnt_is_what_it_writes(family: str, examples: pd.Dat
 def test_titles_do_not_depend_on_the_order_of_the_texts(family: str, examples: pd.DataFrame) -> None:
     model, inputs = lively_model(family, examples)
     texts = examples["text"].tolist()
-    titler = Titler(model, inputs, GREEDY)
+    longer = GREEDY.model_copy(update={"max_new_tokens": 16})  # a title of nonsense loses much by being tidied
+    titler = Titler(model, inputs, longer)
     titles = titler.titles(texts)
-    assert len({*map(tuple, titles)}) >= len(texts) / 2
+    assert len({*map(tuple, titles)}) > len(texts) / 2
     assert titler.titles(texts[::-1]) == titles[::-1]
 
 
