@@ -253,7 +253,14 @@ def _many_to_title(source: str) -> Path | None:
 
 def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool, fast: bool) -> None:
     _enter_project()
-    from pipeline.titles.batch import fill_titles, is_workbook, may_be_written, output_beside, read_lacking_titles
+    from pipeline.titles.batch import (
+        fill_titles,
+        is_workbook,
+        may_be_written,
+        must_be_workbook,
+        output_beside,
+        read_lacking_titles,
+    )
     from pipeline.titles.inbox import title_inbox
     from pipeline.titles.version import present_version
 
@@ -261,6 +268,7 @@ def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool, f
         if again:
             raise Misused("--again goes with a folder of transcripts; a workbook's titles are kept.")
         out = out or output_beside(path)
+        must_be_workbook(out)
         may_be_written(out, overwrite=overwrite)
         read_lacking_titles(path)  # a broken workbook is refused before a registry is asked
         print(fill_titles(path, out, present_version(fast=fast)).summary())
@@ -392,8 +400,6 @@ def export(
     name = RegisterSettings.read().name
     found = named_version(connect(), name, version)
     folder = folder or EXPORTS / name / str(found.version)
-    if folder.exists() and not (folder / "export.json").exists():
-        raise Misused(f"{folder} exists, and is no export. Name another folder with --out.")
     card = convert(found, folder, examples)
     print(card.summary(folder))
 

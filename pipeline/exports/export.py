@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.rouge import mean_rouge
-from pipeline.exports.card import ENGINE, ExportCard, Measured, Weights
+from pipeline.exports.card import CARD, ENGINE, ExportCard, Measured, Weights
 from pipeline.exports.convert import convert
 from pipeline.exports.titler import FastTitler
 from pipeline.files import folder_aside
@@ -43,9 +43,11 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
         examples: of the test split that are titled in each way; all where it is None.
 
     Raises:
-        Misused: there is no test split here.
+        Misused: `out` is there and no export, or there is no test split here.
         Refused: its architecture cannot be converted, or the conversion writes worse titles.
     """
+    if out.exists() and not (out / CARD).exists():
+        raise Misused(f"{out} exists, and is no export. Name another folder with --out.")
     test = _test_split(examples)
     model = find(f"models:/{version.name}/{version.version}")
     generate = settings_of(version)

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 
 from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.registry.stand_in import Shown
 from pipeline.server.desk import Answer
 from pipeline.titles.version import Version, Write
 
@@ -50,7 +49,7 @@ class Present:
         """Titles by the version of this moment, which is loaded."""
         assert self._served is not None
         version, write = self._served
-        return Answer(str(version), [Shown(*each) for each in write(texts)])
+        return Answer(str(version), write(texts))
 
     def _keep_up(self) -> None:
         while not self._ending.is_set():

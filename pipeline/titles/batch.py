@@ -82,12 +82,18 @@ def output_beside(workbook: Path) -> Path:
     return workbook.with_name(f"{workbook.name if workbook.is_dir() else workbook.stem}.titled.xlsx")
 
 
-def may_be_written(out: Path, *, overwrite: bool) -> None:
+def must_be_workbook(out: Path) -> None:
     """Raises:
-    Misused: `out` is no .xlsx, or is there and must not be overwritten.
+    Misused: `out` is no .xlsx.
     """
     if out.suffix.lower() != ".xlsx":
         raise Misused(f"--out {out} must end in .xlsx: a titled workbook is written as Excel reads it.")
+
+
+def may_be_written(out: Path, *, overwrite: bool) -> None:
+    """Raises:
+    Misused: `out` is a folder, or is there and must not be overwritten.
+    """
     if out.is_dir():
         raise Misused(f"--out {out} is a folder. Name a file.")
     if out.exists() and not overwrite:
@@ -226,7 +232,7 @@ def write_tables(
         raise Refused(f"{path}, {LINES}, row {row:,}: the text is longer than a cell of Excel holds. Split the line.")
     sheet = _sheet(topics, TOPICS)
     if fallbacks:
-        sheet[FALLBACK] = [KEYPHRASE if row in set(fallbacks) else None for row in topics["row"].tolist()]
+        sheet[FALLBACK] = [KEYPHRASE if marked else None for marked in topics["row"].isin(fallbacks)]
     write_workbook(sheet, _sheet(lines, LINES), out)
 
 

@@ -17,13 +17,14 @@ from pipeline.data.sheets import NAMES
 from pipeline.data.workbook import LINES, TOPICS
 from pipeline.errors import Misused
 from pipeline.files import file_aside, write_text
-from pipeline.titles.batch import may_be_written, write_tables
+from pipeline.titles.batch import may_be_written, must_be_workbook, write_tables
 from pipeline.titles.chapters import Chaptered
 from pipeline.titles.inbox import as_text_cell
 from pipeline.titles.lines import Talk
 from pipeline.titles.times import as_stamp
 
-_MARKUP = re.compile(r"([\\`*_\[\]<>#|])")
+_MARKS = r"([\\`*_\[\]<>#|])"
+_MARKUP, _ESCAPED = re.compile(_MARKS), re.compile(rf"\\{_MARKS}")
 _NOT_ON_YOUTUBE = str.maketrans("<>", "‹›")  # which refuses angle brackets in a description
 _YOUTUBE_CHAPTERS, _YOUTUBE_SECONDS = 3, 10
 SUFFIXES = {
@@ -55,14 +56,11 @@ def format_of(name: str | None, out: Path | None) -> str:
 
 def check_out(out: Path, name: str, *, overwrite: bool) -> None:
     """Raises:
-    Misused: `out` is a folder, or is there and must not be overwritten.
+    Misused: `out` is a folder, is there and must not be overwritten, or is no .xlsx where the format is.
     """
     if name == "xlsx":
-        may_be_written(out, overwrite=overwrite)
-    elif out.is_dir():
-        raise Misused(f"--out {out} is a folder. Name a file.")
-    elif out.exists() and not overwrite:
-        raise Misused(f"{out} exists already. Name another file with --out, or allow it with --overwrite.")
+        must_be_workbook(out)
+    may_be_written(out, overwrite=overwrite)
 
 
 def check_talks(talks: Sequence[Talk], name: str) -> None:
@@ -189,6 +187,11 @@ def _heading(talk: Talk) -> str:
 
 def _without_markup(text: str) -> str:
     return _MARKUP.sub(r"\\\1", text)
+
+
+def from_markdown(text: str) -> str:
+    """What `as_markdown` was given."""
+    return _ESCAPED.sub(r"\1", text)
 
 
 def _vtt_time(seconds: float) -> str:

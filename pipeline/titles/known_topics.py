@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from pipeline.data.workbook import TOPICS
 from pipeline.errors import Misused, Refused
 from pipeline.titles.batch import is_workbook
 from pipeline.titles.captions import read_cues
+from pipeline.titles.formats import from_markdown
 from pipeline.titles.lines import Talk, Topic
 from pipeline.titles.talk import decoded
 from pipeline.titles.timed_json import parse_json
@@ -31,7 +31,6 @@ from pipeline.titles.timed_text import stamped
 
 Lesson = tuple[str, str]
 _COLUMNS = {TOPICS: tuple(NAMES[TOPICS])}
-_ESCAPED = re.compile(r"\\([\\`*_\[\]<>#|])")
 
 
 class _Chapter(BaseModel):
@@ -87,7 +86,7 @@ def read_topics(path: Path) -> dict[Lesson, list[Topic]]:
         topics = [Topic(cue.seconds, cue.text) for cue in read_cues(text, path.name, rolls=False)]
     else:
         if path.suffix.lower() == ".md":
-            text = _ESCAPED.sub(r"\1", text)
+            text = from_markdown(text)
         topics = [Topic(each.seconds, each.beside or "".join(each.below[:1])) for each in stamped(text, path.name)]
     if not topics:
         raise Refused(f"{path} holds no topics. Write one a line, as in 0:00 Title.")
