@@ -12,13 +12,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pipeline
 from pipeline.cli import main
 
+_SECONDS = 120
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(["tests.preloaded"])
 
@@ -41,6 +43,20 @@ def start(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, s
     process = _FORKING.Process(target=_be_lectern, args=(arguments, cwd, dict(env or os.environ), streams))
     process.start()
     return process
+
+
+def kill_once(
+    happened: Callable[[], object], *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, streams: Path
+) -> None:
+    """Starts the command, and kills it as soon as that has happened."""
+    process = start(*words, cwd=cwd, env=env, streams=streams)
+    deadline = time.monotonic() + _SECONDS
+    while not happened():
+        assert process.is_alive(), "it was over before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join()
 
 
 def _be_lectern(words: list[str], cwd: Path, env: dict[str, str], streams: Path) -> None:

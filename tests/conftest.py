@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +50,20 @@ def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tracking")
     MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def enter_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
+    """Makes a copy of a DVC project the working directory."""
+
+    def enter(template: Path) -> Path:
+        folder = tmp_path / "project"
+        shutil.copytree(template, folder)
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+        return folder
+
+    return enter
 
 
 @pytest.fixture

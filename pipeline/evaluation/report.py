@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -18,6 +18,7 @@ from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline
 from pipeline.evaluation.predictions import ModelMetrics
 from pipeline.evaluation.scores import SCORES
 from pipeline.evaluation.slices import LENGTH_BANDS, length_bands
+from pipeline.evaluation.templates import templates
 from pipeline.training.record import Training
 
 _KEY = ["course_title", "lesson_num", "start_seconds"]
@@ -150,12 +151,6 @@ def _count(number: int | None) -> str:
 
 
 def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("pipeline.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("pipeline.evaluation")
     environment.filters |= {"duration": _duration, "count": _count}
     return environment.get_template("report.html.j2")

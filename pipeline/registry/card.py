@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import mlflow
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -26,6 +26,7 @@ from pipeline.errors import Refused
 from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline, show
 from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
 from pipeline.evaluation.slices import Slice, slices
+from pipeline.evaluation.templates import templates
 from pipeline.files import write_text
 from pipeline.registry.tracking import find_run
 from pipeline.registry.versions import logged_models
@@ -220,13 +221,7 @@ def _path(number: str, suffix: str) -> str:
 
 
 def _environment(*, autoescape: bool) -> Environment:
-    environment = Environment(
-        loader=PackageLoader("pipeline.registry", "."),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("pipeline.registry", autoescape=autoescape)
     environment.filters |= {"plain": plain, "excerpt": _excerpt, "show": show}
     return environment
 

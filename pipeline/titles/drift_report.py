@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.errors import Misused
 from pipeline.evaluation.figures import as_svg, cumulative_figure
+from pipeline.evaluation.templates import templates
 from pipeline.files import write_json, write_text
 from pipeline.paths import DRIFT, DRIFT_JSON, TRAINING_SPLITS
 from pipeline.registry.lineage import md5
@@ -57,15 +57,16 @@ def _notes(version: str) -> list[str]:
 
 
 def _page(drift: Drift, training: pd.DataFrame, titled: pd.DataFrame) -> str:
-    environment = Environment(
-        loader=PackageLoader("pipeline.titles", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     shown = {each.replace("_", " "): (training[each].dropna(), titled[each].dropna()) for each in NUMBERS}
     shown = {name: pair for name, pair in shown.items() if all(map(len, pair))}
     label = "Cumulative shares of the training split and of what was titled"
-    return environment.get_template("drift.html.j2").render(
-        drift=drift,
-        cells=cells,
-        figure=Markup(as_svg(cumulative_figure(shown, _NAMES), label)),  # of numbers, and our own words
-        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    return (
+        templates("pipeline.titles")
+        .get_template("drift.html.j2")
+        .render(
+            drift=drift,
+            cells=cells,
+            figure=Markup(as_svg(cumulative_figure(shown, _NAMES), label)),  # of numbers, and our own words
+            when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
     )

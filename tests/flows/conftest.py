@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,11 +40,10 @@ def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_project(empty_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeProject:
-    folder = tmp_path / "project"
-    shutil.copytree(empty_project, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+def make_project(
+    empty_project: Path, enter_copy: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> MakeProject:
+    folder = enter_copy(empty_project)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
     def make(dvc_yaml: str) -> Path:

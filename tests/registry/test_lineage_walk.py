@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -87,12 +88,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(template: Path, enter_copy: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: a project with version 1, whose workbook has changed since."""
-    folder = tmp_path / "project"
-    shutil.copytree(template, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    folder = enter_copy(template)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     return folder
 

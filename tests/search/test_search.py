@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,11 @@ from pipeline.search.suggestion import Suggestion
 from pipeline.training.fit import fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
-from tests.command import lectern, start
+from tests.command import kill_once, lectern
 from tests.conftest import ROOT
 from tests.search.small import GOOD, HOPELESS, MODEL, write_params, write_splits
 from tests.training.small import score
 
-_SECONDS = 120
 _EVERYTHING = ["embedding", "encoder", "decoder", "head"]
 
 
@@ -246,14 +244,12 @@ def test_a_bug_is_not_taken_for_a_bad_trial(small: Path, monkeypatch: pytest.Mon
 
 def test_a_killed_search_is_gone_on_with(small: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     write_params({"epochs": 4})
-    process = start("search", MODEL, "--trials", "2", cwd=small, streams=tmp_path_factory.mktemp("streams"))
-    deadline = time.monotonic() + _SECONDS
-    while not list(small.glob(".lectern/search/*/trial-0/checkpoint-*")):
-        assert process.is_alive()
-        assert time.monotonic() < deadline, "no trial has begun"
-        time.sleep(0.01)
-    process.kill()
-    process.join()
+    kill_once(
+        lambda: list(small.glob(".lectern/search/*/trial-0/checkpoint-*")),
+        *("search", MODEL, "--trials", "2"),
+        cwd=small,
+        streams=tmp_path_factory.mktemp("streams"),
+    )
     assert search(MODEL, 2).finished == 2
     assert _states() == ["failed", "complete", "complete"]
     assert [run.info.status for run in _runs()[1]] == ["KILLED", "FINISHED", "FINISHED"]

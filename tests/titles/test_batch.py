@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import openpyxl
 import pandas as pd
 import pytest
 
-from tests.command import lectern, start
+from tests.command import kill_once, lectern
 from tests.titles.small import register, write_book
 
 TOPICS = [
@@ -96,14 +95,8 @@ def test_a_killed_run_goes_on_with_what_it_had(titled: Path) -> None:
     lines = [("C", "1", f"{60 * i + 1}", f"we talk about the number {i} " * (1 + i % 5)) for i in range(count)]
     book = write_book(titled / "week.xlsx", topics, lines)
     (streams := titled / "streams").mkdir()
-    process = start("title", book, cwd=titled, streams=streams)
-    deadline = time.monotonic() + 120
-    while not (kept := list((titled / ".lectern/titles").glob("*/*.json"))):
-        assert process.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.kill()
-    process.join()
+    kill_once(lambda: list((titled / ".lectern/titles").glob("*/*.json")), "title", book, cwd=titled, streams=streams)
+    kept = sorted((titled / ".lectern/titles").glob("*/*.json"))
     assert not (titled / "week.titled.xlsx").exists()
     finished = json.loads(kept[0].read_text())
     kept[0].write_text(json.dumps([["kept from before", False]] * len(finished)))

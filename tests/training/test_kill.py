@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pandas as pd
 from mlflow import MlflowClient
 
 from pipeline.registry.lineage import md5
-from tests.command import lectern, start
+from tests.command import kill_once, lectern
 from tests.training.small import environment, fill_project
 
-_SECONDS = 120
 STAGE = ("train", "bart-tiny")
 
 
 def _kill_after_an_epoch(project: Path) -> None:
     (streams := project / "streams").mkdir()
-    process = start(*STAGE, cwd=project, env=environment(), streams=streams)
-    deadline = time.monotonic() + _SECONDS
-    while not [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")]:
-        assert process.is_alive(), "the training was over before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.join()
+    kill_once(
+        lambda: [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")],
+        *STAGE,
+        cwd=project,
+        env=environment(),
+        streams=streams,
+    )
     assert not (project / "models/bart-tiny").exists()
 
 
