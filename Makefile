@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format up benchmark lock clean
+.PHONY: help install run test test-hard lint format up benchmark lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -26,6 +26,9 @@ run: install ## train, compare and register the models of params.yaml; quick whe
 
 test: install lint ## lint and all tests
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test-hard: install ## kill, starve, flood and mislead it: under an hour, and not part of `make test`
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m hard
 
 lint: install ## style and imports
 	ruff check .
