@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import timeit
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +35,7 @@ import transformers
 from quality import read_examples
 from rouge_score.rouge_scorer import RougeScorer
 from torch import nn
-from training import MODELS, SOURCE_TOKENS, SPLIT, TARGET_TOKENS, write_checkpoint
+from training import MODELS, SOURCE_TOKENS, SPLIT, TARGET_TOKENS, products_a_second, write_checkpoint
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -225,8 +224,7 @@ def own_scores(titles: list[str], references: list[str], scoring: EvaluateSettin
 
 def what_bounds(model: str, peer: dict[str, Any], ours: dict[str, Any]) -> str:
     """Why the peer's time divided by ours is below the goal: the part of ours that both must spend."""
-    left, right = torch.randn(8 * SOURCE_TOKENS, 512), torch.randn(512, 2048)
-    speed = 2 * left.numel() * right.shape[1] / min(timeit.repeat(lambda: left @ right, number=3, repeat=5)) * 3
+    speed = products_a_second()
     return (
         f"{model}: {peer['seconds'] / GOAL:.1f} s would be {GOAL} times faster. Lectern spends {ours['encoder']:.1f} s "
         f"in the encoder, whose {ours['operations'] / 1e9:,.0f} GFLOP of matrix products take "

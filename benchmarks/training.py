@@ -20,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +31,7 @@ import pandas as pd
 import torch
 import transformers
 from quality import read_examples
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -55,6 +58,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE_TOKENS, TARGET_TOKENS = 512, 40
 BATCH, RATE = 8, 5e-4
 VOCABULARY = 8000
+GOALS = {"decoder": 5.0, "all": 1.5}
 SPLIT = SplitSettings(by="lesson", validation=0.15, test=0.2, seed=1)
 
 
@@ -104,6 +108,7 @@ def main() -> None:
         write_data(Path(folder), options.workbook, options.train, options.validation)
         print("| model | trained | epochs | seconds: peer | Lectern | times faster | loss: peer | Lectern |", end="")
         print(" GB: peer | Lectern |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+        notes = []
         for model in options.models:
             write_checkpoint(Path(folder), model)
             for trained, epochs in (("decoder", options.frozen_epochs), ("all", options.whole_epochs)):
@@ -113,6 +118,10 @@ def main() -> None:
                     cells += [f"{peer['seconds'] / ours['seconds']:.1f}", f"{peer['loss']:.3f}", f"{ours['loss']:.3f}"]
                     cells += [f"{peer['memory']:.1f}", f"{ours['memory']:.1f}"]
                     print(f"| {' | '.join(map(str, cells))} |", flush=True)
+                    if peer["seconds"] / ours["seconds"] < GOALS[trained]:
+                        counted = run_side("count", folder, model, trained, epochs)
+                        notes.append(what_bounds(model, trained, peer, ours, counted["operations"]))
+        print("", *notes, sep="\n")
 
 
 def write_data(folder: Path, workbook: Path | None, train: int, validation: int) -> None:
@@ -154,7 +163,8 @@ def run_side(side: str, folder: str, model: str, trained: str, epochs: int) -> d
 
 
 def measure(side: str, checkpoint: str, trained: str, epochs: str) -> dict[str, float]:
-    """Seconds of the training, its best validation loss, and the peak memory of this process in GB."""
+    """Seconds of the training, its best validation loss, the peak memory of this process in GB, and for the side
+    `count`, which is slower, the operations of Lectern's matrix products."""
     path = Path(checkpoint)
     examples = [pd.read_parquet(path.parent / f"{name}.parquet") for name in ("train", "validation")]
     model = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32)
@@ -163,8 +173,11 @@ def measure(side: str, checkpoint: str, trained: str, epochs: str) -> dict[str, 
     freeze(model, FAMILIES[family], ["embedding", "encoder"] if trained == "decoder" else [], 0)
     transformers.set_seed(1)
     start = time.monotonic()
-    loss = {"peer": peer, "lectern": lectern}[side](model, tokenizer, family, *examples, int(epochs))
+    with FlopCounterMode(display=False) if side == "count" else nullcontext() as counter:
+        train = peer if side == "peer" else lectern
+        loss = train(model, tokenizer, family, *examples, int(epochs))
     return {
+        "operations": counter.get_total_flops() if counter else 0,
         "seconds": time.monotonic() - start,
         "loss": loss,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
@@ -241,6 +254,22 @@ def peer(
     )
     trainer.train()
     return min(entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry)
+
+
+def what_bounds(model: str, trained: str, peer: dict[str, float], ours: dict[str, float], operations: float) -> str:
+    """Why the peer's time divided by ours is below the goal: the part of ours that is arithmetic."""
+    goal, speed = GOALS[trained], products_a_second()
+    return (
+        f"{model}, {trained} trained: {peer['seconds'] / goal:.0f} s would be {goal:g} times faster. Lectern's "
+        f"{ours['seconds']:.0f} s hold {operations / 1e12:.2f} TFLOP of matrix products, which take "
+        f"{operations / speed:.0f} s at the {speed / 1e9:.0f} GFLOP/s that one product of float32 reaches here."
+    )
+
+
+def products_a_second() -> float:
+    """Operations a second of one matrix product of a usual layer's size, in float32, by all threads."""
+    left, right = torch.randn(8 * SOURCE_TOKENS, 512), torch.randn(512, 2048)
+    return 2 * left.numel() * right.shape[1] / min(timeit.repeat(lambda: left @ right, number=3, repeat=5)) * 3
 
 
 if __name__ == "__main__":

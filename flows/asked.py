@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from pipeline.data.adopt import bring_in
 from pipeline.errors import Misused
 from pipeline.files import file_aside, write_text
 from pipeline.paths import PARAMS, STATE
@@ -47,6 +46,8 @@ def params_as_asked(models: list[str] | None, epochs: int | None, workbook: str 
     if not (models or epochs or workbook):
         yield
         return
+    from pipeline.data.adopt import bring_in  # loads pandas, which most runs of the flow need not wait for
+
     params = asked(read_params(), models, epochs, str(bring_in(workbook)) if workbook else None)
     shutil.copyfile(PARAMS, _BEFORE)
     write_text(_ASKED, yaml.safe_dump(params, sort_keys=False, allow_unicode=True))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
 
 _VALUES_IN_MEMORY = 4_000_000
 
@@ -40,6 +39,8 @@ def interval_of_mean(values: Sequence[float], *, resamples: int, confidence: flo
     if np.ptp(values) == 0:
         constant = float(values[0])
         return Interval(constant, constant, constant)
+    from scipy.stats import bootstrap  # a second to load, which who reads scores need not wait
+
     found = bootstrap(
         (values,),
         np.mean,

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean
 
-from rouge_score.rouge_scorer import RougeScorer
-
 from pipeline.settings import Settings
 
 _TEXTS = 12  # of the test split, the longest: enough for a share, and few enough to be quick
@@ -109,6 +107,8 @@ def _begins(text: str, title: str) -> bool:
 
 def _agreement(titles: Sequence[str]) -> float:
     """Of each text's title with that of its twin, which stands in the second half."""
+    from rouge_score.rouge_scorer import RougeScorer  # a second to load, for its stemmer, which is not used here
+
     scorer = RougeScorer(["rouge1"])
     half = len(titles) // 2
     pairs = zip(titles[:half], titles[half:], strict=True)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
@@ -18,11 +19,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import DBAPIError
 
-from pipeline.evaluation.predictions import ModelMetrics
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
 from pipeline.registry.away import in_our_words, tracking_away
 from pipeline.registry.lineage import md5
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.predictions import ModelMetrics
 
 log = logging.getLogger(__name__)
 
