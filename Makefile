@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+# Not compiled: Python does that to what is imported, a small part of it all.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -14,11 +16,11 @@ help: ## list the targets
 install: $(STAMP) ## make the virtual environment from the lock file
 
 $(STAMP): requirements.lock requirements-carried.txt pyproject.toml
+	# torch with what its build for this machine depends on; all else is named in the lock file
 	test -x $(BIN)/python || python3.11 -m venv $(VENV) || python3 -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-carried.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PIP) --constraint requirements.lock torch==2.13.0
+	$(PIP) --no-deps -r requirements.lock -r requirements-carried.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
 run: install ## train, compare and register the models of params.yaml; quick when nothing changed

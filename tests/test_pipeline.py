@@ -285,6 +285,7 @@ def _months_pass(folder: Path) -> None:
         database.execute("UPDATE logged_models SET creation_timestamp_ms = 1000, last_updated_timestamp_ms = 1000")
 
 
+@pytest.mark.hard
 def test_a_project_is_backed_up_lost_restored_at_another_place_and_cleaned_months_later(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -202,6 +202,7 @@ def serving() -> Iterator[None]:
         server.wait(60)
 
 
+@pytest.mark.hard
 def test_a_run_waits_though_what_serves_it_is_stopped_meanwhile(folder: Path):
     (folder / "prefect.yaml").write_text(SERVED)
     deployment = promote.to_deployment("served").apply()

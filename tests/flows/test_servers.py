@@ -17,6 +17,7 @@ from toy_project import MakeProject, PrefectServer, processes_in, wait_for
 
 from flows.deployments import read_deployments
 from flows.service import free_port
+from pipeline.errors import Misused
 
 ROOT = Path(__file__).parents[2]
 
@@ -169,10 +170,16 @@ def test_up_on_a_taken_port_says_which_and_how_to_choose_another(folder: Path):
     ("wrong", "right"),
     [("cron: every night", "cron: 0 2 * * *"), ("timezone: Atlantis", "timezone: UTC"), ("limit: some", "limit: 1")],
 )
-def test_up_names_what_is_wrong_in_prefect_yaml(folder: Path, wrong: str, right: str):
+def test_what_is_wrong_in_prefect_yaml_is_named(folder: Path, wrong: str, right: str):
     text = (folder / "prefect.yaml").read_text()
     assert right in text
     (folder / "prefect.yaml").write_text(text.replace(right, wrong))
+    with pytest.raises(Misused, match=r"prefect\.yaml is wrong"):
+        read_deployments()
+
+
+def test_up_starts_nothing_when_prefect_yaml_is_wrong(folder: Path):
+    (folder / "prefect.yaml").write_text("deployments: none")
     output, _ = (up := start("-m", "flows.up")).communicate(timeout=60)
     assert up.returncode == 2
     assert "prefect.yaml is wrong" in output
