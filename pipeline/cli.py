@@ -178,10 +178,11 @@ def up(
     prefect_port: Annotated[int, typer.Option(help="Where Prefect's server and pages answer.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Where MLflow's server and pages answer.")] = 5000,
     reports_port: Annotated[int, typer.Option(help="Where the reports and the data docs are read.")] = 8800,
+    page_port: Annotated[int, typer.Option(help="Where the page gives talks their chapters, and titles.")] = 7860,
 ) -> None:
-    """Starts MLflow's and Prefect's servers and serves the flows that prefect.yaml deploys; Ctrl-C ends all."""
+    """Starts MLflow's and Prefect's servers, the page, and serves the flows of prefect.yaml; Ctrl-C ends all."""
     _enter_project()
-    ports = {"prefect": prefect_port, "mlflow": mlflow_port, "reports": reports_port}
+    ports = {"prefect": prefect_port, "mlflow": mlflow_port, "reports": reports_port, "page": page_port}
     sys.exit(_module("flows.up", *(word for name, port in ports.items() for word in (f"--{name}-port", str(port)))))
 
 
@@ -412,7 +413,8 @@ def serve(
         bool, typer.Option("--fast", help="By the version's export, which `lectern export` makes.")
     ] = False,
 ) -> None:
-    """Gives titles over HTTP, by the champion, else the challenger, within the limits of the section `serve`."""
+    """Gives titles over HTTP, and chapters on a page, by the champion, else the challenger, within the limits of the
+    sections `serve` and `page`."""
     _enter_project()
     from pipeline.server.run import serve as run_server
 

@@ -37,9 +37,8 @@ class Refusal(BaseModel):
     detail: str
 
 
-def create_app(present: Present, settings: ServeSettings) -> FastAPI:
-    """The application, which opens and closes `present` as it starts and ends."""
-    desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
+def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI:
+    """The application, which opens `present` and `desk` as it starts, and closes them as it ends."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

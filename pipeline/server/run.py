@@ -2,32 +2,63 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
 from pipeline.errors import Misused
 from pipeline.server.app import create_app
+from pipeline.server.desk import Desk
 from pipeline.server.present import Present
-from pipeline.server.settings import ServeSettings
+from pipeline.server.settings import PageSettings, ServeSettings
 from pipeline.titles.version import present_version, writer_of
 
 HOST = "127.0.0.1"
 
 
 def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
-    """Serves titles until Ctrl-C or SIGTERM.
+    """Serves titles, and the page, until Ctrl-C or SIGTERM.
 
     Raises:
         Misused: the port is taken, or a knob is wrong.
     """
-    settings = ServeSettings.read()
+    settings, page = ServeSettings.read(), PageSettings.read()
     listening = _listen(host, port)
     present = Present(lambda: present_version(fast=fast), writer_of, refresh=settings.refresh)
-    app = create_app(present, settings)
-    print(f"Titles at http://{host}:{port}/titles, described at http://{host}:{port}/docs. Ctrl-C ends it.", flush=True)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(settings.seconds))
-    uvicorn.Server(config).run(sockets=[listening])
+    desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
+    app = create_app(present, desk, settings)
+    with tempfile.TemporaryDirectory(prefix="lectern-page-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # read when a file comes, and seen by this user alone
+        from pipeline.server.editor import Editor
+        from pipeline.server.page import PATH, mount_page  # loads a library of its own
+        from pipeline.server.reading import get_ready
+
+        get_ready()
+        let_go = mount_page(app, Editor(desk, present, settings, page, Path(folder)), present, settings)
+        at = f"http://{host}:{port}"
+        print(f"Titles at {at}/titles, described at {at}/docs; a page at {at}{PATH}. Ctrl-C ends it.", flush=True)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(settings.seconds))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it anew, and files are to be removed
+        _Server(config, let_go).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Lets go of pages that are open, which would keep it from ending."""
+
+    def __init__(self, config: uvicorn.Config, let_go: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._let_go = let_go
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._let_go()
+        super().handle_exit(sig, frame)
 
 
 def _listen(host: str, port: int) -> socket.socket:

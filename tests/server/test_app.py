@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from pipeline.registry.stand_in import Shown
 from pipeline.server.app import create_app
 from pipeline.server.body import BodyLimit
+from pipeline.server.desk import Desk
 from pipeline.server.present import Present
 from pipeline.server.settings import ServeSettings
 from pipeline.titles.version import Version
@@ -35,7 +36,8 @@ def client(go: threading.Event) -> Iterator[TestClient]:
         return [Shown(text, False) for text in texts]
 
     present = Present(lambda: Version("titles", "1", "1"), lambda _: write, refresh=0.1)
-    with TestClient(create_app(present, SETTINGS)) as client:
+    desk = Desk(present.write, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
+    with TestClient(create_app(present, desk, SETTINGS)) as client:
         while client.get("/health").status_code != 200:
             pass
         yield client
