@@ -24,6 +24,7 @@ from pipeline.addresses import without_user
 from pipeline.errors import Misused
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
+from pipeline.server.settings import PAGE
 
 EXAMPLE = "example: python -m flows.up --prefect-port 4300"
 
@@ -192,7 +193,7 @@ def page_service(port: int) -> Service:
 
 
 def page_address(port: int) -> str:
-    return f"http://{HOST}:{port}/page/"
+    return f"http://{HOST}:{port}{PAGE}/"
 
 
 def flows_service(prefect: str) -> Service:

@@ -152,14 +152,25 @@ def check(
 
 @app.command(epilog="Example: `lectern use lessons.xlsx && dvc repro`")
 def use(
-    workbook: Annotated[str, typer.Argument(help="An .xlsx file, its URL, or a folder with CSV or Parquet tables.")],
+    workbooks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WORKBOOK...",
+            help="An .xlsx file, its URL, or a folder with CSV or Parquet tables. Of several, "
+            "which are joined, a later one counts for the lessons that it holds.",
+        ),
+    ],
 ) -> None:
     """Makes a workbook the pipeline's input: copied, put under DVC, named in params.yaml. Refused if it is broken."""
-    from pipeline.data.adopt import adopt
+    from pipeline.data.adopt import adopt, adopt_all
 
-    source = workbook if "://" in workbook else str(Path(workbook).resolve())
+    sources = [source if "://" in source else str(Path(source).resolve()) for source in workbooks]
     _enter_project()
-    adopted = adopt(source)
+    if len(sources) == 1:
+        adopted = adopt(sources[0])
+    else:
+        adopted, joined = adopt_all(sources)
+        print(f"{joined.lessons:,} lessons; {joined.replaced:,} were replaced by those of a later workbook.")
     print(f"{adopted} is the pipeline's workbook now. Train on it with `lectern run` or `dvc repro`.")
 
 

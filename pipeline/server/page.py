@@ -11,13 +11,15 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 
+from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry.away import in_our_words
 from pipeline.server.editor import Editor, Found
 from pipeline.server.present import Present
 from pipeline.server.seal import Seal
-from pipeline.server.settings import ServeSettings
+from pipeline.server.settings import PAGE, ServeSettings
 from pipeline.titles import formats
 from pipeline.titles.chapters import Chaptered
 from pipeline.titles.edited import Row, as_rows
@@ -25,7 +27,6 @@ from pipeline.titles.lines import Talk
 from pipeline.titles.others import other_models
 from pipeline.titles.times import as_stamp
 
-PATH = "/page"
 _FILES = [".vtt", ".srt", ".sbv", ".json", ".json3", ".txt", ".xlsx"]
 _SESSIONS = 100  # whose talks are kept in memory
 _FORGET_FILES = (60, 600)  # seconds: how often, and how old a file is then
@@ -54,15 +55,16 @@ _log = logging.getLogger(__name__)
 
 
 def mount_page(app: FastAPI, editor: Editor, present: Present, limits: ServeSettings) -> Callable[[], None]:
-    """Puts the page into `app`, at `PATH`; returns what lets go of those who have it open, so that `app` can end."""
+    """Puts the page into `app`, at `PAGE`; returns what lets go of those who have it open, so that `app` can end."""
     page = build_page(editor, present)
     page.queue(max_size=limits.waiting)
     page.state_session_capacity = _SESSIONS
-    app.add_middleware(Seal, path=PATH)
+    app.get("/", include_in_schema=False)(lambda: RedirectResponse(PAGE))
+    app.add_middleware(Seal, path=PAGE)
     gr.mount_gradio_app(
         app,
         page,
-        path=PATH,
+        path=PAGE,
         footer_links=["api"],
         run_history=False,
         show_error=False,
@@ -150,12 +152,12 @@ def build_page(editor: Editor, present: Present) -> gr.Blocks:
     return page
 
 
-def _kindly(*others: Any) -> Callable[[Callable[..., tuple]], Callable[..., tuple]]:
+def _kindly(*others: Any) -> Callable[[Callable], Callable]:
     """Of an act, whose first output is what it says: where it is refused, it says why, and the `others` are these."""
 
-    def decorate(act: Callable[..., tuple]) -> Callable[..., tuple]:
+    def decorate(act: Callable) -> Callable:
         @wraps(act)
-        def kind(*given: Any, **named: Any) -> tuple:
+        def kind(*given: Any, **named: Any) -> Any:
             try:
                 return act(*given, **named)
             except (Refused, Misused, Unavailable) as error:
@@ -163,8 +165,9 @@ def _kindly(*others: Any) -> Callable[[Callable[..., tuple]], Callable[..., tupl
             except Exception as error:
                 _log.exception("the page failed")
                 why = str(in_our_words(error) or "This failed, and is a bug of Lectern's. The server's log says more.")
+            why = hide_passwords(why)
             gr.Warning(html.escape(why), title="Not done")  # which shows markup
-            return (why, *others)
+            return (why, *others) if others else why
 
         return kind
 
@@ -207,9 +210,9 @@ class _Acts:
         return " ".join(said), str(path)
 
     @_kindly()
-    def keep(self, talk: Talk | None, table: list, course: str, lesson: str) -> tuple:
+    def keep(self, talk: Talk | None, table: list, course: str, lesson: str) -> str:
         path, command = self._editor.keep(self._edited(talk, table, course, lesson))
-        return (f"Saved as {path}. To train on the lessons and all corrections: {command}",)
+        return f"Saved as {path}. To train on the lessons and all corrections: {command}"
 
     @_kindly(gr.skip())
     def compare(self, talk: Talk | None, table: list, course: str, lesson: str, models: Sequence[str]) -> tuple:

@@ -17,7 +17,7 @@ from pipeline.errors import Misused
 from pipeline.server.app import create_app
 from pipeline.server.desk import Desk
 from pipeline.server.present import Present
-from pipeline.server.settings import PageSettings, ServeSettings
+from pipeline.server.settings import PAGE, PageSettings, ServeSettings
 from pipeline.titles.version import present_version, writer_of
 
 HOST = "127.0.0.1"
@@ -34,18 +34,21 @@ def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
     present = Present(lambda: present_version(fast=fast), writer_of, refresh=settings.refresh)
     desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
     app = create_app(present, desk, settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it anew, and files are to be removed
     with tempfile.TemporaryDirectory(prefix="lectern-page-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # read when a file comes, and seen by this user alone
+        from pipeline.server.chapters_api import add_chapters
         from pipeline.server.editor import Editor
-        from pipeline.server.page import PATH, mount_page  # loads a library of its own
+        from pipeline.server.page import mount_page  # loads a library of its own
         from pipeline.server.reading import get_ready
 
         get_ready()
-        let_go = mount_page(app, Editor(desk, present, settings, page, Path(folder)), present, settings)
+        editor = Editor(desk, present, settings, page, Path(folder))
+        add_chapters(app, editor, settings)
+        let_go = mount_page(app, editor, present, settings)
         at = f"http://{host}:{port}"
-        print(f"Titles at {at}/titles, described at {at}/docs; a page at {at}{PATH}. Ctrl-C ends it.", flush=True)
+        print(f"A page at {at}{PAGE}; titles at {at}/titles, described at {at}/docs. Ctrl-C ends it.", flush=True)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(settings.seconds))
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it anew, and files are to be removed
         _Server(config, let_go).run(sockets=[listening])
 
 

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from pipeline.settings import Section
 
+PAGE = "/page"  # where the page is, below the server's address
+
 
 class ServeSettings(Section):
     section: ClassVar[str] = "serve"

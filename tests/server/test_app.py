@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
+from pipeline.errors import Unavailable
 from pipeline.registry.stand_in import Shown
 from pipeline.server.app import create_app
 from pipeline.server.body import BodyLimit
@@ -59,6 +60,18 @@ def test_a_model_that_fails_shows_the_client_no_more_than_that(client: TestClien
     failed = _ask(client, "fail")
     assert (failed.status_code, "secret" in failed.text) == (500, False)
     assert _ask(client, "b").status_code == 200
+
+
+def test_no_password_of_the_registry_is_told() -> None:
+    def away() -> Version:
+        raise Unavailable("postgresql://lectern:swordfish@db.example/mlflow does not answer")
+
+    present = Present(away, lambda _: None, refresh=0.1)
+    desk = Desk(present.write, waiting=1, batch=1)
+    with TestClient(create_app(present, desk, SETTINGS)) as client:
+        while not (problem := client.get("/health").json()["problem"]):
+            pass
+    assert problem == "postgresql://lectern:***@db.example/mlflow does not answer"
 
 
 def test_a_page_describes_it_all(client: TestClient) -> None:
