@@ -28,6 +28,7 @@ from pipeline.titles.others import other_models
 from pipeline.titles.times import as_stamp
 
 _FILES = [".vtt", ".srt", ".sbv", ".json", ".json3", ".txt", ".xlsx"]
+_FORM = 4096  # bytes around a file in the request that brings it
 _SESSIONS = 100  # whose talks are kept in memory
 _FORGET_FILES = (60, 600)  # seconds: how often, and how old a file is then
 _FORGET_TALK = 3600  # seconds after its page was closed
@@ -72,7 +73,7 @@ def mount_page(app: FastAPI, editor: Editor, present: Present, limits: ServeSett
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        max_file_size=int(limits.megabytes * 1_000_000),
+        max_file_size=int(limits.megabytes * 1_000_000) - _FORM,
         theme=gr.themes.Default(font=_FONT, font_mono=_FONT),
         css=_STYLE,
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
+import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline.errors import Misused
 from pipeline.server.app import create_app
@@ -34,8 +34,9 @@ def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
     present = Present(lambda: present_version(fast=fast), writer_of, refresh=settings.refresh)
     desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
     app = create_app(present, desk, settings)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it anew, and files are to be removed
-    with tempfile.TemporaryDirectory(prefix="lectern-page-") as folder:
+    if host == HOST:  # or another site's name, made to lead here, would let its pages ask as if they were ours
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    with tempfile.TemporaryDirectory(prefix="lectern-page-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # read when a file comes, and seen by this user alone
         from pipeline.server.chapters_api import add_chapters
         from pipeline.server.editor import Editor
@@ -49,19 +50,24 @@ def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
         at = f"http://{host}:{port}"
         print(f"A page at {at}{PAGE}; titles at {at}/titles, described at {at}/docs. Ctrl-C ends it.", flush=True)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(settings.seconds))
-        _Server(config, let_go).run(sockets=[listening])
+        _Server(config, let_go, Path(folder)).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
-    """Lets go of pages that are open, which would keep it from ending."""
+    """Lets go of pages that are open, which would keep it from ending, and removes `files` as it ends."""
 
-    def __init__(self, config: uvicorn.Config, let_go: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, let_go: Callable[[], None], files: Path) -> None:
         super().__init__(config)
         self._let_go = let_go
+        self._files = files
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._let_go()
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        shutil.rmtree(self._files, ignore_errors=True)  # the signal, raised anew, ends the process at once
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -143,6 +143,7 @@ def test_a_lesson_of_a_workbook_is_chosen_and_keeps_its_topics(page: Client, fol
 
 
 def test_a_wrong_row_is_named_and_nothing_is_made_of_it(page: Client, folder: Path) -> None:
+    page.predict(api_name="/models")
     good = _table(("0:00", "Bread"))
     assert "no talk yet" in page.predict(good, "", "", "vtt", api_name="/download")[0]
     _talk(page, folder)
@@ -232,23 +233,22 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_refused_in_a_sentence(name: str, page: Client, tmp_path: Path) -> None:
+def test_a_hostile_file_is_refused_in_a_sentence(name: str, page: Client, folder: Path, tmp_path: Path) -> None:
     content, why = HOSTILE[name]
     (tmp_path / name).write_bytes(content)
     said = _drop(page, tmp_path / name)
     assert why in said
-    assert "/" not in said.replace(name, "").replace("https://", "").replace("CSV/", "")
+    assert str(folder) not in said
     assert "Traceback" not in said
     assert len(said.splitlines()) == 1
 
 
-def test_a_file_of_another_kind_or_too_large_a_one_is_refused(page: Client, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_or_too_large_a_one_is_refused(port: int, page: Client, tmp_path: Path) -> None:
     (tmp_path / "talk.exe").write_bytes(b"MZ")
     with pytest.raises(Exception, match="Invalid file type"):
         _drop(page, tmp_path / "talk.exe")
-    (tmp_path / "large.vtt").write_bytes(b"WEBVTT\n" * 100_000)
-    with pytest.raises(httpx.HTTPStatusError, match="413"):
-        _drop(page, tmp_path / "large.vtt")
+    large = {"files": ("large.vtt", b"WEBVTT\n" * 100_000)}
+    assert httpx.post(f"http://127.0.0.1:{port}/page/gradio_api/upload", files=large).status_code == 413
 
 
 def test_files_of_the_machine_are_not_handed_out(port: int, page: Client, folder: Path) -> None:
@@ -274,6 +274,12 @@ def test_chapters_can_be_had_over_http(port: int, folder: Path) -> None:
         refused = httpx.post(f"http://127.0.0.1:{port}/chapters", json=body, timeout=PATIENCE)
         assert (refused.status_code, "/tmp" in refused.text) == (422, False), body
     assert "/chapters" in httpx.get(f"http://127.0.0.1:{port}/openapi.json").json()["paths"]
+
+
+def test_another_sites_name_does_not_lead_here(port: int) -> None:
+    for path in ("/page/", "/health"):
+        assert httpx.get(f"http://127.0.0.1:{port}{path}", headers={"Host": "elsewhere.example"}).status_code == 400
+    assert httpx.get(f"http://localhost:{port}/health").status_code == 200
 
 
 def test_the_page_describes_its_api(port: int) -> None:
