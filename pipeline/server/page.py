@@ -18,6 +18,7 @@ from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry.away import in_our_words
 from pipeline.server.editor import Editor, Found
 from pipeline.server.present import Present
+from pipeline.server.reading import get_ready
 from pipeline.server.seal import Seal
 from pipeline.server.settings import PAGE, ServeSettings
 from pipeline.titles import formats
@@ -227,6 +228,7 @@ class _Acts:
         return f"The titles of {len(models)} models stand beside those of the table.", shown
 
     def look_around(self) -> tuple:
+        get_ready()
         return self._served(), gr.CheckboxGroup(choices=_models())
 
     def _edited(self, talk: Talk | None, table: list, course: str, lesson: str) -> Chaptered:

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def get_ready() -> None:
-    """Loads what reads files beside whatever else there is to do, so that the first one is not waited for."""
+    """Begins to load what reads files, so that the first one is not waited for."""
     forkserver.ensure_running()
 
 
@@ -37,9 +37,7 @@ def read_apart(path: Path) -> list[Talk]:
         try:
             found = reader.submit(_read, path).result()
         except BrokenProcessPool:
-            raise Refused(
-                f"{path.name} is far larger inside than a talk is. Give the transcript of one talk."
-            ) from None
+            raise Refused(_far_larger(path)) from None
     if isinstance(found, str):
         raise Refused(found.replace(str(path), path.name))
     return found

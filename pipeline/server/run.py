@@ -38,12 +38,11 @@ def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     with tempfile.TemporaryDirectory(prefix="lectern-page-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # read when a file comes, and seen by this user alone
+        # Now that the port is ours: they take seconds to load.
         from pipeline.server.chapters_api import add_chapters
         from pipeline.server.editor import Editor
-        from pipeline.server.page import mount_page  # loads a library of its own
-        from pipeline.server.reading import get_ready
+        from pipeline.server.page import mount_page
 
-        get_ready()
         editor = Editor(desk, present, settings, page, Path(folder))
         add_chapters(app, editor, settings)
         let_go = mount_page(app, editor, present, settings)
