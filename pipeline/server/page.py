@@ -40,7 +40,9 @@ _EXAMPLE = """0:00 hello and welcome, today we talk about bread
 _CHAPTERS = ["time", "title"]
 _FONT = ["system-ui", "sans-serif"]
 _STYLE = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container main { min-width: 0 !important; width: 100%; }
+#compared, #chapters { max-width: 100%; min-width: 0 !important; overflow-x: auto; }
 #said textarea { font-weight: 600; }
 """
 _CLICK_DOWNLOAD = "() => document.querySelector('#file')?.click()"
@@ -89,7 +91,7 @@ def build_page(editor: Editor, present: Present) -> gr.Blocks:
         talk = gr.State(None, time_to_live=_FORGET_TALK)
         gr.Markdown(_INTRODUCTION)
         with gr.Row():
-            with gr.Column(scale=2, min_width=300):
+            with gr.Column(scale=2, min_width=280):
                 text = gr.Textbox(label="Transcript, with times", lines=10, max_lines=16, placeholder=_EXAMPLE)
                 file = gr.File(label="or a file", file_types=_FILES, height=140)
                 lesson_of = gr.Dropdown(label="Lesson of the workbook", visible=False, interactive=True, type="index")
@@ -98,7 +100,7 @@ def build_page(editor: Editor, present: Present) -> gr.Blocks:
                 )
                 find = gr.Button("Chapters", variant="primary")
                 served = gr.Textbox(label="Titles by", interactive=False, lines=1)
-            with gr.Column(scale=3, min_width=300):
+            with gr.Column(scale=3, min_width=280):
                 said = gr.Textbox(label="What happened", interactive=False, lines=2, elem_id="said")
                 with gr.Row():
                     course = gr.Textbox(label="Course", min_width=120)
@@ -122,7 +124,7 @@ def build_page(editor: Editor, present: Present) -> gr.Blocks:
                     get = gr.Button("Download", min_width=120)
                 keep = gr.Button("Save as a workbook for the next training")
                 file_made = gr.DownloadButton("file", visible="hidden", elem_id="file")
-        with gr.Column():
+        with gr.Column(min_width=280):
             models = gr.CheckboxGroup(
                 [], label="What would the other models say?", info="the registered versions, and what needs no training"
             )
@@ -168,7 +170,7 @@ def _kindly(*others: Any) -> Callable[[Callable], Callable]:
                 _log.exception("the page failed")
                 why = str(in_our_words(error) or "This failed, and is a bug of Lectern's. The server's log says more.")
             why = hide_passwords(why)
-            gr.Warning(html.escape(why), title="Not done")  # which shows markup
+            gr.Warning(html.escape(why))  # which would show markup
             return (why, *others) if others else why
 
         return kind

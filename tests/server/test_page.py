@@ -341,7 +341,14 @@ def test_a_phone_shows_all_of_it(browser: Browser, port: int) -> None:
     window, strangers = _open(browser, port, NARROW)
     window.get_by_label("Transcript, with times").fill("0:00 <b>hello</b> and welcome\n1:00 <script>alert(1)</script>")
     window.get_by_role("button", name="Chapters").click()
-    expect(window.get_by_label("What happened")).to_have_value(re.compile("chapter"))
+    said = window.get_by_label("What happened")
+    expect(said).to_have_value(re.compile("chapter"))
+    for box in window.get_by_role("checkbox").all():
+        box.check()
+    window.get_by_role("button", name="Compare").click()
+    expect(said).to_have_value(re.compile("stand beside"))
+    expect(window.locator("#compared")).to_contain_text("baseline: first-words")
     assert window.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    assert window.get_by_label("Course").bounding_box()["x"] < NARROW["width"] / 4, "columns stand below one another"
     assert strangers == set()
     window.close()
