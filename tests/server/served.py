@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.settings import set_params
 from tests.conftest import ROOT
 from tests.titles.test_segments import talk_about
 
-PATIENCE = 120
+PATIENCE = 300
 THREE = talk_about("bread", "stars", "goals")
 
 
@@ -67,7 +67,11 @@ def health(port: int) -> dict[str, Any]:
 
 def until(port: int, **wanted: object) -> None:
     """Returns once /health has what is wanted."""
+    wait_for(lambda: wanted.items() <= health(port).items())
+
+
+def wait_for(happened: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not wanted.items() <= (said := health(port)).items():
-        assert time.monotonic() < deadline, said
+    while not happened():
+        assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -24,7 +24,7 @@ from playwright.sync_api import Page as Window
 from pipeline.data.workbook import ingest
 from pipeline.titles import formats
 from pipeline.titles.known_topics import read_topics
-from tests.server.served import PATIENCE, THREE, make_project, server, until, write_talk
+from tests.server.served import PATIENCE, THREE, health, make_project, server, until, wait_for, write_talk
 from tests.titles.small import register, write_book
 
 FLAGS = [
@@ -54,11 +54,9 @@ def port(folder: Path, examples: pd.DataFrame) -> Iterator[int]:
     """Of a server that was there before the version."""
     with server(folder) as (port, process):
         until(port, version=None)
+        wait_for(lambda: health(port).get("problem"))
         page = _client(port)
-        deadline = 120
-        while "lectern run" not in (said := page.predict(api_name="/models")[0]):
-            deadline -= 1
-            assert deadline, said
+        assert "lectern run" in page.predict(api_name="/models")[0]
         page.predict(handle_file(str(folder / "talk.vtt")), api_name="/read")
         assert "lectern run" in page.predict("", None, 0, api_name="/chapters")[0]
         register(folder / "small", examples)
