@@ -1,4 +1,5 @@
-"""All that an operator watches, until Ctrl-C: the servers of MLflow and Prefect, the reports, and the flows, served."""
+"""All that an operator watches, until Ctrl-C: the servers of MLflow and Prefect, the page, the reports, and the flows,
+served."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from pipeline.addresses import without_user
 from pipeline.errors import Misused
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
+from pipeline.server.settings import PAGE
 
 EXAMPLE = "example: python -m flows.up --prefect-port 4300"
 
@@ -65,6 +67,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--reports-port", type=int, default=8800, help="of the pages of reports/ (default: %(default)s)"
     )
+    parser.add_argument("--page-port", type=int, default=7860, help="of the page for talks (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -103,6 +106,7 @@ def run(given: argparse.Namespace) -> None:
     """
     deployments = read_deployments()
     require_free(given.reports_port, "--reports-port")
+    require_free(given.page_port, "--page-port")
     mlflow = mlflow_server(given.mlflow_port)
     prefect = prefect_server(given.prefect_port)
     with ExitStack() as stack:
@@ -117,9 +121,12 @@ def run(given: argparse.Namespace) -> None:
         services.append(stack.enter_context(reports_service(given.reports_port)))
         stack.enter_context(word_left(REPORTS_URL_FILE, f"http://{HOST}:{given.reports_port}"))
         services.append(stack.enter_context(flows_service(prefect.address)))
+        services.append(stack.enter_context(page_service(given.page_port)))
+        services[-1].wait_until_healthy()
         print(f"Prefect   {prefect.address.removesuffix('/api')}")
         print(f"MLflow    {mlflow.address}")
         print(f"Reports   http://{HOST}:{given.reports_port}")
+        print(f"Page      {page_address(given.page_port)}")
         print(f"Served, as {PREFECT_YAML} says:")
         for deployment in deployments:
             print(f"  {deployment.full_name:<16} {deployment.when}")
@@ -178,6 +185,15 @@ def reports_service(port: int) -> Service:
     Path("reports").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "http.server", str(port), "--bind", HOST, "--directory", "reports"]
     return Service("The server of reports", command, log=STATE / "logs" / "reports.log")
+
+
+def page_service(port: int) -> Service:
+    command = [sys.executable, "-m", "pipeline", "serve", "--host", HOST, "--port", str(port)]
+    return Service("The server of the page", command, log=STATE / "logs" / "page.log", health=page_address(port))
+
+
+def page_address(port: int) -> str:
+    return f"http://{HOST}:{port}{PAGE}/"
 
 
 def flows_service(prefect: str) -> Service:

@@ -152,14 +152,25 @@ def check(
 
 @app.command(epilog="Example: `lectern use lessons.xlsx && dvc repro`")
 def use(
-    workbook: Annotated[str, typer.Argument(help="An .xlsx file, its URL, or a folder with CSV or Parquet tables.")],
+    workbooks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WORKBOOK...",
+            help="An .xlsx file, its URL, or a folder with CSV or Parquet tables. Of several, "
+            "which are joined, a later one counts for the lessons that it holds.",
+        ),
+    ],
 ) -> None:
     """Makes a workbook the pipeline's input: copied, put under DVC, named in params.yaml. Refused if it is broken."""
-    from pipeline.data.adopt import adopt
+    from pipeline.data.adopt import adopt, adopt_all
 
-    source = workbook if "://" in workbook else str(Path(workbook).resolve())
+    sources = [source if "://" in source else str(Path(source).resolve()) for source in workbooks]
     _enter_project()
-    adopted = adopt(source)
+    if len(sources) == 1:
+        adopted = adopt(sources[0])
+    else:
+        adopted, joined = adopt_all(sources)
+        print(f"{joined.lessons:,} lessons; {joined.replaced:,} were replaced by those of a later workbook.")
     print(f"{adopted} is the pipeline's workbook now. Train on it with `lectern run` or `dvc repro`.")
 
 
@@ -178,10 +189,11 @@ def up(
     prefect_port: Annotated[int, typer.Option(help="Where Prefect's server and pages answer.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Where MLflow's server and pages answer.")] = 5000,
     reports_port: Annotated[int, typer.Option(help="Where the reports and the data docs are read.")] = 8800,
+    page_port: Annotated[int, typer.Option(help="Where the page gives talks their chapters, and titles.")] = 7860,
 ) -> None:
-    """Starts MLflow's and Prefect's servers and serves the flows that prefect.yaml deploys; Ctrl-C ends all."""
+    """Starts MLflow's and Prefect's servers, the page, and serves the flows of prefect.yaml; Ctrl-C ends all."""
     _enter_project()
-    ports = {"prefect": prefect_port, "mlflow": mlflow_port, "reports": reports_port}
+    ports = {"prefect": prefect_port, "mlflow": mlflow_port, "reports": reports_port, "page": page_port}
     sys.exit(_module("flows.up", *(word for name, port in ports.items() for word in (f"--{name}-port", str(port)))))
 
 
@@ -412,7 +424,8 @@ def serve(
         bool, typer.Option("--fast", help="By the version's export, which `lectern export` makes.")
     ] = False,
 ) -> None:
-    """Gives titles over HTTP, by the champion, else the challenger, within the limits of the section `serve`."""
+    """Gives titles over HTTP, and chapters on a page, by the champion, else the challenger, within the limits of the
+    sections `serve` and `page`."""
     _enter_project()
     from pipeline.server.run import serve as run_server
 
@@ -642,7 +655,8 @@ def _show_results() -> None:
         "Where to look:\n"
         f"  {REPORT}   the report: scores, titles side by side, the worst and the best\n"
         "  reports/data_docs/index.html   what was expected of the data, and what was found\n"
-        "  lectern up   MLflow on http://127.0.0.1:5000, Prefect on http://127.0.0.1:4200\n"
+        "  lectern up   MLflow on http://127.0.0.1:5000, Prefect on http://127.0.0.1:4200,\n"
+        "               and a page for talks on http://127.0.0.1:7860/page\n"
         "What to do next:\n"
         "  lectern title TEXT|FILE|-   a title for a passage\n"
         "  lectern promote   makes this version the champion\n"

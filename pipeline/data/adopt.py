@@ -6,17 +6,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
 
+from pipeline.data.join import Joined, join
 from pipeline.data.tables import table_files
 from pipeline.data.workbook import ingest
 from pipeline.errors import Misused, Unavailable
 from pipeline.files import folder_aside
 from pipeline.paths import WORKBOOKS
 from pipeline.settings import set_params
+
+JOINED = WORKBOOKS / "joined"
 
 
 def adopt(source: str) -> Path:
@@ -28,6 +32,21 @@ def adopt(source: str) -> Path:
     workbook = bring_in(source)
     set_params(["ingest"], {"workbook": workbook.as_posix()})
     return workbook
+
+
+def adopt_all(sources: Sequence[str]) -> tuple[Path, Joined]:
+    """As `adopt`, of several workbooks on this machine: one is made of them, in which a later one counts for more.
+
+    Raises:
+        WorkbookRefused, Unavailable: as `bring_in` says.
+        Misused: one of them is a URL, or there is nothing at its path.
+    """
+    if urls := [source for source in sources if "://" in source]:
+        raise Misused(f"{urls[0]} is a URL, and only workbooks on this machine can be joined. Fetch it first.")
+    joined = join([Path(source).resolve() for source in sources], JOINED)
+    _dvc("add", str(JOINED))
+    set_params(["ingest"], {"workbook": JOINED.as_posix()})
+    return JOINED, joined
 
 
 def bring_in(source: str) -> Path:

@@ -14,7 +14,7 @@ from pipeline.server.present import Present
 from pipeline.server.settings import ServeSettings
 
 _EXAMPLE = "so in this part we look at how a learning rate that is too high makes the loss go up instead of down"
-_COME_BACK = {"headers": {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}}
+COME_BACK = {"headers": {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}}
 
 
 class Title(BaseModel):
@@ -37,9 +37,8 @@ class Refusal(BaseModel):
     detail: str
 
 
-def create_app(present: Present, settings: ServeSettings) -> FastAPI:
-    """The application, which opens and closes `present` as it starts and ends."""
-    desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
+def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI:
+    """The application, which opens `present` and `desk` as it starts, and closes them as it ends."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -66,9 +65,9 @@ def create_app(present: Present, settings: ServeSettings) -> FastAPI:
         responses={
             408: {"model": Refusal, "description": "The request took too long to arrive"},
             413: {"model": Refusal, "description": "The request is too large"},
-            429: {"model": Refusal, "description": "Too many requests wait", **_COME_BACK},
+            429: {"model": Refusal, "description": "Too many requests wait", **COME_BACK},
             500: {"model": Refusal, "description": "The model failed"},
-            503: {"model": Refusal, "description": "No version is loaded", **_COME_BACK},
+            503: {"model": Refusal, "description": "No version is loaded", **COME_BACK},
             504: {"model": Refusal, "description": "The titles took too long to write"},
         },
     )

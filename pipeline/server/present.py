@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.server.desk import Answer
 from pipeline.titles.version import Version, Write
@@ -70,6 +71,7 @@ class Present:
             _log.info("version %s is served", version)
 
     def _say(self, problem: str) -> None:
+        problem = hide_passwords(problem)  # whoever asks is shown it
         if problem != self.problem:
             _log.warning("%s", problem)
         self.problem = problem

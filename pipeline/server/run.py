@@ -2,32 +2,71 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 import uvicorn
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline.errors import Misused
 from pipeline.server.app import create_app
+from pipeline.server.desk import Desk
 from pipeline.server.present import Present
-from pipeline.server.settings import ServeSettings
+from pipeline.server.settings import PAGE, PageSettings, ServeSettings
 from pipeline.titles.version import present_version, writer_of
 
 HOST = "127.0.0.1"
 
 
 def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
-    """Serves titles until Ctrl-C or SIGTERM.
+    """Serves titles, and the page, until Ctrl-C or SIGTERM.
 
     Raises:
         Misused: the port is taken, or a knob is wrong.
     """
-    settings = ServeSettings.read()
+    settings, page = ServeSettings.read(), PageSettings.read()
     listening = _listen(host, port)
     present = Present(lambda: present_version(fast=fast), writer_of, refresh=settings.refresh)
-    app = create_app(present, settings)
-    print(f"Titles at http://{host}:{port}/titles, described at http://{host}:{port}/docs. Ctrl-C ends it.", flush=True)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(settings.seconds))
-    uvicorn.Server(config).run(sockets=[listening])
+    desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
+    app = create_app(present, desk, settings)
+    if host == HOST:  # or another site's name, made to lead here, would let its pages ask as if they were ours
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    with tempfile.TemporaryDirectory(prefix="lectern-page-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # read when a file comes, and seen by this user alone
+        # Now that the port is ours: they take seconds to load.
+        from pipeline.server.chapters_api import add_chapters
+        from pipeline.server.editor import Editor
+        from pipeline.server.page import mount_page
+
+        editor = Editor(desk, present, settings, page, Path(folder))
+        add_chapters(app, editor, settings)
+        let_go = mount_page(app, editor, present, settings)
+        at = f"http://{host}:{port}"
+        print(f"A page at {at}{PAGE}; titles at {at}/titles, described at {at}/docs. Ctrl-C ends it.", flush=True)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(settings.seconds))
+        _Server(config, let_go, Path(folder)).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Lets go of pages that are open, which would keep it from ending, and removes `files` as it ends."""
+
+    def __init__(self, config: uvicorn.Config, let_go: Callable[[], None], files: Path) -> None:
+        super().__init__(config)
+        self._let_go = let_go
+        self._files = files
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._let_go()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        shutil.rmtree(self._files, ignore_errors=True)  # the signal, raised anew, ends the process at once
 
 
 def _listen(host: str, port: int) -> socket.socket:

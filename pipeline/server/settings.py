@@ -1,12 +1,15 @@
-"""What the server of titles takes on, and for how long it lets anyone wait."""
+"""What the server of titles and its page take on, and for how long they let anyone wait."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
 from pipeline.settings import Section
+
+PAGE = "/page"  # where the page is, below the server's address
 
 
 class ServeSettings(Section):
@@ -18,3 +21,11 @@ class ServeSettings(Section):
     waiting: int = Field(ge=1)  # requests that may wait; the next one is told to come back
     batch: int = Field(ge=1)  # texts of waiting requests that are titled together, at least while there are any
     refresh: float = Field(gt=0)  # seconds between two looks at which version counts
+
+
+class PageSettings(Section):
+    section: ClassVar[str] = "page"
+
+    words: int = Field(ge=1)  # of a talk, at most
+    chapters: int = Field(ge=1)  # of a talk, at most
+    corrections: Path  # the folder for workbooks of corrected chapters

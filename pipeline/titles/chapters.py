@@ -89,7 +89,11 @@ def cut(talk: Talk, settings: ChaptersSettings, count: int | None = None) -> Cha
         Misused: `count` is more than the talk has room for.
         Refused: the encoder cannot be had.
     """
-    topics = talk.topics or [Topic(start, "") for start in chapter_starts(talk, settings, count)]
+    return divide(talk, talk.topics or [Topic(start, "") for start in chapter_starts(talk, settings, count)])
+
+
+def divide(talk: Talk, topics: Sequence[Topic]) -> Chaptered:
+    """`talk` in chapters that begin at `topics`, of which there is one at least, and at its first line."""
     added = talk.lines[0].seconds < topics[0].seconds
     if added:
         topics = [Topic(0.0, ""), *topics]

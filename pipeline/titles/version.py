@@ -14,6 +14,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
 from tqdm import tqdm
 
 from pipeline.errors import Misused, Refused
@@ -104,11 +105,19 @@ def present_version(*, fast: bool = False) -> Version:
         Refused: there is neither.
         Misused: it has not been exported.
     """
-    name = RegisterSettings.read().name
-    found = version_to_use(connect(), name)
-    md5 = found.tags.get("model.md5", "")
-    version = Version(name, str(found.version), f"{mlflow.get_tracking_uri()} {name}/{found.version} {md5}")
-    return _with_export(version, md5) if fast else version
+    found = version_to_use(connect(), RegisterSettings.read().name)
+    version = as_version(found)
+    return _with_export(version, _md5(found)) if fast else version
+
+
+def as_version(found: ModelVersion) -> Version:
+    """What the registry has found, to be loaded."""
+    name, number = found.name, str(found.version)
+    return Version(name, number, f"{mlflow.get_tracking_uri()} {name}/{number} {_md5(found)}")
+
+
+def _md5(found: ModelVersion) -> str:
+    return found.tags.get("model.md5", "")
 
 
 def _with_export(version: Version, md5: str) -> Version:

@@ -43,7 +43,8 @@ def folder(make_project: MakeProject, prefect_server: PrefectServer, monkeypatch
     """A project that is told of no Prefect server, and has a database for one: a fresh one takes ten seconds."""
     folder = make_project(STAGE)
     (folder / "seconds").write_text("0")
-    shutil.copy(ROOT / "prefect.yaml", folder)
+    for name in ("prefect.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
     (folder / ".prefect").mkdir()
     with closing(sqlite3.connect(prefect_server.database)) as ready, closing(prefect_database(folder)) as copy:
         ready.backup(copy)
@@ -129,11 +130,12 @@ def test_the_schedule_starts_runs_by_itself(
 
 
 def test_up_serves_until_ctrl_c_and_leaves_nothing_running(folder: Path):
-    prefect, mlflow, reports = free_port(), free_port(), free_port()
+    prefect, mlflow, reports, page = (free_port() for _ in range(4))
     (folder / "reports").mkdir()
     (folder / "reports" / "report.html").write_text("the report")
-    up = start_up("--prefect-port", str(prefect), "--mlflow-port", str(mlflow), "--reports-port", str(reports))
-    for address in (f"{prefect}/api/health", f"{mlflow}/health", f"{reports}/report.html"):
+    ports = {"prefect": prefect, "mlflow": mlflow, "reports": reports, "page": page}
+    up = start_up(*(word for name, port in ports.items() for word in (f"--{name}-port", str(port))))
+    for address in (f"{prefect}/api/health", f"{mlflow}/health", f"{reports}/report.html", f"{page}/page/"):
         with urllib.request.urlopen(f"http://127.0.0.1:{address}", timeout=10) as reply:
             assert reply.status == 200
     with urllib.request.urlopen(f"http://127.0.0.1:{prefect}/ui-settings", timeout=10) as reply:
@@ -147,7 +149,8 @@ def test_up_serves_until_ctrl_c_and_leaves_nothing_running(folder: Path):
 
 def test_up_ends_with_a_message_when_one_of_its_servers_dies(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.invalid")
-    up = start_up("--prefect-port", str(free_port()), "--reports-port", str(free_port()))
+    ports = [word for name in ("prefect", "reports", "page") for word in (f"--{name}-port", str(free_port()))]
+    up = start_up(*ports)
     for process in psutil.Process(up.pid).children(recursive=True):
         if process.cmdline()[1:4] == ["-m", "prefect", "server"]:
             process.kill()
@@ -160,7 +163,7 @@ def test_up_ends_with_a_message_when_one_of_its_servers_dies(folder: Path, monke
 def test_up_on_a_taken_port_says_which_and_how_to_choose_another(folder: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        words = ("--reports-port", str(free_port()), "--mlflow-port", str(port))
+        words = ("--reports-port", str(free_port()), "--page-port", str(free_port()), "--mlflow-port", str(port))
         output, _ = (up := start("-m", "flows.up", *words)).communicate(timeout=60)
     assert up.returncode == 2
     assert output == f"Port {port} is taken. Choose another one with --mlflow-port.\n"

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
+from pipeline.errors import Unavailable
 from pipeline.registry.stand_in import Shown
 from pipeline.server.app import create_app
 from pipeline.server.body import BodyLimit
+from pipeline.server.desk import Desk
 from pipeline.server.present import Present
 from pipeline.server.settings import ServeSettings
 from pipeline.titles.version import Version
@@ -35,7 +37,8 @@ def client(go: threading.Event) -> Iterator[TestClient]:
         return [Shown(text, False) for text in texts]
 
     present = Present(lambda: Version("titles", "1", "1"), lambda _: write, refresh=0.1)
-    with TestClient(create_app(present, SETTINGS)) as client:
+    desk = Desk(present.write, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
+    with TestClient(create_app(present, desk, SETTINGS)) as client:
         while client.get("/health").status_code != 200:
             pass
         yield client
@@ -57,6 +60,18 @@ def test_a_model_that_fails_shows_the_client_no_more_than_that(client: TestClien
     failed = _ask(client, "fail")
     assert (failed.status_code, "secret" in failed.text) == (500, False)
     assert _ask(client, "b").status_code == 200
+
+
+def test_no_password_of_the_registry_is_told() -> None:
+    def away() -> Version:
+        raise Unavailable("postgresql://lectern:swordfish@db.example/mlflow does not answer")
+
+    present = Present(away, lambda _: None, refresh=0.1)
+    desk = Desk(present.write, waiting=1, batch=1)
+    with TestClient(create_app(present, desk, SETTINGS)) as client:
+        while not (problem := client.get("/health").json()["problem"]):
+            pass
+    assert problem == "postgresql://lectern:***@db.example/mlflow does not answer"
 
 
 def test_a_page_describes_it_all(client: TestClient) -> None:

@@ -5,27 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from flows.service import free_port
 from pipeline.settings import set_params
 from tests.command import lectern
+from tests.server.served import PATIENCE, server
 from tests.titles.small import register
 
 LIMITS = {"texts": 4, "megabytes": 0.01, "seconds": 60, "waiting": 1, "batch": 4, "refresh": 0.2}
-PATIENCE = 120
 
 
 def _ask(port: int, path: str, body: Any = None) -> tuple[int, dict[str, Any], dict[str, str]]:
@@ -59,17 +54,6 @@ def _until(port: int, **wanted: object) -> dict[str, Any]:
         time.sleep(0.1)
 
 
-@contextmanager
-def _server(folder: Path) -> Iterator[tuple[int, subprocess.Popen]]:
-    port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "pipeline", "serve", "--port", str(port)], cwd=folder)
-    try:
-        yield port, process
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-
-
 @pytest.fixture
 def limited(project: Path) -> Path:
     set_params(["serve"], LIMITS)
@@ -79,7 +63,7 @@ def limited(project: Path) -> Path:
 def test_a_server_gives_titles_keeps_its_limits_and_follows_the_version(limited: Path, examples: pd.DataFrame) -> None:
     register(limited / "small", examples)
     texts = examples["text"].str.slice(0, 200).str.strip().tolist()[:4]
-    with _server(limited) as (port, process):
+    with server(limited) as (port, process):
         _until(port, version="lectern/1")
         status, answer, _ = _titles(port, *texts)
         assert (status, answer["version"], len(answer["titles"])) == (200, "lectern/1", 4)
@@ -109,7 +93,7 @@ def test_a_server_gives_titles_keeps_its_limits_and_follows_the_version(limited:
 
 
 def test_until_a_version_is_registered_there_is_none(limited: Path, examples: pd.DataFrame) -> None:
-    with _server(limited) as (port, _):
+    with server(limited) as (port, _):
         _until(port, version=None)
         deadline = time.monotonic() + PATIENCE
         while not (problem := _ask(port, "/health")[1]["problem"]):
@@ -125,7 +109,7 @@ def test_until_a_version_is_registered_there_is_none(limited: Path, examples: pd
 
 
 def test_a_port_that_is_taken_is_said_at_once(limited: Path) -> None:
-    with _server(limited) as (port, _):
+    with server(limited) as (port, _):
         _until(port, version=None)
         done = lectern("serve", "--port", str(port), cwd=limited)
     assert (done.returncode, "--port" in done.stderr) == (2, True)

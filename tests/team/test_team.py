@@ -92,6 +92,7 @@ def team(bucket: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
             **bucket,
         )
         ports = ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow), "--reports-port", str(reports)]
+        ports += ["--page-port", str(free_port())]
         with (folder / "up.log").open("w") as log:
             words = [sys.executable, "-m", "flows.up", *ports]
             up = subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, text=True)
@@ -266,7 +267,7 @@ def test_no_log_and_no_command_line_shows_the_password(team: Team) -> None:
 def test_a_database_that_others_may_share_wants_a_place_for_artifacts_that_they_reach(project: Path) -> None:
     shutil.copy(ROOT / "prefect.yaml", project)
     env = environment(MLFLOW_TRACKING_URI="postgresql://lectern:swordfish@db.invalid/mlflow")
-    ports = ["--mlflow-port", str(free_port()), "--reports-port", str(free_port())]
+    ports = ["--mlflow-port", str(free_port()), "--reports-port", str(free_port()), "--page-port", str(free_port())]
     done = run(sys.executable, "-m", "flows.up", *ports, cwd=project, env=env, check=False)
     assert done.returncode == 2
     assert "MLFLOW_DEFAULT_ARTIFACT_ROOT=s3://BUCKET/PATH" in done.stderr

@@ -1,0 +1,181 @@
+"""What can be done with a talk on the page: read it, find its chapters, correct, compare and keep them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.errors import Refused, Unavailable
+from pipeline.registry.stand_in import Shown
+from pipeline.server.desk import Desk, Full
+from pipeline.server.present import Present
+from pipeline.server.reading import read_apart
+from pipeline.server.settings import PageSettings, ServeSettings
+from pipeline.titles import formats
+from pipeline.titles.chapters import Chaptered, cut, entitled, lacking
+from pipeline.titles.corrections import file_name, how_to_train, keep_corrections
+from pipeline.titles.edited import Row, from_rows, named
+from pipeline.titles.lines import Talk
+from pipeline.titles.others import titles_by
+from pipeline.titles.segments import ChaptersSettings
+
+PASTED = "Pasted talk"
+_SUFFIXES = {name: suffix for suffix, name in formats.SUFFIXES.items()}
+
+Progress = Callable[[int, int], object]
+"""Told how many titles are written, and of how many."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A talk's chapters. `version` wrote the titles that were lacking; `keyphrases` of them are none of its own."""
+
+    chaptered: Chaptered
+    version: str | None
+    keyphrases: int
+
+
+class Editor:
+    """Works for all who have the page open, by one desk, within `limits` and `page`.
+
+    Args:
+        folder: for files that are on their way.
+    """
+
+    def __init__(self, desk: Desk, present: Present, limits: ServeSettings, page: PageSettings, folder: Path) -> None:
+        self._desk = desk
+        self._present = present
+        self._limits = limits
+        self._page = page
+        self._folder = folder
+
+    def read(self, path: Path) -> list[Talk]:
+        """The talks of an uploaded file, which is removed.
+
+        Raises:
+            Refused: it holds none, or a longer one than we take.
+        """
+        try:
+            if path.stat().st_size > self._limits.megabytes * 1_000_000:
+                raise Refused(
+                    f"{path.name} has more than {self._limits.megabytes:g} MB. Give the transcript of one talk."
+                )
+            talks = read_apart(path)
+        finally:
+            path.unlink(missing_ok=True)
+        for talk in talks:
+            words = sum(len(line.text.split()) for line in talk.lines)
+            if words > self._page.words:
+                raise Refused(
+                    f"{talk.name} has {words:,} words, and {self._page.words:,} are taken. Split it in two, or let "
+                    "`lectern chapters` do it."
+                )
+        return talks
+
+    def read_pasted(self, text: str) -> Talk:
+        """The talk of a pasted transcript.
+
+        Raises:
+            Refused: it is none, or a longer one than we take.
+        """
+        suffix = ".json" if text.lstrip()[:1] in ("[", "{") else ".txt"
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            path = Path(folder) / f"{PASTED}{suffix}"
+            path.write_text(text, encoding="utf-8", errors="replace")
+            return self.read(path)[0]
+
+    def chapters(self, talk: Talk, minutes: float | None = None, progress: Progress = lambda *_: None) -> Found:
+        """The chapters of `talk`, whose topics are kept if it has any.
+
+        Args:
+            minutes: their mean length; that of `params.yaml` where it is None.
+
+        Raises:
+            Refused: there would be too many, or the encoder cannot be had, or the model failed.
+            Unavailable: no version is loaded, or the server has too much to do.
+        """
+        settings = ChaptersSettings.read()
+        settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
+        many = len(talk.topics) or round(talk.end_seconds / 60 / settings.minutes)
+        if many > self._page.chapters:
+            raise Refused(
+                f"That would be {many:,} chapters, and {self._page.chapters:,} are taken. Ask for longer ones."
+            )
+        parts = cut(talk, settings)
+        texts = lacking([parts])
+        version, written = self._titles(texts, progress) if texts else (None, [])
+        titles = {text: shown.title for text, shown in zip(texts, written, strict=True)}
+        return Found(entitled(parts, titles), version, sum(shown.fallback for shown in written))
+
+    def edited(self, talk: Talk, rows: Sequence[Row], course: str, lesson: str) -> Chaptered:
+        """`talk`, as a person names it, in the chapters of their table.
+
+        Raises:
+            Refused: a row is no chapter, or there are too many.
+        """
+        if len(rows) > self._page.chapters:
+            raise Refused(f"The table has {len(rows):,} rows, and {self._page.chapters:,} are taken. Take some away.")
+        course, lesson = named(talk, course, lesson)
+        return from_rows(replace(talk, course_title=course, lesson_num=lesson), rows)
+
+    def file(self, talk: Chaptered, form: str) -> Path:
+        """The chapters as a file of the format `form`, in a folder of its own."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        out = folder / f"{file_name(talk)}{_SUFFIXES[formats.format_of(form, Path(f'.{form}'))]}"
+        formats.write_chapters([talk], out, form)
+        return out
+
+    def keep(self, talk: Chaptered) -> tuple[Path, str]:
+        """Keeps the chapters as a workbook to train on; returns it and the command that does.
+
+        Raises:
+            Refused: a workbook cannot hold them.
+        """
+        folder = self._page.corrections
+        try:
+            return keep_corrections(talk, folder), how_to_train(folder)
+        except OSError as error:
+            raise Refused(f"{folder} cannot be written to ({error.strerror}). page.corrections names it.") from None
+
+    def compare(self, talk: Chaptered, models: Sequence[str]) -> dict[str, list[str]]:
+        """By model, its title for each chapter; empty where nothing is said in it, or it has none to give.
+
+        Raises:
+            Misused: there is no such model.
+            Refused: a version does not load.
+        """
+        spoken = [chapter.text for chapter in talk.chapters if chapter.text]
+        titles = {}
+        for model in models:
+            written = iter(titles_by(model, spoken))
+            titles[model] = [next(written) if chapter.text else "" for chapter in talk.chapters]
+        return titles
+
+    def _titles(self, texts: Sequence[str], progress: Progress) -> tuple[str, list[Shown]]:
+        """In parts, so that whoever asks for one title need not wait for a whole talk."""
+        version, written = "", []
+        for start in range(0, len(texts), self._limits.batch):
+            progress(start, len(texts))
+            version, titles = self._part(texts[start : start + self._limits.batch])
+            written += titles
+        return version, written
+
+    def _part(self, texts: Sequence[str]) -> tuple[str, list[Shown]]:
+        if self._present.version is None:
+            raise Unavailable(self._present.problem or "The model is being loaded. Try again in a moment.")
+        try:
+            future = self._desk.submit(texts)
+        except Full as full:
+            raise Unavailable(f"Too many are asking just now. Try again in {full.seconds} s.") from None
+        try:
+            return future.result(timeout=self._limits.seconds)
+        except TimeoutError:
+            future.cancel()
+            raise Unavailable(f"The titles were not written within {self._limits.seconds:g} s. Try again.") from None
+        except concurrent.futures.CancelledError:
+            raise Unavailable("The server is ending. Try again once it is back.") from None
+        except Exception as error:
+            raise Refused(f"The model failed: {type(error).__name__}. The server's log says more.") from None

@@ -1,0 +1,277 @@
+"""The page: paste or drop a transcript, get its chapters, correct them, compare, take them away, keep them."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+
+from pipeline.addresses import hide_passwords
+from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.registry.away import in_our_words
+from pipeline.server.editor import Editor, Found
+from pipeline.server.present import Present
+from pipeline.server.reading import get_ready
+from pipeline.server.seal import Seal
+from pipeline.server.settings import PAGE, ServeSettings
+from pipeline.titles import formats
+from pipeline.titles.chapters import Chaptered
+from pipeline.titles.edited import Row, as_rows
+from pipeline.titles.lines import Talk
+from pipeline.titles.others import other_models
+from pipeline.titles.times import as_stamp
+
+_FILES = [".vtt", ".srt", ".sbv", ".json", ".json3", ".txt", ".xlsx"]
+_FORM = 4096  # bytes around a file in the request that brings it
+_SESSIONS = 100  # whose talks are kept in memory
+_FORGET_FILES = (60, 600)  # seconds: how often, and how old a file is then
+_FORGET_TALK = 3600  # seconds after its page was closed
+_INTRODUCTION = """# Lectern
+Paste or drop the transcript of a talk, and get its chapters. Correct them in the table, and take them away."""
+_EXAMPLE = """0:00 hello and welcome, today we talk about bread
+0:07 first we look at the flour ..."""
+_CHAPTERS = ["time", "title"]
+_FONT = ["system-ui", "sans-serif"]
+_STYLE = """
+.gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container main { min-width: 0 !important; width: 100%; }
+#compared, #chapters { max-width: 100%; min-width: 0 !important; overflow-x: auto; }
+#said textarea { font-weight: 600; }
+"""
+_CLICK_DOWNLOAD = "() => document.querySelector('#file')?.click()"
+_FORMATS = [
+    ("lines for YouTube (.txt)", "youtube"),
+    ("WebVTT (.vtt)", "vtt"),
+    ("Markdown (.md)", "md"),
+    ("table (.csv)", "csv"),
+    ("JSON (.json)", "json"),
+    ("workbook (.xlsx)", "xlsx"),
+]
+_PROGRESS = gr.Progress()
+_log = logging.getLogger(__name__)
+
+
+def mount_page(app: FastAPI, editor: Editor, present: Present, limits: ServeSettings) -> Callable[[], None]:
+    """Puts the page into `app`, at `PAGE`; returns what lets go of those who have it open, so that `app` can end."""
+    page = build_page(editor, present)
+    page.queue(max_size=limits.waiting)
+    page.state_session_capacity = _SESSIONS
+    app.get("/", include_in_schema=False)(lambda: RedirectResponse(PAGE))
+    app.add_middleware(Seal, path=PAGE)
+    gr.mount_gradio_app(
+        app,
+        page,
+        path=PAGE,
+        footer_links=["api"],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        max_file_size=int(limits.megabytes * 1_000_000) - _FORM,
+        theme=gr.themes.Default(font=_FONT, font_mono=_FONT),
+        css=_STYLE,
+    )
+    mounted = app.routes[-1].app
+    return mounted.stop_event.set
+
+
+def build_page(editor: Editor, present: Present) -> gr.Blocks:
+    """What the page shows, and what its buttons do. Titles and transcripts are shown as text, never as markup."""
+    with gr.Blocks(title="Lectern", analytics_enabled=False, delete_cache=_FORGET_FILES) as page:
+        talks = gr.State([], time_to_live=_FORGET_TALK)
+        talk = gr.State(None, time_to_live=_FORGET_TALK)
+        gr.Markdown(_INTRODUCTION)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=280):
+                text = gr.Textbox(label="Transcript, with times", lines=10, max_lines=16, placeholder=_EXAMPLE)
+                file = gr.File(label="or a file", file_types=_FILES, height=140)
+                lesson_of = gr.Dropdown(label="Lesson of the workbook", visible=False, interactive=True, type="index")
+                minutes = gr.Number(
+                    label="Minutes a chapter", info="in the mean; 0: as params.yaml has it", value=0, minimum=0
+                )
+                find = gr.Button("Chapters", variant="primary")
+                served = gr.Textbox(label="Titles by", interactive=False, lines=1)
+            with gr.Column(scale=3, min_width=280):
+                said = gr.Textbox(label="What happened", interactive=False, lines=2, elem_id="said")
+                with gr.Row():
+                    course = gr.Textbox(label="Course", min_width=120)
+                    lesson = gr.Textbox(label="Lesson", min_width=80)
+                table = gr.Dataframe(
+                    headers=_CHAPTERS,
+                    datatype="str",
+                    type="array",
+                    label="Chapters: click a cell to correct it, a cell's ⋮ to add or remove a row",
+                    interactive=True,
+                    buttons=[],
+                    column_widths=["90px", "auto"],
+                    show_row_numbers=True,
+                    wrap=True,
+                    elem_id="chapters",
+                )
+                with gr.Row():
+                    form = gr.Dropdown(
+                        _FORMATS, value="youtube", show_label=False, container=False, interactive=True, min_width=240
+                    )
+                    get = gr.Button("Download", min_width=120)
+                keep = gr.Button("Save as a workbook for the next training")
+                file_made = gr.DownloadButton("file", visible="hidden", elem_id="file")
+        with gr.Column(min_width=280):
+            models = gr.CheckboxGroup(
+                [], label="What would the other models say?", info="the registered versions, and what needs no training"
+            )
+            ask = gr.Button("Compare")
+            compared = gr.Dataframe(
+                datatype="str",
+                type="array",
+                interactive=False,
+                wrap=True,
+                label="Side by side",
+                buttons=[],
+                visible=False,
+                elem_id="compared",
+            )
+
+        edited, acts = [talk, table, course, lesson], _Acts(editor, present)
+        file.upload(acts.read, [file], [said, talks, lesson_of, course, lesson, text, file], api_name="read")
+        lesson_of.input(acts.name_lesson, [talks, lesson_of], [course, lesson], api_visibility="private")
+        find.click(
+            acts.chapters, [text, talks, lesson_of, minutes], [said, table, talk, course, lesson, served],
+            api_name="chapters",
+        )  # fmt: skip
+        get.click(acts.download, [*edited, form], [said, file_made], api_name="download").then(
+            None, None, None, js=_CLICK_DOWNLOAD, api_visibility="private"
+        )
+        keep.click(acts.keep, edited, [said], api_name="save")
+        ask.click(acts.compare, [*edited, models], [said, compared], api_name="compare")
+        page.load(acts.look_around, None, [served, models], api_name="models")
+    return page
+
+
+def _kindly(*others: Any) -> Callable[[Callable], Callable]:
+    """Of an act, whose first output is what it says: where it is refused, it says why, and the `others` are these."""
+
+    def decorate(act: Callable) -> Callable:
+        @wraps(act)
+        def kind(*given: Any, **named: Any) -> Any:
+            try:
+                return act(*given, **named)
+            except (Refused, Misused, Unavailable) as error:
+                why = str(error)
+            except Exception as error:
+                _log.exception("the page failed")
+                why = str(in_our_words(error) or "This failed, and is a bug of Lectern's. The server's log says more.")
+            why = hide_passwords(why)
+            gr.Warning(html.escape(why))  # which would show markup
+            return (why, *others) if others else why
+
+        return kind
+
+    return decorate
+
+
+class _Acts:
+    """What the page's buttons do: what its fields hold goes in, what they are to hold comes out, the message first."""
+
+    def __init__(self, editor: Editor, present: Present) -> None:
+        self._editor = editor
+        self._present = present
+
+    @_kindly(*[gr.skip()] * 6)
+    def read(self, path: str) -> tuple:
+        talks = self._editor.read(Path(path))
+        several = len(talks) > 1
+        choice = gr.Dropdown(choices=[each.name for each in talks], value=talks[0].name, visible=several)
+        return (_of(talks), talks, choice, *_name(talks[0]), "", None)
+
+    def name_lesson(self, talks: list[Talk], which: int) -> tuple[str, str]:
+        return _name(talks[which or 0])
+
+    @_kindly(*[gr.skip()] * 5)
+    def chapters(
+        self, text: str, talks: list[Talk], which: int | None, minutes: float | None, progress: gr.Progress = _PROGRESS
+    ) -> tuple:
+        if not text.strip() and not talks:
+            raise Misused("There is no transcript. Paste one, or drop a file.")
+        talk = self._editor.read_pasted(text) if text.strip() else talks[which or 0]
+        found = self._editor.chapters(talk, minutes, lambda n, of: progress((n, of), desc="titles"))
+        rows = [[*row] for row in as_rows(found.chaptered)]
+        return (_what_was_found(found), rows, talk, *_name(talk), self._served())
+
+    @_kindly(None)
+    def download(self, talk: Talk | None, table: list, course: str, lesson: str, form: str) -> tuple:
+        chaptered = self._edited(talk, table, course, lesson)
+        path = self._editor.file(chaptered, form)
+        said = [f"{path.name}: {_count(chaptered)}.", *formats.remarks(chaptered, form)]
+        return " ".join(said), str(path)
+
+    @_kindly()
+    def keep(self, talk: Talk | None, table: list, course: str, lesson: str) -> str:
+        path, command = self._editor.keep(self._edited(talk, table, course, lesson))
+        return f"Saved as {path}. To train on the lessons and all corrections: {command}"
+
+    @_kindly(gr.skip())
+    def compare(self, talk: Talk | None, table: list, course: str, lesson: str, models: Sequence[str]) -> tuple:
+        if not models:
+            raise Misused("No model is chosen. Tick those that are to be compared.")
+        chaptered = self._edited(talk, table, course, lesson)
+        titles = self._editor.compare(chaptered, models)
+        yours = as_rows(chaptered)
+        rows = [[*row, *(titles[model][n] for model in models)] for n, row in enumerate(yours)]
+        shown = gr.Dataframe(value=rows, headers=["time", "in the table", *models], visible=True)
+        return f"The titles of {len(models)} models stand beside those of the table.", shown
+
+    def look_around(self) -> tuple:
+        get_ready()
+        return self._served(), gr.CheckboxGroup(choices=_models())
+
+    def _edited(self, talk: Talk | None, table: list, course: str, lesson: str) -> Chaptered:
+        if talk is None:
+            raise Misused("There is no talk yet. Paste or drop a transcript, and press Chapters.")
+        if any(len(row) != len(_CHAPTERS) for row in table):
+            raise Misused("The table has other columns than time and title. Press Chapters for a new one.")
+        rows = [Row(*("" if cell is None else str(cell) for cell in row)) for row in table]
+        return self._editor.edited(talk, rows, course, lesson)
+
+    def _served(self) -> str:
+        if self._present.version:
+            return f"version {self._present.version}"
+        return self._present.problem or "The model is being loaded. A moment."
+
+
+def _models() -> list[str]:
+    try:
+        return other_models()
+    except Exception as error:  # the page is there without them
+        _log.warning("the other models are not known: %s", error)
+        return []
+
+
+def _name(talk: Talk) -> tuple[str, str]:
+    return talk.course_title, talk.lesson_num
+
+
+def _of(talks: Sequence[Talk]) -> str:
+    lines = sum(len(talk.lines) for talk in talks)
+    what = f"{len(talks):,} lessons" if len(talks) > 1 else f"{talks[0].course_title}, {as_stamp(talks[0].end_seconds)}"
+    return f"{what}: {lines:,} lines are read. Press Chapters."
+
+
+def _what_was_found(found: Found) -> str:
+    by = f"titled by version {found.version}" if found.version else "with the titles that they had"
+    said = [f"{_count(found.chaptered)}, {by}."]
+    if found.keyphrases:
+        said.append(f"{found.keyphrases:,} of the titles are keyphrases, since the model wrote nothing of use.")
+    return " ".join([*said, *found.chaptered.remarks()])
+
+
+def _count(talk: Chaptered) -> str:
+    return f"{len(talk.chapters):,} chapter{'' if len(talk.chapters) == 1 else 's'}"

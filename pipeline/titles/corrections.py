@@ -1,0 +1,54 @@
+"""Chapters that a person has corrected, kept as workbooks to train on."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.data.workbook import IngestSettings, ingest
+from pipeline.paths import STATE
+from pipeline.titles.chapters import Chaptered
+from pipeline.titles.formats import write_chapters
+
+_LONGEST_NAME = 80
+
+
+def keep_corrections(talk: Chaptered, folder: Path) -> Path:
+    """Writes `talk` into `folder` as a workbook that `lectern check` accepts, and never over another one.
+
+    Its name is the lesson's and the time, so that of two corrections of a lesson the newer comes later.
+
+    Raises:
+        Refused: a workbook cannot hold it; nothing is written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    STATE.mkdir(exist_ok=True)
+    with FileLock(STATE / "corrections.lock"), tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
+        path = _free_name(folder, file_name(talk))
+        written = Path(aside) / path.name
+        write_chapters([talk], written, "xlsx")
+        ingest(written)
+        written.replace(path)
+    return path
+
+
+def file_name(talk: Chaptered) -> str:
+    """The lesson as a file's name, without a suffix: letters, digits and hyphens."""
+    name = re.sub(r"[\W_]+", "-", f"{talk.talk.course_title}-{talk.talk.lesson_num}").strip("-")
+    return name[:_LONGEST_NAME].strip("-") or "talk"
+
+
+def how_to_train(folder: Path) -> str:
+    """The command that trains on the pipeline's workbook and all corrections."""
+    return f"lectern use {IngestSettings.read().workbook} {folder}/*.xlsx"
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    moment = datetime.now(UTC)
+    while (path := folder / f"{name}.{moment:%Y%m%dT%H%M%S}.xlsx").exists():
+        moment += timedelta(seconds=1)
+    return path

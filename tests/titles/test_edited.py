@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import Refused
+from pipeline.titles.edited import Row, as_rows, from_rows, named
+from pipeline.titles.lines import Line, Talk
+
+TALK = Talk("C", "1", [Line(0.0, "hello"), Line(61.5, "so"), Line(3700.0, "bye")], 3710.0)
+
+
+def test_a_table_is_read_as_it_was_shown() -> None:
+    rows = [Row("0:00", "Intro"), Row("0:01:01.5", "A <b> & =1"), Row("1:01:40", "End")]
+    done = from_rows(TALK, rows)
+    assert [(each.start_seconds, each.end_seconds, each.text) for each in done.chapters] == [
+        (0.0, 61.5, "hello"), (61.5, 3700.0, "so"), (3700.0, 3710.0, "bye"),
+    ]  # fmt: skip
+    assert as_rows(done) == rows
+    assert done.remarks() == []
+
+
+def test_empty_rows_do_not_count_and_titles_stand_on_one_line() -> None:
+    done = from_rows(TALK, [Row("", " "), Row("0", " In\n tro\0 "), Row("", ""), Row("90", "End")])
+    assert as_rows(done) == [Row("0:00", "In tro"), Row("1:30", "End")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([], "no chapters"),
+        ([("", "")], "no chapters"),
+        ([("0:00", "A"), ("", ""), ("1:00", " ")], "Row 3 (1:00) has no title"),
+        ([("0:00", "A"), ("", "B")], "Row 2 (B) has no time"),
+        ([("0:00", "A"), ("soon", "B")], "Row 2: 'soon' is not a time"),
+        ([("0:00", "A"), ("-1:00", "B")], "Row 2: '-1:00' is a time below zero"),
+        ([("0:00", "A"), ("2:00", "B"), ("1:00", "C")], "Row 3: 1:00 is not after the time of row 2, 2:00"),
+        ([("0:00", "A"), ("0:00", "B")], "Row 2: 0:00 is not after"),
+        ([("0:00", "A"), ("2:00:00", "B")], "Row 2: 2:00:00 is after the end of the talk, 1:01:50"),
+        ([("0:30", "A")], "Row 1: words are said before 0:30"),
+        ([("0:00", "A" * 501)], "row 1 is longer"),
+    ],
+)
+def test_a_row_that_is_no_chapter_is_named(rows: list[tuple[str, str]], why: str) -> None:
+    with pytest.raises(Refused) as refused:
+        from_rows(TALK, [Row(*row) for row in rows])
+    assert why in str(refused.value)
+
+
+def test_a_talk_is_called_as_a_workbook_would_call_it() -> None:
+    assert named(TALK, " My \n course ", "02") == ("My course", "2")
+    assert named(TALK, " ", "") == ("C", "1")
