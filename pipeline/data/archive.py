@@ -21,19 +21,21 @@ from openpyxl.utils import column_index_from_string, get_column_letter
 from pipeline.data.problems import Problem
 
 UNPACKED = 1 << 30  # bytes; two sheets as long as Excel has them, of lines as they are spoken, have a third of it
-CELLS = 16 << 20  # of a sheet's grid: 16 columns down to Excel's last row
+CELLS = 17_000_000  # of a sheet's grid: 16 columns down to Excel's last row
 TEXT = 1 << 30  # bytes of all shared texts, each as often as it is used
 PARTS = 10_000
 
 _BLOCK = 1 << 20
 _LONGEST_TAG = 1 << 16
-_CELL = re.compile(rb"<(?:\w+:)?c(?:\s[^<>]*)?(?<!/)>(?!</)")  # one that holds something
-_PLACED_CELL = re.compile(rb"<(?:\w+:)?c\s(?:[^<>]*?\s)?r=[\"']([A-Za-z]+)(\d+)[\"'][^<>]*(?<!/)>(?!</)")
+_LETTERS = 3  # of a column: XFD is Excel's last
+# A cell that is not, as nearly all are, written <c r="D17" ...>, in the first 16 columns and down to Excel's last row.
+_UNCOMMON_CELL = re.compile(rb'<c(?: (?!r="[A-P](?:\d{1,6}|10[0-4]\d{4})")|[\t\r\n>/])|<\w+:c[\s/>]')
 _SHARED = re.compile(rb"\st=[\"']s[\"'][^<>]*>\s*<(?:\w+:)?v[^<>]*>(\d{1,9})<")
-_SHARED_TEXT = re.compile(rb"<(?:\w+:)?si(?=[\s/>])")
-_ERROR = re.compile(rb"<(?:\w+:)?c\s([^<>]*\st=[\"']e[\"'][^<>]*)(?<!/)>(.*?)</(?:\w+:)?c>", re.DOTALL)
+_SHARED_TEXT, _PREFIXED_SHARED_TEXT = re.compile(rb"<si[\s/>]"), re.compile(rb"<(?:\w+:)?si[\s/>]")
+_ERROR = re.compile(rb"<(?:\w+:)?c(\s[^<>]*\st=[\"']e[\"'][^<>]*)(?<!/)>(.*?)</(?:\w+:)?c>", re.DOTALL)
 _VALUE = re.compile(rb"<(?:\w+:)?v[^<>]*>([^<]*)<")
-_ADDRESS = re.compile(rb"(?:^|\s)r=[\"']([A-Za-z]+)(\d+)[\"']")
+_ADDRESS = re.compile(r"([A-Za-z]+)(\d+)")
+_PLACE = re.compile(rb"\sr=[\"']([A-Za-z]{1,3})(\d+)[\"']")
 _XML = (".xml", ".rels", ".vml")
 
 
@@ -64,12 +66,10 @@ class Archive:
 
 @dataclass
 class _Part:
-    """What was seen in one part of the archive; the last row and column that hold something, 0 where none does."""
+    """What was seen in one part of the archive."""
 
     info: zipfile.ZipInfo
-    rows: int = 0
-    columns: int = 0
-    placed: bool = True  # whether each cell says where it is
+    uncommon: bool = False  # whether it has cells that may reach too far
     shared: int = 0  # cells with a shared text
     below_zero: bool = False
     errors: bool = False
@@ -93,10 +93,9 @@ def look_through(path: Path) -> Archive:
         parts = [_seen(archive, info, path) for info in archive.infolist()]
         names = _sheet_names(archive)
         for part in parts:
-            if not part.placed:
-                part.rows, part.columns = _counted(archive, part.info)
-            if part.rows * part.columns > CELLS:
-                raise Unfit(_too_wide(path, names.get(part.info.filename, part.info.filename), part))
+            rows, columns = _reach(archive, part.info) if part.uncommon else (0, 0)
+            if rows * columns > CELLS:
+                raise Unfit(_too_far(names.get(part.info.filename, part.info.filename), rows, columns))
         texts = _texts_written_out(archive, parts)
         if texts > TEXT:
             what = f"repeats its texts until they are {texts / 1e9:,.1f} GB"
@@ -113,17 +112,11 @@ def _problem(path: Path, kind: str, what: str, remedy: str) -> Problem:
     return Problem("error", kind, None, None, None, f"{path.name} {what}.", remedy)
 
 
-def _too_wide(path: Path, sheet: str, part: _Part) -> Problem:
-    last = f"{get_column_letter(part.columns) if part.columns <= 18278 else '?'}{part.rows}"
-    return Problem(
-        "error",
-        "too large",
-        sheet,
-        None,
-        None,
-        f"Its cells reach to {last}: {part.rows:,} rows of {part.columns:,} columns.",
-        "In Excel, delete the rows and columns beyond your own (Ctrl-End goes to the last one), and save.",
-    )
+def _too_far(sheet: str, rows: int, columns: int) -> Problem:
+    reach = f"row {rows:,}" + (f", column {get_column_letter(columns)}" if columns < CELLS else "")
+    message = f"Its cells reach as far as {reach}, which is more than a table of topics or lines can have."
+    remedy = "In Excel, delete the rows and columns beyond your own (Ctrl-End goes to the last one), and save."
+    return Problem("error", "too large", sheet, None, None, message, remedy)
 
 
 def _seen(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> _Part:
@@ -143,22 +136,17 @@ def _seen(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> _Part:
 
 
 def _look_at(part: _Part, block: bytes, at: int) -> None:
-    part.texts += [at + found.start() for found in _SHARED_TEXT.finditer(block)]
-    placed = _PLACED_CELL.findall(block)
-    if len(placed) != len(_CELL.findall(block)):
-        part.placed = False
-    if placed:
-        columns, rows = zip(*placed, strict=True)
-        part.rows = max(part.rows, *map(int, set(rows)))
-        part.columns = max(part.columns, *map(_number, set(columns)))
-        part.shared += block.count(b't="s"') + block.count(b"t='s'")
-        part.below_zero = part.below_zero or b"v>-" in block
-        part.errors = part.errors or b't="e"' in block or b"t='e'" in block
+    shared_text = _PREFIXED_SHARED_TEXT if b":si" in block else _SHARED_TEXT
+    part.texts += [at + found.start() for found in shared_text.finditer(block)]
+    part.uncommon = part.uncommon or _UNCOMMON_CELL.search(block) is not None
+    part.shared += block.count(b't="s"') + block.count(b"t='s'")
+    part.below_zero = part.below_zero or b"v>-" in block
+    part.errors = part.errors or b't="e"' in block or b"t='e'" in block
 
 
-def _number(letters: bytes) -> int:
-    """The column's; beyond three letters only that it is too far."""
-    return column_index_from_string(letters.decode()) if len(letters) <= 3 else CELLS + 1  # noqa: PLR2004
+def _number(letters: str) -> int:
+    """The column's; beyond three letters, only that it is too far."""
+    return column_index_from_string(letters.upper()) if len(letters) <= _LETTERS else CELLS + 1
 
 
 def _blocks(file: zipfile.ZipExtFile, before: bytes = b"<") -> Iterator[bytes]:
@@ -174,21 +162,23 @@ def _blocks(file: zipfile.ZipExtFile, before: bytes = b"<") -> Iterator[bytes]:
     yield rest
 
 
-def _counted(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, int]:
-    """Last row and column of a sheet whose cells need not say where they are: then each is right of the one before."""
+def _reach(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, int]:
+    """The last row and column of a sheet that hold something; a cell that does not say where it is stands right of the
+    one before."""
     row = column = last_row = last_column = 0
 
-    def begin(name: str, attributes: dict[str, str]) -> None:
+    def begin(tag: str, attributes: dict[str, str]) -> None:
         nonlocal row, column, last_row, last_column
-        tag = name.rpartition(":")[2]
-        if tag == "row":
-            given = attributes.get("r", "")
-            row, column = int(given) if given.isdecimal() else row + 1, 0
-        elif tag == "c":
-            match = _ADDRESS.match(f" r='{attributes.get('r', '')}'".encode())
-            column = _number(match[1]) if match else column + 1
-            last_row = max(last_row, int(match[2]) if match else row)
-            last_column = max(last_column, column)
+        match tag.rpartition(":")[2]:
+            case "row":
+                given = attributes.get("r", "")
+                row, column = int(given) if given.isdecimal() else row + 1, 0
+            case "c":
+                column += 1
+                if placed := _ADDRESS.fullmatch(attributes.get("r", "")):
+                    row, column = int(placed[2]), _number(placed[1])
+            case "v" | "is" | "t":
+                last_row, last_column = max(last_row, row), max(last_column, column)
 
     parser = expat.ParserCreate()
     parser.StartElementHandler = begin
@@ -239,7 +229,6 @@ def _sheet_names(archive: zipfile.ZipFile) -> dict[str, str]:
 
 def _errors(sheet: bytes) -> Iterator[ErrorCell]:
     for attributes, content in _ERROR.findall(sheet):
-        address, value = _ADDRESS.search(attributes), _VALUE.search(content)
-        if address and len(address[1]) <= 3:  # noqa: PLR2004
-            shows = value[1].decode("utf-8", errors="replace") if value else "an error"
-            yield ErrorCell(int(address[2]), _number(address[1]), shows)
+        place, value = _PLACE.search(attributes), _VALUE.search(content)
+        if place and value:
+            yield ErrorCell(int(place[2]), _number(place[1].decode()), value[1].decode("utf-8", errors="replace"))
