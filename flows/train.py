@@ -30,6 +30,7 @@ from flows.stage import run_stage
 from flows.work_tree import alone_in_work_tree
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.places import require
+from pipeline.terminal import complain, say_no
 
 THREADS = 64
 """Threads that wait for stages: many more than slots, so that a stage waiting for its slot holds up no other."""
@@ -172,16 +173,15 @@ def main() -> int:
         with alone_in_work_tree(say=print), a_server():
             state = train(return_state=True)
     except Misused as error:
-        print(error, file=sys.stderr)
-        return 2
+        return say_no(error)
     except ServiceDied as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 1
     except KeyboardInterrupt:
         return 130
     if state.is_completed():
         return 0
-    print(state.message, file=sys.stderr)
+    complain(state.message)
     return 1
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from pipeline.addresses import has_password
 from pipeline.data.tables import table_files
 from pipeline.data.workbook import ingest
 from pipeline.errors import Misused, Unavailable
@@ -37,7 +38,7 @@ def bring_in(source: str) -> Path:
 
     Raises:
         WorkbookRefused: it is broken; nothing is changed.
-        Misused: the URL names no file.
+        Misused: the URL names no file, or holds a password.
         Unavailable: DVC cannot reach or take it.
     """
     if "://" in source:
@@ -65,6 +66,11 @@ def _from_url(url: str) -> Path:
     name = Path(urlsplit(url).path).name
     if not name:
         raise Misused(f"{url} names no file. Give the address of an .xlsx file.")
+    if has_password(url):
+        raise Misused(
+            f"{url} holds a password, which would stay in the project for all to read. Leave it out, and let DVC have "
+            "it: `dvc remote add`, `dvc remote modify --local`, and remote://NAME/PATH as the address."
+        )
     with tempfile.TemporaryDirectory() as folder:
         fetched = Path(folder) / name
         _dvc("get-url", url, str(fetched))
