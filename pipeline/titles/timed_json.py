@@ -61,6 +61,7 @@ def parse_json(text: str, name: str) -> Any:
     try:
         content = json.loads(text)
         json.dumps(content, ensure_ascii=False).encode("utf-8")
+        return content
     except UnicodeEncodeError as error:
         half = error.object[error.start].encode("unicode_escape").decode()
         raise Refused(f"{name} holds half a character ({half}), which is no text. Fetch it anew.") from None
