@@ -28,6 +28,7 @@ Wanted = Mapping[str, Sequence[str]]  # the tables, and the columns of each
 _COMPOUND_FILE = bytes.fromhex("D0CF11E0A1B11AE1")  # old .xls files start so, and so do encrypted .xlsx files
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 _LISTED_NAMES = 20
+_LAST_NAMED = 18_278  # ZZZ
 _SAVE_ANEW = "Save it anew from Excel."
 _EXCEL_EPOCH = dt.datetime(1899, 12, 30)
 
@@ -94,7 +95,7 @@ def _files(wanted: Wanted) -> str:
 def _pick(grid: _Grid, wanted: Sequence[str], optional: Sequence[str]) -> tuple[Table, list[Problem]]:
     """The wanted columns of `grid`, and a problem for each that is missing, doubled or not wanted."""
     names = _plain(grid.header)
-    places = [f"{get_column_letter(n + 1)} ({name})" for n, name in enumerate(names)]
+    places = [f"{_letters(n + 1)} ({name})" for n, name in enumerate(names)]
     at = {name: names.index(name) for name in wanted if name in names}
 
     problems = []
@@ -120,6 +121,11 @@ def _pick(grid: _Grid, wanted: Sequence[str], optional: Sequence[str]) -> tuple[
         if cells.empty:
             problems.append(_error("no rows", grid.name, "It holds no rows.", "Fill it in below the header."))
     return Table(grid.name, cells, {name: places[n] for name, n in at.items()}), problems
+
+
+def _letters(column: int) -> str:
+    """As Excel names it; a file may have more columns than it has names for."""
+    return get_column_letter(column) if column <= _LAST_NAMED else f"{column:,}"
 
 
 def _listed(names: Sequence[str]) -> str:

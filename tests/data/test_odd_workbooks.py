@@ -1,0 +1,39 @@
+"""Whatever is handed in for a workbook: right examples with nothing lost, or a refusal that names the place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.merge import merge
+from pipeline.data.problems import errors
+from pipeline.data.workbook import Workbook, read_workbook
+from pipeline.errors import Misused
+from tests.data.oddities import NO_FILE, ODDITIES, Odd
+
+
+def nothing_is_lost(read: Workbook) -> bool:
+    """Lines in = lines in examples + lines set aside; and so with topics."""
+    merged = merge(read.topics, read.lines)
+    aside = merged.set_aside["what"].value_counts()
+    lines = merged.examples["lines"].map(len).sum() + aside.get("line", 0)
+    return (lines, len(merged.examples) + aside.get("topic", 0)) == (len(read.lines), len(read.topics))
+
+
+@pytest.mark.parametrize("odd", ODDITIES.values(), ids=ODDITIES)
+def test_a_workbook_as_none_should_be_is_right_or_named(odd: Odd, tmp_path: Path) -> None:
+    read = read_workbook(odd.make(tmp_path))
+    found = errors(read.problems)
+    assert sorted((p.kind, p.sheet or "", p.row or 0) for p in found) == sorted(
+        (kind, sheet or "", row or 0) for kind, sheet, row in odd.kinds
+    )
+    assert all(p.message and p.remedy and len(p.message) + len(p.remedy) < 2000 for p in read.problems)
+    assert found or (nothing_is_lost(read) and len(read.lines) and len(read.topics))
+
+
+@pytest.mark.parametrize("make", NO_FILE.values(), ids=NO_FILE)
+def test_what_is_no_file_is_misuse(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    with pytest.raises(Misused, match=r"does not exist|is neither a file nor a folder"):
+        read_workbook(make(tmp_path))
