@@ -7,19 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.merge import merge
 from pipeline.data.problems import errors
-from pipeline.data.workbook import Workbook, read_workbook
+from pipeline.data.workbook import read_workbook
 from pipeline.errors import Misused
+from tests.data.mutations import Law, changed_bytes, changed_cells, changed_tables, nothing_is_lost
 from tests.data.oddities import NO_FILE, ODDITIES, Odd
-
-
-def nothing_is_lost(read: Workbook) -> bool:
-    """Lines in = lines in examples + lines set aside; and so with topics."""
-    merged = merge(read.topics, read.lines)
-    aside = merged.set_aside["what"].value_counts()
-    lines = merged.examples["lines"].map(len).sum() + aside.get("line", 0)
-    return (lines, len(merged.examples) + aside.get("topic", 0)) == (len(read.lines), len(read.topics))
 
 
 @pytest.mark.parametrize("odd", ODDITIES.values(), ids=ODDITIES)
@@ -37,3 +29,9 @@ def test_a_workbook_as_none_should_be_is_right_or_named(odd: Odd, tmp_path: Path
 def test_what_is_no_file_is_misuse(make: Callable[[Path], Path], tmp_path: Path) -> None:
     with pytest.raises(Misused, match=r"does not exist|is neither a file nor a folder"):
         read_workbook(make(tmp_path))
+
+
+@pytest.mark.parametrize("law", [changed_cells, changed_bytes, changed_tables])
+def test_of_what_is_changed_at_random_nothing_is_lost(law: Callable[[Path, int], Law], tmp_path: Path) -> None:
+    found = law(tmp_path, 20)
+    assert min(found.read, found.refused) > 0
