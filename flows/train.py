@@ -28,6 +28,7 @@ from flows.server import a_server
 from flows.service import ServiceDied
 from flows.stage import run_stage
 from flows.work_tree import alone_in_work_tree
+from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.places import require
 from pipeline.terminal import complain, say_no
@@ -74,7 +75,7 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
                 require(stage.name for stage in stages)
                 failures = cluster.run(stages, run, reason, stop_if_cancelled) if cluster.address() else run(stages)
         except (Misused, Refused, Unavailable) as error:
-            return Failed(message=str(error))
+            return Failed(message=hide_passwords(str(error)))
         except RunCancelled:
             return Cancelled(message="Cancelled; its stages were stopped.")
         artifacts.publish(failed=failures, with_runs=bool(stages))

@@ -47,10 +47,10 @@ def bring_in(source: str) -> Path:
     ingest(path)
     target = WORKBOOKS / path.name
     if path == target.resolve():
-        _dvc("add", str(target))
+        _dvc(["add"], str(target))
     elif path.is_dir():
         _copy_tables(path, target)
-        _dvc("add", str(target))
+        _dvc(["add"], str(target))
     else:
         _import(str(path), target)
     return target
@@ -73,7 +73,7 @@ def _from_url(url: str) -> Path:
         )
     with tempfile.TemporaryDirectory() as folder:
         fetched = Path(folder) / name
-        _dvc("get-url", url, str(fetched))
+        _dvc(["get-url"], url, str(fetched))
         ingest(fetched)
     _import(url, WORKBOOKS / name)
     return WORKBOOKS / name
@@ -87,12 +87,13 @@ def _copy_tables(source: Path, target: Path) -> None:
 
 def _import(source: str, target: Path) -> None:
     WORKBOOKS.mkdir(parents=True, exist_ok=True)
-    _dvc("import-url", "--force", source, str(target))
+    _dvc(["import-url", "--force"], source, str(target))
 
 
-def _dvc(command: str, *words: str) -> None:
+def _dvc(command: list[str], *words: str) -> None:
+    """Runs it; none of `words` is an option, however it begins."""
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", command, "--quiet", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", *command, "--quiet", "--", *words], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise Unavailable(f"DVC did not take {words[-1]}: {done.stderr.strip()}")
