@@ -27,6 +27,8 @@ Wanted = Mapping[str, Sequence[str]]  # the tables, and the columns of each
 
 _COMPOUND_FILE = bytes.fromhex("D0CF11E0A1B11AE1")  # old .xls files start so, and so do encrypted .xlsx files
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
+_UNPACKED, _UNPACKED_RATIO = 1 << 29, 100  # bytes of a column of Parquet, or times the size of its file
+_ROWS_AT_ONCE = 2048
 _LISTED_NAMES = 20
 _LAST_NAMED = 18_278  # ZZZ
 _SAVE_ANEW = "Save it anew from Excel."
@@ -314,18 +316,42 @@ def _parquet(path: Path, wanted: Sequence[str]) -> tuple[_Grid | None, list[Prob
         with pq.ParquetFile(path) as file:
             header = file.schema_arrow.names
             wanted_at = [n for n, name in enumerate(_plain(header)) if name in wanted]
-            columns = {n: _as_pandas(file.read(columns=[header[n]]).column(0)) for n in wanted_at}
-    except (pa.ArrowException, OSError) as error:
-        return None, [_error("not a table", path.name, f"It cannot be read ({error}).", "Write it anew.")]
+            most = max(_UNPACKED, _UNPACKED_RATIO * path.stat().st_size)
+            columns = {n: _as_pandas(_column(file, header[n], most)) for n in wanted_at}
+    except _TooLarge as error:
+        remedy = "See how it was made, or save it as CSV."
+        return None, [_error("too large", path.name, f"Its column '{error}' unpacks to gigabytes.", remedy)]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return None, [_error("not a table", path.name, f"It cannot be read ({_why(error)}).", "Write it anew.")]
     return _Grid(path.name, header, 1, columns), []
+
+
+class _TooLarge(Exception):
+    """A column, that is named, would take more memory than its file accounts for."""
+
+
+def _column(file: pq.ParquetFile, name: str, most: int) -> pa.ChunkedArray:
+    """A few rows at a time: a text may stand once in the file, and be meant a million times.
+
+    Raises:
+        _TooLarge: it has more than `most` bytes.
+    """
+    kind = file.schema_arrow.field(name).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    chunks, size = [], 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[name]):
+        chunk = batch.column(0)
+        chunks.append(chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk)
+        size += chunks[-1].nbytes
+        if size > most:
+            raise _TooLarge(name)
+    return pa.chunked_array(chunks, type=kind)
 
 
 def _as_pandas(column: pa.ChunkedArray) -> pd.Series:
     """A column of Parquet as text, numbers, durations or dates; a time of day is a duration."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-    elif pa.types.is_time(kind):
+    if pa.types.is_time(kind):
         column = column.cast(pa.int32() if kind.bit_width == 32 else pa.int64()).cast(pa.int64())
         column = column.cast(pa.duration(kind.unit))
     elif pa.types.is_date(kind):
@@ -334,7 +360,7 @@ def _as_pandas(column: pa.ChunkedArray) -> pd.Series:
         column = column.cast(pa.float64())
     elif not (pa.types.is_primitive(kind) and not pa.types.is_boolean(kind)):
         column = column.cast(pa.large_string())
-    series = column.to_pandas()
+    series = column.combine_chunks().to_pandas()
     return series.set_axis(pd.RangeIndex(2, 2 + len(series)))
 
 
