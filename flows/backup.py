@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from flows.alone import nothing_under_way
 from flows.server import configured_url, database_is_elsewhere
 from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.terminal import say_no
 from pipeline.upkeep.backup import back_up
 
 
@@ -25,8 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cache = Path(repo.cache.local.path)
             is_elsewhere = not cache.is_relative_to(repo.root_dir)
     except (Refused, Misused, Unavailable) as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+        return say_no(error)
     print(f"{file}: {file.stat().st_size:,} bytes. `lectern restore` makes a project of it, here or elsewhere.")
     for what in filter(None, (is_elsewhere and f"DVC's cache {cache}", *_on_servers())):
         print(f"Not in it: {what}. Back that up too.")

@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 
 from dvc.repo import Repo
-from rich.console import Console
 from rich.prompt import Confirm
 
 from flows.alone import nothing_under_way
 from flows.cache import cache_piles
 from pipeline.errors import Misused, Unavailable
 from pipeline.registry.tracking import connect
+from pipeline.terminal import console, say_no
 from pipeline.upkeep.pile import Pile, piles_table
 from pipeline.upkeep.runs import tracked
 from pipeline.upkeep.state import state_piles
@@ -41,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with nothing_under_way() as repo:
                 remove(find(repo, before))
     except (Misused, Unavailable) as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+        return say_no(error)
     return 0
 
 
@@ -64,7 +63,7 @@ def find(repo: Repo, before: float) -> list[Pile]:
 
 def show(piles: Sequence[Pile]) -> None:
     if piles:
-        Console(width=None if sys.stdout.isatty() else 200).print(piles_table(piles))
+        console().print(piles_table(piles))
     else:
         print("Nothing is to go.")
 

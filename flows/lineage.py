@@ -8,13 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from flows.cache import shelves
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry.lineage_walk import walk, walk_table
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, named_version
+from pipeline.terminal import complain, console, say_no
 
 
 def main(number: str | None = None) -> int:
@@ -25,12 +24,11 @@ def main(number: str | None = None) -> int:
         with shelves(Path.cwd()) as kept:
             steps = list(walk(client, version, kept))
     except (Misused, Refused, Unavailable) as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    Console(width=None if sys.stdout.isatty() else 200).print(walk_table(steps))
+        return say_no(error)
+    console().print(walk_table(steps))
     gone = [step.what for step in steps if not step.places]
     if gone:
-        print(f"Version {version.version} cannot be made again: {', '.join(gone)} cannot be had.", file=sys.stderr)
+        complain(f"Version {version.version} cannot be made again: {', '.join(gone)} cannot be had.")
         return Refused.exit_code
     print(f"All that version {version.version} was made of can still be had.")
     return 0

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
@@ -19,17 +19,22 @@ from flows import share
 from flows.child import Child
 from flows.graph import Stage
 from flows.stage import StageBroke, environment, failure, follow, stage_task
+from pipeline.addresses import hide_passwords
 
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What every machine works on: a commit of a repository that it can clone, and the tracking server it logs to."""
+    """What every machine works on: a commit of a repository that it can clone, and the tracking server it logs to.
 
-    repository: str
+    It travels as a task's argument, which neither Ray nor Prefect shows or logs; nor does its `repr`: both addresses
+    may hold a password.
+    """
+
+    repository: str = field(repr=False)
     commit: str
-    tracking: str
+    tracking: str = field(repr=False)
 
 
 @stage_task()
@@ -125,4 +130,4 @@ def require(command: Sequence[str], env: dict[str, str], cwd: Path) -> None:
         code = child.wait()
     if code:
         said = "\n".join(f"  {line}" for line in output)
-        raise StageBroke(f"'{' '.join(command)}' ended with exit code {code} in {cwd}:\n{said}")
+        raise StageBroke(hide_passwords(f"'{' '.join(command)}' ended with exit code {code} in {cwd}:\n{said}"))

@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from flows.events import announce
 from flows.facts import facts
 from flows.notify import send, tell
+from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry import versions as registry
 from pipeline.registry.gate import PromoteSettings, Verdict, judge
@@ -84,7 +85,7 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
             desk.client, name, number, because=because or registry.NO_REASON, judge=desk.judge, who=who
         )
     except (Misused, Refused, Unavailable) as error:
-        return Failed(message=str(error))
+        return Failed(message=hide_passwords(str(error)))
     announce(name, move)
     before = f"version {move.before} was" if move.before else "there was none"
     return Completed(message=f"Version {move.version} of '{name}' is the champion now; before it {before}.")

@@ -28,8 +28,10 @@ from flows.server import a_server
 from flows.service import ServiceDied
 from flows.stage import run_stage
 from flows.work_tree import alone_in_work_tree
+from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.places import require
+from pipeline.terminal import complain, say_no
 
 THREADS = 64
 """Threads that wait for stages: many more than slots, so that a stage waiting for its slot holds up no other."""
@@ -73,7 +75,7 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
                 require(stage.name for stage in stages)
                 failures = cluster.run(stages, run, reason, stop_if_cancelled) if cluster.address() else run(stages)
         except (Misused, Refused, Unavailable) as error:
-            return Failed(message=str(error))
+            return Failed(message=hide_passwords(str(error)))
         except RunCancelled:
             return Cancelled(message="Cancelled; its stages were stopped.")
         artifacts.publish(failed=failures, with_runs=bool(stages))
@@ -172,16 +174,15 @@ def main() -> int:
         with alone_in_work_tree(say=print), a_server():
             state = train(return_state=True)
     except Misused as error:
-        print(error, file=sys.stderr)
-        return 2
+        return say_no(error)
     except ServiceDied as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 1
     except KeyboardInterrupt:
         return 130
     if state.is_completed():
         return 0
-    print(state.message, file=sys.stderr)
+    complain(state.message)
     return 1
 
 

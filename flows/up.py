@@ -25,6 +25,7 @@ from pipeline.errors import Misused
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
 from pipeline.server.settings import PAGE
+from pipeline.terminal import complain, say_no
 
 EXAMPLE = "example: python -m flows.up --prefect-port 4300"
 
@@ -50,10 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with only_one_here():
             run(given)
     except Misused as error:
-        print(error, file=sys.stderr)
-        return 2
+        return say_no(error)
     except ServiceDied as error:
-        print(f"{error}\nEverything else was stopped.", file=sys.stderr)
+        complain(f"{error}\nEverything else was stopped.")
         return 1
     except Interrupted:
         print("Stopped.")

@@ -16,6 +16,7 @@ from flows.graph import Busy, read_plan
 from flows.naming import commit_and_workbook
 from flows.notify import tell
 from flows.work_tree import work_tree_lock
+from pipeline.addresses import hide_passwords
 from pipeline.data.adopt import import_file
 from pipeline.data.problems import WorkbookRefused
 from pipeline.data.workbook import IngestSettings, ingest
@@ -41,7 +42,7 @@ def watch(train: str = "train/nightly") -> State:
     except (Timeout, Busy):
         return Completed(message="A run is at work in this work tree; the next one of this will look again.")
     except (WorkbookRefused, Misused, Unreachable) as error:
-        return Failed(message=str(error))
+        return Failed(message=hide_passwords(str(error)))
     if not newer:
         return Completed(message=f"{workbook} is what was trained on.")
     started = run_deployment(train, timeout=0)

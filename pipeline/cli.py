@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.paths import PARAMS
+from pipeline.terminal import complain, console, say_no, write_anything
 
 if TYPE_CHECKING:
     from pipeline.registry.versions import Move
@@ -59,14 +59,14 @@ def main() -> None:
     to_stderr.setFormatter(_WithoutPasswords("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
     _quieten_libraries()
+    write_anything()
     try:
         app()
     except (Refused, Misused, Unavailable) as error:
-        _end(error)
+        sys.exit(say_no(error))
     except Exception as error:
         _end_if_a_server_is_away(error)
-        print(hide_passwords(traceback.format_exc()), file=sys.stderr)
-        print("This is a bug of Lectern's. Please report it with the lines above.", file=sys.stderr)
+        complain(f"{traceback.format_exc()}\nThis is a bug of Lectern's. Please report it with the lines above.")
         sys.exit(BUG)
 
 
@@ -95,16 +95,11 @@ def _quieten_libraries() -> None:
         )
 
 
-def _end(error: Refused | Misused | Unavailable) -> None:
-    print(hide_passwords(str(error)), file=sys.stderr)
-    sys.exit(error.exit_code)
-
-
 def _end_if_a_server_is_away(error: Exception) -> None:
     from pipeline.registry.away import in_our_words
 
     if ours := in_our_words(error):
-        _end(ours)
+        sys.exit(say_no(ours))
 
 
 class _WithoutPasswords(logging.Formatter):
@@ -144,7 +139,7 @@ def check(
         print(json.dumps(problems.as_json(found.problems), indent=2, ensure_ascii=False))
     else:
         if found.problems:
-            _console().print(problems.as_table(found.problems))
+            console().print(problems.as_table(found.problems))
         print(f"{workbook}: {len(found.topics)} topics, {len(found.lines)} lines, {problems.summary(found.problems)}")
     if problems.errors(found.problems):
         sys.exit(REFUSED)
@@ -313,7 +308,7 @@ def drift(
     if found is None:
         print(f"Nothing was titled within {settings.days:g} days.")
         return
-    _console().print(found.as_table())
+    console().print(found.as_table())
     print(f"{DRIFT} shows it.")
     if found.drifted:
         sys.exit(REFUSED)
@@ -465,7 +460,7 @@ def matrix(
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        _console().print(matrix_table(rows))
+        console().print(matrix_table(rows))
     if not all(row.passed for row in rows):
         sys.exit(REFUSED)
 
@@ -482,7 +477,7 @@ def models() -> None:
     found = versions(connect(), name)
     if not found:
         raise Refused(nothing_registered(name))
-    _console().print(versions_table(name, found))
+    console().print(versions_table(name, found))
 
 
 @app.command(epilog="Example: `lectern card 3 --html card.html`")
@@ -534,7 +529,7 @@ def promote(
     number = str(version) if version else None
     if dry_run:
         verdict = judge(name, *registry.version_and_champion(client, name, number), settings)
-        _console().print(verdict.as_table())
+        console().print(verdict.as_table())
         sys.exit(OK if verdict.passed else REFUSED)
     try:
         move, verdict = registry.promote(
@@ -546,9 +541,9 @@ def promote(
             force=force,
         )
     except registry.NotPassed as error:
-        _console().print(error.verdict.as_table())
+        console().print(error.verdict.as_table())
         raise
-    _console().print(verdict.as_table())
+    console().print(verdict.as_table())
     print(f"Version {move.version} of '{name}' is the champion now; before it {_said(move.before)}.", flush=True)
     _announce(name, move)
 
@@ -565,7 +560,7 @@ def history() -> None:
     moves = trail(connect(), name)
     if not moves:
         raise Refused(f"No version of '{name}' was ever promoted. `lectern promote` promotes the challenger.")
-    _console().print(history_table(name, moves))
+    console().print(history_table(name, moves))
 
 
 @app.command(epilog="Example: `lectern rollback --because 'titles got longer'`")
@@ -614,11 +609,6 @@ def restore(
     print(f"{folder} is the project as {label.folder} was at {label.made}. Go there, and run `make install`.")
 
 
-def _console() -> Console:
-    """As wide as the terminal; where there is none, wide enough not to fold a table."""
-    return Console(width=None if sys.stdout.isatty() else 200)
-
-
 def _announce(name: str, move: Move) -> None:
     """Tells Prefect, where one is at work. The champion has moved already, whether or not that answers."""
     _module("flows.events", name, json.dumps(asdict(move)))
@@ -648,9 +638,9 @@ def _show_results() -> None:
     from pipeline.paths import REGISTERED, REPORT
 
     registered = json.loads(REGISTERED.read_text(encoding="utf-8"))
-    console = _console()
-    console.print(as_rich_table(read_leaderboard()))
-    console.print(
+    screen = console()
+    screen.print(as_rich_table(read_leaderboard()))
+    screen.print(
         f"\n{registered['model']} is version {registered['version']} of '{registered['name']}', the challenger.\n"
         "Where to look:\n"
         f"  {REPORT}   the report: scores, titles side by side, the worst and the best\n"
@@ -669,11 +659,11 @@ def _show_search(found: Found, wanted: int) -> None:
     from pipeline.paths import SEARCHES
 
     best = found.suggestion
-    console = _console()
-    console.print(found.table)
+    screen = console()
+    screen.print(found.table)
     before = f"; {best.today:.4f} with the settings that params.yaml had" if best.today is not None else ""
     on = "" if found.finished >= wanted else " The same command goes on."
-    console.print(
+    screen.print(
         f"\n{found.finished} of {wanted} trials finished.{on} The best: {best.metric} {best.value:.4f}{before}.\n"
         f"{SEARCHES / best.model}.yaml keeps it. With --apply it is written into params.yaml, or put there by hand:\n\n"
         f"{best.as_yaml()}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -15,6 +16,8 @@ from ruamel.yaml import YAML
 from pipeline.errors import Misused
 from pipeline.files import file_aside
 from pipeline.paths import PARAMS
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Settings(BaseModel):
@@ -42,20 +45,32 @@ class Section(Settings):
 
 
 def read_params(params: Path = PARAMS) -> dict[str, Any]:
-    """All of `params.yaml`, unchecked.
+    """All of `params.yaml`, unchecked but for the names of its models.
 
     Raises:
-        Misused: the file is missing or is not a YAML mapping.
+        Misused: the file is missing or is not a YAML mapping, or a model has a name that is none.
     """
     try:
         content = yaml.safe_load(params.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Misused(f"{params} is not here. Run this in the project's folder.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise Misused(f"{params} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise Misused(f"{params} must hold sections such as 'split:', and holds none.")
+    _check_names(content, params)
     return content
+
+
+def _check_names(content: Mapping[str, Any], params: Path) -> None:
+    """The graph makes files and a shell's words of the models' names."""
+    for section in ("models", "contestants"):
+        for name in content.get(section) or ():
+            if not _NAME.fullmatch(str(name)):
+                raise Misused(
+                    f"{params}, {section}: a model cannot be named {str(name)!r}. Use letters, digits, dashes and "
+                    "underscores, and begin with a letter or a digit."
+                )
 
 
 def set_params(section: Sequence[str], values: Mapping[str, Any], params: Path = PARAMS) -> None:

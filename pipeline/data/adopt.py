@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from pipeline.addresses import has_password
 from pipeline.data.join import Joined, join
 from pipeline.data.tables import table_files
 from pipeline.data.workbook import ingest
@@ -56,7 +57,7 @@ def bring_in(source: str) -> Path:
 
     Raises:
         WorkbookRefused: it is broken; nothing is changed.
-        Misused: the URL names no file.
+        Misused: the URL names no file, or holds a password.
         Unavailable: DVC cannot reach or take it.
     """
     if "://" in source:
@@ -65,10 +66,10 @@ def bring_in(source: str) -> Path:
     ingest(path)
     target = WORKBOOKS / path.name
     if path == target.resolve():
-        _dvc("add", str(target))
+        _dvc(["add"], str(target))
     elif path.is_dir():
         _copy_tables(path, target)
-        _dvc("add", str(target))
+        _dvc(["add"], str(target))
     else:
         _import(str(path), target)
     return target
@@ -84,9 +85,14 @@ def _from_url(url: str) -> Path:
     name = Path(urlsplit(url).path).name
     if not name:
         raise Misused(f"{url} names no file. Give the address of an .xlsx file.")
+    if has_password(url):
+        raise Misused(
+            f"{url} holds a password, which would stay in the project for all to read. Leave it out, and let DVC have "
+            "it: `dvc remote add`, `dvc remote modify --local`, and remote://NAME/PATH as the address."
+        )
     with tempfile.TemporaryDirectory() as folder:
         fetched = Path(folder) / name
-        _dvc("get-url", url, str(fetched))
+        _dvc(["get-url"], url, str(fetched))
         ingest(fetched)
     _import(url, WORKBOOKS / name)
     return WORKBOOKS / name
@@ -100,12 +106,13 @@ def _copy_tables(source: Path, target: Path) -> None:
 
 def _import(source: str, target: Path) -> None:
     WORKBOOKS.mkdir(parents=True, exist_ok=True)
-    _dvc("import-url", "--force", source, str(target))
+    _dvc(["import-url", "--force"], source, str(target))
 
 
-def _dvc(command: str, *words: str) -> None:
+def _dvc(command: list[str], *words: str) -> None:
+    """Runs it; none of `words` is an option, however it begins."""
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", command, "--quiet", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", *command, "--quiet", "--", *words], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise Unavailable(f"DVC did not take {words[-1]}: {done.stderr.strip()}")

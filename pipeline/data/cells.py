@@ -24,6 +24,7 @@ LONGEST = 1000 * 3600.0  # seconds; a time beyond it is a date, a count of milli
 _DAY_ZERO = dt.datetime(1899, 12, 31)  # Excel shows 27 hours in a cell formatted as a time as 1900-01-01 03:00
 _LAST_DURATION = dt.datetime(1900, 2, 28)
 
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"  # all but tabs and line ends
 _NUMBER = r"^(?P<minus>-?)(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)$"
 # h:mm:ss or m:ss, with a fraction, and with the days that pandas and Python write before them: "0 days 00:01:15".
 _CLOCK = (
@@ -82,15 +83,25 @@ def as_clock(seconds: float) -> str:
 
 
 def as_text(cells: pd.Series) -> pd.Series:
-    """A column of text as it was typed, of dtype `str`: 1 is "1", a date is "2023-03-15", an empty cell is ""."""
+    """A column of text as it was typed, of dtype `str`: 1 is "1", a date is "2023-03-15", an empty cell is "".
+
+    Control characters, which nobody types and a terminal obeys, are spaces.
+    """
     if isinstance(cells.dtype, pd.StringDtype):
-        return cells.fillna("").astype("str")
-    cells = cells.astype(object)
-    odd = ~is_text(cells)
-    if odd.any():
-        cells = cells.copy()
-        cells[odd] = cells[odd].map(_written)
-    return cells.astype("str")
+        cells = cells.fillna("").astype("str")
+    else:
+        cells = cells.astype(object)
+        odd = ~is_text(cells)
+        if odd.any():
+            cells = cells.copy()
+            cells[odd] = cells[odd].map(_written)
+        cells = cells.astype("str")
+    return cells.str.replace(_CONTROL, " ", regex=True) if cells.str.contains(_CONTROL, regex=True).any() else cells
+
+
+def without_controls(text: str) -> str:
+    """`text` with a space for each control character but tabs and line ends."""
+    return re.sub(_CONTROL, " ", text)
 
 
 def as_name(cells: pd.Series) -> pd.Series:

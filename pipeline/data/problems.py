@@ -38,6 +38,11 @@ class Problem:
         return ", ".join(part for part in parts if part) or "the workbook"
 
 
+def short(text: str, length: int = 60) -> str:
+    """`text` as a message quotes it: its beginning, if it is long."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def one_by_one(
     pattern: Problem,
     rows: Sequence[int] | np.ndarray,

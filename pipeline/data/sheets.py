@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.data.cells import LONGEST, Fault, as_clock, as_lesson, as_name, as_seconds, as_text, blank, is_text
 from pipeline.data.lessons import LESSON
-from pipeline.data.problems import Problem, one_by_one
+from pipeline.data.problems import Problem, one_by_one, short
 from pipeline.data.tables import Table
 
 # How a sheet's columns are called once they are understood.
@@ -50,6 +50,13 @@ _FAULTS = {
 }
 
 
+# What Excel shows, and writes into a CSV, where a formula has no result.
+_EXCEL_ERRORS = [
+    "#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#CALC!", "#FIELD!", "#BLOCKED!",
+    "#CONNECT!", "#BUSY!", "#UNKNOWN!", "#GETTING_DATA", "#EXTERNAL!", "#PYTHON!",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Sheet:
     """A sheet whose columns have been understood; what could not be read is "" or NaN.
@@ -72,7 +79,7 @@ class Sheet:
     def lesson(self, position: int) -> str:
         """The lesson of a row, for a message."""
         course, lesson = self.rows.loc[position, LESSON]
-        return f"lesson {lesson} of {course}"
+        return f"lesson {short(lesson)} of {short(course)}"
 
     def pattern(self, severity: Literal["error", "warning"], kind: str, column: str, remedy: str) -> Problem:
         """A problem of this sheet that has no row and no message yet."""
@@ -104,7 +111,7 @@ def understand(table: Table, names: dict[str, str]) -> tuple[Sheet, list[Problem
             meant[column], found = _times(sheet, cells)
         else:
             meant[column] = _MEANING[column](cells)
-            found = _empty(sheet, column, blank(meant[column]))
+            found = _empty(sheet, column, blank(meant[column])) + _errors(sheet, column, cells)
         problems += found
     if "lesson_num" in meant:
         problems += _numbers_as_text(sheet, table.cells["lesson_num"], meant["lesson_num"])
@@ -115,6 +122,13 @@ def understand(table: Table, names: dict[str, str]) -> tuple[Sheet, list[Problem
 def _empty(sheet: Sheet, column: str, where: np.ndarray) -> list[Problem]:
     severity, kind, remedy = _EMPTY[column]
     return sheet.at_rows(sheet.pattern(severity, kind, column, remedy), where, lambda _: "The cell is empty.")
+
+
+def _errors(sheet: Sheet, column: str, cells: pd.Series) -> list[Problem]:
+    remedy = "Correct its formula, or write what belongs there; of a line without words, empty the cell."
+    pattern = sheet.pattern("error", "error cell", column, remedy)
+    where = cells.isin(_EXCEL_ERRORS).to_numpy(dtype=bool)
+    return sheet.at_rows(pattern, where, lambda i: f"The cell shows the error {cells.iloc[i]}.")
 
 
 def _times(sheet: Sheet, cells: pd.Series) -> tuple[pd.Series, list[Problem]]:
@@ -159,5 +173,4 @@ def _numbers_as_text(sheet: Sheet, cells: pd.Series, lessons: pd.Series) -> list
 def _shown(cell: Any) -> str:
     """A cell as a message quotes it: whole if it is short."""
     text = as_text(pd.Series([cell], dtype=object)).iloc[0]
-    short = text if len(text) <= 40 else f"{text[:39]}…"
-    return repr(short) if isinstance(cell, str) else short
+    return repr(short(text, 40)) if isinstance(cell, str) else short(text, 40)

@@ -9,6 +9,7 @@ anything else               a folder that transformers saved
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,13 +45,38 @@ def find(place: str) -> Path:
     kind, _, rest = place.partition(":")
     match kind:
         case "hub":
-            return _find_on_hub(*_repository(rest))
+            found = _find_on_hub(*_repository(rest))
         case "package":
-            return _find_in_package(rest)
+            found = _find_in_package(rest)
         case "models":
-            return _find_in_registry(place)
+            found = _find_in_registry(place)
         case _:
-            return _find_folder(place)
+            found = _find_folder(place)
+    _refuse_code(found, place)
+    return found
+
+
+def _refuse_code(folder: Path, place: str) -> None:
+    """transformers would ask at the terminal whether to run the code that a foreign type of model brings along."""
+    for file, kind in (("config.json", "model_type"), ("tokenizer_config.json", "tokenizer_class")):
+        try:
+            config = json.loads((folder / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue  # whoever opens it says so
+        if isinstance(config, dict) and config.get("auto_map") and not _is_known(kind, config.get(kind)):
+            what = kind.partition("_")[0]
+            raise Refused(
+                f"'{place}' is a '{config.get(kind)}' {what}, which only code that it brings along can open ({file}), "
+                "and Lectern runs no such code. Name another one in params.yaml."
+            )
+
+
+def _is_known(kind: str, name: object) -> bool:
+    import transformers
+
+    if kind == "model_type":
+        return name in transformers.CONFIG_MAPPING
+    return isinstance(name, str) and hasattr(transformers, name)
 
 
 def require(stages: Iterable[str]) -> None:

@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import ModelInfo
+from pydantic import Field
 
 from pipeline.errors import Misused, Refused
 from pipeline.paths import REGISTRY_LOCK, STATE
@@ -64,7 +65,7 @@ _IDENTITY = ("model.md5", "model.code", _GENERATE)
 class RegisterSettings(Section):
     section: ClassVar[str] = "register"
 
-    name: str  # of the registered model
+    name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9_. -]*$")  # of the registered model, and a folder of its exports
 
 
 @dataclass(frozen=True)

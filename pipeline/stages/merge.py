@@ -2,9 +2,13 @@
 
 import pandas as pd
 
+from pipeline.data.formulas import as_text_cell
+from pipeline.data.lessons import LESSON
 from pipeline.data.merge import merge
 from pipeline.files import file_aside
 from pipeline.paths import EXAMPLES, LINES, SET_ASIDE, TOPICS
+
+_TYPED = [*LESSON, "title", "text"]  # the columns whose cells somebody has written
 
 
 def run() -> None:
@@ -12,8 +16,9 @@ def run() -> None:
     merged = merge(pd.read_parquet(TOPICS), lines)
     with file_aside(EXAMPLES) as aside:
         merged.examples.to_parquet(aside, index=False)
+    shown = merged.set_aside.assign(**{name: merged.set_aside[name].map(as_text_cell) for name in _TYPED})
     with file_aside(SET_ASIDE) as aside:
-        merged.set_aside.to_csv(aside, index=False, encoding="utf-8-sig")  # the mark lets Excel know that it is UTF-8
+        shown.to_csv(aside, index=False, encoding="utf-8-sig")  # the mark lets Excel know that it is UTF-8
     counts = merged.set_aside["what"].value_counts()
     print(f"{len(merged.examples):,} examples from {len(lines):,} lines")
     print(f"set aside in {SET_ASIDE}: {counts.get('line', 0):,} lines, {counts.get('topic', 0):,} topics")

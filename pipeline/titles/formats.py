@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.cells import as_clock
+from pipeline.data.formulas import as_text_cell
 from pipeline.data.sheets import NAMES
 from pipeline.data.workbook import LINES, TOPICS
 from pipeline.errors import Misused
 from pipeline.files import file_aside, write_text
 from pipeline.titles.batch import may_be_written, must_be_workbook, write_tables
 from pipeline.titles.chapters import Chaptered
-from pipeline.titles.inbox import as_text_cell
 from pipeline.titles.lines import Talk
 from pipeline.titles.times import as_stamp
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from pipeline.data.formulas import as_text_cell
 from pipeline.data.tables import table_files
 from pipeline.errors import Misused, Refused
 from pipeline.files import file_aside
@@ -187,12 +188,6 @@ def _now() -> str:
 
 
 _ADDED = {"fallback"}  # after others had been written: a titles.csv without it is ours
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def as_text_cell(cell: str) -> str:
-    """A spreadsheet takes a cell of a CSV that begins so for a formula, unless there is an apostrophe before it."""
-    return f"'{cell}" if cell.startswith(_FORMULA) or cell.startswith("'") else cell
 
 
 def read_rows(table: Path) -> list[Row]:

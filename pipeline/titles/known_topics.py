@@ -13,8 +13,9 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from pipeline.data.cells import LONGEST, as_clock
+from pipeline.data.cells import LONGEST, as_clock, without_controls
 from pipeline.data.consistency import problems_of_lessons
+from pipeline.data.formulas import APOSTROPHE
 from pipeline.data.lessons import LESSON
 from pipeline.data.problems import Problem, WorkbookRefused, errors
 from pipeline.data.sheets import NAMES, understand
@@ -130,7 +131,7 @@ def _topics(rows: pd.DataFrame) -> list[Topic]:
 def _without_apostrophes(rows: pd.DataFrame) -> pd.DataFrame:
     """An apostrophe keeps a spreadsheet from taking a cell of a CSV for a formula."""
     texts = [column for column in (*LESSON, "title") if column in rows]
-    return rows.assign(**{column: rows[column].str.replace(r"^'(?=[=+\-@'])", "", regex=True) for column in texts})
+    return rows.assign(**{column: rows[column].str.replace(APOSTROPHE, "", regex=True) for column in texts})
 
 
 def _of_json(path: Path, text: str) -> dict[Lesson, list[Topic]]:
@@ -145,7 +146,11 @@ def _of_json(path: Path, text: str) -> dict[Lesson, list[Topic]]:
         ) from None
     return {
         (lesson.course_title, lesson.lesson_num): _rising(
-            [Topic(chapter.start_seconds, " ".join(chapter.title.split())) for chapter in lesson.chapters], path
+            [
+                Topic(chapter.start_seconds, " ".join(without_controls(chapter.title).split()))
+                for chapter in lesson.chapters
+            ],
+            path,
         )
         for lesson in lessons
         if lesson.chapters

@@ -27,6 +27,10 @@ def read_passage(source: str) -> str:
         raise Misused(f"'{source}' is not a text file in UTF-8: {error.reason} at byte {error.start}.") from None
     if text is source and _looks_like_a_path(source):
         raise Misused(f"There is no file '{source}'. Give a passage in quotes, the path of a text file, or -.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise Misused("The text is not UTF-8. Put it into a file in UTF-8, and give its path.") from None
     if not text.strip():
         raise Misused("There is no text to title. Give a passage, the path of a text file, or - for standard input.")
     return text

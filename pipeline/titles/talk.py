@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.data.cells import without_controls
 from pipeline.data.lessons import LESSON
 from pipeline.data.problems import Problem, WorkbookRefused, errors
 from pipeline.data.workbook import TOPICS, read_workbook
@@ -76,7 +77,7 @@ def decoded(path: Path) -> str:
         raise Refused(f"{path}, line {line:,}: it is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
     if "\0" in text:
         raise Refused(f"{path} is not a text file. Give a .vtt, .srt, .sbv, .json or .txt file, or an .xlsx.")
-    return text
+    return without_controls(text)
 
 
 def _without_bom(content: bytes) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from pipeline.data.cells import LONGEST
+from pipeline.data.cells import LONGEST, without_controls
 from pipeline.errors import Refused
 from pipeline.titles.lines import Spoken
 
@@ -59,7 +59,12 @@ def parse_json(text: str, name: str) -> Any:
     Refused: `text` is not JSON.
     """
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+        return content
+    except UnicodeEncodeError as error:
+        half = error.object[error.start].encode("unicode_escape").decode()
+        raise Refused(f"{name} holds half a character ({half}), which is no text. Fetch it anew.") from None
     except json.JSONDecodeError as error:
         raise Refused(f"{name}, line {error.lineno:,}: it is not JSON ({error.msg}). Save or fetch it anew.") from None
     except (RecursionError, ValueError):  # nested without end, or a number of thousands of digits
@@ -67,7 +72,7 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def _spoken(start: float, duration: float, text: str) -> Spoken:
-    return Spoken(start, start + duration, html.unescape(text))
+    return Spoken(start, start + duration, without_controls(html.unescape(text)))
 
 
 def _checked(kind: TypeAdapter, content: Any, name: str) -> Any:

@@ -1,0 +1,37 @@
+"""Whatever is handed in for a workbook: right examples with nothing lost, or a refusal that names the place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.problems import errors
+from pipeline.data.workbook import read_workbook
+from pipeline.errors import Misused
+from tests.data.mutations import Law, changed_bytes, changed_cells, changed_tables, nothing_is_lost
+from tests.data.oddities import NO_FILE, ODDITIES, Odd
+
+
+@pytest.mark.parametrize("odd", ODDITIES.values(), ids=ODDITIES)
+def test_a_workbook_as_none_should_be_is_right_or_named(odd: Odd, tmp_path: Path) -> None:
+    read = read_workbook(odd.make(tmp_path))
+    found = errors(read.problems)
+    assert sorted((p.kind, p.sheet or "", p.row or 0) for p in found) == sorted(
+        (kind, sheet or "", row or 0) for kind, sheet, row in odd.kinds
+    )
+    assert all(p.message and p.remedy and len(p.message) + len(p.remedy) < 2000 for p in read.problems)
+    assert found or (nothing_is_lost(read) and len(read.lines) and len(read.topics))
+
+
+@pytest.mark.parametrize("make", NO_FILE.values(), ids=NO_FILE)
+def test_what_is_no_file_is_misuse(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    with pytest.raises(Misused, match=r"does not exist|is neither a file nor a folder"):
+        read_workbook(make(tmp_path))
+
+
+@pytest.mark.parametrize("law", [changed_cells, changed_bytes, changed_tables])
+def test_of_what_is_changed_at_random_nothing_is_lost(law: Callable[[Path, int], Law], tmp_path: Path) -> None:
+    found = law(tmp_path, 20)
+    assert min(found.read, found.refused) > 0

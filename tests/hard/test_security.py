@@ -1,0 +1,141 @@
+"""Secrets that are planted in the environment, and looked for in all that is written; and who listens to whom."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from flows.service import Service, free_port
+from tests.command import lectern
+from tests.conftest import ROOT
+from tests.test_pipeline import SHIPPED
+
+pytestmark = pytest.mark.hard
+
+PASSWORD = "pLanTed-in-the-address"
+SECRETS = {
+    "HF_TOKEN": "hf_pLanTedTokenOfTheHub",
+    "AWS_SECRET_ACCESS_KEY": "pLanTedKeyOfTheBucket",
+    "AWS_SESSION_TOKEN": "pLanTedTokenOfTheBucket",
+    "MLFLOW_TRACKING_PASSWORD": "pLanTedPasswordOfMLflow",
+    "GH_TOKEN": "pLanTedTokenOfTheRepository",
+}
+LOOPBACK = {"127.0.0.1", "::1"}
+COMMANDS = [
+    ["run"],
+    ["run"],
+    ["models"],
+    ["promote", "--force", "--because", "a rehearsal"],
+    ["history"],
+    ["lineage"],
+    ["card"],
+    ["title", "we talk about gradients and why gradients matter"],
+    ["promote"],  # is refused
+    ["clean"],
+]
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """A project as it is shipped, with one small model."""
+    folder = tmp_path / "project"
+    for name in (*SHIPPED, "prefect.yaml"):
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    params["contestants"] = ["t5-tiny"]
+    params["sample"]["topics"] = 48
+    params["split"] |= {"validation": 0.3, "test": 0.3}
+    params["train"]["epochs"] = 1
+    params["generate"]["default"] |= {"num_beams": 1, "max_new_tokens": 8}
+    params["evaluate"]["bootstrap"] = 200
+    size = {"width": 32, "layers": 1, "heads": 2, "vocabulary": 600}
+    params["models"]["t5-tiny"] |= {"scratch": size, "max_source_tokens": 64}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "start"]):
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *words], cwd=folder, check=True)
+    return folder
+
+
+def _environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more}
+
+
+@contextmanager
+def _mlflow(folder: Path) -> Iterator[str]:
+    """The address of a tracking server, with a password in it that nobody asks for."""
+    folder.mkdir()
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept")]
+    with Service("MLflow", command, log=folder / "log", health=f"http://127.0.0.1:{port}/health") as server:
+        server.wait_until_healthy()
+        yield f"http://lectern:{PASSWORD}@127.0.0.1:{port}"
+
+
+def test_planted_secrets_are_written_nowhere(shipped: Path, tmp_path: Path) -> None:
+    said = {}
+    with _mlflow(tmp_path / "server") as address:
+        environment = _environment(MLFLOW_TRACKING_URI=address, **SECRETS)
+        for words in COMMANDS:
+            done = lectern(*words, cwd=shipped, env=environment)
+            said[" ".join(words)] = done.stdout + done.stderr
+            assert "Traceback" not in done.stderr, done.stderr
+    assert "Nothing was stale" in said["run"] or "Where to look" in said["run"], said["run"]
+    away = lectern(
+        "models", cwd=shipped, env=_environment(MLFLOW_TRACKING_URI=f"http://lectern:{PASSWORD}@127.0.0.1:9")
+    )
+    said["models, when MLflow is away"] = away.stdout + away.stderr
+
+    hidden = [PASSWORD, *SECRETS.values()]
+    hidden += [base64.b64encode(f"lectern:{PASSWORD}".encode()).decode()]
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
+    found = {str(path) for path in written for secret in hidden if secret.encode() in path.read_bytes()}
+    found |= {command for command, text in said.items() for secret in hidden if secret in text}
+    print(f"{len(written)} files, {sum(path.stat().st_size for path in written):,} bytes, {len(said)} outputs searched")
+    assert not found
+
+
+def test_all_that_up_starts_listens_to_this_machine_alone(shipped: Path) -> None:
+    ports = {name: free_port() for name in ("prefect", "mlflow", "reports")}
+    words = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+    up = subprocess.Popen(
+        [sys.executable, "-m", "flows.up", *words],
+        cwd=shipped,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        lines = []
+        while "Ctrl-C" not in "".join(lines):
+            lines.append(up.stdout.readline())
+            assert lines[-1], "".join(lines)
+        family = [psutil.Process(up.pid), *psutil.Process(up.pid).children(recursive=True)]
+        listening = [
+            connection.laddr
+            for process in family
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    finally:
+        up.terminate()
+        up.communicate(timeout=120)
+    assert {*ports.values()} <= {address.port for address in listening}
+    assert {address.ip for address in listening} <= LOOPBACK
