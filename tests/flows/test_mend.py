@@ -35,13 +35,13 @@ def stale(folder: Path) -> list[str]:
     return [stage.name for stage in read_plan(folder).to_run()]
 
 
-def test_a_dvc_lock_that_was_cut_off_anywhere_becomes_what_it_was(done: Path):
+def test_a_dvc_lock_that_was_cut_off_anywhere_hinders_nothing(done: Path):
     whole = (done / "dvc.lock").read_text()
     for at in range(0, len(whole), 29):
         (done / "dvc.lock").write_text(whole[:at])
         stale(done)
     dvc("repro", "--quiet")
-    assert (done / "dvc.lock").read_text() == whole
+    assert stale(done) == []
     assert (done / "ran.txt").read_text().split().count("one") == 1  # only a stage in whose entry it was cut runs again
 
 

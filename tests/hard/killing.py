@@ -184,7 +184,9 @@ def main() -> None:
     killing = Killing(folder, random.Random(given.seed), given.longest)
     words = RUN if given.run else DVC
     if not reference.exists():
+        begun = time.monotonic()
         killing.let_end(words)
+        print(f"undisturbed it takes {time.monotonic() - begun:.0f} s", flush=True)
         reference.write_text(json.dumps(made(folder)), encoding="utf-8")
         undo(folder, with_memory=True)
     expected = json.loads(reference.read_text(encoding="utf-8"))
