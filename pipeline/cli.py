@@ -64,7 +64,7 @@ def main() -> None:
     except (Refused, Misused, Unavailable) as error:
         _end(error)
     except Exception as error:
-        _end_if_a_server_is_away(error)
+        _end_if_something_is_lacking(error)
         print(hide_passwords(traceback.format_exc()), file=sys.stderr)
         print("This is a bug of Lectern's. Please report it with the lines above.", file=sys.stderr)
         sys.exit(BUG)
@@ -74,6 +74,8 @@ _NOT_FOR_OUR_USER = {
     # Tied weights are saved once; the trainer takes their other names for lost when it loads its best epoch.
     "transformers.trainer": ("missing keys in the checkpoint",),
     "transformers.models.led.modeling_led": ("automatically padded",),
+    # With a traceback; what it means is said at the end.
+    "mlflow.store.db.utils": ("SQLAlchemy database error",),
     "py.warnings": (
         "Add type hints to the `predict` method",  # they would become the served model's schema
         "An input example was not provided",  # running one takes seconds, and a test does it
@@ -100,7 +102,7 @@ def _end(error: Refused | Misused | Unavailable) -> None:
     sys.exit(error.exit_code)
 
 
-def _end_if_a_server_is_away(error: Exception) -> None:
+def _end_if_something_is_lacking(error: Exception) -> None:
     from pipeline.registry.away import in_our_words
 
     if ours := in_our_words(error):
