@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pipeline import machine
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.paths import PARAMS
@@ -103,9 +104,12 @@ def _end(error: Refused | Misused | Unavailable) -> None:
 
 
 def _end_if_something_is_lacking(error: Exception) -> None:
-    from pipeline.registry.away import in_our_words
+    # First what needs no import: there may be no memory for one.
+    if ours := machine.in_our_words(error):
+        _end(ours)
+    from pipeline.registry import away
 
-    if ours := in_our_words(error):
+    if ours := away.in_our_words(error):
         _end(ours)
 
 

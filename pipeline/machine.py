@@ -14,7 +14,9 @@ _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 # Libraries that write by themselves put the system's words, or SQLite's, into errors of their own kinds.
 _SAYS_FULL = re.compile(r"no space left on device|disk quota exceeded|file too large|database or disk is full", re.I)
 _SAYS_CLOSED = re.compile(r"read-only file system|attempt to write a readonly database", re.I)
-_SAYS_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|cannot allocate memory|std::bad_alloc", re.I)
+_SAYS_NO_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|cannot allocate memory|std::bad_alloc|failed to map segment", re.I
+)
 
 
 def in_our_words(error: BaseException) -> Unavailable | None:
@@ -28,8 +30,8 @@ def in_our_words(error: BaseException) -> Unavailable | None:
             )
         if (code in _CLOSED and getattr(cause, "filename", None)) or _SAYS_CLOSED.search(said):
             return Unavailable(
-                f"This user may not write there, or the disk is read-only: {_place(cause)}. `ls -ld` shows whose it "
-                "is; once it can be written to, give the same command again."
+                f"This user may not read or write there, or the disk is read-only: {_place(cause)}. `ls -ld` shows "
+                "whose it is; once that is put right, give the same command again."
             )
         if code == errno.ENOMEM or isinstance(cause, MemoryError) or _SAYS_NO_MEMORY.search(said):
             return Unavailable(
