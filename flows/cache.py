@@ -1,4 +1,7 @@
-"""DVC's cache: what it keeps, and what the project names. Beside graph.py, the one place that knows DVC's internals."""
+"""DVC's cache: what it keeps, and what the project names.
+
+With graph.py and mend.py, the one place that knows DVC's internals.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from dvc_data.hashfile.tree import Tree
 from scmrepo.exceptions import SCMError
 
 from flows.graph import Busy
+from flows.mend import mend
 from pipeline.errors import Misused, Unavailable
 from pipeline.upkeep.objects import Cache, CachedRun, unneeded
 from pipeline.upkeep.pile import Pile, size
@@ -34,6 +38,7 @@ def idle_repo(root: Path) -> Iterator[Repo]:
         Misused: DVC cannot read the project; its own words say why.
     """
     with Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
+        mend(repo)
         try:
             repo.status(check_updates=False)  # which asks for what a stage at work holds
         except LockError as error:

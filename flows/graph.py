@@ -1,4 +1,4 @@
-"""What is to be done, read from DVC's graph. The one place that knows DVC's internals."""
+"""What is to be done, read from DVC's graph. With cache.py and mend.py, the one place that knows DVC's internals."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
+from flows.mend import mend
 from pipeline.errors import Misused
 
 # A workbook that came from elsewhere is frozen, on purpose: `watch` fetches it, not the graph.
@@ -59,6 +60,7 @@ def read_plan(root: Path) -> Plan:
     """
     try:
         with Repo(str(root), _wait_for_lock=True) as repo:
+            mend(repo)
             status = repo.status(check_updates=False)
             graph = repo.index.graph
             # DVC's edges point from a stage to what it depends on; ties are broken as dvc.yaml has them.

@@ -24,6 +24,7 @@ from pipeline.addresses import without_user
 from pipeline.errors import Misused
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
+from pipeline.registry.database import create_database
 from pipeline.server.settings import PAGE
 from pipeline.terminal import complain, say_no
 
@@ -113,6 +114,8 @@ def run(given: argparse.Namespace) -> None:
         print("Starting ...", flush=True)
         # The trainings take this lock too: two processes that meet on a fresh database break it.
         with FileLock(STATE / "mlflow.lock"):
+            if mlflow.start:
+                create_database(os.environ["MLFLOW_TRACKING_URI"])
             services = [stack.enter_context(server.start()) for server in (mlflow, prefect) if server.start]
             for service in services:
                 service.wait_until_healthy()

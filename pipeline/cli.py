@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline import machine
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.paths import PARAMS
@@ -65,7 +66,7 @@ def main() -> None:
     except (Refused, Misused, Unavailable) as error:
         sys.exit(say_no(error))
     except Exception as error:
-        _end_if_a_server_is_away(error)
+        _end_if_something_is_lacking(error)
         complain(f"{traceback.format_exc()}\nThis is a bug of Lectern's. Please report it with the lines above.")
         sys.exit(BUG)
 
@@ -74,6 +75,8 @@ _NOT_FOR_OUR_USER = {
     # Tied weights are saved once; the trainer takes their other names for lost when it loads its best epoch.
     "transformers.trainer": ("missing keys in the checkpoint",),
     "transformers.models.led.modeling_led": ("automatically padded",),
+    # With a traceback; what it means is said at the end.
+    "mlflow.store.db.utils": ("SQLAlchemy database error",),
     "py.warnings": (
         "Add type hints to the `predict` method",  # they would become the served model's schema
         "An input example was not provided",  # running one takes seconds, and a test does it
@@ -95,10 +98,13 @@ def _quieten_libraries() -> None:
         )
 
 
-def _end_if_a_server_is_away(error: Exception) -> None:
-    from pipeline.registry.away import in_our_words
+def _end_if_something_is_lacking(error: Exception) -> None:
+    # First what needs no import: there may be no memory for one.
+    if ours := machine.in_our_words(error):
+        sys.exit(say_no(ours))
+    from pipeline.registry import away
 
-    if ours := in_our_words(error):
+    if ours := away.in_our_words(error):
         sys.exit(say_no(ours))
 
 

@@ -35,3 +35,4 @@ EXPORTS = Path("exports")  # versions converted for quick inference: NAME/NUMBER
 # What the running system keeps for itself, outside version control and outside DVC's outputs.
 STATE = Path(".lectern")
 REGISTRY_LOCK = STATE / "registry.lock"  # of whoever registers or promotes a version
+RUNNING = STATE / "running"  # a mark for each MLflow run that is being written

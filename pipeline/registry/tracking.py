@@ -22,7 +22,9 @@ from sqlalchemy.exc import DBAPIError
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
 from pipeline.registry.away import in_our_words, tracking_away
+from pipeline.registry.database import create_database
 from pipeline.registry.lineage import md5
+from pipeline.registry.running import written_run
 
 if TYPE_CHECKING:
     from pipeline.evaluation.predictions import ModelMetrics
@@ -44,6 +46,7 @@ def connect() -> MlflowClient:
     try:
         # Processes that meet on a fresh database migrate it at the same time, and most of them crash.
         with FileLock(STATE / "mlflow.lock"):
+            create_database(mlflow.get_tracking_uri())
             if mlflow.get_experiment_by_name(EXPERIMENT) is None:
                 _create_experiment()
             mlflow.set_experiment(EXPERIMENT)
@@ -81,8 +84,9 @@ def training_run(
         run_id: of the same training, which was killed; its run is gone on with where this tracking server knows it.
         nested: under the run that is open.
     """
-    known = _known(run_id)
-    with mlflow.start_run(run_id=known, run_name=name, tags=tags, nested=nested) as run:
+    client = connect()
+    known = _known(client, run_id)
+    with written_run(client, EXPERIMENT, name, run_id=known, tags=tags, nested=nested) as run:
         mlflow.log_params(params)
         for split, path in splits.items():
             dataset = mlflow.data.from_pandas(
@@ -103,13 +107,13 @@ def search_run(name: str, run_id: str | None, *, params: dict[str, object], tags
     Args:
         run_id: of an earlier part of this search, whose run is gone on with where this tracking server knows it.
     """
-    with mlflow.start_run(run_id=_known(run_id), run_name=name, tags=tags) as run:
+    client = connect()
+    with written_run(client, EXPERIMENT, name, run_id=_known(client, run_id), tags=tags) as run:
         mlflow.log_params(params)
         yield run.info.run_id
 
 
-def _known(run_id: str | None) -> str | None:
-    client = connect()
+def _known(client: MlflowClient, run_id: str | None) -> str | None:
     return run_id if run_id and find_run(client, run_id) else None
 
 

@@ -28,7 +28,8 @@ from pydantic import Field
 
 from pipeline.errors import Misused, Refused
 from pipeline.paths import REGISTRY_LOCK, STATE
-from pipeline.registry.tracking import find_run
+from pipeline.registry.running import written_run
+from pipeline.registry.tracking import EXPERIMENT, find_run
 from pipeline.settings import Section
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def register(
     with _registry_lock():
         version = _version_of(client, name, tags)
         if version is None:
-            version = _log_version(name, folder, settings, run_id, tags)
+            version = _log_version(client, name, folder, settings, run_id, tags)
         else:
             for key, value in tags.items():
                 client.set_model_version_tag(name, version.version, key, value)
@@ -320,10 +321,11 @@ def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
 
 
 def _log_version(
-    name: str, folder: Path, settings: GenerateSettings, run_id: str, tags: dict[str, str]
+    client: MlflowClient, name: str, folder: Path, settings: GenerateSettings, run_id: str, tags: dict[str, str]
 ) -> ModelVersion:
-    known = find_run(MlflowClient(), run_id) is not None
-    with mlflow.start_run(run_id=run_id if known else None, run_name=None if known else f"register {tags['model']}"):
+    known = find_run(client, run_id) is not None
+    run_name = None if known else f"register {tags['model']}"
+    with written_run(client, EXPERIMENT, run_name, run_id=run_id if known else None):
         logged = log_served_model(folder, settings)
     return mlflow.register_model(logged.model_uri, name, tags=tags)
 

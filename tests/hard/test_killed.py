@@ -1,0 +1,127 @@
+"""Killed anywhere, and started again: it ends, and with what an undisturbed run gives.
+
+`LECTERN_KILLS` says how many kills of a whole run there are, and `LECTERN_SEED` draws the same moments again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from pipeline.registry.versions import champions, trail
+from tests.conftest import SUBJECTS
+from tests.flows.promotable import NAME, register, write_splits
+from tests.hard.killing import DVC, RUN, Killing, made, require_whole, undo
+from tests.training.small import environment as with_our_code
+from tests.whole_project import make_project
+
+KILLS = int(os.environ.get("LECTERN_KILLS", "60"))
+SEED = int(os.environ.get("LECTERN_SEED", random.SystemRandom().randrange(10_000)))
+
+WORKBOOK = "workbook"
+FASTEST_STAGES = f"""
+stages:
+  ingest:
+    cmd: python -m pipeline ingest
+    deps: [{WORKBOOK}]
+    params: [ingest]
+    outs: [data/interim/topics.parquet, data/interim/lines.parquet]
+  merge:
+    cmd: python -m pipeline merge
+    deps: [data/interim/topics.parquet, data/interim/lines.parquet]
+    outs: [data/examples/examples.parquet, data/examples/set_aside.csv]
+"""
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    print(f"LECTERN_SEED={SEED}")  # pytest shows it where the test fails
+    return random.Random(SEED)
+
+
+def _workbook(folder: Path) -> None:
+    folder.mkdir()
+    lesson = {"course_title": "Course", "lesson_num": "1"}
+    spoken = [(timedelta(minutes=minute), name) for minute, name in enumerate(SUBJECTS)]
+    topics = [{**lesson, "timestamp": time, "topic": f"Why {name} matter"} for time, name in spoken]
+    lines = [{**lesson, "timestamp": time, "transcript": f"now {name}"} for time, name in spoken]
+    pd.DataFrame(topics).to_parquet(folder / "lesson_topics.parquet")
+    pd.DataFrame(lines).to_parquet(folder / "lesson_transcripts.parquet")
+
+
+def test_the_fastest_stages_killed_thrice_give_what_they_give_undisturbed(tmp_path: Path, rng: random.Random) -> None:
+    folder = tmp_path / "project"
+    make_project(folder, ["t5-tiny"])
+    _workbook(folder / WORKBOOK)
+    (folder / "dvc.yaml").write_text(FASTEST_STAGES, encoding="utf-8")
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    params["ingest"]["workbook"] = WORKBOOK
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    killing = Killing(folder, rng, longest=2)
+    killing.let_end(DVC)
+    parts = ("data/interim", "data/examples")
+    expected = made(folder, parts)
+    undo(folder, with_memory=False)
+    killing.until_it_ends(DVC, kills=3)
+    assert made(folder, parts) == expected
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, Any]]:
+    """A project in which everything has run once, undisturbed, and what that has given."""
+    folder = tmp_path_factory.mktemp("killed") / "project"
+    make_project(folder, ["bart-tiny"])
+    Killing(folder, random.Random(0), longest=0).let_end(DVC)
+    return folder, made(folder)
+
+
+@pytest.mark.hard
+@pytest.mark.parametrize(("words", "kills"), [(DVC, KILLS), (RUN, KILLS // 4)], ids=["dvc repro", "lectern run"])
+def test_a_run_killed_anywhere_gives_what_an_undisturbed_one_gives(
+    words: tuple[str, ...], kills: int, whole: tuple[Path, Mapping[str, Any]], rng: random.Random, capsys
+) -> None:
+    folder, expected = whole
+    undo(folder, with_memory=True)
+    killing = Killing(folder, rng, longest=10)
+    with capsys.disabled():
+        while kills > 0:
+            killed = killing.until_it_ends(words, kills=kills)
+            kills -= killed
+            require_whole(folder, expected)
+            # As if another commit had been checked out; MLflow still knows of the work, or not.
+            undo(folder, with_memory=rng.random() < 0.5)
+        print(killing.tally)
+
+
+@pytest.mark.hard
+def test_a_promotion_and_a_rollback_killed_anywhere_end_with_one_champion(
+    project: Path, examples: pd.DataFrame, rng: random.Random
+) -> None:
+    write_splits(examples)
+    for known in (SUBJECTS, SUBJECTS[:4]):
+        register(known)
+    killing = Killing(project, rng, longest=20, env=with_our_code(), already="already is the champion")
+    promotion = (sys.executable, "-m", "pipeline", "promote", "--force", "--because", "a rehearsal")
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+
+    def champion() -> str:
+        return str(client.get_registered_model(NAME).aliases["champion"])
+
+    killing.until_it_ends((*promotion, "1"), kills=6)
+    assert champion() == "1"
+    killing.until_it_ends((*promotion, "2"), kills=6)
+    assert champion() == "2"
+    assert champions(trail(client, NAME)) == ["1", "2"]
+    killing.let_end((sys.executable, "-m", "pipeline", "rollback"))
+    assert champion() == "1"
+    assert champions(trail(client, NAME)) == ["1"]
