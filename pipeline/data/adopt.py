@@ -45,7 +45,7 @@ def adopt_all(sources: Sequence[str]) -> tuple[Path, Joined]:
     if urls := [source for source in sources if "://" in source]:
         raise Misused(f"{urls[0]} is a URL, and only workbooks on this machine can be joined. Fetch it first.")
     joined = join([Path(source).resolve() for source in sources], JOINED)
-    _dvc("add", str(JOINED))
+    _dvc(["add"], str(JOINED))
     set_params(["ingest"], {"workbook": JOINED.as_posix()})
     return JOINED, joined
 
