@@ -65,6 +65,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        shutil.rmtree(self._files, ignore_errors=True)  # whoever stops us may not wait until all else has ended
         await super().shutdown(sockets)
         shutil.rmtree(self._files, ignore_errors=True)  # the signal, raised anew, ends the process at once
 
