@@ -140,7 +140,13 @@ def test_a_database_that_somebody_holds_is_said(project: Path, examples: pd.Data
     assert train().returncode == 0
 
 
-@pytest.mark.parametrize("damage", [lambda whole: b"garbage " * 999, lambda whole: whole[: len(whole) // 2]])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda whole: b"garbage " * 999, marks=pytest.mark.hard, id="no database"),
+        pytest.param(lambda whole: whole[: len(whole) // 2], id="half"),
+    ],
+)
 def test_a_damaged_database_is_refused(
     damage: Callable[[bytes], bytes], project: Path, examples: pd.DataFrame, train: Train
 ) -> None:
