@@ -30,7 +30,7 @@ test: install lint ## lint and all tests
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-hard: install ## kill, starve, flood and mislead it: under an hour, and not part of `make test`
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m hard
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -v -m hard
 
 lint: install ## style and imports
 	ruff check .

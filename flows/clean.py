@@ -16,7 +16,8 @@ from rich.prompt import Confirm
 from flows.alone import nothing_under_way
 from flows.cache import cache_piles
 from pipeline.errors import Misused, Unavailable
-from pipeline.registry.tracking import connect
+from pipeline.registry.running import end_killed_runs
+from pipeline.registry.tracking import EXPERIMENT, connect
 from pipeline.terminal import console, say_no
 from pipeline.upkeep.pile import Pile, piles_table
 from pipeline.upkeep.runs import tracked
@@ -55,6 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def find(repo: Repo, before: float) -> list[Pile]:
     """What may go, the piles that are empty left out."""
     client = connect()
+    end_killed_runs(client, EXPERIMENT)
     named = named_by(all_versions(client))
     ours = tracked(client, named, before)
     cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=ours.hashes, before=before)

@@ -22,34 +22,16 @@ from mlflow import MlflowClient
 
 from pipeline.registry.lineage import md5
 from tests.command import lectern
-from tests.conftest import ROOT
+from tests.whole_project import dvc as _dvc
+from tests.whole_project import environment as _environment
+from tests.whole_project import make_project
+from tests.whole_project import run as _run
 
 CONTESTANTS = ["t5-tiny", "bart-tiny"]
-SHIPPED = [
-    "pipeline", "flows", "expectations", "params.yaml", "dvc.yaml", "requirements.lock", "prefect.toml",
-    ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore",
-]  # fmt: skip
 _SECONDS_TO_START = 90
 
 # A model that has learnt for minutes passes no gate.
 FORCED = ("--force", "--because", "a rehearsal")
-
-
-def _environment() -> dict[str, str]:
-    """As in a new shell with the virtual environment active."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
-    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-
-
-def _run(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(words, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
-    if check and done.returncode:
-        raise AssertionError(f"{' '.join(words)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
-
-
-def _dvc(folder: Path, *words: str, check: bool = True) -> str:
-    return _run(folder, sys.executable, "-m", "dvc", *words, check=check).stdout
 
 
 def _lectern(folder: Path, *words: str) -> str:
@@ -73,29 +55,7 @@ def _changed_stages(folder: Path) -> set[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which `dvc repro` has run once, with a small sample and two models."""
     folder = tmp_path_factory.mktemp("project")
-    for name in SHIPPED:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    params["contestants"] = CONTESTANTS
-    params["sample"]["topics"] = 48
-    params["split"] |= {"validation": 0.3, "test": 0.3}
-    params["train"]["epochs"] = 1
-    params["generate"]["default"] |= {"num_beams": 2, "max_new_tokens": 8}
-    params["evaluate"]["bootstrap"] = 200
-    for name in CONTESTANTS:
-        params["models"][name] |= {
-            "scratch": {"width": 32, "layers": 1, "heads": 2, "vocabulary": 600},
-            "max_source_tokens": 64,
-        }
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    _run(folder, "git", "init", "--quiet")
-    _run(folder, "git", "add", ".")
-    _run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "start")
+    make_project(folder, CONTESTANTS)
     _dvc(folder, "repro")
     return folder
 

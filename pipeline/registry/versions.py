@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import ModelInfo
+from mlflow.utils import get_results_from_paginated_fn
 from pydantic import Field
 
 from pipeline.errors import Misused, Refused
@@ -132,7 +133,10 @@ def versions(client: MlflowClient, name: str) -> list[tuple[ModelVersion, list[s
     if registered is None:
         return []
     aliases = registered.aliases
-    found = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    found = get_results_from_paginated_fn(
+        lambda most, token: client.search_model_versions(f"name = '{name}'", max_results=most, page_token=token),
+        max_results_per_page=1000,
+    )
     numbered = sorted(found, key=lambda version: int(version.version), reverse=True)
     return [
         (version, [alias for alias, n in aliases.items() if int(n) == int(version.version)]) for version in numbered

@@ -80,5 +80,7 @@ def _is_held(lock: Path) -> bool:
 
 
 def _asides(before: float, going: list[Path]) -> list[Path]:
-    found = (path for folder in _WRITTEN_ASIDE_IN for path in folder.rglob(".*.*") if _ASIDE.fullmatch(path.name))
-    return [path for path in found if path.parent not in going and last_touched(path) < before]
+    # Of the project's own folder, only what lies right in it: params.yaml, dvc.lock, the tracking database.
+    found = [*Path().glob(".*.*"), *(path for folder in _WRITTEN_ASIDE_IN for path in folder.rglob(".*.*"))]
+    asides = [path for path in found if _ASIDE.fullmatch(path.name)]
+    return [path for path in asides if path.parent not in going and last_touched(path) < before]

@@ -131,12 +131,15 @@ class Killing:
 
 
 def processes_in(folder: Path) -> list[str]:
-    """The command lines of what runs with a working directory in `folder`."""
+    """The command lines of what runs with a working directory in `folder`, but for us."""
     others = (process.info for process in psutil.process_iter(["pid", "cwd", "cmdline", "status"]))
     return [
         " ".join(info["cmdline"] or [])
         for info in others
-        if info["cwd"] and info["status"] != psutil.STATUS_ZOMBIE and Path(info["cwd"]).is_relative_to(folder)
+        if info["pid"] != os.getpid()
+        and info["cwd"]
+        and info["status"] != psutil.STATUS_ZOMBIE
+        and Path(info["cwd"]).is_relative_to(folder)
     ]
 
 

@@ -1,6 +1,6 @@
 """Killed anywhere, and started again: it ends, and with what an undisturbed run gives.
 
-`LECTERN_KILLS` says how many kills of a whole run there are, and `LECTERN_SEED` draws the same moments again.
+`LECTERN_KILLS` says how often a part kills, and `LECTERN_SEED` draws the same moments again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.hard.killing import DVC, RUN, Killing, made, require_whole, undo
 from tests.training.small import environment as with_our_code
 from tests.whole_project import make_project
 
-KILLS = int(os.environ.get("LECTERN_KILLS", "60"))
+KILLS = int(os.environ.get("LECTERN_KILLS", "15"))
 SEED = int(os.environ.get("LECTERN_SEED", random.SystemRandom().randrange(10_000)))
 
 WORKBOOK = "workbook"
@@ -85,22 +85,33 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, 
     return folder, made(folder)
 
 
+PARTS = {"dvc repro": (DVC, KILLS, 4), "lectern run": (RUN, KILLS // 2, 2)}
+"""What is killed, how often, and in how many parts: so many, that one sees how far the tests are."""
+
+
 @pytest.mark.hard
-@pytest.mark.parametrize(("words", "kills"), [(DVC, KILLS), (RUN, KILLS // 4)], ids=["dvc repro", "lectern run"])
+@pytest.mark.parametrize(
+    ("words", "kills", "part"),
+    [
+        pytest.param(words, kills, part, id=f"{name}, part {part + 1} of {parts}")
+        for name, (words, kills, parts) in PARTS.items()
+        for part in range(parts)
+    ],
+)
 def test_a_run_killed_anywhere_gives_what_an_undisturbed_one_gives(
-    words: tuple[str, ...], kills: int, whole: tuple[Path, Mapping[str, Any]], rng: random.Random, capsys
+    words: tuple[str, ...], kills: int, part: int, whole: tuple[Path, Mapping[str, Any]]
 ) -> None:
     folder, expected = whole
+    print(f"LECTERN_SEED={SEED}")  # pytest shows it where the test fails
+    rng = random.Random(SEED + part)
     undo(folder, with_memory=True)
     killing = Killing(folder, rng, longest=10)
-    with capsys.disabled():
-        while kills > 0:
-            killed = killing.until_it_ends(words, kills=kills)
-            kills -= killed
-            require_whole(folder, expected)
-            # As if another commit had been checked out; MLflow still knows of the work, or not.
-            undo(folder, with_memory=rng.random() < 0.5)
-        print(killing.tally)
+    while kills > 0:
+        kills -= killing.until_it_ends(words, kills=kills)
+        require_whole(folder, expected)
+        # As if another commit had been checked out; MLflow still knows of the work, or not.
+        undo(folder, with_memory=rng.random() < 0.5)
+    print(killing.tally)
 
 
 @pytest.mark.hard

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from pipeline.registry.lineage import md5
 from tests.command import kill_once, lectern
 from tests.training.small import environment, fill_project
 
@@ -139,7 +140,13 @@ def test_a_database_that_somebody_holds_is_said(project: Path, examples: pd.Data
     assert train().returncode == 0
 
 
-@pytest.mark.parametrize("damage", [lambda whole: b"garbage " * 999, lambda whole: whole[: len(whole) // 2]])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda whole: b"garbage " * 999, marks=pytest.mark.hard, id="no database"),
+        pytest.param(lambda whole: whole[: len(whole) // 2], id="half"),
+    ],
+)
 def test_a_damaged_database_is_refused(
     damage: Callable[[bytes], bytes], project: Path, examples: pd.DataFrame, train: Train
 ) -> None:
@@ -205,3 +212,43 @@ def test_a_clock_that_goes_backwards_loses_no_epoch(project: Path, examples: pd.
     done = train()
     assert done.returncode == 0, done.stderr
     assert "going on from checkpoint-" in done.stderr
+
+
+@pytest.mark.hard
+def test_a_damaged_object_of_dvcs_cache_is_found_and_made_anew(tmp_path: Path) -> None:
+    def dvc(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr
+
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    dvc("init", "--quiet")
+    stage = (
+        "{cmd: mkdir model && cp source.txt model/weights && echo ran >> ran.txt, deps: [source.txt], outs: [model]}"
+    )
+    (tmp_path / "dvc.yaml").write_text(f"stages: {{train: {stage}}}", encoding="utf-8")
+    (tmp_path / "source.txt").write_text("of numbers " * 1000, encoding="utf-8")
+    dvc("repro")
+    digest = md5(tmp_path / "model/weights")
+    kept = tmp_path / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    kept.chmod(0o644)
+    kept.write_text("of numb", encoding="utf-8")
+    (tmp_path / "model/weights").unlink()
+    dvc("checkout")
+    dvc("repro")
+    assert md5(tmp_path / "model/weights") == digest
+    assert (tmp_path / "ran.txt").read_text(encoding="utf-8").split() == ["ran", "ran"]
+    assert "up to date" in dvc("status")
+    assert md5(kept) == digest
+
+
+@pytest.mark.hard
+def test_a_prefect_server_that_is_away_is_said_before_anything_runs(project: Path) -> None:
+    env = {**environment(), "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(project / ".prefect")}
+    said = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run"], cwd=project, env=env, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 2, said.stderr
+    assert "No Prefect server answers at http://127.0.0.1:9/api" in said.stderr
+    assert not (project / "data").exists()

@@ -94,8 +94,9 @@ def test_a_converted_checkpoint_goes_once_no_model_has_it_or_transformers_has_mo
     assert used.exists()
 
 
-def test_what_a_killed_process_was_writing_goes_after_a_while(project: Path) -> None:
-    with file_aside(Path("models/t5-tiny/model.safetensors")) as aside:
+@pytest.mark.parametrize("place", ["models/t5-tiny/model.safetensors", "mlflow.db"])
+def test_what_a_killed_process_was_writing_goes_after_a_while(place: str, project: Path) -> None:
+    with file_aside(Path(place)) as aside:
         aside.write_text("x" * 10, encoding="utf-8")
         assert _going() == {}
         for touched in (aside, aside.parent):
