@@ -200,6 +200,7 @@ ODDITIES: dict[str, Odd] = {
     "a date": Odd(_at(number(45000, DATE)), [("bad timestamp", T, 5)]),
     "a date in letters": Odd(_at(Cell("d", "2024-05-01T10:00:00")), [("bad timestamp", T, 5)]),
     "a time beyond all lectures": Odd(_at(number(1e300)), [("bad timestamp", T, 5)]),
+    "a duration beyond all bounds": Odd(_at(number(1e300, DURATION)), [("damaged row", T, 5)]),
     "a time that is true": Odd(_at(Cell("b", "1")), [("bad timestamp", T, 5)]),
     "no time at all": Odd(_at(" "), [("empty timestamp", T, 5)]),
     # Shape.
