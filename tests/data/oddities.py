@@ -316,6 +316,8 @@ ODDITIES: dict[str, Odd] = {
     "a CSV that is called .xlsx": Odd(_bytes("odd.xlsx", _HEAD_T + b"A,1,0,x\n"), FILE),
     "an .xls": Odd(_bytes("odd.xls", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
     "an .xls that is called .xlsx": Odd(_bytes("odd.xlsx", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
+    "an .xlsb": Odd(_zip(**{"xl/workbook.bin": b"x"}), FILE),
+    "an .ods": Odd(_zip(**{"mimetype": b"x", "content.xml": b"<x/>"}), FILE),
     "a password": Odd(
         _bytes("odd.xlsx", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(600) + "EncryptedPackage".encode("utf-16-le")),
         [("password", None, None)],
