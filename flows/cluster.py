@@ -23,6 +23,7 @@ from flows.node import DVC, Source, run_stage_there, sharing
 from flows.server import configured_url
 from flows.slots import GPU
 from flows.stage import environment, follow, last_lines
+from pipeline.addresses import without_user
 from pipeline.errors import Misused, Unavailable
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def shared_source() -> Source:
             f"MLFLOW_TRACKING_URI is {tracking}, a file that other machines would each have for themselves. "
             "Set it to a tracking server's address; 'lectern up' starts one."
         )
-    return Source(repository, commit, tracking)
+    return Source(repository, commit, without_user(tracking))
 
 
 def _require_dvc_remote() -> None:

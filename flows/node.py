@@ -19,7 +19,7 @@ from flows import share
 from flows.child import Child
 from flows.graph import Stage
 from flows.stage import StageBroke, environment, failure, follow, stage_task
-from pipeline.addresses import hide_passwords
+from pipeline.addresses import hide_passwords, without_user
 
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]
 
@@ -28,13 +28,12 @@ DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]
 class Source:
     """What every machine works on: a commit of a repository that it can clone, and the tracking server it logs to.
 
-    It travels as a task's argument, which neither Ray nor Prefect shows or logs; nor does its `repr`: both addresses
-    may hold a password.
+    tracking: the server's address without a user: each machine has credentials of its own.
     """
 
-    repository: str = field(repr=False)
+    repository: str = field(repr=False)  # git's address may hold a password
     commit: str
-    tracking: str = field(repr=False)
+    tracking: str
 
 
 @stage_task()
@@ -47,7 +46,7 @@ def run_stage_there(stage: Stage, source: Source, upstream: Sequence[None]) -> N
     Raises:
         StageRefused, StageBroke: it failed; the message ends with the last lines that it printed.
     """
-    env = environment() | {"MLFLOW_TRACKING_URI": source.tracking}
+    env = environment() | {"MLFLOW_TRACKING_URI": tracking_from_here(source)}
     with work_tree(source) as tree:
         # What stands upstream is restored from the run cache, where whoever ran it has put it.
         with Child([*DVC, "repro", "--pull", stage.name], env=env, cwd=tree) as child:
@@ -55,6 +54,12 @@ def run_stage_there(stage: Stage, source: Source, upstream: Sequence[None]) -> N
         if code:
             raise failure(stage.name, code, output)
         require(sharing([stage.name]), env, tree)
+
+
+def tracking_from_here(source: Source) -> str:
+    """The tracking server's address; with a user, where this machine's environment has one for that server."""
+    own = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return own if without_user(own) == source.tracking else source.tracking
 
 
 def sharing(stages: Sequence[str]) -> list[str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 
-# Up to the last @, since a password may hold one; and a name as long as a token, which needs no password.
+# Up to the last @, since a password may hold one, as it may hold a slash; a port and a path are none, though.
+_PASSWORD_OF = r"(?!\d+(?:/|$))\S+"
 _PASSWORD = re.compile(
-    r"(?<=://)([^:/@\s]*:)\S+(?=@)|(?<=://)[^:/@\s]{20,}(?=@)|([?&](?:ssl)?password=)[^&\s'\"]+", re.IGNORECASE
+    # The second is a user's name as long as a token, which needs no password.
+    rf"(?<=://)([^:/@\s]*:){_PASSWORD_OF}(?=@)|(?<=://)[^:/@\s]{{20,}}(?=@)|([?&](?:ssl)?password=)[^&\s'\"]+",
+    re.IGNORECASE,
 )
-_USER = re.compile(r"(?<=://)[^/@\s]*@")
+_USER = re.compile(rf"(?<=://)(?:[^:/@\s]*:{_PASSWORD_OF}|[^/@\s]*)@")
 _SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|_TOKEN$")
 _SHORTEST_SECRET = 8  # below it, a word of the text is too easily taken for one
 

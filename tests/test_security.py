@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline.addresses import hide_passwords
+from flows.node import Source, tracking_from_here
+from pipeline.addresses import hide_passwords, without_user
 from pipeline.data.adopt import bring_in
 from pipeline.errors import Misused, Refused
 from pipeline.models.places import find
@@ -111,7 +112,7 @@ def test_what_only_its_own_code_can_open_is_refused_and_does_not_run(
         ("https://ghp_0123456789abcdefghij0123456789@git.example/o/r", "https://***@git.example/o/r"),
         ("s3://bucket/path?password=abc&x=1", "s3://bucket/path?password=***&x=1"),
         (f"Authorization: Bearer {PLANTED}", "Authorization: Bearer ***"),
-        ("http://127.0.0.1:5000/#/experiments", "http://127.0.0.1:5000/#/experiments"),
+        ("http://127.0.0.1:5000/#/models/lectern@champion", "http://127.0.0.1:5000/#/models/lectern@champion"),
     ],
 )
 def test_what_opens_a_door_is_not_shown(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +132,21 @@ def test_a_command_of_the_flows_hides_a_password_too(
     said = done.stdout + done.stderr + "".join(capfd.readouterr())
     assert "127.0.0.1:9" in said
     assert PLANTED not in said
+
+
+@pytest.mark.parametrize(
+    ("own", "used"),
+    [
+        (f"http://lectern:{PLANTED}@mlflow.example:5000", f"http://lectern:{PLANTED}@mlflow.example:5000"),
+        ("sqlite:///mlflow.db", "http://mlflow.example:5000"),
+        (f"http://lectern:{PLANTED}@elsewhere.example:5000", "http://mlflow.example:5000"),
+    ],
+)
+def test_a_machine_of_a_cluster_has_a_password_of_its_own(own: str, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source(f"https://x:{PLANTED}@git.example/r", "c", without_user(f"http://a:{PLANTED}@mlflow.example:5000"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", own)
+    assert tracking_from_here(source) == used
+    assert PLANTED not in repr(source)
 
 
 def test_a_password_in_the_address_of_a_workbook_is_not_kept(project: Path) -> None:

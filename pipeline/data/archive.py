@@ -36,6 +36,7 @@ _ERROR = re.compile(rb"<(?:\w+:)?c(\s[^<>]*\st=[\"']e[\"'][^<>]*)(?<!/)>(.*?)</(
 _VALUE = re.compile(rb"<(?:\w+:)?v[^<>]*>([^<]*)<")
 _ADDRESS = re.compile(r"([A-Za-z]+)(\d+)")
 _PLACE = re.compile(rb"\sr=[\"']([A-Za-z]{1,3})(\d+)[\"']")
+_OF_OTHERS = {"xl/workbook.bin", "content.xml"}
 _XML = (".xml", ".rels", ".vml")
 
 
@@ -88,6 +89,8 @@ def look_through(path: Path) -> Archive:
         if unpacked > UNPACKED or len(archive.infolist()) > PARTS:
             what = f"is {unpacked / 1e9:,.1f} GB in {len(archive.infolist()):,} parts once it is unpacked"
             raise Unfit(_problem(path, "too large", what, "Save both tables as CSV or Parquet, in a folder."))
+        if not _OF_OTHERS.isdisjoint(archive.namelist()):
+            raise Unfit(_problem(path, "not a workbook", "is an .xlsb or .ods workbook", "Save it as .xlsx."))
         if not archive.infolist():
             raise zipfile.BadZipFile("there is nothing in it")
         parts = [_seen(archive, info, path) for info in archive.infolist()]

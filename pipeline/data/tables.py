@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 import stat
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import openpyxl
 import pandas as pd
@@ -167,7 +171,11 @@ def _from_workbook(path: Path, wanted: Wanted) -> tuple[dict[str, _Grid], list[P
             problems.append(_error("doubled sheet", name, message, "Keep one of them, or rename the others."))
         else:
             try:
-                grids[name] = _sheet(path, book.get_sheet_by_name(found[0]), archive, wanted[name])
+                with _in_silence():
+                    grids[name] = _sheet(path, book.get_sheet_by_name(found[0]), archive, wanted[name])
+            except _UnreadableRow as error:
+                message = f"A cell in it cannot be read ({error.why}): a date or duration beyond all bounds, perhaps."
+                problems.append(_error("damaged row", name, message, "Correct it in Excel, and save.", error.row))
             except BaseException as error:  # calamine and openpyxl raise all sorts of things for a damaged sheet
                 problems.append(_error("damaged sheet", name, f"It cannot be read ({_why(error)}).", _SAVE_ANEW))
     ignored = [sheet for sheet, its in zip(book.sheet_names, plain, strict=True) if its not in wanted]
@@ -213,9 +221,44 @@ def _why(error: BaseException) -> str:
     return short(str(error).partition("\n")[0], 200) or type(error).__name__
 
 
+@dataclass
+class _UnreadableRow(Exception):
+    row: int
+    why: str
+
+
+def _rows(sheet: CalamineSheet) -> Iterator[list[Any]]:
+    """Each row of cells.
+
+    Raises:
+        _UnreadableRow: calamine cannot say what a cell in it holds.
+    """
+    row = 1
+    try:
+        for cells in sheet.iter_rows():
+            yield cells
+            row += 1
+    except BaseException as error:
+        raise _UnreadableRow(row, _why(error)) from None
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """calamine, where it panics, tells the terminal how; whoever reads our refusal has no use for that."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:  # noqa: PTH123
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _sheet(path: Path, sheet: CalamineSheet, archive: Archive, wanted: Sequence[str]) -> _Grid:
     left = [""] * (sheet.start[1] if sheet.start else 0)  # empty columns, of which calamine hands out none
-    rows = iter(sheet.iter_rows())
+    rows = _rows(sheet)
     top, header = next(((n, row) for n, row in enumerate(rows) if any(str(cell).strip() for cell in row)), (0, []))
     header = [*left, *header]
     at = [n for n, name in enumerate(_plain(header)) if name in wanted]

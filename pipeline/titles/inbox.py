@@ -18,6 +18,7 @@ from pipeline.files import file_aside
 from pipeline.paths import STATE
 from pipeline.titles.batch import KEYPHRASE, fill_titles, is_workbook
 from pipeline.titles.batch_log import log_batch
+from pipeline.titles.talk import refuse_too_large
 from pipeline.titles.version import Version, title_texts
 
 TABLE = "titles.csv"
@@ -165,6 +166,7 @@ class _Walk:
 
 
 def _read(path: Path) -> str:
+    refuse_too_large(path)
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ import mlflow
 
 from pipeline.errors import Misused, Refused
 from pipeline.models.tidy import usable
+from pipeline.titles.talk import LARGEST, refuse_too_large
 from pipeline.titles.version import load, present_version
 
 _log = logging.getLogger(__name__)
@@ -20,11 +21,14 @@ def read_passage(source: str) -> str:
 
     Raises:
         Misused: there is no text, or the file is not text.
+        Refused: it is larger than any talk.
     """
     try:
-        text = sys.stdin.read() if source == "-" else _content(source)
+        text = sys.stdin.read(LARGEST) if source == "-" else _content(source)
     except UnicodeDecodeError as error:
         raise Misused(f"'{source}' is not a text file in UTF-8: {error.reason} at byte {error.start}.") from None
+    if len(text) >= LARGEST:
+        raise Refused(f"The text has more than {LARGEST // 1_000_000} MB, which no passage has. Give one passage.")
     if text is source and _looks_like_a_path(source):
         raise Misused(f"There is no file '{source}'. Give a passage in quotes, the path of a text file, or -.")
     try:
@@ -39,8 +43,13 @@ def read_passage(source: str) -> str:
 def _content(source: str) -> str:
     try:
         path = Path(source)
-        return path.read_text(encoding="utf-8") if path.is_file() else source
-    except OSError:  # a passage may be too long to be a path
+        if not path.is_file():
+            return source
+        refuse_too_large(path)
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # a passage may be too long to be a path, or hold what none can
+        if isinstance(error, UnicodeDecodeError):
+            raise
         return source
 
 

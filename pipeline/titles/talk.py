@@ -18,7 +18,7 @@ from pipeline.titles.lines import Line, Talk, Topic, end_of
 from pipeline.titles.timed_json import read_json
 from pipeline.titles.timed_text import read_timed_text
 
-LARGEST_MEGABYTES = 64  # a talk of ten hours has about five
+LARGEST = 64_000_000  # bytes; a talk of ten hours has about five million
 _JSON = (".json", ".json3")
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -58,16 +58,23 @@ def read_talks(path: Path) -> list[Talk]:
     return [Talk(path.stem, "1", lines, end_of(lines, max(ends, default=0.0)))]
 
 
+def refuse_too_large(path: Path) -> None:
+    """Raises:
+    Refused: the file is larger than any talk.
+    """
+    if path.stat().st_size > LARGEST:
+        raise Refused(
+            f"{path} has more than {LARGEST // 1_000_000} MB, which no talk has. Give the transcript of one talk."
+        )
+
+
 def decoded(path: Path) -> str:
     """The text of `path`, in UTF-8, or in what its first bytes say.
 
     Raises:
         Refused: it is too large, or no text.
     """
-    if path.stat().st_size > LARGEST_MEGABYTES * 1_000_000:
-        raise Refused(
-            f"{path} has more than {LARGEST_MEGABYTES} MB, which no talk has. Give the transcript of one talk."
-        )
+    refuse_too_large(path)
     content = path.read_bytes()
     encoding = next((name for bom, name in _BOMS if content.startswith(bom)), None) or _without_bom(content)
     try:

@@ -80,7 +80,7 @@ def changed_cells(folder: Path, count: int) -> Law:
         read = read_workbook(book(folder / "mutated.xlsx", topics, lines))
         if is_refused(read):
             return False
-        seen = tuple(sum(map(_shows_something, rows[1:])) for rows in (lines, topics))
+        seen = tuple(sum(map(_shows_something, rows)) - 1 for rows in (lines, topics))  # without the header
         assert lines_and_topics(read) == seen
         return True
 

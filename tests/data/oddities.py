@@ -200,6 +200,7 @@ ODDITIES: dict[str, Odd] = {
     "a date": Odd(_at(number(45000, DATE)), [("bad timestamp", T, 5)]),
     "a date in letters": Odd(_at(Cell("d", "2024-05-01T10:00:00")), [("bad timestamp", T, 5)]),
     "a time beyond all lectures": Odd(_at(number(1e300)), [("bad timestamp", T, 5)]),
+    "a duration beyond all bounds": Odd(_at(number(1e300, DURATION)), [("damaged row", T, 5)]),
     "a time that is true": Odd(_at(Cell("b", "1")), [("bad timestamp", T, 5)]),
     "no time at all": Odd(_at(" "), [("empty timestamp", T, 5)]),
     # Shape.
@@ -315,6 +316,8 @@ ODDITIES: dict[str, Odd] = {
     "a CSV that is called .xlsx": Odd(_bytes("odd.xlsx", _HEAD_T + b"A,1,0,x\n"), FILE),
     "an .xls": Odd(_bytes("odd.xls", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
     "an .xls that is called .xlsx": Odd(_bytes("odd.xlsx", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
+    "an .xlsb": Odd(_zip(**{"xl/workbook.bin": b"x"}), FILE),
+    "an .ods": Odd(_zip(**{"mimetype": b"x", "content.xml": b"<x/>"}), FILE),
     "a password": Odd(
         _bytes("odd.xlsx", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(600) + "EncryptedPackage".encode("utf-16-le")),
         [("password", None, None)],

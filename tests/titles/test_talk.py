@@ -227,3 +227,16 @@ def test_no_word_of_a_talk_is_lost(tmp_path_factory: pytest.TempPathFactory, sai
         content = head + "".join(f"{time}\n{text}\n\n" for time, text in zip(times, said, strict=True))
     talk = read(tmp_path_factory.mktemp("talk"), f"a.{kind}", content)
     assert [line.text for line in talk.lines] == [" ".join(text.split()) for text in said]
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ude00"])
+def test_half_a_character_is_refused(half: str, tmp_path: Path) -> None:
+    content = f'[{{"text": "so {half} now", "start": 1.0, "duration": 3.0}}]'
+    with pytest.raises(Refused, match="half a character"):
+        read(tmp_path, "a.json", content)
+
+
+def test_control_characters_are_spaces(tmp_path: Path) -> None:
+    assert read(tmp_path, "a.txt", "0:00 so\x1b[2Jnow\x07\n").lines == [Line(0.0, "so [2Jnow")]
+    snippets = json.dumps([{"text": "so\x1b[2Jnow", "start": 0.0, "duration": 3.0}])
+    assert read(tmp_path, "a.json", snippets).lines == [Line(0.0, "so [2Jnow")]
