@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import shutil
 import subprocess
 import sys
@@ -13,12 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from flows.service import Service, free_port
 from tests.command import lectern
 from tests.conftest import ROOT
-from tests.test_pipeline import SHIPPED
+from tests.whole_project import environment, make_project
 
 pytestmark = pytest.mark.hard
 
@@ -49,31 +47,9 @@ COMMANDS = [
 def shipped(tmp_path: Path) -> Path:
     """A project as it is shipped, with one small model."""
     folder = tmp_path / "project"
-    for name in (*SHIPPED, "prefect.yaml"):
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    params["contestants"] = ["t5-tiny"]
-    params["sample"]["topics"] = 48
-    params["split"] |= {"validation": 0.3, "test": 0.3}
-    params["train"]["epochs"] = 1
-    params["generate"]["default"] |= {"num_beams": 1, "max_new_tokens": 8}
-    params["evaluate"]["bootstrap"] = 200
-    size = {"width": 32, "layers": 1, "heads": 2, "vocabulary": 600}
-    params["models"]["t5-tiny"] |= {"scratch": size, "max_source_tokens": 64}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "start"]):
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *words], cwd=folder, check=True)
+    make_project(folder, ["t5-tiny"])
+    shutil.copy(ROOT / "prefect.yaml", folder)
     return folder
-
-
-def _environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
-    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more}
 
 
 @contextmanager
@@ -91,15 +67,13 @@ def _mlflow(folder: Path) -> Iterator[str]:
 def test_planted_secrets_are_written_nowhere(shipped: Path, tmp_path: Path) -> None:
     said = {}
     with _mlflow(tmp_path / "server") as address:
-        environment = _environment(MLFLOW_TRACKING_URI=address, **SECRETS)
+        planted = environment(MLFLOW_TRACKING_URI=address, **SECRETS)
         for words in COMMANDS:
-            done = lectern(*words, cwd=shipped, env=environment)
+            done = lectern(*words, cwd=shipped, env=planted)
             said[" ".join(words)] = done.stdout + done.stderr
             assert "Traceback" not in done.stderr, done.stderr
     assert "Nothing was stale" in said["run"] or "Where to look" in said["run"], said["run"]
-    away = lectern(
-        "models", cwd=shipped, env=_environment(MLFLOW_TRACKING_URI=f"http://lectern:{PASSWORD}@127.0.0.1:9")
-    )
+    away = lectern("models", cwd=shipped, env=environment(MLFLOW_TRACKING_URI=f"http://lectern:{PASSWORD}@127.0.0.1:9"))
     said["models, when MLflow is away"] = away.stdout + away.stderr
 
     hidden = [PASSWORD, *SECRETS.values()]
@@ -112,12 +86,12 @@ def test_planted_secrets_are_written_nowhere(shipped: Path, tmp_path: Path) -> N
 
 
 def test_all_that_up_starts_listens_to_this_machine_alone(shipped: Path) -> None:
-    ports = {name: free_port() for name in ("prefect", "mlflow", "reports")}
+    ports = {name: free_port() for name in ("prefect", "mlflow", "reports", "page")}
     words = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
     up = subprocess.Popen(
         [sys.executable, "-m", "flows.up", *words],
         cwd=shipped,
-        env=_environment(),
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
