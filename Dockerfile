@@ -12,9 +12,8 @@ ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1
 
 WORKDIR /environment
 COPY requirements.lock requirements-carried.txt ./
-RUN pip install --quiet --disable-pip-version-check torch==2.13.0
-RUN pip install --quiet --disable-pip-version-check -r requirements.lock
-RUN pip install --quiet --disable-pip-version-check --no-deps -r requirements-carried.txt
+RUN pip install --quiet --disable-pip-version-check --constraint requirements.lock torch==2.13.0
+RUN pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock -r requirements-carried.txt
 
 # Whoever starts a container with a volume at /work finds it owned by this user.
 RUN useradd --create-home --uid 1000 lectern && install --directory --owner lectern /work

@@ -120,7 +120,7 @@ def test_what_opens_a_door_is_not_shown(text: str, shown: str, monkeypatch: pyte
     assert hide_passwords(text) == shown
 
 
-@pytest.mark.parametrize("module", ["flows.lineage", "flows.clean"])
+@pytest.mark.parametrize("module", ["flows.lineage", pytest.param("flows.clean", marks=pytest.mark.hard)])
 def test_a_command_of_the_flows_hides_a_password_too(
     module: str, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_run_starts_a_server_that_keeps_its_history_and_leaves_nothing_running
     assert processes_in(folder) == []
 
 
+@pytest.mark.hard
 def test_a_run_that_is_told_to_stop_leaves_nothing_running(folder: Path):
     (folder / "seconds").write_text("300")
     run = start("-m", "flows.train")
@@ -147,6 +148,7 @@ def test_up_serves_until_ctrl_c_and_leaves_nothing_running(folder: Path):
     assert processes_in(folder) == []
 
 
+@pytest.mark.hard
 def test_up_ends_with_a_message_when_one_of_its_servers_dies(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.invalid")
     ports = [word for name in ("prefect", "reports", "page") for word in (f"--{name}-port", str(free_port()))]

@@ -122,6 +122,7 @@ def train_stage(monkeypatch: pytest.MonkeyPatch) -> int:
     return ended.value.code or 0
 
 
+@pytest.mark.hard
 def test_a_server_that_stays_away_ends_the_training_with_75_and_the_next_one_logs_all_of_it(
     server: TrackingServer,
     project: Path,

@@ -202,7 +202,7 @@ for wrong in (pd.DataFrame({"title": ["a"]}), pd.DataFrame({"text": ["a", None]}
 """
 
 
-@pytest.mark.parametrize("family", ["t5", "causal"])
+@pytest.mark.parametrize("family", [pytest.param("t5", marks=pytest.mark.hard), "causal"])
 def test_a_registered_model_gives_titles_in_a_fresh_process(
     family: str, client: MlflowClient, examples: pd.DataFrame, tmp_path: Path
 ) -> None:

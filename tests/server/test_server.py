@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -109,7 +110,6 @@ def test_until_a_version_is_registered_there_is_none(limited: Path, examples: pd
 
 
 def test_a_port_that_is_taken_is_said_at_once(limited: Path) -> None:
-    with server(limited) as (port, _):
-        _until(port, version=None)
-        done = lectern("serve", "--port", str(port), cwd=limited)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = lectern("serve", "--port", str(taken.getsockname()[1]), cwd=limited)
     assert (done.returncode, "--port" in done.stderr) == (2, True)
