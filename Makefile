@@ -26,10 +26,10 @@ $(STAMP): requirements.lock requirements-carried.txt pyproject.toml
 run: install ## train, compare and register the models of params.yaml; quick when nothing changed
 	lectern run
 
-test: install lint ## lint and all tests
+test: install lint ## lint and tests
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-test-hard: install ## kill, starve, flood and mislead it: under an hour, and not part of `make test`
+test-hard: install ## kill, starve, flood and mislead it: long, and not part of `make test`
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -v -m hard
 
 lint: install ## style and imports
