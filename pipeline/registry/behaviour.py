@@ -6,11 +6,11 @@ CheckList": minimum functionality, invariance and directional expectation.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean
+from string import punctuation
 
 from pipeline.settings import Settings
 
@@ -95,8 +95,8 @@ def _too_few(found: float, wanted: float, what: str) -> str:
 
 
 def _repeats(title: str) -> bool:
-    """A word twice in a row, or two words that come again."""
-    words = re.findall(r"\w+", title.lower())
+    """A word twice in a row, or two words that come again. A name such as `datetime.datetime` is one word."""
+    words = [word.strip(punctuation) for word in title.lower().split()]
     pairs = list(pairwise(words))
     return any(one == other for one, other in pairs) or len(set(pairs)) < len(pairs)
 

@@ -124,6 +124,12 @@ def test_misbehaviour_is_found(fault: str, titler: Callable[[str], str]) -> None
     assert not any(one.fault([sensible(text) for text in one.texts]) for one in tried)
 
 
+def test_the_parts_of_a_name_are_no_repetition() -> None:
+    [rule] = [one for one in behaviours(TEXTS, TOLERANT) if one.name == "repeats itself in no title"]
+    assert not rule.fault(["Pandas datetime.datetime.strftime", "The state-of-the-art of the art"])
+    assert rule.fault(["The gradient, the gradient"])
+
+
 @pytest.fixture
 def registered(project: Path, examples: pd.DataFrame, tmp_path: Path) -> MlflowClient:
     """Versions 1 and 2 of one poor model, and today's splits."""
