@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus
 
+from pipeline.locks import is_held
 from pipeline.paths import RUNNING
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def end_killed_runs(client: MlflowClient, experiment: str) -> None:
 
 def killed() -> list[Path]:
     """The marks of processes that are no more."""
-    return [mark for mark in RUNNING.glob("*") if mark.suffix != ".lock" and not _is_held(_lock_of(mark))]
+    return [mark for mark in RUNNING.glob("*") if mark.suffix != ".lock" and not is_held(_lock_of(mark))]
 
 
 def _forget(mark: Path) -> None:
@@ -77,11 +78,3 @@ def _forget(mark: Path) -> None:
 
 def _lock_of(mark: Path) -> Path:
     return mark.with_suffix(".lock")
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True

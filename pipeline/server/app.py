@@ -37,6 +37,17 @@ class Refusal(BaseModel):
     detail: str
 
 
+TOO_LARGE_OR_LATE = {
+    408: {"model": Refusal, "description": "The request took too long to arrive"},
+    413: {"model": Refusal, "description": "The request is too large"},
+}
+"""How the body limit refuses, on every path."""
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    return {"Retry-After": str(max(1, round(seconds)))}
+
+
 def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI:
     """The application, which opens `present` and `desk` as it starts, and closes them as it ends."""
 
@@ -63,8 +74,7 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
         "/titles",
         summary="A title for each text",
         responses={
-            408: {"model": Refusal, "description": "The request took too long to arrive"},
-            413: {"model": Refusal, "description": "The request is too large"},
+            **TOO_LARGE_OR_LATE,
             429: {"model": Refusal, "description": "Too many requests wait", **COME_BACK},
             500: {"model": Refusal, "description": "The model failed"},
             503: {"model": Refusal, "description": "No version is loaded", **COME_BACK},
@@ -74,11 +84,11 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
     async def titles(body: Texts) -> Titles:
         if present.version is None:
             why = present.problem or "The version is being loaded."
-            raise HTTPException(503, why, headers={"Retry-After": str(max(1, round(settings.refresh)))})
+            raise HTTPException(503, why, headers=retry_after(settings.refresh))
         try:
             future = desk.submit(body.texts)
         except Full as full:
-            raise HTTPException(429, str(full), headers={"Retry-After": str(full.seconds)}) from None
+            raise HTTPException(429, str(full), headers=retry_after(full.seconds)) from None
         try:
             async with asyncio.timeout(settings.seconds):
                 version, written = await asyncio.wrap_future(future)

@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.server.app import COME_BACK, Refusal
+from pipeline.server.app import COME_BACK, TOO_LARGE_OR_LATE, Refusal, retry_after
 from pipeline.server.editor import Editor, Found
 from pipeline.server.settings import ServeSettings
 
@@ -52,8 +52,7 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
         "/chapters",
         summary="The chapters of a talk",
         responses={
-            408: {"model": Refusal, "description": "The request took too long to arrive"},
-            413: {"model": Refusal, "description": "The request is too large"},
+            **TOO_LARGE_OR_LATE,
             422: {"description": "It is no transcript, or a longer one than is taken"},
             429: {"model": Refusal, "description": "Too many requests wait", **COME_BACK},
             503: {"model": Refusal, "description": "No version is loaded, or it has too much to do", **COME_BACK},
@@ -61,7 +60,7 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
     )
     async def chapters(body: Transcript) -> Chapters:
         nonlocal waiting
-        again = {"Retry-After": str(max(1, round(settings.refresh)))}
+        again = retry_after(settings.refresh)
         if waiting >= settings.waiting:
             raise HTTPException(429, "As many talks wait as may. Come back later.", headers=again)
         waiting += 1

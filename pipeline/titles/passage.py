@@ -47,9 +47,9 @@ def _content(source: str) -> str:
             return source
         refuse_too_large(path)
         return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # a passage may be too long to be a path, or hold what none can
-        if isinstance(error, UnicodeDecodeError):
-            raise
+    except UnicodeDecodeError:
+        raise
+    except (OSError, ValueError):  # a passage may be too long to be a path, or hold what none can
         return source
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from pipeline.locks import is_held
 from pipeline.paths import MODELS, STATE
 from pipeline.settings import read_params
 from pipeline.upkeep.pile import Pile, last_touched, size
@@ -63,20 +62,12 @@ def _converted() -> list[Path]:
 
 
 def _searches(before: float) -> list[Path]:
-    return [study for study in _old("search/*", before) if not any(map(_is_held, study.rglob("*lock")))]
+    return [study for study in _old("search/*", before) if not any(map(is_held, study.rglob("*lock")))]
 
 
 def _logs(before: float) -> list[Path]:
     up = STATE / "up.lock"
-    return [] if up.exists() and _is_held(up) else _old("logs/*", before)
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
+    return [] if up.exists() and is_held(up) else _old("logs/*", before)
 
 
 def _asides(before: float, going: list[Path]) -> list[Path]:

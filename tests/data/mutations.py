@@ -95,11 +95,7 @@ def changed_bytes(folder: Path, count: int) -> Law:
     def judge(change: tuple[str, Callable[[bytes], bytes]]) -> bool:
         part, mutate = change
         path = book(folder / "mutated.xlsx", change=lambda parts: parts.update({part: mutate(parts[part])}))
-        read = read_workbook(path)
-        if is_refused(read):
-            return False
-        assert nothing_is_lost(read)
-        return True
+        return is_read_whole(read_workbook(path))
 
     return _tried(st.tuples(st.sampled_from(sorted(sound)), _mutations()), judge, count)
 
@@ -115,13 +111,17 @@ def changed_tables(folder: Path, count: int) -> Law:
         changed, mutate = change
         for name, content in sound.items():
             (folder / name).write_bytes(mutate(content) if name == changed else content)
-        read = read_workbook(folder)
-        if is_refused(read):
-            return False
-        assert nothing_is_lost(read)
-        return True
+        return is_read_whole(read_workbook(folder))
 
     return _tried(st.tuples(st.sampled_from(sorted(sound)), _mutations()), judge, count)
+
+
+def is_read_whole(read: Workbook) -> bool:
+    """Whether it was read, and then nothing is lost; else it was refused."""
+    if is_refused(read):
+        return False
+    assert nothing_is_lost(read)
+    return True
 
 
 def is_refused(read: Workbook) -> bool:

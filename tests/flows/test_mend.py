@@ -5,27 +5,15 @@ import os
 from pathlib import Path
 
 import pytest
-from toy_project import MakeProject, dvc
+from toy_project import TWO_STAGES, MakeProject, dvc
 
 from flows.graph import read_plan
-
-CHAIN = """
-    stages:
-      one:
-        cmd: echo one >> ran.txt && cp source.txt one.txt
-        deps: [source.txt]
-        outs: [one.txt]
-      two:
-        cmd: echo two >> ran.txt && cp one.txt two.txt
-        deps: [one.txt]
-        outs: [two.txt]
-"""
 
 
 @pytest.fixture
 def done(make_project: MakeProject) -> Path:
     """A project in which nothing is stale."""
-    folder = make_project(CHAIN)
+    folder = make_project(TWO_STAGES)
     (folder / "source.txt").write_text("1")
     dvc("repro", "--quiet")
     return folder

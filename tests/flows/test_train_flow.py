@@ -10,23 +10,14 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
-from toy_project import MakeProject, dvc, processes_in, wait_for
+from toy_project import TWO_STAGES, MakeProject, dvc, processes_in, wait_for
 
 from flows.stage import run_stage
 from flows.train import train
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "no_waiting_between_attempts")
 
-CHAIN = """
-    stages:
-      one:
-        cmd: echo one >> ran.txt && cp source.txt one.txt
-        deps: [source.txt]
-        outs: [one.txt]
-      two:
-        cmd: echo two >> ran.txt && cp one.txt two.txt
-        deps: [one.txt]
-        outs: [two.txt]
+CHAIN = f"""{TWO_STAGES}\
       three:
         cmd: echo three >> ran.txt && cp two.txt three.txt
         deps: [two.txt]

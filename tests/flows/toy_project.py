@@ -16,6 +16,20 @@ MakeProject = Callable[[str], Path]
 """Makes a project of a dvc.yaml, and makes it the working directory."""
 
 
+TWO_STAGES = """
+    stages:
+      one:
+        cmd: echo one >> ran.txt && cp source.txt one.txt
+        deps: [source.txt]
+        outs: [one.txt]
+      two:
+        cmd: echo two >> ran.txt && cp one.txt two.txt
+        deps: [one.txt]
+        outs: [two.txt]
+"""
+"""A dvc.yaml; each stage notes in ran.txt that it ran."""
+
+
 class PrefectServer(NamedTuple):
     url: str
     database: Path

@@ -22,7 +22,7 @@ from tests.command import lectern, start
 from tests.conftest import ROOT, SUBJECTS
 from tests.flows.promotable import NAME, write_splits
 from tests.flows.promotable import register as register_quick
-from tests.team.test_team import assert_whole, runs, small_models, train_all_at_once
+from tests.team.test_team import assert_all_logged, small_models, train_all_at_once
 from tests.titles.small import register
 from tests.training.small import environment, fill_project
 
@@ -70,11 +70,7 @@ def test_eight_trainings_at_once_on_a_fresh_sqlite_database_lose_no_metric(
     small_models(project, examples, models)
     (project / "mlflow.db").unlink()
     train_all_at_once(project, environment(), models)
-    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
-    found = runs(client)
-    assert sorted(found) == models
-    for each in found.values():
-        assert_whole(client, each)
+    assert_all_logged(project, models)
 
 
 def test_a_version_is_promoted_while_a_training_logs(project: Path, examples: pd.DataFrame) -> None:

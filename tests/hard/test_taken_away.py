@@ -16,10 +16,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.registry.lineage import md5
-from tests.command import kill_once, lectern
-from tests.training.small import environment, fill_project
-
-STAGE = ("train", "bart-tiny")
+from tests.command import lectern
+from tests.training.small import STAGE, environment, fill_project, kill_after_an_epoch
 
 Train = Callable[[], subprocess.CompletedProcess[str]]
 
@@ -198,14 +196,7 @@ def test_a_packages_damaged_model_is_refused_and_nothing_of_it_is_kept(
 def test_a_clock_that_goes_backwards_loses_no_epoch(project: Path, examples: pd.DataFrame, train: Train) -> None:
     """What a killed training left bears times that are yet to come."""
     fill_project(project, examples, epochs=6, early_stopping=0)
-    (streams := project / "streams").mkdir()
-    kill_once(
-        lambda: [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")],
-        *STAGE,
-        cwd=project,
-        env=environment(),
-        streams=streams,
-    )
+    kill_after_an_epoch(project)
     next_year = project.stat().st_mtime + 365 * 24 * 60 * 60
     for path in project.rglob("*"):
         os.utime(path, (next_year, next_year))

@@ -151,6 +151,15 @@ def assert_whole(client: MlflowClient, run: Run) -> None:
     assert steps["validation_loss"] == steps["validation_rouge1"] == [STEPS // EPOCHS, STEPS]
 
 
+def assert_all_logged(project: Path, models: Sequence[str]) -> None:
+    """In the project's own database."""
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    found = runs(client)
+    assert sorted(found) == [*models]
+    for each in found.values():
+        assert_whole(client, each)
+
+
 def test_five_trainings_at_once_lose_no_metric_and_no_artifact(
     team: Team, project: Path, examples: pd.DataFrame
 ) -> None:
@@ -177,11 +186,7 @@ def test_trainings_at_once_on_a_fresh_sqlite_database_lose_no_metric(
 ) -> None:
     small_models(project, examples, models)
     train_all_at_once(project, environment(), models)
-    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
-    found = runs(client)
-    assert sorted(found) == models
-    for each in found.values():
-        assert_whole(client, each)
+    assert_all_logged(project, models)
 
 
 CONNECT = """

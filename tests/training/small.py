@@ -17,6 +17,7 @@ from pipeline.models.layers import freeze
 from pipeline.models.lora import LoraSettings, merge, wrap
 from pipeline.training.fit import fit
 from pipeline.training.settings import TrainSettings
+from tests.command import kill_once
 from tests.conftest import ROOT
 from tests.models.small import small_model
 
@@ -43,6 +44,7 @@ SETTINGS = TrainSettings(
 )
 
 
+STAGE = ("train", "bart-tiny")
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.1)
 
 
@@ -103,6 +105,19 @@ def run_module(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", *words], cwd=cwd, env=environment(), capture_output=True, text=True, check=False
     )
+
+
+def kill_after_an_epoch(project: Path) -> None:
+    """Starts `STAGE`, which leaves a checkpoint and no model."""
+    (streams := project / "streams").mkdir()
+    kill_once(
+        lambda: [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")],
+        *STAGE,
+        cwd=project,
+        env=environment(),
+        streams=streams,
+    )
+    assert not (project / "models/bart-tiny").exists()
 
 
 class NoDropout(TrainerCallback):

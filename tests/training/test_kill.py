@@ -8,22 +8,8 @@ import pandas as pd
 from mlflow import MlflowClient
 
 from pipeline.registry.lineage import md5
-from tests.command import kill_once, lectern
-from tests.training.small import environment, fill_project
-
-STAGE = ("train", "bart-tiny")
-
-
-def _kill_after_an_epoch(project: Path) -> None:
-    (streams := project / "streams").mkdir()
-    kill_once(
-        lambda: [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")],
-        *STAGE,
-        cwd=project,
-        env=environment(),
-        streams=streams,
-    )
-    assert not (project / "models/bart-tiny").exists()
+from tests.command import lectern
+from tests.training.small import STAGE, environment, fill_project, kill_after_an_epoch
 
 
 def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(project: Path, examples: pd.DataFrame) -> None:
@@ -34,7 +20,7 @@ def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(project: Path,
     model = project / "models/bart-tiny"
     expected = md5(model)
     model.rename(project / "undisturbed")
-    _kill_after_an_epoch(project)
+    kill_after_an_epoch(project)
     resumed = lectern(*STAGE, cwd=project, env=environment())
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from checkpoint-" in resumed.stderr
