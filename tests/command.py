@@ -1,54 +1,46 @@
-"""The command `lectern` in processes of its own, which start within a moment.
-
-Its libraries take seconds to import. A server that has them forks each process, which then is as if it were new: it
-has its environment, working directory and streams, can be killed, and leaves nothing in the tests' own process.
-"""
+"""The command `lectern`, and other modules, in processes of their own, which start within a moment."""
 
 from __future__ import annotations
 
-import importlib
-import multiprocessing
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import pipeline
-from pipeline.cli import main
+from tests.forking import Forked, wait_for_server
 
 _SECONDS = 120
-_FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["tests.preloaded"])
 
 
 def lectern(
     *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end; in this process's environment where `env` is None."""
+    return run_module("pipeline", *words, cwd=cwd, env=env, stdin=stdin)
+
+
+def run_module(
+    *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m` with `words` to its end; in this process's environment where `env` is None."""
     with tempfile.TemporaryDirectory() as streams:
         (Path(streams) / "0").write_text(stdin, encoding="utf-8")
-        process = start(*words, cwd=cwd, env=env, streams=Path(streams))
-        process.join()
+        code = _start(words, cwd=cwd, env=env, streams=Path(streams)).wait()
         out, err = ((Path(streams) / name).read_text(encoding="utf-8") for name in "12")
-        return subprocess.CompletedProcess(words, process.exitcode, out, err)
+        return subprocess.CompletedProcess(words, code, out, err)
 
 
-def start(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, streams: Path) -> BaseProcess:
-    """Starts the command. `streams` is a folder, whose files 0, 1 and 2 are what it reads and writes."""
-    arguments = [str(word) for word in words]
-    process = _FORKING.Process(target=_be_lectern, args=(arguments, cwd, dict(env or os.environ), streams))
-    process.start()
-    return process
+def start(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, streams: Path) -> Forked:
+    """Starts `lectern`. `streams` is a folder, whose files 0, 1 and 2 are what it reads and writes."""
+    return _start(("pipeline", *words), cwd=cwd, env=env, streams=streams)
 
 
 def kill_once(
     happened: Callable[[], object], *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, streams: Path
 ) -> None:
-    """Starts the command, and kills it as soon as that has happened."""
+    """Starts `lectern`, and kills it as soon as that has happened."""
     process = start(*words, cwd=cwd, env=env, streams=streams)
     deadline = time.monotonic() + _SECONDS
     while not happened():
@@ -56,20 +48,12 @@ def kill_once(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
-    process.join()
+    process.wait()
 
 
-def _be_lectern(words: list[str], cwd: Path, env: dict[str, str], streams: Path) -> None:
+def _start(words: tuple[str | Path, ...], *, cwd: Path, env: Mapping[str, str] | None, streams: Path) -> Forked:
+    wait_for_server()
     (streams / "0").touch()
-    for number, mode in enumerate(("r", "w", "w")):
-        with (streams / str(number)).open(mode) as stream:
-            os.dup2(stream.fileno(), number)
-    sys.stdin, sys.stdout, sys.stderr = (
-        os.fdopen(number, mode, encoding="utf-8", closefd=False) for number, mode in enumerate(("r", "w", "w"))
-    )
-    os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(env)
-    importlib.reload(pipeline)  # sets what the environment leaves open
-    sys.argv = ["lectern", *words]
-    main()
+    with (streams / "0").open() as given, (streams / "1").open("w") as out, (streams / "2").open("w") as err:
+        files = [file.fileno() for file in (given, out, err)]
+        return Forked([*map(str, words)], cwd=cwd, env=dict(env or os.environ), streams=files)

@@ -12,6 +12,8 @@ import prefect.main  # noqa: F401 - it shuts all handlers that it finds, and tha
 import pytest
 from mlflow import MlflowClient
 
+from tests.forking import start_server
+
 os.environ["DVC_NO_ANALYTICS"] = "true"  # a new DVC project would ask to be counted before it can be told not to
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +22,11 @@ LONGEST = ("test_pipeline.py", "test_promote.py", "test_servers.py", "test_searc
 """The files that take minutes: begun first, so that no process is left alone with one."""
 
 SUBJECTS = ("gradients", "matrices", "graphs", "sorting", "parsing", "caching", "hashing", "threads")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None):
+        start_server()  # ahead of the processes that will share it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

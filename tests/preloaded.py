@@ -1,5 +1,8 @@
-"""What `tests.command` imports once: all that the command imports at some time."""
+"""What `tests.forking` imports once: all that the commands `lectern` and `dvc` import at some time."""
 
+import dvc.cli  # noqa: F401
+import dvc.commands.repro  # noqa: F401
+import dvc.repo.reproduce  # noqa: F401
 import evaluate  # noqa: F401
 import mlflow.pyfunc  # noqa: F401
 import transformers.trainer  # noqa: F401

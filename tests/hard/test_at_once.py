@@ -80,10 +80,10 @@ def test_a_version_is_promoted_while_a_training_logs(project: Path, examples: pd
     (streams := project / "streams").mkdir()
     training = start("train", "bart-tiny", cwd=project, env=environment(), streams=streams)
     promoted = lectern("promote", "1", *FORCED, cwd=project, env=environment())
-    training.join(PATIENCE)
+    ended = training.wait(PATIENCE)
     said = (streams / "2").read_text(encoding="utf-8")
     assert promoted.returncode == 0, promoted.stderr
-    assert training.exitcode == 0, said
+    assert ended == 0, said
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     assert str(client.get_registered_model(NAME).aliases["champion"]) == "1"
     run_id = json.loads((project / "reports/training/bart-tiny/run.json").read_text(encoding="utf-8"))["run_id"]

@@ -128,10 +128,9 @@ def train_all_at_once(project: Path, env: dict[str, str], models: Sequence[str] 
     for model in models:
         (streams := project / "streams" / model).mkdir(parents=True)
         trainings[streams] = start("train", model, cwd=project, env=env, streams=streams)
-    for training in trainings.values():
-        training.join(DEADLINE)
+    ended = [training.wait(DEADLINE) for training in trainings.values()]
     said = "\n".join((streams / name).read_text(encoding="utf-8") for streams in trainings for name in "12")
-    assert [training.exitcode for training in trainings.values()] == [0] * len(models), said
+    assert ended == [0] * len(models), said
     return said
 
 

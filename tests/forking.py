@@ -1,0 +1,209 @@
+"""Processes of `python -m MODULE` that start within a moment, because a server forks them that has the libraries.
+
+Each is as if it were new: it has its own environment, working directory and streams, and can be killed. One server
+serves all processes of the tests, and ends with the one that started it. `python -m tests.forking ADDRESS` is the server.
+This file imports nothing that takes time: what stands for `python` in a project of the tests imports it too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+ADDRESS = "LECTERN_TESTS_FORKING"
+"""The environment variable that says where the server listens."""
+
+_ROOT = Path(__file__).parents[1]
+_SECONDS_TO_START = 120
+
+
+class Forked:
+    """`python -m` with `words`, at work in `cwd`. `streams` are the descriptors that it reads and writes."""
+
+    def __init__(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], streams: Sequence[int]) -> None:
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(os.environ[ADDRESS])
+        asked = json.dumps({"words": [*words], "cwd": str(cwd), "env": dict(env)}).encode()
+        socket.send_fds(self._connection, [len(asked).to_bytes(8, "big")], [*streams])
+        self._connection.sendall(asked)
+        self.pid = int.from_bytes(_receive(self._connection, 8), "big")
+        self._code: int | None = None
+
+    def wait(self, seconds: float | None = None) -> int:
+        """How it ended, as `subprocess` says it: negative, if a signal ended it.
+
+        Raises:
+            TimeoutError: it did not end within so many seconds.
+        """
+        if self._code is None:
+            self._connection.settimeout(seconds)
+            self._code = int.from_bytes(_receive(self._connection, 8), "big", signed=True)
+            self._connection.close()
+        return self._code
+
+    def is_alive(self) -> bool:
+        return self._code is None and not select.select([self._connection], [], [], 0)[0]
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def start_server() -> None:
+    """Starts the server, if it was not, for this process and those that it starts; it may go on importing a while."""
+    if ADDRESS in os.environ:
+        return
+    folder = tempfile.TemporaryDirectory()
+    os.environ[ADDRESS] = f"{folder.name}/socket"
+    command = [sys.executable, "-m", "tests.forking", os.environ[ADDRESS]]
+    process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE)
+    atexit.register(folder.cleanup)
+    atexit.register(process.terminate)
+
+
+def wait_for_server() -> None:
+    start_server()
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while not Path(os.environ[ADDRESS]).exists():
+        assert time.monotonic() < deadline, "the server that forks processes did not start"
+        time.sleep(0.05)
+
+
+def python_for(folder: Path) -> Path:
+    """A command `python` in `folder`, for a PATH: it has the server fork `python -m pipeline`."""
+    wait_for_server()
+    command = folder / "python"
+    command.write_text(
+        f"#!{sys.executable} -S\n"
+        f"import os, sys\nsys.path.insert(0, {str(_ROOT)!r})\nos.environ[{ADDRESS!r}] = {os.environ[ADDRESS]!r}\n"
+        "from tests.forking import be_python\nbe_python()\n",
+        encoding="utf-8",
+    )
+    command.chmod(0o755)
+    return command
+
+
+def be_python() -> None:
+    """What `python_for` does."""
+    match sys.argv[1:]:
+        case ["-m", "pipeline", *_]:
+            code = Forked(sys.argv[2:], cwd=Path.cwd(), env=os.environ, streams=(0, 1, 2)).wait()
+            sys.exit(code if code >= 0 else 128 - code)
+        case words:
+            os.execv(sys.executable, [sys.executable, *words])
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        if not (more := connection.recv(size - len(received))):
+            raise EOFError("the server that forks processes is gone")
+        received += more
+    return received
+
+
+def _serve(address: str) -> list[str]:
+    """Returns in each forked process what it is to run, as soon as its surroundings are those that were asked for."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{address}.new")
+        listener.listen()
+        Path(f"{address}.new").rename(address)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                os._exit(0)
+            connection, _ = listener.accept()
+            with connection:
+                if os.fork():
+                    continue
+                listener.close()
+                return _answer(connection)
+
+
+def _answer(connection: socket.socket) -> list[str]:
+    """Forks the command, in which it returns; its keeper says its process number and how it ended, and exits."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    header, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    asked = json.loads(_receive(connection, int.from_bytes(header, "big")))
+    if command := os.fork():
+        _keep(command, connection)
+        os._exit(0)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123 - a descriptor, for good
+        for number, mode in enumerate(("r", "w", "w"))
+    )
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    return asked["words"]
+
+
+def _keep(command: int, connection: socket.socket) -> None:
+    """Kills the command if who asked for it is gone."""
+    for number in (0, 1, 2):
+        os.close(number)
+    with suppress(OSError):
+        connection.sendall(command.to_bytes(8, "big"))
+        ended = os.pidfd_open(command)
+        ready, _, _ = select.select([ended, connection], [], [])
+        if ended not in ready:
+            os.kill(command, signal.SIGKILL)
+        _, status = os.waitpid(command, 0)
+        connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, "big", signed=True))
+
+
+def _run_module(words: Sequence[str]) -> int:
+    sys.argv = [*words]
+    try:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            return ended.code or 0
+        print(ended.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _end(code: int) -> NoReturn:
+    """As the interpreter ends, but for the seconds that it takes to let go of all the modules."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    import pipeline
+
+    importlib.import_module("tests.preloaded")
+    gc.freeze()  # or the collector's marks would copy all of it into each process
+    asked = _serve(sys.argv[1])
+    importlib.reload(pipeline)  # sets what the environment leaves open
+    sys.path[0] = ""
+    _end(_run_module(asked))
