@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import prefect.main  # noqa: F401 - it shuts all handlers that it finds, and tha
 import pytest
 from mlflow import MlflowClient
 
-from tests.forking import start_server
+from tests.forking import quick_python, start_server, wait_for_server
 
 os.environ["DVC_NO_ANALYTICS"] = "true"  # a new DVC project would ask to be counted before it can be told not to
 
@@ -32,6 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported stays: each training collects garbage, which would take a second to look through it
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +63,13 @@ def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tracking")
     MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def quick_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process starts by `sys.executable` starts within a moment."""
+    wait_for_server()
+    monkeypatch.setattr(sys, "executable", str(quick_python()))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What `tests.forking` imports once: all that the commands `lectern` and `dvc` import at some time."""
 
-import dvc.cli  # noqa: F401
-import dvc.commands.repro  # noqa: F401
+import dvc.cli
+import dvc.commands.repro
 import dvc.repo.reproduce  # noqa: F401
 import evaluate  # noqa: F401
 import mlflow.pyfunc  # noqa: F401

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import yaml
 
 from tests.command import run_module
 from tests.conftest import ROOT
-from tests.forking import python_for
+from tests.forking import quick_python, wait_for_server
 
 SHIPPED = [
     "pipeline", "flows", "expectations", "params.yaml", "dvc.yaml", "requirements.lock", "prefect.toml",
@@ -36,11 +35,11 @@ def run(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedPr
 
 
 def dvc(folder: Path, *words: str, check: bool = True) -> str:
-    """What `dvc` prints. Its stages start within a moment."""
-    with tempfile.TemporaryDirectory() as ahead:
-        python_for(Path(ahead))
-        env = environment()
-        done = run_module("dvc", *words, cwd=folder, env={**env, "PATH": f"{ahead}{os.pathsep}{env['PATH']}"})
+    """What `dvc` prints. It and its stages start within a moment."""
+    wait_for_server()
+    env = environment()
+    path = f"{quick_python().parent}{os.pathsep}{env['PATH']}"
+    done = run_module("dvc", *words, cwd=folder, env={**env, "PATH": path})
     if check and done.returncode:
         raise AssertionError(f"dvc {' '.join(words)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout

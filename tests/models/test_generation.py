@@ -16,6 +16,8 @@ from pipeline.models.tidy import tidy
 from tests.models.small import GREEDY, lively_model
 
 WITH_ENCODER = [name for name, family in FAMILIES.items() if not family.causal]
+IN_FLOAT32 = {"prophetnet"}
+"""Families whose classes compute in nothing else."""
 WITH_ATTENTION_OF_THEIR_OWN = {"led", "prophetnet"}
 
 
@@ -35,6 +37,8 @@ def test_titles_are_those_that_generate_writes_by_itself(
     family: str, otherwise: dict[str, object], examples: pd.DataFrame
 ) -> None:
     model, inputs = lively_model(family, examples)
+    if family not in IN_FLOAT32:
+        model.double()  # a sum in another order is rounded otherwise, by which another beam may be the best
     settings = GenerateSettings(**{**GREEDY.model_dump(), **otherwise, "batch_size": 16})
     titler = Titler(model, inputs, settings)
     texts = sorted(examples["text"], key=lambda text: len(inputs.source(text)), reverse=True)

@@ -14,7 +14,7 @@ from tests.training.small import STAGE, environment, fill_project, kill_after_an
 
 def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(project: Path, examples: pd.DataFrame) -> None:
     many = pd.concat([examples] * 4, ignore_index=True)
-    fill_project(project, many, epochs=12, early_stopping=0)
+    fill_project(project, many, epochs=6, early_stopping=0)
     undisturbed = lectern(*STAGE, cwd=project, env=environment())
     assert undisturbed.returncode == 0, undisturbed.stderr
     model = project / "models/bart-tiny"

@@ -17,6 +17,7 @@ from tests.training.small import NoDropout, fill_project, run_module, train
 ONE_STEP = {"epochs": 1, "schedule": "constant", "warmup": 0.0, "freeze": ["embedding", "encoder"]}
 
 
+@pytest.mark.hard
 def test_two_processes_take_the_step_that_one_takes_with_twice_the_batch(
     examples: pd.DataFrame, tmp_path: Path
 ) -> None:
