@@ -14,7 +14,7 @@ import prefect.main  # noqa: F401 - it shuts all handlers that it finds, and tha
 import pytest
 from mlflow import MlflowClient
 
-from tests.forking import quick_python, start_server, wait_for_server
+from tests.forking import quick_python, start_server
 
 os.environ["DVC_NO_ANALYTICS"] = "true"  # a new DVC project would ask to be counted before it can be told not to
 
@@ -26,9 +26,8 @@ LONGEST = ("test_pipeline.py", "test_promote.py", "test_servers.py", "test_searc
 SUBJECTS = ("gradients", "matrices", "graphs", "sorting", "parsing", "caching", "hashing", "threads")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("numprocesses", None):
-        start_server()  # ahead of the processes that will share it
+def pytest_configure() -> None:
+    start_server()  # for this process, and for those that pytest-xdist starts
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,11 +64,11 @@ def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "mlflow.db"
 
 
-@pytest.fixture
-def quick_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this process starts by `sys.executable` starts within a moment."""
-    wait_for_server()
-    monkeypatch.setattr(sys, "executable", str(quick_python()))
+@pytest.fixture(autouse=True)
+def quick_children(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test starts by `sys.executable` starts within a moment. Those that kill at any moment take the real one."""
+    if "hard" not in request.path.parts:
+        monkeypatch.setattr(sys, "executable", str(quick_python()))
 
 
 @pytest.fixture

@@ -98,7 +98,6 @@ def start_server() -> None:
 
 
 def wait_for_server() -> None:
-    start_server()
     deadline = time.monotonic() + _SECONDS_TO_START
     while not _socket().exists():
         assert time.monotonic() < deadline, "the server that forks processes did not start"

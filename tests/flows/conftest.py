@@ -29,11 +29,6 @@ def _run(*command: str, cwd: Path) -> None:
     subprocess.run(command, cwd=cwd, check=True)
 
 
-@pytest.fixture(autouse=True)
-def quick(quick_children: None) -> None:
-    """The flows start processes, one for each stage at least."""
-
-
 @pytest.fixture(scope="session")
 def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("empty")

@@ -131,7 +131,7 @@ def test_the_parts_of_a_name_are_no_repetition() -> None:
 
 
 @pytest.fixture
-def registered(project: Path, quick_children: None, examples: pd.DataFrame, tmp_path: Path) -> MlflowClient:
+def registered(project: Path, examples: pd.DataFrame, tmp_path: Path) -> MlflowClient:
     """Versions 1 and 2 of one poor model, and today's splits."""
     client, folder = connect(), _model(tmp_path / "model", examples, "causal")
     for tokens in (8, 9):
