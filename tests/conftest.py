@@ -66,7 +66,7 @@ def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_children(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test starts by `sys.executable` starts within a moment. Those that kill at any moment take the real one."""
+    """What a test starts by `sys.executable` starts within a moment; where anything is killed, it is the real one."""
     if "hard" not in request.path.parts:
         monkeypatch.setattr(sys, "executable", str(quick_python()))
 
