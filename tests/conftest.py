@@ -20,8 +20,8 @@ os.environ["DVC_NO_ANALYTICS"] = "true"  # a new DVC project would ask to be cou
 
 ROOT = Path(__file__).parents[1]
 
-LONGEST = ("test_pipeline.py", "test_promote.py", "test_servers.py", "test_search.py")
-"""The files that take minutes: begun first, so that no process is left alone with one."""
+LONGEST = ("test_pipeline.py", "test_servers.py", "test_train_flow.py", "test_promote.py")
+"""The files that take longest: begun first, so that no process is left alone with one."""
 
 SUBJECTS = ("gradients", "matrices", "graphs", "sorting", "parsing", "caching", "hashing", "threads")
 

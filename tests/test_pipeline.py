@@ -207,7 +207,6 @@ def test_registering_again_makes_no_second_version(trained: Path, client: Mlflow
     assert len(client.search_model_versions("name = 'lectern'")) == 1
 
 
-@pytest.mark.hard
 def test_going_back_to_earlier_settings_makes_the_earlier_version_the_challenger_again(
     trained: Path, client: MlflowClient
 ) -> None:

@@ -71,7 +71,6 @@ def test_after_a_kill_the_next_run_finds_the_params_as_they_were(folder: Path):
     assert (folder / "params.yaml").read_text() == PARAMS
 
 
-@pytest.mark.hard
 def test_what_was_edited_after_a_kill_stays(folder: Path):
     (folder / "seconds").write_text("300")
     _kill_while_it_trains(folder)

@@ -90,7 +90,6 @@ def test_a_run_starts_a_server_that_keeps_its_history_and_leaves_nothing_running
     assert processes_in(folder) == []
 
 
-@pytest.mark.hard
 def test_a_run_that_is_told_to_stop_leaves_nothing_running(folder: Path):
     (folder / "seconds").write_text("300")
     run = start("-m", "flows.train")

@@ -168,7 +168,6 @@ def test_a_version_that_does_not_pass_stays_where_it_is_unless_forced(registered
     assert versions.trail(registered, NAME) == [move]
 
 
-@pytest.mark.hard
 def test_a_champion_that_no_longer_works_is_said_and_not_compared_with(registered: MlflowClient) -> None:
     promote(registered, "1", force=True)
     champion = registered.get_model_version(NAME, "1")

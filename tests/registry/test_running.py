@@ -46,7 +46,6 @@ def test_the_run_of_a_killed_training_that_nobody_goes_on_with_is_ended(
     assert not [*(project / ".lectern/running").glob("*")]
 
 
-@pytest.mark.hard
 def test_a_database_that_was_being_made_when_its_process_was_killed_is_made_anew(
     project: Path, examples: pd.DataFrame, kill: Callable[[Callable[[], object]], None]
 ) -> None:

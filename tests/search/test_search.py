@@ -242,7 +242,6 @@ def test_a_bug_is_not_taken_for_a_bad_trial(small: Path, monkeypatch: pytest.Mon
     assert _states() == ["failed"]
 
 
-@pytest.mark.hard
 def test_a_killed_search_is_gone_on_with(small: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     write_params({"epochs": 4})
     kill_once(

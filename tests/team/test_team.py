@@ -150,7 +150,7 @@ def assert_whole(client: MlflowClient, run: Run) -> None:
     assert steps["validation_loss"] == steps["validation_rouge1"] == [STEPS // EPOCHS, STEPS]
 
 
-def assert_all_logged(project: Path, models: Sequence[str]) -> None:
+def assert_all_logged(project: Path, models: Sequence[str] = MODELS) -> None:
     """In the project's own database."""
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     found = runs(client)
@@ -179,13 +179,12 @@ def test_five_trainings_at_once_lose_no_metric_and_no_artifact(
         assert secret not in said + written
 
 
-@pytest.mark.parametrize("models", [MODELS[:2], pytest.param(MODELS, marks=pytest.mark.hard)], ids=["two", "five"])
-def test_trainings_at_once_on_a_fresh_sqlite_database_lose_no_metric(
-    models: list[str], project: Path, examples: pd.DataFrame
+def test_five_trainings_at_once_on_a_fresh_sqlite_database_lose_no_metric(
+    project: Path, examples: pd.DataFrame
 ) -> None:
-    small_models(project, examples, models)
-    train_all_at_once(project, environment(), models)
-    assert_all_logged(project, models)
+    small_models(project, examples)
+    train_all_at_once(project, environment())
+    assert_all_logged(project)
 
 
 CONNECT = """

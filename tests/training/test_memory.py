@@ -16,9 +16,6 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import micro_batches
 from tests.training.small import NoDropout, train
 
-UNLIKE = ("t5", "led", "causal")
-"""Families whose inputs and losses differ most; the others are left to `make test-hard`."""
-
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
 def test_nothing_is_lost_and_no_micro_batch_is_too_large(lengths: list[int], most: int) -> None:
@@ -27,9 +24,7 @@ def test_nothing_is_lost_and_no_micro_batch_is_too_large(lengths: list[int], mos
     assert all(len(batch) == 1 or len(batch) * max(batch) <= most for batch in batches)
 
 
-@pytest.mark.parametrize(
-    "family", [each if each in UNLIKE else pytest.param(each, marks=pytest.mark.hard) for each in FAMILIES]
-)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_step_in_micro_batches_is_the_same_step(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     uneven = examples.assign(title=[title * (1 + i % 3) for i, title in enumerate(examples["title"])])
     whole, split = (

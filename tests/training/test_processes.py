@@ -58,7 +58,6 @@ def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, ex
     assert not [*(project / ".lectern/checkpoints").glob("*")]
 
 
-@pytest.mark.hard
 def test_what_one_process_refuses_the_stage_refuses(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, {"checkpoint": "no/such/folder", "scratch": None}, processes=2)
     done = run_module("pipeline", "train", "bart-tiny", cwd=project)
