@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-hard lint format up benchmark lock clean
+.PHONY: help install run test test-hard lint format up benchmark lock audit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -52,6 +52,12 @@ lock: ## pin every dependency anew
 	.venv-lock/bin/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --allow-unsafe --output-file requirements.lock pyproject.toml
 	sed -i 's/^torch==\(.*\)+.*/torch==\1/' requirements.lock  # the build for this machine is for pip to choose
 	rm -rf .venv-lock
+
+audit: ## known vulnerabilities of what the lock file pins, as PyPI has them
+	python3 -m venv --clear .venv-audit
+	.venv-audit/bin/pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --disable-pip --no-deps --strict -r requirements.lock
+	rm -rf .venv-audit
 
 clean: ## remove the virtual environment
 	rm -rf $(VENV)

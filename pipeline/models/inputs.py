@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 IGNORED = -100  # the label that the loss passes over
 
+_SHOUTED = 0.9  # the share of capitals among the letters of a text beyond which these tell nothing
+
 
 @dataclass(frozen=True)
 class Example:
@@ -47,6 +49,7 @@ class Inputs:
 
     def source(self, text: str) -> list[int]:
         """Token ids of what is asked of the model about `text`."""
+        text = calm(text)
         if self.prompt is None:
             return self.tokenizer(self.family.prefix + text, truncation=True, max_length=self.max_source_tokens)[
                 "input_ids"
@@ -125,6 +128,16 @@ class Inputs:
         rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         before, after = (rendered + self.family.prompt.answer).split(mark)
         return tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+
+
+def calm(text: str) -> str:
+    """`text`, in small letters if all but all of its letters are capitals, as those of some captions are.
+
+    A model that reads capitals letter by letter loses the subject.
+    """
+    letters = [char for char in text if char.isupper() or char.islower()]
+    capitals = sum(map(str.isupper, letters))
+    return text.lower() if capitals > _SHOUTED * len(letters) else text
 
 
 def pad(rows: Sequence[Any], value: float, side: str) -> Tensor:

@@ -123,6 +123,18 @@ def test_freezing_a_group_leaves_it_as_it_is(family: str, examples: pd.DataFrame
     assert summary["trainable"].any()
 
 
+def test_a_text_all_in_capitals_is_read_as_one_in_small_letters(family: str, examples: pd.DataFrame) -> None:
+    _, inputs = small_model(family, examples)
+    shouted = f"{TALK}, and about Dijkstra".upper()
+    assert inputs.source(shouted) == inputs.source(shouted.lower())
+
+
+def test_capitals_among_small_letters_stay(examples: pd.DataFrame) -> None:
+    _, inputs = small_model("t5", examples)
+    text = "NASA AND HOW WE talk about graphs"
+    assert inputs.source(text) != inputs.source(text.lower())
+
+
 def test_t5_is_asked_to_summarize(examples: pd.DataFrame) -> None:
     _, inputs = small_model("t5", examples)
     bare = inputs.tokenizer(TALK)["input_ids"]
