@@ -22,7 +22,8 @@ from pipeline.data.problems import Problem
 
 UNPACKED = 1 << 30  # bytes; two sheets as long as Excel has them, of lines as they are spoken, have a third of it
 CELLS = 17_000_000  # of a sheet's grid: 16 columns down to Excel's last row
-TEXT = 1 << 30  # bytes of all shared texts, each as often as it is used
+TEXT = 250_000_000  # bytes of all texts, a shared one as often as it is used; reading takes six times as many
+LONGEST = 100_000_000  # bytes of one text, of which Excel's longest has a thousandth
 PARTS = 10_000
 
 _BLOCK = 1 << 20
@@ -33,9 +34,11 @@ _UNCOMMON_CELL = re.compile(rb'<c(?: (?!r="[A-P](?:\d{1,6}|10[0-4]\d{4})")|[\t\r
 _SHARED = re.compile(rb"\st=[\"']s[\"'][^<>]*>\s*<(?:\w+:)?v[^<>]*>(\d{1,9})<")
 _SHARED_TEXT, _PREFIXED_SHARED_TEXT = re.compile(rb"<si[\s/>]"), re.compile(rb"<(?:\w+:)?si[\s/>]")
 _ERROR = re.compile(rb"<(?:\w+:)?c(\s[^<>]*\st=[\"']e[\"'][^<>]*)(?<!/)>(.*?)</(?:\w+:)?c>", re.DOTALL)
+_CONTENT = re.compile(rb">([^<]+)<")
 _VALUE = re.compile(rb"<(?:\w+:)?v[^<>]*>([^<]*)<")
 _ADDRESS = re.compile(r"([A-Za-z]+)(\d+)")
 _PLACE = re.compile(rb"\sr=[\"']([A-Za-z]{1,3})(\d+)[\"']")
+_OWN_TEXT = (b"inlineStr", b't="str"', b"t='str'")
 _OF_OTHERS = {"xl/workbook.bin", "content.xml"}
 _XML = (".xml", ".rels", ".vml")
 
@@ -72,6 +75,7 @@ class _Part:
     info: zipfile.ZipInfo
     uncommon: bool = False  # whether it has cells that may reach too far
     shared: int = 0  # cells with a shared text
+    written: int = 0  # bytes of texts that stand in their cells
     below_zero: bool = False
     errors: bool = False
     texts: list[int] = field(default_factory=list)  # where each shared text begins
@@ -101,7 +105,7 @@ def look_through(path: Path) -> Archive:
                 raise Unfit(_too_far(names.get(part.info.filename, part.info.filename), rows, columns))
         texts = _texts_written_out(archive, parts)
         if texts > TEXT:
-            what = f"repeats its texts until they are {texts / 1e9:,.1f} GB"
+            what = f"has {texts / 1e6:,.0f} MB of texts, with those that it repeats"
             raise Unfit(_problem(path, "too large", what, "Save both tables as CSV or Parquet, in a folder."))
         errors = {
             names[part.info.filename]: list(_errors(archive.read(part.info)))
@@ -126,9 +130,13 @@ def _seen(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> _Part:
     part = _Part(info)
     is_xml = info.filename.lower().endswith(_XML)
     with archive.open(info) as file:  # which also holds the part against its check sum
-        at = 0
+        at = tag = 0
         for block in _blocks(file):
             if is_xml:
+                tag = at + last if (last := block.rfind(b"<")) >= 0 else tag
+                if at + len(block) - tag > LONGEST:
+                    what = f"holds a text of more than {LONGEST / 1e6:.0f} MB ({info.filename})"
+                    raise Unfit(_problem(path, "too large", what, "Save it anew from Excel as .xlsx."))
                 if b"<!DOCTYPE" in block or b"<!ENTITY" in block:
                     what = f"declares XML entities ({info.filename}), as no spreadsheet does"
                     raise Unfit(_problem(path, "not a workbook", what, "Save it anew from Excel as .xlsx."))
@@ -144,6 +152,8 @@ def _look_at(part: _Part, block: bytes, at: int) -> None:
     part.uncommon = part.uncommon or _UNCOMMON_CELL.search(block) is not None
     part.shared += block.count(b't="s"') + block.count(b"t='s'")
     part.below_zero = part.below_zero or b"v>-" in block
+    if any(mark in block for mark in _OWN_TEXT):
+        part.written += sum(map(len, _CONTENT.findall(block)))
     part.errors = part.errors or b't="e"' in block or b"t='e'" in block
 
 
@@ -194,12 +204,12 @@ def _reach(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, int]:
 
 
 def _texts_written_out(archive: zipfile.ZipFile, parts: list[_Part]) -> int:
-    """Bytes of the shared texts, each as often as it is used; no more than that, where even this is little enough."""
+    """Bytes of all texts, a shared one as often as it is used; at most so many, where even this is little enough."""
+    written = sum(part.written for part in parts)
     lengths = np.diff(max((part.texts for part in parts), key=len))
-    most = int(lengths.max(initial=0)) * sum(part.shared for part in parts)
+    most = written + int(lengths.max(initial=0)) * sum(part.shared for part in parts)
     if most <= TEXT:
         return most
-    written = 0
     for part in parts:
         if part.shared:
             with archive.open(part.info) as file:
