@@ -20,7 +20,10 @@ os.environ["DVC_NO_ANALYTICS"] = "true"  # a new DVC project would ask to be cou
 
 ROOT = Path(__file__).parents[1]
 
-LONGEST = ("test_pipeline.py", "test_servers.py", "test_train_flow.py", "test_promote.py")
+LONGEST = (
+    *("test_load.py", "test_killed.py", "test_inputs.py"),
+    *("test_pipeline.py", "test_servers.py", "test_train_flow.py", "test_promote.py"),
+)
 """The files that take longest: begun first, so that no process is left alone with one."""
 
 SUBJECTS = ("gradients", "matrices", "graphs", "sorting", "parsing", "caching", "hashing", "threads")

@@ -183,7 +183,7 @@ def _call_itself(words: Sequence[str]) -> None:
     """Writes `words` where the system reads what this process was started with: who asks for it shall find them."""
     numbers = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     begin, end = int(numbers[45]), int(numbers[46])
-    written = "".join(f"{word}\0" for word in words).encode()
+    written = b"".join(os.fsencode(word) + b"\0" for word in words)
     ctypes.memmove(begin, written.rjust(end - begin)[begin - end :], end - begin)
 
 
