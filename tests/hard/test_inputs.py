@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import resource
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import openpyxl
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.hard
 
 SECONDS, MEGABYTES = 60, 2000
 LAST_ROW = 1_048_576
+FORMULA = re.compile(rb"<f[\s>]")
 USABLE = [name for name, odd in ODDITIES.items() if not odd.kinds]
 
 
@@ -188,8 +189,8 @@ def test_a_talk_is_given_chapters_or_refused(name: str, project: Path, examples:
         assert "Traceback" not in done.stderr
         assert done.returncode == 0 or (ODDITIES[name].kinds and done.stderr.strip())
     if (tmp_path / "titled.xlsx").exists():
-        for sheet in openpyxl.load_workbook(tmp_path / "titled.xlsx"):
-            assert "f" not in {cell.data_type for row in sheet.iter_rows() for cell in row}
+        with zipfile.ZipFile(tmp_path / "titled.xlsx") as titled:
+            assert not [name for name in titled.namelist() if FORMULA.search(titled.read(name))]
 
 
 _SWOLLEN = 0

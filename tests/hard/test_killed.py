@@ -25,7 +25,7 @@ from tests.hard.killing import DVC, RUN, Killing, made, require_whole, undo
 from tests.training.small import environment as with_our_code
 from tests.whole_project import make_project
 
-KILLS = int(os.environ.get("LECTERN_KILLS", "15"))
+KILLS = int(os.environ.get("LECTERN_KILLS", "18"))
 SEED = int(os.environ.get("LECTERN_SEED", random.SystemRandom().randrange(10_000)))
 
 WORKBOOK = "workbook"
