@@ -29,8 +29,11 @@ PARTS = 10_000
 _BLOCK = 1 << 20
 _LONGEST_TAG = 1 << 16
 _LETTERS = 3  # of a column: XFD is Excel's last
-# A cell that is not, as nearly all are, written <c r="D17" ...>, in the first 16 columns and down to Excel's last row.
-_UNCOMMON_CELL = re.compile(rb'<c(?: (?!r="[A-P](?:\d{1,6}|10[0-4]\d{4})")|[\t\r\n>/])|<\w+:c[\s/>]')
+# A cell that is not, as nearly all are, written <c r="D17" ...>, its column of one or two letters, its row one of Excel.
+_UNCOMMON_CELL = re.compile(rb'<c(?: (?!r="[A-Z]{1,2}(?:\d{1,6}|10[0-4]\d{4})")|[\t\r\n>/])|<\w+:c[\s/>]')
+# Of those, ones that reach too far where a sheet has both: right of P and below 99,999, or right of AZ and below 9,999.
+_WIDE, _LOWEST = re.compile(rb'<c r="(?:[Q-Z]|[A-Z]{2})\d'), re.compile(rb'<c r="[A-Z]{1,2}\d{6}')
+_WIDER, _LOW = re.compile(rb'<c r="[B-Z][A-Z]\d'), re.compile(rb'<c r="[A-Z]{1,2}\d{5}')
 _SHARED = re.compile(rb"\st=[\"']s[\"'][^<>]*>\s*<(?:\w+:)?v[^<>]*>(\d{1,9})<")
 _SHARED_TEXT, _PREFIXED_SHARED_TEXT = re.compile(rb"<si[\s/>]"), re.compile(rb"<(?:\w+:)?si[\s/>]")
 _ERROR = re.compile(rb"<(?:\w+:)?c(\s[^<>]*\st=[\"']e[\"'][^<>]*)(?<!/)>(.*?)</(?:\w+:)?c>", re.DOTALL)
@@ -73,12 +76,17 @@ class _Part:
     """What was seen in one part of the archive."""
 
     info: zipfile.ZipInfo
-    uncommon: bool = False  # whether it has cells that may reach too far
+    uncommon: bool = False  # whether it has cells that may reach too far, each by itself,
+    far: set[re.Pattern[bytes]] = field(default_factory=set)  # or two together: the kinds of those that it has
     shared: int = 0  # cells with a shared text
     written: int = 0  # bytes of texts that stand in their cells
     below_zero: bool = False
     errors: bool = False
     texts: list[int] = field(default_factory=list)  # where each shared text begins
+
+    @property
+    def may_reach_too_far(self) -> bool:
+        return self.uncommon or {_WIDE, _LOWEST} <= self.far or {_WIDER, _LOW} <= self.far
 
 
 def look_through(path: Path) -> Archive:
@@ -100,7 +108,7 @@ def look_through(path: Path) -> Archive:
         parts = [_seen(archive, info, path) for info in archive.infolist()]
         names = _sheet_names(archive)
         for part in parts:
-            rows, columns = _reach(archive, part.info) if part.uncommon else (0, 0)
+            rows, columns = _reach(archive, part.info) if part.may_reach_too_far else (0, 0)
             if rows * columns > CELLS:
                 raise Unfit(_too_far(names.get(part.info.filename, part.info.filename), rows, columns))
         texts = _texts_written_out(archive, parts)
@@ -149,7 +157,10 @@ def _seen(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> _Part:
 def _look_at(part: _Part, block: bytes, at: int) -> None:
     shared_text = _PREFIXED_SHARED_TEXT if b":si" in block else _SHARED_TEXT
     part.texts += [at + found.start() for found in shared_text.finditer(block)]
+    if b"<c" not in block and b":c" not in block:
+        return  # without a cell
     part.uncommon = part.uncommon or _UNCOMMON_CELL.search(block) is not None
+    part.far |= {kind for kind in {_WIDE, _LOWEST, _WIDER, _LOW} - part.far if kind.search(block)}
     part.shared += block.count(b't="s"') + block.count(b"t='s'")
     part.below_zero = part.below_zero or b"v>-" in block
     if any(mark in block for mark in _OWN_TEXT):

@@ -270,6 +270,20 @@ ODDITIES: dict[str, Odd] = {
         ),
         [("too large", T, None)],
     ),
+    "a cell in column Z, and one in the last row": Odd(
+        _changed(
+            within(FIRST, '<row r="4">', '<row r="3"><c r="Z3"><v>1</v></c></row><row r="4">'),
+            within(FIRST, "</sheetData>", '<row r="1048576"><c r="A1048576"><v>1</v></c></row></sheetData>'),
+        ),
+        [("too large", T, None)],
+    ),
+    "a cell in column BA, and one in row 400,000": Odd(
+        _changed(
+            within(FIRST, '<row r="4">', '<row r="3"><c r="BA3"><v>1</v></c></row><row r="4">'),
+            within(FIRST, "</sheetData>", '<row r="400000"><c r="A400000"><v>1</v></c></row></sheetData>'),
+        ),
+        [("too large", T, None)],
+    ),
     "a cell beyond Excel's last row": Odd(
         _changed(within(FIRST, '<row r="4">', '<row r="4294967294"><c r="A4294967294"><v>1</v></c></row><row r="4">')),
         [("too large", T, None)],
