@@ -29,7 +29,7 @@ PARTS = 10_000
 _BLOCK = 1 << 20
 _LONGEST_TAG = 1 << 16
 _LETTERS = 3  # of a column: XFD is Excel's last
-# A cell that is not, as nearly all are, written <c r="D17" ...>, its column of one or two letters, its row one of Excel.
+# A cell that is not, as nearly all are, written <c r="D17" ...>, its column of one or two letters, its row of Excel.
 _UNCOMMON_CELL = re.compile(rb'<c(?: (?!r="[A-Z]{1,2}(?:\d{1,6}|10[0-4]\d{4})")|[\t\r\n>/])|<\w+:c[\s/>]')
 # Of those, ones that reach too far where a sheet has both: right of P and below 99,999, or right of AZ and below 9,999.
 _WIDE, _LOWEST = re.compile(rb'<c r="(?:[Q-Z]|[A-Z]{2})\d'), re.compile(rb'<c r="[A-Z]{1,2}\d{6}')
