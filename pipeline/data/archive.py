@@ -37,7 +37,7 @@ _WIDER, _LOW = re.compile(rb'<c r="[B-Z][A-Z]\d'), re.compile(rb'<c r="[A-Z]{1,2
 _SHARED = re.compile(rb"\st=[\"']s[\"'][^<>]*>\s*<(?:\w+:)?v[^<>]*>(\d{1,9})<")
 _SHARED_TEXT, _PREFIXED_SHARED_TEXT = re.compile(rb"<si[\s/>]"), re.compile(rb"<(?:\w+:)?si[\s/>]")
 _ERROR = re.compile(rb"<(?:\w+:)?c(\s[^<>]*\st=[\"']e[\"'][^<>]*)(?<!/)>(.*?)</(?:\w+:)?c>", re.DOTALL)
-_CONTENT = re.compile(rb">([^<]+)<")
+_TAG = re.compile(rb"<[^<>]*>")
 _VALUE = re.compile(rb"<(?:\w+:)?v[^<>]*>([^<]*)<")
 _ADDRESS = re.compile(r"([A-Za-z]+)(\d+)")
 _PLACE = re.compile(rb"\sr=[\"']([A-Za-z]{1,3})(\d+)[\"']")
@@ -79,7 +79,8 @@ class _Part:
     uncommon: bool = False  # whether it has cells that may reach too far, each by itself,
     far: set[re.Pattern[bytes]] = field(default_factory=set)  # or two together: the kinds of those that it has
     shared: int = 0  # cells with a shared text
-    written: int = 0  # bytes of texts that stand in their cells
+    own_texts: bool = False  # whether it has texts that stand in their cells
+    written: int = 0  # bytes of these
     below_zero: bool = False
     errors: bool = False
     texts: list[int] = field(default_factory=list)  # where each shared text begins
@@ -157,14 +158,15 @@ def _seen(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> _Part:
 def _look_at(part: _Part, block: bytes, at: int) -> None:
     shared_text = _PREFIXED_SHARED_TEXT if b":si" in block else _SHARED_TEXT
     part.texts += [at + found.start() for found in shared_text.finditer(block)]
+    part.below_zero = part.below_zero or b"v>-" in block
+    part.own_texts = part.own_texts or any(mark in block for mark in _OWN_TEXT)
+    if part.own_texts:
+        part.written += len(_TAG.sub(b"", block))
     if b"<c" not in block and b":c" not in block:
-        return  # without a cell
+        return  # no cell begins in it
     part.uncommon = part.uncommon or _UNCOMMON_CELL.search(block) is not None
     part.far |= {kind for kind in {_WIDE, _LOWEST, _WIDER, _LOW} - part.far if kind.search(block)}
     part.shared += block.count(b't="s"') + block.count(b"t='s'")
-    part.below_zero = part.below_zero or b"v>-" in block
-    if any(mark in block for mark in _OWN_TEXT):
-        part.written += sum(map(len, _CONTENT.findall(block)))
     part.errors = part.errors or b't="e"' in block or b"t='e'" in block
 
 

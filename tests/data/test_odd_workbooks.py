@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.archive import look_through
 from pipeline.data.problems import errors
 from pipeline.data.workbook import read_workbook
 from pipeline.errors import Misused
 from tests.data.mutations import Law, changed_bytes, changed_cells, changed_tables, nothing_is_lost
 from tests.data.oddities import NO_FILE, ODDITIES, Odd
+from tests.odd_workbooks import FIRST, Parts, book
 
 
 @pytest.mark.parametrize("odd", ODDITIES.values(), ids=ODDITIES)
@@ -35,3 +37,15 @@ def test_what_is_no_file_is_misuse(make: Callable[[Path], Path], tmp_path: Path)
 def test_of_what_is_changed_at_random_nothing_is_lost(law: Callable[[Path, int], Law], tmp_path: Path) -> None:
     found = law(tmp_path, 20)
     assert min(found.read, found.refused) > 0
+
+
+def test_a_number_below_zero_is_seen_where_the_archive_is_read_in_two_pieces(tmp_path: Path) -> None:
+    cell, piece = b'<row r="9"><c r="C9"><v>-1</v></c></row></sheetData>', 1 << 20
+
+    def push_to_the_edge(parts: Parts) -> None:
+        head, _, tail = parts[FIRST].partition(b"</sheetData>")
+        spaces = b" " * (piece - len(head) - cell.index(b"<v>-") - 2)
+        parts[FIRST] = head + spaces + cell + tail
+
+    assert look_through(book(tmp_path / "book.xlsx", change=push_to_the_edge)).below_zero
+    assert not look_through(book(tmp_path / "book.xlsx")).below_zero
