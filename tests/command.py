@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.forking import Forked, wait_for_server
+from tests.forking import Forked
 
 _SECONDS = 120
 
@@ -52,7 +52,6 @@ def kill_once(
 
 
 def _start(words: tuple[str | Path, ...], *, cwd: Path, env: Mapping[str, str] | None, streams: Path) -> Forked:
-    wait_for_server()
     (streams / "0").touch()
     with (streams / "0").open() as given, (streams / "1").open("w") as out, (streams / "2").open("w") as err:
         files = [file.fileno() for file in (given, out, err)]

@@ -43,6 +43,7 @@ class Forked:
     """`python -m` with `words`, at work in `cwd`. `streams` are the descriptors that it reads and writes."""
 
     def __init__(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], streams: Sequence[int]) -> None:
+        _wait_for_server()
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(str(_socket()))
         asked = json.dumps({"words": [*words], "cwd": str(cwd), "env": dict(env)}).encode()
@@ -97,7 +98,7 @@ def start_server() -> None:
     atexit.register(process.terminate)
 
 
-def wait_for_server() -> None:
+def _wait_for_server() -> None:
     deadline = time.monotonic() + _SECONDS_TO_START
     while not _socket().exists():
         assert time.monotonic() < deadline, "the server that forks processes did not start"
@@ -110,7 +111,6 @@ def quick_python() -> Path:
 
 def be_forked(words: Sequence[str]) -> NoReturn:
     """Stands for the forked command: is told to stop in its place, and ends as it does."""
-    wait_for_server()
     command = Forked(words, cwd=Path.cwd(), env=os.environ, streams=(0, 1, 2))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: command.send_signal(number))
@@ -175,6 +175,7 @@ def _answer(connection: socket.socket) -> list[str]:
     os.environ.clear()
     os.environ.update(asked["env"])
     sys.executable = python
+    os.environ["PATH"] = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"  # the `python` of dvc.yaml
     _call_itself([python, "-m", *asked["words"]])
     return asked["words"]
 

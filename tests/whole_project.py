@@ -11,9 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.command import run_module
 from tests.conftest import ROOT
-from tests.forking import quick_python, wait_for_server
+from tests.forking import quick_python
 
 SHIPPED = [
     "pipeline", "flows", "expectations", "params.yaml", "dvc.yaml", "requirements.lock", "prefect.toml",
@@ -36,13 +35,7 @@ def run(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedPr
 
 def dvc(folder: Path, *words: str, check: bool = True) -> str:
     """What `dvc` prints. It and its stages start within a moment."""
-    wait_for_server()
-    env = environment()
-    path = f"{quick_python().parent}{os.pathsep}{env['PATH']}"
-    done = run_module("dvc", *words, cwd=folder, env={**env, "PATH": path})
-    if check and done.returncode:
-        raise AssertionError(f"dvc {' '.join(words)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+    return run(folder, str(quick_python()), "-m", "dvc", *words, check=check).stdout
 
 
 def make_project(folder: Path, contestants: Sequence[str]) -> None:

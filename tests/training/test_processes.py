@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from pipeline.training.launch import is_first_process
-from tests.training.small import NoDropout, fill_project, run_module, train
+from tests.command import lectern, run_module
+from tests.training.small import STAGE, NoDropout, environment, fill_project, train
 
 ONE_STEP = {"epochs": 1, "schedule": "constant", "warmup": 0.0, "freeze": ["embedding", "encoder"]}
 
@@ -27,6 +28,7 @@ def test_two_processes_take_the_step_that_one_takes_with_twice_the_batch(
     done = run_module(
         *("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.training.test_processes"),
         cwd=tmp_path,
+        env=environment(),
     )
     assert done.returncode == 0, done.stderr
     together = load_file(tmp_path / "weights.safetensors")
@@ -48,7 +50,7 @@ def _one_of_two() -> None:
 
 def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, processes=2, epochs=1)
-    done = run_module("pipeline", "train", "bart-tiny", cwd=project)
+    done = lectern(*STAGE, cwd=project, env=environment())
     assert done.returncode == 0, done.stderr
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
@@ -60,7 +62,7 @@ def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, ex
 
 def test_what_one_process_refuses_the_stage_refuses(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, {"checkpoint": "no/such/folder", "scratch": None}, processes=2)
-    done = run_module("pipeline", "train", "bart-tiny", cwd=project)
+    done = lectern(*STAGE, cwd=project, env=environment())
     assert done.returncode == 1
     assert "'no/such/folder' is not a model folder" in done.stderr
 
