@@ -257,9 +257,11 @@ def title(
 
 def _many_to_title(source: str) -> Path | None:
     """The workbook or folder that `source` names, if it names one."""
+    from pipeline.titles.batch import is_workbook
+
     try:
         path = Path(source).resolve()
-        return path if path.is_dir() or (path.is_file() and path.suffix.lower() == ".xlsx") else None
+        return path if path.is_dir() or is_workbook(path) else None
     except (OSError, ValueError):  # a passage may be too long to be a path, or hold what none can
         return None
 

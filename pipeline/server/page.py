@@ -28,7 +28,7 @@ from pipeline.titles.lines import Talk
 from pipeline.titles.others import other_models
 from pipeline.titles.times import as_stamp
 
-_FILES = [".vtt", ".srt", ".sbv", ".json", ".json3", ".txt", ".xlsx"]
+_FILES = [".vtt", ".srt", ".sbv", ".json", ".json3", ".txt", ".xlsx", ".xlsm"]
 _FORM = 4096  # bytes around a file in the request that brings it
 _SESSIONS = 100  # whose talks are kept in memory
 _FORGET_FILES = (60, 600)  # seconds: how often, and how old a file is then

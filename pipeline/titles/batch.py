@@ -71,10 +71,10 @@ def _places(rows: list[int]) -> str:
 
 
 def is_workbook(path: Path) -> bool:
-    """Whether `path` is an .xlsx, or a folder that holds one of a workbook's two tables."""
+    """Whether `path` is an .xlsx or .xlsm, or a folder that holds one of a workbook's two tables."""
     if path.is_dir():
         return any(file.stem.strip().lower() in NAMES for file in table_files(path))
-    return path.suffix.lower() == ".xlsx" and path.is_file()
+    return path.suffix.lower() in (".xlsx", ".xlsm") and path.is_file()
 
 
 def output_beside(workbook: Path) -> Path:

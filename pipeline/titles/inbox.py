@@ -146,8 +146,9 @@ class _Walk:
         titled.forget()
 
     def _fill(self, row: Row, path: Path) -> None:
-        # With what it was made from, so that `week` and `week.xlsx` do not end in one file.
-        out = self._outbox / (f"{path.name}.tables.titled.xlsx" if path.is_dir() else f"{path.stem}.titled.xlsx")
+        # With what it was made from, so that `week`, `week.xlsm` and `week.xlsx` do not end in one file.
+        made_from = f"{path.name}.tables" if path.is_dir() else path.name.removesuffix(".xlsx")
+        out = self._outbox / f"{made_from}.titled.xlsx"
         try:
             filled = fill_titles(path, out, self._version)
         except (OSError, Refused) as error:

@@ -30,10 +30,15 @@ from tests.odd_workbooks import (
 
 
 class Odd(NamedTuple):
-    """`kinds` of errors that are to be found, with the sheet (or nothing) and row of each; none: it is right."""
+    """A workbook as none should be.
+
+    kinds: of the errors that are to be found, with the sheet (or nothing) and row of each; none: it is right.
+    fits_a_sheet: whether Excel's cells hold all of it, so that it can be written as a titled workbook.
+    """
 
     make: Callable[[Path], Path]
     kinds: list[tuple[str, str | None, int | None]] = []
+    fits_a_sheet: bool = True
 
 
 def _with_topic(*row: Cell | str | float | None) -> Callable[[Path], Path]:
@@ -356,7 +361,7 @@ ODDITIES: dict[str, Odd] = {
         _csv(_HEAD_T + b'A,1,0,"x\n', _HEAD_L + b"A,1,1,x\n"), [("not a table", "lesson_topics.csv", None)]
     ),
     "a CSV of one line of ten million letters": Odd(
-        _csv(_HEAD_T + b"A,1,0,x\n", _HEAD_L + b"A,1,1," + b"x" * 10_000_000)
+        _csv(_HEAD_T + b"A,1,0,x\n", _HEAD_L + b"A,1,1," + b"x" * 10_000_000), fits_a_sheet=False
     ),
     "a CSV with lines ended as of old": Odd(
         _csv((_HEAD_T + b"A,1,0,x\n").replace(b"\n", b"\r"), (_HEAD_L + b"A,1,1,x\n").replace(b"\n", b"\r\n"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import openpyxl
@@ -45,6 +46,16 @@ def test_empty_titles_are_filled_and_all_else_stays(titled: Path) -> None:
     assert "row 5" in done.stdout
     assert out["lesson_transcripts"]["D3"].data_type == "s"
     assert not list((titled / ".lectern/titles").iterdir())
+
+
+def test_a_workbook_with_macros_is_titled_and_has_none_then(titled: Path) -> None:
+    book = write_book(titled / "week.xlsx", TOPICS, LINES)
+    with zipfile.ZipFile(book, "a") as archive:
+        archive.writestr("xl/vbaProject.bin", b"a program")
+    done = lectern("title", book.rename("week.xlsm"), cwd=titled)
+    assert done.returncode == 0, done.stderr
+    assert "xl/vbaProject.bin" not in zipfile.ZipFile("week.titled.xlsx").namelist()
+    assert openpyxl.load_workbook("week.titled.xlsx")["lesson_topics"]["D2"].value
 
 
 def test_a_folder_of_tables_becomes_a_workbook_that_passes_the_check(titled: Path) -> None:
