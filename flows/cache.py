@@ -25,6 +25,7 @@ from scmrepo.exceptions import SCMError
 from flows.graph import Busy
 from flows.mend import mend
 from pipeline.errors import Misused, Unavailable
+from pipeline.registry.lineage import md5
 from pipeline.upkeep.objects import Cache, CachedRun, unneeded
 from pipeline.upkeep.pile import Pile, size
 
@@ -52,7 +53,7 @@ def idle_repo(root: Path) -> Iterator[Repo]:
 def shelves(root: Path) -> Iterator[Callable[[str], list[str]]]:
     """Yields what names, for a hash, the place where DVC keeps that file or folder whole: its cache, else its remote.
 
-    The remote is asked for what the cache lacks.
+    What is in the cache is read, since a disk may have damaged it; the remote is asked for what the cache lacks.
 
     Raises:
         Misused: DVC cannot read the project at `root`.
@@ -65,7 +66,7 @@ def shelves(root: Path) -> Iterator[Callable[[str], list[str]]]:
     remote = repo.config["core"].get("remote")
 
     def places(digest: str) -> list[str]:
-        if _holds(repo.cache.local, digest):
+        if _holds(repo.cache.local, digest, _is_sound):
             return ["DVC's cache"]
         return [f"DVC's remote '{remote}'"] if remote and _remote_holds(repo, digest) else []
 
@@ -75,15 +76,21 @@ def shelves(root: Path) -> Iterator[Callable[[str], list[str]]]:
 
 def _remote_holds(repo: Repo, digest: str) -> bool:
     try:
-        return _holds(repo.cloud.get_remote_odb(), digest)
+        return _holds(repo.cloud.get_remote_odb(), digest, HashFileDB.exists)
     except Exception as error:  # each kind of storage has errors of its own
         raise Unavailable(f"DVC's remote does not answer as it should: {error}\n`dvc remote list` names it.") from error
 
 
-def _holds(odb: HashFileDB, digest: str) -> bool:
-    if not odb.exists(digest):
+def _holds(odb: HashFileDB, digest: str, has: Callable[[HashFileDB, str], bool]) -> bool:
+    if not has(odb, digest):
         return False
-    return not digest.endswith(HASH_DIR_SUFFIX) or all(odb.exists(file) for file in _files(odb, digest))
+    return not digest.endswith(HASH_DIR_SUFFIX) or all(has(odb, file) for file in _files(odb, digest))
+
+
+def _is_sound(odb: HashFileDB, digest: str) -> bool:
+    """Whether the local `odb` has what hashes to `digest`; DVC's own check would remove what does not."""
+    path = Path(odb.oid_to_path(digest))
+    return path.is_file() and md5(path) == digest.removesuffix(HASH_DIR_SUFFIX)
 
 
 def cache_piles(repo: Repo, *, versions: Set[str], commits: Set[str], recent: Set[str], before: float) -> list[Pile]:

@@ -104,9 +104,12 @@ def walked(number: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[s
     return code, {row[1]: row[3] for row in rows}, shown.err
 
 
+def cached(digest: str) -> Path:
+    return Path(".dvc/cache/files/md5", digest[:2], digest[2:])
+
+
 def forget(digest: str) -> None:
-    (path,) = Path(".dvc/cache/files/md5", digest[:2]).glob(f"{digest[2:]}")
-    path.unlink()
+    cached(digest).unlink()
 
 
 def tags() -> dict[str, str]:
@@ -137,6 +140,15 @@ def test_what_is_gone_is_named_until_the_remote_that_has_it_is_asked(
     dvc("remote", "default", "shelf")
     code, places, _ = walked("1", capsys)
     assert (code, places["workbook"]) == (0, "DVC's remote 'shelf'")
+
+
+def test_what_is_damaged_cannot_be_had(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = cached(tags()["data.test.md5"])
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"what a broken disk gives")
+    code, places, _ = walked("1", capsys)
+    assert (code, [what for what, where in places.items() if where.startswith("nowhere")]) == (1, ["test split"])
+    assert damaged.exists()
 
 
 def test_a_model_folder_counts_only_whole(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
