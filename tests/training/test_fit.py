@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from transformers import GenerationConfig, TrainerCallback
 
 from pipeline.models.families import FAMILIES
@@ -12,7 +14,7 @@ from pipeline.models.generation import Titler
 from pipeline.models.lora import LoraSettings, wrap
 from pipeline.training.fit import CURVES, fit
 from tests.models.small import GREEDY, lively_model, small_model
-from tests.training.small import LORA, SETTINGS, Killed, score, train
+from tests.training.small import LORA, SETTINGS, Killed, NoDropout, score, train
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,6 +101,28 @@ def test_one_cycle_rises_to_the_peak_and_falls(examples: pd.DataFrame, tmp_path:
     assert max(rates) == pytest.approx(SETTINGS.learning_rate, rel=0.05)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+@pytest.mark.hard  # for what a compiler takes
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
+@pytest.mark.parametrize(
+    ("family", "frozen"),
+    [
+        ("bart", {"freeze": ["embedding", "encoder"]}),
+        ("causal", {"freeze": ["embedding"], "freeze_lower_layers": 1}),
+    ],
+)
+def test_a_compiled_model_is_trained_alike(
+    family: str, frozen: dict[str, object], examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    counters.clear()
+    (plain, weights), (compiled, same) = (
+        train(examples, tmp_path / str(choice), family, (NoDropout(),), compile=choice, **frozen)
+        for choice in (False, True)
+    )
+    assert compiled["validation_loss"].tolist() == pytest.approx(plain["validation_loss"].tolist(), rel=1e-3)
+    assert weights.keys() == same.keys()
+    assert counters["frames"]["ok"] > 0
 
 
 class _Asked(Exception):
