@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect.events import emit_event
 
 from flows.server import configured_url, report_to, require_answer, url_of_up
 from pipeline.errors import Misused
-from pipeline.registry.versions import Move
 
 if TYPE_CHECKING:
+    from pipeline.registry.versions import Move
     from pipeline.titles.drift import Drift
 
 PROMOTED = "lectern.promoted"
@@ -22,19 +22,20 @@ DRIFTED = "lectern.drifted"
 
 def announce(name: str, move: Move) -> None:
     """Emits the event that the champion of the registered model `name` is another one, by promotion or by rollback."""
-    emit_event(PROMOTED, resource=_model(name), payload={"model": name, **asdict(move)})
+    _emit(PROMOTED, name, asdict(move))
 
 
 def announce_drift(name: str, drift: Drift) -> None:
     """Emits the event that what the registered model `name` is given, or gives, is not what it was trained on."""
-    emit_event(DRIFTED, resource=_model(name), payload={"model": name, **drift.as_json()})
+    _emit(DRIFTED, name, drift.as_json())
 
 
-def _model(name: str) -> dict[str, str]:
-    return {"prefect.resource.id": f"lectern.model.{name}", "prefect.resource.name": name}
+def _emit(event: str, name: str, payload: dict[str, Any]) -> None:
+    resource = {"prefect.resource.id": f"lectern.model.{name}", "prefect.resource.name": name}
+    emit_event(event, resource=resource, payload={"model": name, **payload})
 
 
-def main(name: str, move: str) -> int:
+def main(event: str, name: str, payload: str) -> int:
     """Announces to the configured Prefect server, or to that of `lectern up`; where there is neither, to nobody.
 
     Exit code 0; 2: the server does not answer.
@@ -47,9 +48,9 @@ def main(name: str, move: str) -> int:
     try:
         require_answer()
     except Misused as error:
-        print(f"The champion has moved, but what follows it in Prefect does not start. {error}", file=sys.stderr)
+        print(f"Prefect was not told, so what follows there does not start. {error}", file=sys.stderr)
         return 2
-    announce(name, Move(**json.loads(move)))
+    _emit(event, name, json.loads(payload))
     return 0
 
 

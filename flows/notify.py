@@ -13,6 +13,8 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging.loggers import flow_run_logger
 from prefect.utilities.urls import url_for
 
+from pipeline.addresses import hide_passwords
+
 VARIABLE = "LECTERN_NOTIFY"
 """Names the block, such as `slack-webhook/operators`."""
 
@@ -37,7 +39,7 @@ def send(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | lo
         logger.error("%s=%s: nobody was told. %s", VARIABLE, name, str(error).partition("\n")[0])
         return
     try:
-        block.notify("\n".join([body, url_for(flow_run) or f"Flow run {flow_run.id}"]), subject)
+        block.notify("\n".join([hide_passwords(body), url_for(flow_run) or f"Flow run {flow_run.id}"]), subject)
     except Exception as error:
         # Not its words: they name the address, and whoever has that of a webhook may write to it.
         logger.error("%s=%s: nobody was told. %s", VARIABLE, name, type(error).__name__)

@@ -27,6 +27,7 @@ from flows.notify import send, tell
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry import versions as registry
+from pipeline.registry.away import in_our_words
 from pipeline.registry.gate import PromoteSettings, Verdict, judge
 from pipeline.registry.tracking import connect
 
@@ -84,8 +85,11 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
         move, _ = registry.promote(
             desk.client, name, number, because=because or registry.NO_REASON, judge=desk.judge, who=who
         )
-    except (Misused, Refused, Unavailable) as error:
-        return Failed(message=hide_passwords(str(error)))
+    except Exception as error:
+        ours = error if isinstance(error, (Misused, Refused, Unavailable)) else in_our_words(error)
+        if ours is None:
+            raise
+        return Failed(message=hide_passwords(str(ours)))
     announce(name, move)
     before = f"version {move.before} was" if move.before else "there was none"
     return Completed(message=f"Version {move.version} of '{name}' is the champion now; before it {before}.")

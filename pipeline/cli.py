@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,6 @@ from pipeline.paths import PARAMS
 from pipeline.terminal import complain, console, say_no, write_anything
 
 if TYPE_CHECKING:
-    from pipeline.registry.versions import Move
     from pipeline.search.search import Found
 
 OK, REFUSED, BUG, INTERRUPTED = 0, Refused.exit_code, 70, 130
@@ -317,8 +316,9 @@ def drift(
         print(f"Nothing was titled within {settings.days:g} days.")
         return
     console().print(found.as_table())
-    print(f"{DRIFT} shows it.")
+    print(f"{DRIFT} shows it.", flush=True)
     if found.drifted:
+        _announce("lectern.drifted", found.version.rpartition("/")[0], found.as_json())
         sys.exit(REFUSED)
 
 
@@ -521,12 +521,12 @@ def lineage(
 @app.command(epilog="Example: `lectern promote 3 --because 'titles read better'`")
 def promote(
     version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the challenger.")] = None,
-    because: Annotated[str, typer.Option(help="Why; kept with the registered model.")] = "no reason given",
+    because: Annotated[str, typer.Option(help="Why; kept with the registered model.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the verdict, and move nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Whatever the verdict; wants --because.")] = False,
 ) -> None:
     """Makes a version the champion, if it passes the rules of the section `promote` in params.yaml."""
-    if force and because == "no reason given":
+    if force and not because.strip():
         raise Misused("--force keeps the reason with the model: say it with --because.")
     _enter_project()
     from pipeline.registry import versions as registry
@@ -544,7 +544,7 @@ def promote(
             client,
             name,
             number,
-            because=because,
+            because=because.strip() or registry.NO_REASON,
             judge=lambda challenger, champion: judge(name, challenger, champion, settings),
             force=force,
         )
@@ -553,7 +553,7 @@ def promote(
         raise
     console().print(verdict.as_table())
     print(f"Version {move.version} of '{name}' is the champion now; before it {_said(move.before)}.", flush=True)
-    _announce(name, move)
+    _announce("lectern.promoted", name, asdict(move))
 
 
 @app.command(epilog="Example: `lectern history`")
@@ -573,7 +573,7 @@ def history() -> None:
 
 @app.command(epilog="Example: `lectern rollback --because 'titles got longer'`")
 def rollback(
-    because: Annotated[str, typer.Option(help="Why; kept with the registered model.")] = "no reason given",
+    because: Annotated[str, typer.Option(help="Why; kept with the registered model.")] = "",
 ) -> None:
     """Makes the champion before this one the champion again; as often as there was one before."""
     _enter_project()
@@ -581,9 +581,9 @@ def rollback(
     from pipeline.registry.tracking import connect
 
     name = registry.RegisterSettings.read().name
-    move = registry.rollback(connect(), name, because=because)
+    move = registry.rollback(connect(), name, because=because.strip() or registry.NO_REASON)
     print(f"Version {move.version} of '{name}' is the champion again; before it {_said(move.before)}.", flush=True)
-    _announce(name, move)
+    _announce("lectern.promoted", name, asdict(move))
 
 
 @app.command(epilog="Example: `lectern clean --keep-days 14`")
@@ -617,9 +617,9 @@ def restore(
     print(f"{folder} is the project as {label.folder} was at {label.made}. Go there, and run `make install`.")
 
 
-def _announce(name: str, move: Move) -> None:
-    """Tells Prefect, where one is at work. The champion has moved already, whether or not that answers."""
-    _module("flows.events", name, json.dumps(asdict(move)))
+def _announce(event: str, name: str, payload: dict[str, Any]) -> None:
+    """Tells Prefect, where one is at work, of what has happened already, whether or not that answers."""
+    _module("flows.events", event, name, json.dumps(payload))
 
 
 def _said(version: str | None) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
@@ -17,7 +16,7 @@ from pipeline.errors import Misused, Refused
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.intervals import paired_difference
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
-from pipeline.evaluation.scores import Score
+from pipeline.evaluation.scores import ROUGE_SCORES, Score
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.trial import Trial, try_version
@@ -86,8 +85,8 @@ class Verdict:
         lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells]
         return "\n".join(lines)
 
-    def as_json(self) -> str:
-        return json.dumps({"passed": self.passed, **asdict(self)}, indent=2, ensure_ascii=False)
+    def as_json(self) -> dict[str, Any]:
+        return {"passed": self.passed, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,18 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
     Raises:
         Misused: there is no test split here.
         Refused: the version does not work at all.
+        Unavailable: it, or the champion, could not be tried now.
     """
     train, test = _split("train"), _split("test")
     texts = test["text"].tolist()
     tried = behaviours(texts, settings.behaviour)
     wanted = [text for behaviour in tried for text in behaviour.texts]
     trial = try_version(name, str(version.version), [*texts, *wanted])
+    scoring = EvaluateSettings.read()
 
     def scores(titles: Sequence[str]) -> list[float]:
-        return score_titles(titles, test["title"].tolist(), EvaluateSettings.read())[settings.metric].tolist()
+        found = score_titles(titles, test["title"].tolist(), scoring, bertscore=settings.metric not in ROUGE_SCORES)
+        return found[settings.metric].tolist()
 
     beside, gone = _champion_titles(name, champion, texts)
     evidence = Evidence(

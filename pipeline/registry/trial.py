@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import mlflow
+from pipeline.errors import Refused, Unavailable
 
-from pipeline.errors import Refused
-
-_MEGABYTE = 1_000_000
+_CHILD = Path(__file__).with_name("trial_child.py")
 
 
 @dataclass(frozen=True)
@@ -30,29 +27,23 @@ def try_version(name: str, number: str, texts: list[str]) -> Trial:
 
     Raises:
         Refused: it does not load, or fails on a text.
+        Unavailable: that cannot be known now: MLflow does not answer, or the process was ended from outside.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.registry.trial", f"models:/{name}/{number}"],
+        [sys.executable, "-P", str(_CHILD), f"models:/{name}/{number}"],
         input=json.dumps(texts),
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
-        raise Refused(f"Version {number} of '{name}' does not work as it would be served: {last[0]}")
-    return Trial(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def _answer(uri: str, texts: list[str]) -> Trial:
-    folder = Path(mlflow.artifacts.download_artifacts(uri))
-    model = mlflow.pyfunc.load_model(str(folder))
-    start = time.monotonic()
-    titles = [candidates[0] for candidates in model.predict(texts)["candidates"]]
-    seconds = time.monotonic() - start
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Trial(titles, round(seconds / max(1, len(texts)), 3), round(size / _MEGABYTE, 1))
-
-
-if __name__ == "__main__":
-    print(json.dumps(asdict(_answer(sys.argv[1], json.load(sys.stdin)))))
+    if done.returncode == 0:
+        return Trial(**json.loads(done.stdout.splitlines()[-1]))
+    last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+    if done.returncode < 0:
+        raise Unavailable(
+            f"Version {number} of '{name}' could not be tried: signal {-done.returncode} ended it, as too little "
+            "memory may. Give the same command again."
+        )
+    if done.returncode == Unavailable.exit_code:
+        raise Unavailable(f"Version {number} of '{name}' could not be tried: {last[0]}")
+    raise Refused(f"Version {number} of '{name}' does not work as it would be served: {last[0]}")

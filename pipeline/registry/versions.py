@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import mlflow
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
@@ -27,10 +29,11 @@ from mlflow.models.model import ModelInfo
 from mlflow.utils import get_results_from_paginated_fn
 from pydantic import Field
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.paths import REGISTRY_LOCK, STATE
 from pipeline.registry.running import written_run
 from pipeline.registry.tracking import EXPERIMENT, find_run
+from pipeline.registry.trial import try_version
 from pipeline.settings import Section
 
 if TYPE_CHECKING:
@@ -62,6 +65,8 @@ _REQUIREMENTS = (
 _TRAIL = "trail."
 _GENERATE = "model.generate"
 _IDENTITY = ("model.md5", "model.code", _GENERATE)
+
+_log = logging.getLogger(__name__)
 
 
 class RegisterSettings(Section):
@@ -203,7 +208,7 @@ def promote(
     force: bool = False,
     who: str | None = None,
 ) -> tuple[Move, Verdict]:
-    """Makes a version the champion, once it has loaded and written a title, and if `judge` lets it pass.
+    """Makes a version the champion, if `judge` lets it pass.
 
     Args:
         number: the version; the challenger where it is None.
@@ -212,18 +217,17 @@ def promote(
 
     Raises:
         Misused: there is no such version.
-        Refused: it does not load, writes nothing, or does not pass; or it already is the champion.
+        Refused: it does not load, or does not pass; or it already is the champion.
+        Unavailable: elsewhere, another version has become the champion meanwhile.
     """
     # Held while it is judged: of two promotions at once, the second is compared with what the first has made champion.
     with _registry_lock():
         version, before = version_and_champion(client, name, number)
-        _try(name, version)
         verdict = judge(version, before)
         if not verdict.passed and not force:
             raise NotPassed(name, verdict)
-        evidence = _keep(client, version, verdict)
-        move = _move(client, name, "promote", version, before, because, evidence, forced=not verdict.passed, who=who)
-        return move, verdict
+        _refuse_changed(client, name, before)
+        return _move(client, name, "promote", version, before, because, verdict, who=who), verdict
 
 
 class NotPassed(Refused):
@@ -254,13 +258,16 @@ def version_and_champion(
     return version, champion
 
 
-def _keep(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> str | None:
-    """Puts the verdict among the artifacts of the version's run, if it has one; returns its path there."""
-    if not version.run_id:
-        return None
-    path = f"promotions/version-{version.version}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-    client.log_text(version.run_id, verdict.as_json(), path)
-    return path
+def _refuse_changed(client: MlflowClient, name: str, before: ModelVersion | None) -> None:
+    """Raises:
+    Unavailable: the champion is another one than `before`. Only this folder's promotions wait for one another.
+    """
+    present = _by_alias(client, name, CHAMPION)
+    if (present.version if present else None) != (before.version if before else None):
+        raise Unavailable(
+            f"While it was judged, the champion of '{name}' has changed: "
+            f"{f'it is version {present.version} now' if present else 'there is none now'}. Give the command again."
+        )
 
 
 def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
@@ -271,7 +278,7 @@ def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
     """
     with _registry_lock():
         present = _by_alias(client, name, CHAMPION)
-        line = champions(trail(client, name))
+        line = champions(_moves_made(trail(client, name), present))
         if present is not None and line[-1:] != [str(present.version)]:
             line.append(str(present.version))  # somebody moved the alias elsewhere, in MLflow's pages say
         if len(line) < 2:
@@ -290,12 +297,21 @@ def trail(client: MlflowClient, name: str) -> list[Move]:
     return [Move(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(_TRAIL)]
 
 
+def _moves_made(moves: list[Move], present: ModelVersion | None) -> list[Move]:
+    """`moves` without the last one if that was written down, and cut off before the alias moved."""
+    champion = str(present.version) if present else None
+    cut_off = moves and champion not in (moves[-1].version, None) and champion == moves[-1].before
+    return moves[:-1] if cut_off else moves
+
+
 def champions(moves: list[Move]) -> list[str]:
     """The champions that still count, the present one last: a rollback takes those after its version off the line."""
     line: list[str] = []
     for move in moves:
         if move.action == "rollback":
-            line = line[: line.index(move.version) + 1] if move.version in line else [move.version]
+            # A version that was champion twice is gone back to step by step: its last time counts.
+            kept = next((end for end in range(len(line), 0, -1) if line[end - 1] == move.version), 0)
+            line = line[:kept] or [move.version]
         elif line[-1:] != [move.version]:  # a promotion that was cut off is written down twice
             line.append(move.version)
     return line
@@ -305,8 +321,16 @@ def champions(moves: list[Move]) -> list[str]:
 def _registry_lock() -> Iterator[None]:
     """Two promotions at once, in one project folder, take turns."""
     STATE.mkdir(exist_ok=True)
-    with FileLock(REGISTRY_LOCK):
+    lock = FileLock(REGISTRY_LOCK)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        _log.warning("A version is being registered or promoted; this goes on once that has ended.")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
@@ -343,12 +367,9 @@ def _version_of(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelV
 
 
 def _try(name: str, version: ModelVersion) -> None:
-    try:
-        titles = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}").predict([TRIAL_TEXT])
-    except Exception as error:  # whatever a damaged or foreign version raises, it is not fit to be served
-        raise Refused(f"Version {version.version} of '{name}' was not promoted, it does not load: {error}") from error
-    if not titles["candidates"][0][0]:
-        raise Refused(f"Version {version.version} of '{name}' was not promoted: it gives an empty title.")
+    [title] = try_version(name, str(version.version), [TRIAL_TEXT]).titles
+    if not title:
+        raise Refused(f"Version {version.version} of '{name}' gives an empty title.")
 
 
 def _move(
@@ -358,24 +379,31 @@ def _move(
     version: ModelVersion,
     before: ModelVersion | None,
     because: str,
-    evidence: str | None = None,
+    verdict: Verdict | None = None,
     *,
-    forced: bool = False,
     who: str | None = None,
 ) -> Move:
+    now = time.gmtime()
+    known = version.run_id and find_run(client, version.run_id)
+    path = f"promotions/version-{version.version}-{time.strftime('%Y%m%dT%H%M%SZ', now)}.json"
     move = Move(
         action=action,
         version=str(version.version),
         before=str(before.version) if before else None,
         who=who or _who(),
-        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", now),
         because=because,
-        evidence=evidence,
-        forced=forced,
+        evidence=path if known else None,
+        forced=verdict is not None and not verdict.passed,
     )
+    if known:
+        kept = {"move": asdict(move), "verdict": verdict.as_json() if verdict else None}
+        client.log_text(version.run_id, json.dumps(kept, indent=2, ensure_ascii=False), path)
     line = json.dumps(asdict(move))
-    # Written before the alias moves: a move without its line in the trail could not be rolled back.
-    client.set_registered_model_tag(name, f"{_TRAIL}{len(trail(client, name)):06d}", line)
+    # Written before the alias moves: a move without its line in the trail could not be rolled back. Of two that are
+    # written at once, on two machines, both stay.
+    key = f"{_TRAIL}{len(trail(client, name)):06d}.{uuid.uuid4().hex[:8]}"
+    client.set_registered_model_tag(name, key, line)
     client.set_registered_model_alias(name, CHAMPION, move.version)
     client.set_model_version_tag(name, move.version, f"{action}.{move.when}", line)
     return move

@@ -33,6 +33,7 @@ class Chapter(BaseModel):
     start_seconds: float
     end_seconds: float
     title: str
+    fallback: Annotated[bool, Field(description="The title is a keyphrase: the model wrote nothing of use.")]
 
 
 class Chapters(BaseModel):
@@ -74,7 +75,12 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
         finally:
             waiting -= 1
         parts = [
-            Chapter(start_seconds=each.start_seconds, end_seconds=each.end_seconds, title=each.title)
-            for each in found.chaptered.chapters
+            Chapter(
+                start_seconds=each.start_seconds,
+                end_seconds=each.end_seconds,
+                title=each.title,
+                fallback=number in found.chaptered.keyphrases,
+            )
+            for number, each in enumerate(found.chaptered.chapters, start=1)
         ]
         return Chapters(version=found.version, chapters=parts)

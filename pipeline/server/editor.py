@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from pipeline.titles.others import titles_by
 from pipeline.titles.segments import ChaptersSettings
 
 PASTED = "Pasted talk"
+_JSON = re.compile(r"\s*(\{|\[\s*[{\]])")  # and no line such as [0:00] or [Music]
 _SUFFIXES = {name: suffix for suffix, name in formats.SUFFIXES.items()}
 
 Progress = Callable[[int, int], object]
@@ -31,11 +33,10 @@ Progress = Callable[[int, int], object]
 
 @dataclass(frozen=True)
 class Found:
-    """A talk's chapters. `version` wrote the titles that were lacking; `keyphrases` of them are none of its own."""
+    """A talk's chapters. `version` wrote the titles that were lacking."""
 
     chaptered: Chaptered
     version: str | None
-    keyphrases: int
 
 
 class Editor:
@@ -81,7 +82,7 @@ class Editor:
         Raises:
             Refused: it is none, or a longer one than we take.
         """
-        suffix = ".json" if text.lstrip()[:1] in ("[", "{") else ".txt"
+        suffix = ".json" if _JSON.match(text) else ".txt"
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / f"{PASTED}{suffix}"
             path.write_text(text, encoding="utf-8", errors="replace")
@@ -108,7 +109,8 @@ class Editor:
         texts = lacking([parts])
         version, written = self._titles(texts, progress) if texts else (None, [])
         titles = {text: shown.title for text, shown in zip(texts, written, strict=True)}
-        return Found(entitled(parts, titles), version, sum(shown.fallback for shown in written))
+        fallbacks = {text for text, shown in zip(texts, written, strict=True) if shown.fallback}
+        return Found(entitled(parts, titles, fallbacks), version)
 
     def edited(self, talk: Talk, rows: Sequence[Row], course: str, lesson: str) -> Chaptered:
         """`talk`, as a person names it, in the chapters of their table.

@@ -267,10 +267,7 @@ def _of(talks: Sequence[Talk]) -> str:
 
 def _what_was_found(found: Found) -> str:
     by = f"titled by version {found.version}" if found.version else "with the titles that they had"
-    said = [f"{_count(found.chaptered)}, {by}."]
-    if found.keyphrases:
-        said.append(f"{found.keyphrases:,} of the titles are keyphrases, since the model wrote nothing of use.")
-    return " ".join([*said, *found.chaptered.remarks()])
+    return " ".join([f"{_count(found.chaptered)}, {by}.", *found.chaptered.remarks()])
 
 
 def _count(talk: Chaptered) -> str:

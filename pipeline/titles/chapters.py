@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.titles.batch import as_cell
@@ -30,6 +30,7 @@ class Chaptered:
     kept: how many titles were known.
     added: whether the first chapter was put before the first known topic.
     unnamed: the numbers of the chapters that no title was written for.
+    keyphrases: the numbers of those whose titles are keyphrases, since the model wrote nothing of use.
     """
 
     talk: Talk
@@ -37,16 +38,27 @@ class Chaptered:
     kept: int = 0
     added: bool = False
     unnamed: tuple[int, ...] = ()
+    keyphrases: tuple[int, ...] = ()
 
     def remarks(self) -> list[str]:
         """What a person should look at."""
         said = []
         if self.added:
             said.append(f"{self.talk.name}: words are said before its first topic, so a chapter at 0:00 was added.")
+        if self.keyphrases:
+            said.append(
+                f"{self.talk.name}: {len(self.keyphrases):,} of the titles are keyphrases, since the model wrote "
+                f"nothing of use (chapter {_listed(self.keyphrases)}). Look them over."
+            )
         if self.unnamed:
-            numbers = ", ".join(f"{number:,}" for number in self.unnamed)
-            said.append(f"{self.talk.name}: no title was written for chapter {numbers}. Write it by hand.")
+            said.append(
+                f"{self.talk.name}: no title was written for chapter {_listed(self.unnamed)}. Write it by hand."
+            )
         return said
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(f"{number:,}" for number in numbers)
 
 
 def give_chapters(
@@ -71,7 +83,8 @@ def give_chapters(
     if version:
         titled = title_texts(lacking(found), version)
         log_batch([*titled.titles], [titled.written(text) for text in titled.titles], version)
-    return [entitled(talk, titled.titles if titled else {}) for talk in found], titled
+    titles, fallbacks = (titled.titles, titled.fallbacks) if titled else ({}, ())
+    return [entitled(talk, titles, fallbacks) for talk in found], titled
 
 
 def _has_titles(talk: Talk) -> bool:
@@ -114,13 +127,19 @@ def lacking(talks: Sequence[Chaptered]) -> list[str]:
     return [chapter.text for talk in talks for chapter in talk.chapters if chapter.text and not chapter.title]
 
 
-def entitled(talk: Chaptered, titles: dict[str, str]) -> Chaptered:
-    """`talk` with a title for each chapter: its own, that of its text among `titles`, or its number."""
-    chapters, unnamed = [], []
+def entitled(talk: Chaptered, titles: dict[str, str], fallbacks: Collection[str] = ()) -> Chaptered:
+    """`talk` with a title for each chapter: its own, that of its text among `titles`, or its number.
+
+    Args:
+        fallbacks: the texts whose titles are keyphrases.
+    """
+    chapters, unnamed, keyphrases = [], [], []
     for number, chapter in enumerate(talk.chapters, start=1):
         title = chapter.title or " ".join(as_cell(titles.get(chapter.text, "")).split())
         if not title:
             title = f"Chapter {number}"
             unnamed.append(number)
+        elif not chapter.title and chapter.text in fallbacks:
+            keyphrases.append(number)
         chapters.append(replace(chapter, title=title))
-    return replace(talk, chapters=chapters, unnamed=tuple(unnamed))
+    return replace(talk, chapters=chapters, unnamed=tuple(unnamed), keyphrases=tuple(keyphrases))

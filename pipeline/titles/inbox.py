@@ -6,7 +6,7 @@ import csv
 import hashlib
 import logging
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock
@@ -22,6 +22,7 @@ from pipeline.titles.talk import refuse_too_large
 from pipeline.titles.version import Version, title_texts
 
 TABLE = "titles.csv"
+_SOON = timedelta(seconds=2)  # a row is written after its workbook, in whole seconds
 _log = logging.getLogger(__name__)
 
 
@@ -119,7 +120,9 @@ class _Walk:
     def _new_row(self, path: Path) -> Row | None:
         """A row to be filled for `path`; None where its content has its title already."""
         row = Row(path.name, _digest(path), "", "", str(self._version), _now())
-        known = [old for old in self._rows if old.sha256 == row.sha256 and self._counts(old)]
+        # Of each file its last row: after a rollback, what the present version once wrote has been replaced since.
+        latest = {old.file: old for old in self._rows if old.sha256 == row.sha256}
+        known = [old for old in latest.values() if self._counts(old)]
         if not known:
             return row
         if all(old.file != row.file for old in known):
@@ -129,8 +132,14 @@ class _Walk:
         return None
 
     def _counts(self, row: Row) -> bool:
-        there = not row.workbook or (self._outbox / row.workbook).is_file()
-        return there and (not self._again or row.version == str(self._version))
+        if self._again and row.version != str(self._version):
+            return False
+        return not row.workbook or ((self._outbox / row.workbook).is_file() and self._is_last(row))
+
+    def _is_last(self, row: Row) -> bool:
+        """Whether its workbook was not written anew since, from another content or by another version."""
+        last = next(each for each in reversed(self._rows) if each.workbook == row.workbook)
+        return (last.sha256, last.version) == (row.sha256, row.version)
 
     def _title(self, texts: dict[Row, str]) -> None:
         titled = title_texts(texts.values(), self._version)
@@ -150,12 +159,24 @@ class _Walk:
         made_from = f"{path.name}.tables" if path.is_dir() else path.name.removesuffix(".xlsx")
         out = self._outbox / f"{made_from}.titled.xlsx"
         try:
+            self._set_aside_corrected(out)
             filled = fill_titles(path, out, self._version)
         except (OSError, Refused) as error:
             self._fail(path.name, error)
         else:
             _log.info("%s", filled.summary())
             self._keep([replace(row, workbook=out.name, when=_now())])
+
+    def _set_aside_corrected(self, out: Path) -> None:
+        """Gives what stands at `out` a name of its own, if a person has changed it since it was written, or put it."""
+        if not out.is_file():
+            return
+        written = [datetime.fromisoformat(row.when) for row in self._rows if row.workbook == out.name]
+        changed = datetime.fromtimestamp(out.stat().st_mtime, UTC)
+        if not written or changed > max(written) + _SOON:
+            aside = out.with_name(f"{out.stem}.{changed:%Y%m%dT%H%M%SZ}.xlsx")
+            out.rename(aside)
+            _log.warning("%s was changed by hand since it was written: it is %s now", out.name, aside.name)
 
     def _keep(self, rows: list[Row]) -> None:
         self._rows += rows

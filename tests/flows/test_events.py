@@ -100,7 +100,7 @@ def test_a_rollback_is_done_and_says_so_when_prefect_cannot_be_told(folder: Path
     done = lectern("rollback", cwd=Path.cwd())
     assert done.returncode == 0
     assert champion() == "1"
-    assert "what follows it in Prefect does not start" in done.stderr
+    assert "what follows there does not start" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -117,7 +117,7 @@ def tell_of_a_rollback() -> subprocess.CompletedProcess[str]:
     move = versions.Move(
         "rollback", version="1", before="2", who="Ada", when="2026-01-01T00:00:00Z", because="too long"
     )
-    command = [sys.executable, "-m", "flows.events", NAME, json.dumps(asdict(move))]
+    command = [sys.executable, "-m", "flows.events", "lectern.promoted", NAME, json.dumps(asdict(move))]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )

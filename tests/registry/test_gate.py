@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.generation import GenerateSettings
 from pipeline.registry import versions
 from pipeline.registry.behaviour import BehaviourSettings, behaviours
@@ -163,8 +164,9 @@ def test_a_version_that_does_not_pass_stays_where_it_is_unless_forced(registered
     assert (move.version, move.forced, move.because) == ("1", True, "because")
     run_id = registered.get_model_version(NAME, "1").run_id
     kept = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/{move.evidence}"))
-    assert kept["passed"] is False
-    assert [rule["rule"] for rule in kept["rules"]] == [rule.rule for rule in verdict.rules]
+    assert kept["move"] == asdict(move)
+    assert kept["verdict"]["passed"] is False
+    assert [rule["rule"] for rule in kept["verdict"]["rules"]] == [rule.rule for rule in verdict.rules]
     assert versions.trail(registered, NAME) == [move]
 
 
@@ -176,6 +178,27 @@ def test_a_champion_that_no_longer_works_is_said_and_not_compared_with(registere
     verdict = judge(NAME, registered.get_model_version(NAME, "2"), champion, SETTINGS)
     assert verdict.champion is None
     assert "Version 1" in verdict.rules[-1].found
+
+
+def spoil(number: str, code: str) -> None:
+    """Puts `code` behind the code that the version carries, which is run when it is loaded."""
+    (carried,) = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{number}")).glob("serving.py")
+    carried.write_text(f"{carried.read_text(encoding='utf-8')}\n{code}\n", encoding="utf-8")
+
+
+def test_a_version_is_tried_by_the_code_that_it_carries(registered: MlflowClient) -> None:
+    spoil("1", "raise RuntimeError('of its day')")
+    with pytest.raises(Refused, match=r"does not work as it would be served: .*of its day"):
+        promote(registered, "1", force=True)
+    assert versions.trail(registered, NAME) == []
+
+
+def test_a_champion_that_could_not_be_tried_now_is_no_champion_that_is_gone(registered: MlflowClient) -> None:
+    promote(registered, "1", force=True)
+    spoil("1", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(Unavailable, match="signal 9"):
+        promote(registered, "2", force=True)
+    assert [move.version for move in versions.trail(registered, NAME)] == ["1"]
 
 
 def test_without_a_test_split_it_says_how_to_get_one(registered: MlflowClient) -> None:

@@ -11,7 +11,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
 from pipeline.models.places import find
 from pipeline.registry import versions
@@ -101,6 +101,30 @@ def test_rollback_goes_back_step_by_step(three_versions: MlflowClient) -> None:
         versions.rollback(three_versions, NAME, because="")
 
 
+def test_a_version_that_was_champion_twice_is_gone_back_to_step_by_step(three_versions: MlflowClient) -> None:
+    for number in ("1", "2", "1", "3"):
+        _promote(three_versions, NAME, number, because="")
+    assert [versions.rollback(three_versions, NAME, because="").version for _ in range(3)] == ["1", "2", "1"]
+
+
+def test_a_promotion_that_was_cut_off_is_nothing_to_go_back_to(three_versions: MlflowClient) -> None:
+    for number in ("1", "2", "3"):
+        _promote(three_versions, NAME, number, because="")
+    three_versions.set_registered_model_alias(NAME, "champion", "2")  # as if killed before the alias moved
+    assert versions.rollback(three_versions, NAME, because="").version == "1"
+
+
+def test_of_two_promotions_on_two_machines_one_is_told_to_judge_again(three_versions: MlflowClient) -> None:
+    def judge(version: ModelVersion, _: ModelVersion | None) -> Verdict:
+        three_versions.set_registered_model_alias(NAME, "champion", "2")
+        return Verdict(version.version, None, [])
+
+    with pytest.raises(Unavailable, match="it is version 2 now"):
+        versions.promote(three_versions, NAME, "1", because="", judge=judge)
+    assert _aliases(three_versions)["champion"] == "2"
+    assert versions.trail(three_versions, NAME) == []
+
+
 def test_a_promotion_after_a_rollback_can_itself_be_rolled_back(three_versions: MlflowClient) -> None:
     for number in ("1", "2"):
         _promote(three_versions, NAME, number, because="")
@@ -162,12 +186,14 @@ def test_the_champion_is_used_ahead_of_the_challenger(three_versions: MlflowClie
     assert versions.version_to_use(three_versions, NAME).version in ("1", 1)
 
 
-def test_a_version_that_does_not_load_is_not_promoted(three_versions: MlflowClient, tmp_path: Path) -> None:
+def test_a_version_that_does_not_load_is_not_gone_back_to(three_versions: MlflowClient, tmp_path: Path) -> None:
+    for number in ("1", "2"):
+        _promote(three_versions, NAME, number, because="")
     for weights in Path("mlartifacts").rglob("model.safetensors"):
         weights.write_bytes(b"damaged")
-    with pytest.raises(Refused, match="does not load"):
-        _promote(three_versions, NAME, None, because="")
-    assert "champion" not in _aliases(three_versions)
+    with pytest.raises(Refused, match="does not work as it would be served"):
+        versions.rollback(three_versions, NAME, because="")
+    assert _aliases(three_versions)["champion"] == "2"
 
 
 def test_promoting_what_is_not_there_is_misused(three_versions: MlflowClient) -> None:
@@ -213,10 +239,12 @@ def test_a_registered_model_gives_titles_in_a_fresh_process(
     assert done.returncode == 0, done.stderr
 
 
-def test_a_version_that_gives_no_title_is_not_promoted(
+def test_a_version_that_gives_no_title_is_not_gone_back_to(
     client: MlflowClient, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
-    _register(client, _model(tmp_path / "model", examples, "t5"))
-    with pytest.raises(Refused, match="empty title"):
+    for family in ("t5", "causal"):
+        _register(client, _model(tmp_path / family, examples, family))
         _promote(client, NAME, None, because="")
-    assert "champion" not in _aliases(client)
+    with pytest.raises(Refused, match="empty title"):
+        versions.rollback(client, NAME, because="")
+    assert _aliases(client)["champion"] == "2"

@@ -124,6 +124,8 @@ def test_a_talk_may_be_pasted(page: Client) -> None:
     text = "\n".join(f"0:{int(seconds) // 60:02}:{int(seconds) % 60:02} {words}" for seconds, words in THREE.lines)
     said, table, course, lesson, by = page.predict(text, None, 1.5, api_name="/chapters")
     assert (len(table["data"]), course, lesson, by[:16]) == (3, "Pasted talk", "1", "version lectern/"), said
+    bracketed = page.predict("[0:00] hello\n[Music]\n[0:30] so now we begin", None, 0, api_name="/chapters")
+    assert len(bracketed[1]["data"]) == 1, bracketed[0]
     assert "holds no times" in page.predict("so now we begin", None, 0, api_name="/chapters")[0]
     assert "There is no transcript" in page.predict(" ", None, 0, api_name="/chapters")[0]
     assert "200" not in page.predict(text, None, 0.01, api_name="/chapters")[0]
@@ -262,7 +264,7 @@ def test_chapters_can_be_had_over_http(port: int, folder: Path) -> None:
     assert (answer.status_code, answer.json()["version"][:8]) == (200, "lectern/")
     chapters = answer.json()["chapters"]
     assert (len(chapters), [each["start_seconds"] for each in chapters][:3]) == (4, [0, 72, 144])
-    assert all(each["title"] for each in chapters)
+    assert all(each["title"] and each["fallback"] is False for each in chapters)
     for body in (
         {"transcript": " "},
         {"transcript": "so now we begin"},

@@ -131,6 +131,13 @@ def test_a_chapter_without_a_title_bears_its_number_and_says_so() -> None:
     assert "chapter 2" in done.remarks()[0]
 
 
+def test_keyphrases_that_stand_in_are_said() -> None:
+    done = entitled(chaptered("Intro", "", ""), {"word 1": "One", "word 2": "Two"}, {"word 2"})
+    assert done.keyphrases == (3,)
+    assert "keyphrases" in done.remarks()[0]
+    assert "chapter 3" in done.remarks()[0]
+
+
 def test_youtube_gets_its_first_chapter_at_zero_and_a_word_where_it_would_show_none() -> None:
     done = chaptered("Intro", "End")
     late = Chaptered(done.talk, [Chapter(4.0, 60.0, "Intro", "a"), Chapter(3661.5, 3700.0, "End", "b")])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -75,6 +76,38 @@ def test_another_version_titles_anew_only_if_asked(inbox: Path, project: Path, e
     assert {row.file for row in again} == {row.file for row in first}
     assert {row.version for row in again}.isdisjoint({row.version for row in first})
     assert _walk(inbox, again=True).titled == []
+
+
+def test_after_a_rollback_what_another_version_has_titled_is_titled_anew(
+    inbox: Path, project: Path, examples: pd.DataFrame
+) -> None:
+    first = present_version()
+    _walk(inbox)
+    register(project / "small", examples, beams=2)
+    _walk(inbox, again=True)
+    back = title_inbox(inbox, project / "titles", first, again=True).titled
+    assert {row.file for row in back} == {"a.txt", "b.txt", "week.xlsx"}
+    assert title_inbox(inbox, project / "titles", first, again=True).titled == []
+
+
+def test_a_workbook_that_comes_back_with_what_it_held_is_titled_anew(inbox: Path) -> None:
+    before = (inbox / "week.xlsx").read_bytes()
+    _walk(inbox)
+    write_book(inbox / "week.xlsx", TOPICS, [("C", "1", "0:00:01", "we talk about threads")])
+    _walk(inbox)
+    (inbox / "week.xlsx").write_bytes(before)
+    assert [row.file for row in _walk(inbox).titled] == ["week.xlsx"]
+
+
+def test_what_a_person_has_corrected_in_the_outbox_is_kept(inbox: Path, project: Path, examples: pd.DataFrame) -> None:
+    _walk(inbox)
+    titled = project / "titles/week.titled.xlsx"
+    titled.write_bytes(b"corrected by hand")
+    os.utime(titled, (2_000_000_000, 2_000_000_000))
+    register(project / "small", examples, beams=2)
+    _walk(inbox, again=True)
+    assert (project / "titles/week.titled.20330518T033320Z.xlsx").read_bytes() == b"corrected by hand"
+    assert lectern("check", titled, cwd=project).returncode == 0
 
 
 def test_a_filled_workbook_that_is_gone_is_made_again(inbox: Path, project: Path) -> None:

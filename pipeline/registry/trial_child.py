@@ -1,0 +1,53 @@
+"""Asks a version for titles as `mlflow models serve` would: by the code that it carries.
+
+Run by its path, with -P, so that no other code of ours is imported ahead of the version's own.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+
+_MEGABYTE = 1_000_000
+
+
+def answer(folder: Path, texts: list[str]) -> dict[str, object]:
+    """The fields of a `Trial` of the version in `folder`."""
+    model = mlflow.pyfunc.load_model(str(folder))
+    start = time.monotonic()
+    titles = [candidates[0] for candidates in model.predict(texts)["candidates"]]
+    seconds = time.monotonic() - start
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return {
+        "titles": titles,
+        "seconds_a_title": round(seconds / max(1, len(texts)), 3),
+        "megabytes": round(size / _MEGABYTE, 1),
+    }
+
+
+def main(uri: str) -> int:
+    """Exit code 0; 1: the version is not fit; that of one of our errors where the machine or a server is to blame."""
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(uri))
+    except Exception as error:  # of whatever store its artifacts are in
+        from pipeline.registry import away
+
+        return _say(error, away.in_our_words(error))
+    try:
+        print(json.dumps(answer(folder, json.load(sys.stdin))))
+    except Exception as error:  # whatever a damaged or foreign version raises
+        from pipeline import machine
+
+        return _say(error, machine.in_our_words(error))
+    return 0
+
+
+def _say(error: Exception, ours: Exception | None) -> int:
+    print(ours or f"{type(error).__name__}: {error}", file=sys.stderr)
+    return ours.exit_code if ours else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))
