@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -21,11 +21,13 @@ from pipeline.paths import PARAMS, STATE
 from pipeline.settings import read_params
 
 _BEFORE = STATE / "params_before.yaml"
-_ASKED = STATE / "params_asked.yaml"
+_AS_ASKED = STATE / "params_asked.yaml"
 
 
 def _models() -> tuple[str, ...]:
-    return tuple(read_params().get("models", ())) if PARAMS.is_file() else ()
+    with suppress(Misused):  # who reads the settings says what is wrong with them
+        return tuple(read_params().get("models", ())) if PARAMS.is_file() else ()
+    return ()
 
 
 # Prefect's form offers these; it is made where a deployment is.
@@ -46,13 +48,13 @@ def params_as_asked(models: list[str] | None, epochs: int | None, workbook: str 
     if not (models or epochs or workbook):
         yield
         return
-    from pipeline.data.adopt import bring_in  # loads pandas, which most runs of the flow need not wait for
+    from pipeline.data.adopt import ASKED, bring_in  # loads pandas, which most runs of the flow need not wait for
 
-    params = asked(read_params(), models, epochs, str(bring_in(workbook)) if workbook else None)
+    params = asked(read_params(), models, epochs, str(bring_in(workbook, ASKED)) if workbook else None)
     shutil.copyfile(PARAMS, _BEFORE)
-    write_text(_ASKED, yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
+    write_text(_AS_ASKED, yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
     with file_aside(PARAMS) as path:
-        shutil.copyfile(_ASKED, path)
+        shutil.copyfile(_AS_ASKED, path)
     try:
         yield
     finally:
@@ -83,7 +85,7 @@ def asked(params: dict[str, Any], models: list[str] | None, epochs: int | None, 
 
 def _put_back() -> None:
     if _BEFORE.exists():
-        if _ASKED.exists() and PARAMS.read_bytes() == _ASKED.read_bytes():
+        if _AS_ASKED.exists() and PARAMS.read_bytes() == _AS_ASKED.read_bytes():
             _BEFORE.replace(PARAMS)
         _BEFORE.unlink(missing_ok=True)
-    _ASKED.unlink(missing_ok=True)
+    _AS_ASKED.unlink(missing_ok=True)

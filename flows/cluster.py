@@ -22,7 +22,7 @@ from flows.graph import Stage, read_plan
 from flows.node import DVC, Source, run_stage_there, sharing
 from flows.server import configured_url
 from flows.slots import GPU
-from flows.stage import environment, follow, last_lines
+from flows.stage import environment, follow, last_lines, processes
 from pipeline.addresses import without_user
 from pipeline.errors import Misused, Unavailable
 
@@ -46,11 +46,11 @@ class Machines:
     cores: int
     """Of the smallest machine that has any."""
 
-    def share(self, slot: str | None) -> dict[str, int]:
-        """Of a stage that wants the accelerator: one, or where there is none all processors of a machine."""
+    def share(self, slot: str | None, devices: int) -> dict[str, int]:
+        """Of a stage that wants the accelerator: so many, or where there is none all processors of a machine."""
         if slot != GPU:
             return {"num_cpus": 1}
-        return {"num_cpus": 1, "num_gpus": 1} if self.gpus else {"num_cpus": self.cores}
+        return {"num_cpus": 1, "num_gpus": devices} if self.gpus else {"num_cpus": self.cores}
 
 
 def address() -> str | None:
@@ -216,7 +216,7 @@ def _run_there(
     try:
         for stage in stages:
             upstream = [futures[name] for name in stage.upstream if name in futures]
-            with remote_options(**machines.share(stage.slot), max_retries=LOST_MACHINES):
+            with remote_options(**machines.share(stage.slot, processes(stage.name)), max_retries=LOST_MACHINES):
                 parameters = {"stage": stage, "source": source, "upstream": upstream}
                 # Prefect gives a task whose upstream one failed no name but this.
                 futures[stage.name] = runner.submit(run_stage_there.with_options(name=stage.name), parameters)

@@ -28,15 +28,20 @@ class Crew:
         self._slots.declare()
 
     @contextmanager
-    def run(self, command: Sequence[str], env: Mapping[str, str], *, slot: str | None) -> Iterator[Child]:
+    def run(
+        self, command: Sequence[str], env: Mapping[str, str], *, slot: str | None, devices: int = 1
+    ) -> Iterator[Child]:
         """`command` as a child, once it has its turn; it ends with the block.
+
+        Args:
+            devices: how many accelerators it wants, if it wants that slot.
 
         Raises:
             Stopped: before it started, or while it ran, by `stop`.
-            Misused: there is no such slot.
+            Misused: there is no such slot, or there are never so many devices.
         """
-        with self._turn(slot) as device:
-            child = self._start(command, env | {"CUDA_VISIBLE_DEVICES": device} if device else env)
+        with self._turn(slot, devices) as visible:
+            child = self._start(command, env | {"CUDA_VISIBLE_DEVICES": visible} if visible else env)
             try:
                 with child:
                     yield child
@@ -47,14 +52,14 @@ class Crew:
                 raise Stopped
 
     @contextmanager
-    def _turn(self, slot: str | None) -> Iterator[str]:
+    def _turn(self, slot: str | None, devices: int) -> Iterator[str]:
         match slot:
             case None:
                 with self._cores:
                     yield ""
             case slots.GPU:
-                with self._slots.take() as device:
-                    yield device
+                with self._slots.take(devices) as visible:
+                    yield visible
             case _:
                 raise Misused(f"dvc.yaml: there is no slot {slot!r}. Write 'slot: {slots.GPU}', or no slot.")
 

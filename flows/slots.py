@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from queue import SimpleQueue
-from threading import Event
+from threading import Event, Lock
 
 from prefect import get_client, get_run_logger
 from prefect.concurrency.sync import concurrency
@@ -42,7 +42,9 @@ class Slots:
 
     def __init__(self, devices: Sequence[str], over: Event) -> None:
         self._count = len(devices)
+        self._accelerators = len(set(filter(None, devices)))
         self._free: SimpleQueue[str] = SimpleQueue()
+        self._one_chooses = Lock()
         self._over = over
         for device in devices:
             self._free.put(device)
@@ -53,28 +55,39 @@ class Slots:
             client.upsert_global_concurrency_limit_by_name(LIMIT, self._count)
 
     @contextmanager
-    def take(self) -> Iterator[str]:
-        """Waits for a slot and yields its device, empty for the CPU.
+    def take(self, wanted: int = 1) -> Iterator[str]:
+        """Waits for as many slots and yields their devices, as `CUDA_VISIBLE_DEVICES` names them; empty for the CPU.
+
+        Args:
+            wanted: by a stage of so many processes, each with a device of its own. On a CPU they share one slot.
 
         Raises:
+            Misused: there are never so many.
             Stopped: the flow run is over.
         """
+        wanted = wanted if self._accelerators else 1
+        if wanted > self._accelerators > 0:
+            raise Misused(
+                f"processes is {wanted}, and there are {self._accelerators} devices. Lower it in params.yaml."
+            )
         # Our own queue hands a slot on at once; Prefect, asked by all who wait, would let it lie for seconds.
-        device = self._free.get()
+        with self._one_chooses:  # or two that want several would each hold what the other waits for
+            devices = [self._free.get() for _ in range(wanted)]
         try:
             with ExitStack() as lease:
-                self._lease(lease)
-                yield device
+                self._lease(lease, wanted)
+                yield ",".join(dict.fromkeys(devices))
         finally:
-            self._free.put(device)
+            for device in devices:
+                self._free.put(device)
 
-    def _lease(self, stack: ExitStack) -> None:
+    def _lease(self, stack: ExitStack, wanted: int) -> None:
         told = False
         while not self._over.is_set():
             # Looking before asking: Prefect's own waiting says nothing, and cannot be stopped.
-            if _is_free():
+            if _free() >= wanted:
                 with suppress(TimeoutError):
-                    stack.enter_context(_limit())
+                    stack.enter_context(_limit(wanted))
                     return
             if not told:
                 get_run_logger().info("Waiting for another flow run to give its slot back.")
@@ -83,17 +96,22 @@ class Slots:
         raise Stopped
 
 
-def _limit() -> AbstractContextManager[None]:
+def _limit(wanted: int) -> AbstractContextManager[None]:
     # When the server is away for a while and a lease runs out, hours of training go on.
     return concurrency(
-        LIMIT, strict=True, timeout_seconds=30, lease_duration=LEASE, raise_on_lease_renewal_failure=False
+        LIMIT,
+        occupy=wanted,
+        strict=True,
+        timeout_seconds=30,
+        lease_duration=LEASE,
+        raise_on_lease_renewal_failure=False,
     )
 
 
-def _is_free() -> bool:
+def _free() -> int:
     with get_client(sync_client=True) as client:
         limit = client.read_global_concurrency_limit_by_name(LIMIT)
-    return limit.active_slots < limit.limit
+    return limit.limit - limit.active_slots
 
 
 def devices() -> list[str]:

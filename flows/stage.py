@@ -21,6 +21,7 @@ from flows.graph import Stage
 from flows.slots import Stopped
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused
+from pipeline.settings import read_params
 
 RETRY_AFTER = [5, 20]
 """Seconds before the second and before the third attempt at a stage that the infrastructure broke."""
@@ -73,18 +74,27 @@ def run_stage(stage: Stage, crew: Crew) -> None:
         Stopped: the flow run is over.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-    code, output = run_logged(command, crew, slot=stage.slot)
+    code, output = run_logged(command, crew, slot=stage.slot, devices=processes(stage.name))
     if code:
         raise failure(stage.name, code, output)
 
 
-def run_logged(command: Sequence[str], crew: Crew, *, slot: str | None) -> tuple[int, list[str]]:
+def processes(stage: str) -> int:
+    """How many share the work of a stage, as params.yaml says of the training of a model."""
+    kind, _, model = stage.partition("@")
+    params = read_params()
+    if kind != "train" or model not in params.get("models", {}):
+        return 1
+    return {**(params.get("train") or {}), **(params["models"][model].get("train") or {})}.get("processes", 1)
+
+
+def run_logged(command: Sequence[str], crew: Crew, *, slot: str | None, devices: int = 1) -> tuple[int, list[str]]:
     """Runs `command` as a child whose lines Prefect logs. Returns its exit code and the lines.
 
     Raises:
         Stopped: the flow run is over.
     """
-    with crew.run(command, environment(), slot=slot) as child:
+    with crew.run(command, environment(), slot=slot, devices=devices) as child:
         return follow(child)
 
 

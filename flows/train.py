@@ -21,7 +21,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import artifacts, cluster
 from flows.asked import Epochs, Model, params_as_asked
 from flows.crew import Crew
-from flows.graph import Busy, Stage, read_plan
+from flows.graph import Busy, Plan, Stage, read_plan
 from flows.naming import commit_and_workbook
 from flows.notify import tell
 from flows.server import a_server
@@ -70,6 +70,8 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
     """
     with alone_in_work_tree(say=get_run_logger().info):
         try:
+            if models or epochs or workbook:
+                wait_for_dvc()  # whose stages read the same params.yaml
             with params_as_asked(models, epochs, workbook):
                 stages = plan()
                 require(stage.name for stage in stages)
@@ -86,16 +88,20 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
 
 def plan() -> list[Stage]:
     """The stages to run, in order; says which."""
-    logger = get_run_logger()
+    stages = wait_for_dvc().to_run()
+    named = ", ".join(stage.name for stage in stages)
+    get_run_logger().info("To run: %s", named or "nothing, every stage is up to date")
+    return stages
+
+
+def wait_for_dvc() -> Plan:
+    """The plan, once no other DVC process is at work on it."""
     while True:
         try:
-            stages = read_plan(Path.cwd()).to_run()
-            break
+            return read_plan(Path.cwd())
         except Busy as busy:
-            logger.info("Waiting for another DVC process. %s", busy)
+            get_run_logger().info("Waiting for another DVC process. %s", busy)
             time.sleep(LOOK_AGAIN)
-    logger.info("To run: %s", ", ".join(stage.name for stage in stages) or "nothing, every stage is up to date")
-    return stages
 
 
 def run(stages: list[Stage]) -> dict[str, str]:

@@ -35,6 +35,7 @@ def watch(train: str = "train/nightly") -> State:
     workbook = IngestSettings.read().workbook
     try:
         with work_tree_lock().acquire(timeout=0):
+            read_plan(Path.cwd())  # beside a `dvc repro` at work, the workbook stays what it reads
             fetch(workbook)
             newer = any(stage.name == "ingest" for stage in read_plan(Path.cwd()).to_run())
             if newer:
@@ -63,7 +64,7 @@ def fetch(workbook: Path) -> None:
     if source is None:
         get_run_logger().info("%s came from no file or URL: `lectern use SOURCE` remembers one.", workbook)
         return
-    command = [sys.executable, "-m", "dvc", "update", str(source)]
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "update", str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     get_run_logger().info(done.stdout.strip())
     if done.returncode:

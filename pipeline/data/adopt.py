@@ -22,6 +22,8 @@ from pipeline.paths import WORKBOOKS
 from pipeline.settings import set_params
 
 JOINED = WORKBOOKS / "joined"
+ASKED = WORKBOOKS / "asked"
+"""Of one run alone: there it replaces no workbook of its name that the project keeps."""
 
 
 def adopt(source: str) -> Path:
@@ -50,8 +52,8 @@ def adopt_all(sources: Sequence[str]) -> tuple[Path, Joined]:
     return JOINED, joined
 
 
-def bring_in(source: str) -> Path:
-    """Copies the workbook into the project and puts it under DVC; returns its place there.
+def bring_in(source: str, folder: Path = WORKBOOKS) -> Path:
+    """Copies the workbook into the project, into `folder`, and puts it under DVC; returns its place there.
 
     Of a file and of a URL, DVC remembers where it came from, and can fetch it again.
 
@@ -61,10 +63,10 @@ def bring_in(source: str) -> Path:
         Unavailable: DVC cannot reach or take it.
     """
     if "://" in source:
-        return _from_url(source)
+        return _from_url(source, folder)
     path = Path(source).resolve()
     ingest(path)
-    target = WORKBOOKS / path.name
+    target = folder / path.name
     if path == target.resolve():
         _dvc(["add"], str(target))
     elif path.is_dir():
@@ -81,7 +83,7 @@ def import_file(workbook: Path) -> Path | None:
     return path if path.is_file() and "deps" in yaml.safe_load(path.read_text(encoding="utf-8")) else None
 
 
-def _from_url(url: str) -> Path:
+def _from_url(url: str, folder: Path) -> Path:
     name = Path(urlsplit(url).path).name
     if not name:
         raise Misused(f"{url} names no file. Give the address of an .xlsx file.")
@@ -90,12 +92,12 @@ def _from_url(url: str) -> Path:
             f"{url} holds a password, which would stay in the project for all to read. Leave it out, and let DVC have "
             "it: `dvc remote add`, `dvc remote modify --local`, and remote://NAME/PATH as the address."
         )
-    with tempfile.TemporaryDirectory() as folder:
-        fetched = Path(folder) / name
+    with tempfile.TemporaryDirectory() as aside:
+        fetched = Path(aside) / name
         _dvc(["get-url"], url, str(fetched))
         ingest(fetched)
-    _import(url, WORKBOOKS / name)
-    return WORKBOOKS / name
+    _import(url, folder / name)
+    return folder / name
 
 
 def _copy_tables(source: Path, target: Path) -> None:
@@ -105,14 +107,17 @@ def _copy_tables(source: Path, target: Path) -> None:
 
 
 def _import(source: str, target: Path) -> None:
-    WORKBOOKS.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     _dvc(["import-url", "--force"], source, str(target))
 
 
 def _dvc(command: list[str], *words: str) -> None:
     """Runs it; none of `words` is an option, however it begins."""
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *command, "--quiet", "--", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", "--wait-for-lock", *command, "--quiet", "--", *words],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise Unavailable(f"DVC did not take {words[-1]}: {done.stderr.strip()}")

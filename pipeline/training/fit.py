@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -355,13 +356,21 @@ def _arguments(settings: TrainSettings, inputs: Inputs, folder: Path) -> Trainin
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint of an interrupted run. Its state file is written last, so one without it is half."""
-    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    """The latest checkpoint of an interrupted run. Its state file is written last: without it whole, it is half."""
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
     if not whole:
         return None
     last = max(whole, key=lambda checkpoint: int(checkpoint.name.removeprefix("checkpoint-")))
     log.info("going on from %s", last.name)
     return str(last)
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_bytes())
+    except ValueError:
+        return False
+    return True
 
 
 def _curves(state: TrainerState) -> pd.DataFrame:

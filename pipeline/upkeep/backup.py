@@ -21,7 +21,7 @@ from pipeline.files import file_aside, folder_aside
 _LABEL = "lectern-backup.json"
 _MADE_AGAIN = {".venv", ".dvc/tmp", *(f".lectern/{name}" for name in ("features", "converted", "logs"))}
 _MADE_AGAIN_ANYWHERE = {"__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
-_OF_RUNNING_SERVERS = (".db-wal", ".db-shm", ".db-journal", "mlflow.url", "prefect.url")
+_OF_RUNNING_SERVERS = (".db-wal", ".db-shm", ".db-journal", "mlflow.url", "prefect.url", "reports.url")
 _PATIENCE = 60.0  # seconds that a database may be busy
 
 # Where MLflow's database says where artifacts lie, always by whole paths: table and column.
@@ -73,6 +73,7 @@ def restore(file: Path, folder: Path) -> Label:
         Misused: `folder` holds something already, or there is no `file`.
         Refused: `file` is no backup, or a damaged one, or cannot be unpacked; nothing was restored then.
     """
+    folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Misused(f"{folder} is there already. Name a folder that is not, or an empty one.")
     if not file.exists():
@@ -85,7 +86,7 @@ def restore(file: Path, folder: Path) -> Label:
                 raise EOFError("its end is missing")
             (aside / _LABEL).unlink()
             for database in filter(_is_database, aside.rglob("*.db")):
-                _settle(database, label.folder, folder.resolve())
+                _settle(database, label.folder, folder)
     except (tarfile.TarError, EOFError, sqlite3.DatabaseError, OSError) as error:
         raise Refused(f"{file} cannot be restored: {error}. Nothing of it is left in {folder}.") from error
     return label

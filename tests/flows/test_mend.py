@@ -8,6 +8,7 @@ import pytest
 from toy_project import TWO_STAGES, MakeProject, dvc
 
 from flows.graph import read_plan
+from pipeline.errors import Misused
 
 
 @pytest.fixture
@@ -37,6 +38,15 @@ def test_of_a_dvc_lock_that_is_cut_off_the_whole_stages_stay(done: Path):
     lock = done / "dvc.lock"
     lock.write_text(lock.read_text()[:-25] + "  x")
     assert stale(done) == ["two"]
+
+
+def test_a_dvc_lock_with_a_conflict_is_for_a_person(done: Path):
+    lock = done / "dvc.lock"
+    conflicted = lock.read_text().replace("  two:", "<<<<<<< HEAD\n  two:\n=======\n  two:\n>>>>>>> theirs\n")
+    lock.write_text(conflicted)
+    with pytest.raises(Misused, match="conflict"):
+        stale(done)
+    assert lock.read_text() == conflicted
 
 
 def test_a_note_of_who_reads_what_that_was_cut_off_is_forgotten(done: Path):

@@ -1,6 +1,9 @@
-import pytest
+from threading import Event
 
-from flows.slots import devices
+import pytest
+from toy_project import PrefectServer
+
+from flows.slots import Slots, devices
 from pipeline.errors import Misused
 
 
@@ -30,3 +33,23 @@ def test_a_number_of_slots_that_makes_no_sense_is_a_misuse(monkeypatch: pytest.M
     monkeypatch.setenv("LECTERN_GPU_SLOTS", asked)
     with pytest.raises(Misused, match="LECTERN_GPU_SLOTS"):
         devices()
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [(["0", "1"], 1, "0"), (["3", "5", "7"], 2, "3,5"), ([""], 4, ""), (["", ""], 2, "")],
+)
+def test_a_stage_of_several_processes_has_a_device_for_each(
+    prefect_server: PrefectServer, found: list[str], wanted: int, expected: str
+):
+    slots = Slots(found, Event())
+    slots.declare()
+    for _ in range(2):  # given back, they can be had again
+        with slots.take(wanted) as visible:
+            assert visible == expected
+        slots = Slots(found, Event())
+
+
+def test_more_processes_than_devices_are_refused(prefect_server: PrefectServer):
+    with pytest.raises(Misused, match="processes is 3, and there are 2 devices"), Slots(["0", "1"], Event()).take(3):
+        pass

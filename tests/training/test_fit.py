@@ -50,11 +50,16 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(
     assert resumed["validation_loss"].tolist() == whole["validation_loss"].tolist()
 
 
-def test_a_half_written_checkpoint_is_not_gone_on_from(examples: pd.DataFrame, tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", [None, "", '{"epoch": 1.0, '])
+def test_a_half_written_checkpoint_is_not_gone_on_from(
+    state: str | None, examples: pd.DataFrame, tmp_path: Path
+) -> None:
     _, undisturbed = train(examples, tmp_path / "undisturbed")
     half = tmp_path / "half" / "run" / "checkpoint-4"
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"half")
+    if state is not None:
+        (half / "trainer_state.json").write_text(state, encoding="utf-8")
     _, weights = train(examples, tmp_path / "half")
     assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
 

@@ -42,7 +42,7 @@ def filled(project: Path) -> Path:
     with closing(sqlite3.connect("mlflow.db")) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE t (n)")
-    for name in (".venv/bin/python", ".lectern/features/1", ".lectern/prefect.url", "pipeline/__pycache__/a.pyc"):
+    for name in (".venv/bin/python", ".lectern/features/1", ".lectern/reports.url", "pipeline/__pycache__/a.pyc"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("made again", encoding="utf-8")
     for name in ("dvc.lock", ".lectern/search/s/study.lock", "models/t5-tiny/weights", "empty/.gitkeep"):
@@ -68,6 +68,15 @@ def test_what_was_there_is_there_again_but_for_what_is_made_again(backup: Path, 
         "empty/.gitkeep",
     }  # fmt: skip
     assert {path.name for path in backup.parent.iterdir()} == {"lectern.tar"}
+
+
+def test_an_empty_folder_may_be_the_working_directory(
+    backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    restore(backup, Path())
+    assert (tmp_path / "new/dvc.lock").is_file()
 
 
 def test_a_database_that_is_written_to_is_copied_as_it_is_at_one_moment(backup: Path, tmp_path: Path) -> None:

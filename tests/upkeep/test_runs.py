@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipeline.files import write_json
+from pipeline.files import write_json, write_text
 from pipeline.registry.tracking import EXPERIMENT, connect
 from pipeline.upkeep.runs import RunFacts, runs_that_may_go, tracked
 from pipeline.upkeep.versions import all_versions, named_by
@@ -100,13 +100,22 @@ def test_old_and_deleted_runs_go_with_their_artifacts_and_what_is_named_recent_o
     client.create_registered_model("titles")
     client.create_model_version("titles", "elsewhere", run_id=version)
     write_json(Path("reports/training/t5-tiny/run.json"), {"run_id": _run(client, "reported")})
+    write_text(Path("reports/search/t5-tiny.yaml"), f"run_id: {_run(client, 'suggested')}\n")
     client.delete_run(_run(client, "deleted", days_ago=1))
     client.delete_run(version)
     _run(client, "old")
     _run(client, "recent", days_ago=10)
     _run(client, "running", ended=False)
     assert _clean(client) == 2
-    assert _left(client) == {"search of the version", "version", "other trial", "reported", "recent", "running"}
+    assert _left(client) == {
+        "search of the version",
+        "version",
+        "other trial",
+        "reported",
+        "suggested",
+        "recent",
+        "running",
+    }
     assert _clean(client) == 0
 
 
