@@ -15,7 +15,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -117,6 +117,9 @@ class Features:
             return True
         width = self._model.get_input_embeddings().embedding_dim
         room = sum(map(len, missing)) * width * _KEPT_AS.itemsize
+        if self._shards.bytes and room + self._shards.bytes > limit_bytes():
+            self._shards.clear()  # what the texts of earlier trainings take, these may want
+            return self.prepare(sources)
         if room + self._shards.bytes > limit_bytes():
             log.info(
                 "The features of %d texts take %.1f GB, more than LECTERN_FEATURES_GB allows: they are computed anew "
@@ -155,9 +158,11 @@ class Features:
         layers = model.get_submodule(self._inputs.family.decoder_layers)
         found: list[Tensor] = []
         hook = layers[self._layers - 1].register_forward_hook(lambda _module, _given, output: found.append(output))
-        with _passing_on(layers, range(self._layers, len(layers))):
-            model.base_model(**batch, position_ids=self._inputs.positions(batch["attention_mask"]), use_cache=False)
-        hook.remove()
+        try:
+            with _passing_on(layers, range(self._layers, len(layers))):
+                model.base_model(**batch, position_ids=self._inputs.positions(batch["attention_mask"]), use_cache=False)
+        finally:
+            hook.remove()
         return found[0]
 
 
@@ -189,9 +194,16 @@ class _Shards:
         self.bytes = 0
         self._places: dict[str, safe_open] = {}
         for path in sorted(folder.glob("*.safetensors")):
-            self._open(path)
+            with suppress(FileNotFoundError):  # another process makes room
+                self._open(path)
         if self._places:
-            os.utime(folder)
+            with suppress(FileNotFoundError):
+                os.utime(folder)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.bytes = 0
+        self._places.clear()
 
     def _open(self, path: Path) -> None:
         # Memory-mapped, and still there for us when another process makes room.
@@ -233,8 +245,12 @@ def _fingerprint(model: PreTrainedModel, family: Family, part: tuple[nn.Module, 
 
 def _make_room(wanted: int, keep: Path) -> None:
     """Removes the features that were not used for the longest time, until `wanted` bytes more are within the limit."""
-    folders = sorted((path for path in FEATURES.glob("*") if path != keep), key=lambda path: path.stat().st_mtime)
-    size = {path: sum(file.stat().st_size for file in path.glob("*.safetensors")) for path in [*folders, keep]}
+    ages, size = {}, {}
+    for path in {*FEATURES.glob("*"), keep}:
+        with suppress(FileNotFoundError):  # another process makes room too
+            size[path] = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+            ages[path] = path.stat().st_mtime
+    folders = sorted(ages.keys() - {keep}, key=ages.__getitem__)
     while folders and sum(size.values()) + wanted > limit_bytes():
         oldest = folders.pop(0)
         del size[oldest]

@@ -152,6 +152,21 @@ def test_the_features_used_longest_ago_make_room_for_new_ones(
     assert other([inputs.source("we talk about graphs")]).any()
 
 
+def test_texts_of_earlier_trainings_make_room_for_those_of_this_one(
+    examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _prepared(examples, ["we talk about graphs"])
+    (folder,) = FEATURES.glob("*")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    monkeypatch.setenv("LECTERN_FEATURES_GB", str(1.5 * size / 1e9))
+    model, inputs = small_model("bart", examples)
+    now = Features(model, inputs, (model.get_encoder(),))
+    sources = [inputs.source("we talk about threads")]
+    assert now.prepare(sources)
+    assert now(sources).any()
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 1.5 * size
+
+
 def test_a_training_that_wants_more_room_than_there_is_goes_on_without(
     examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
