@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mlflow.exceptions import MlflowException
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.states import Cancelled, Completed, Failed, State
@@ -21,7 +22,8 @@ from flows.naming import commit_and_workbook
 from flows.notify import tell
 from flows.stage import StageBroke, StageRefused, last_lines, run_logged, stage_task
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
-from pipeline.errors import Misused, Unavailable
+from pipeline.addresses import hide_passwords
+from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.titles.batch_log import MEASURES, read_batches
 from pipeline.titles.inbox import TABLE, Row, read_rows
 
@@ -110,7 +112,11 @@ def look_for_drift(began: datetime) -> None:
 
     Titles that are written are no worse for what this finds, or cannot find: it fails no run.
     """
-    batch = read_batches(began)
+    try:
+        batch = read_batches(began)
+    except (OSError, ValueError) as error:
+        get_run_logger().warning("Drift was not looked for. %s", error)
+        return
     if batch.empty:
         return
     from pipeline.titles.drift import DriftSettings, in_short  # seconds, which a run without a new file need not wait
@@ -120,9 +126,10 @@ def look_for_drift(began: datetime) -> None:
     shown = f"This batch: {len(batch)} texts.\n\n| | |\n|---|---|\n{numbers}"
     try:
         drift = report_drift(DriftSettings.read())
-    except (Misused, Unavailable) as error:
-        get_run_logger().warning("Drift was not looked for. %s", error)
-        create_markdown_artifact(key="drift", markdown=f"{shown}\n\nNot compared: {error}")
+    except (Misused, Refused, Unavailable, MlflowException, OSError) as error:
+        said = hide_passwords(str(error))
+        get_run_logger().warning("Drift was not looked for. %s", said)
+        create_markdown_artifact(key="drift", markdown=f"{shown}\n\nNot compared: {said}")
         return
     create_markdown_artifact(key="drift", markdown=f"{shown}\n\n{drift.as_markdown()}")
     get_run_logger().info(drift.headline)

@@ -163,9 +163,11 @@ def title_texts(texts: Iterable[str], version: Version) -> Titled:
     with tqdm(total=len(distinct), desc="titles", unit="text", disable=not sys.stderr.isatty()) as bar:
         for chunk in chunks(distinct):
             file = kept / f"{len(titles):08d}.json"
-            if not file.is_file():
-                write_json(file, writer_of(version)(chunk))
-            written = [Shown(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+            try:
+                written = [Shown(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+            except FileNotFoundError:
+                written = writer_of(version)(chunk)
+                write_json(file, written)
             titles |= zip(chunk, written, strict=True)
             bar.update(len(chunk))
             if bar.disable:

@@ -31,6 +31,7 @@ def state_piles(before: float) -> list[Pile]:
         _pile("features of frozen layers", "not used of late; computed anew when wanted", features),
         _pile("converted checkpoints", "of no model in params.yaml, or for another transformers", _converted()),
         _pile("checkpoints of killed trainings", "not gone on with of late", _old("checkpoints/*", before)),
+        _pile("titles of killed runs", "not gone on with of late", _old("titles/*", before)),
         _pile("searches", "not gone on with of late; reports/search keeps what they found", _searches(before)),
         _pile("logs", "of servers that are gone", _logs(before)),
         _pile("half-written files", "left by what was killed", _asides(before, features)),
@@ -71,7 +72,8 @@ def _logs(before: float) -> list[Path]:
 
 
 def _asides(before: float, going: list[Path]) -> list[Path]:
-    # Of the project's own folder, only what lies right in it: params.yaml, dvc.lock, the tracking database.
-    found = [*Path().glob(".*.*"), *(path for folder in _WRITTEN_ASIDE_IN for path in folder.rglob(".*.*"))]
+    # Of these two folders, only what lies right in them: params.yaml, dvc.lock, the tracking database.
+    found = [*Path().glob(".*.*"), *STATE.glob(".*.*")]
+    found += [path for folder in _WRITTEN_ASIDE_IN for path in folder.rglob(".*.*")]
     asides = [path for path in found if _ASIDE.fullmatch(path.name)]
     return [path for path in asides if path.parent not in going and last_touched(path) < before]

@@ -47,6 +47,7 @@ def test_in_a_fresh_project_there_is_nothing(project: Path) -> None:
     [
         ("features of frozen layers", "features/0a1b/1.safetensors"),
         ("checkpoints of killed trainings", "checkpoints/t5-tiny-0123456789ab/checkpoint-1/model.safetensors"),
+        ("titles of killed runs", "titles/0a1b2c/00000000.json"),
         ("searches", "search/t5-tiny-0123456789ab/study.db"),
         ("logs", "logs/mlflow.log"),
     ],
@@ -94,7 +95,7 @@ def test_a_converted_checkpoint_goes_once_no_model_has_it_or_transformers_has_mo
     assert used.exists()
 
 
-@pytest.mark.parametrize("place", ["models/t5-tiny/model.safetensors", "mlflow.db"])
+@pytest.mark.parametrize("place", ["models/t5-tiny/model.safetensors", "mlflow.db", ".lectern/params_asked.yaml"])
 def test_what_a_killed_process_was_writing_goes_after_a_while(place: str, project: Path) -> None:
     with file_aside(Path(place)) as aside:
         aside.write_text("x" * 10, encoding="utf-8")
