@@ -43,13 +43,23 @@ class Machines:
     """What a stage may ask the cluster for."""
 
     gpus: int
+    """Of the machine that has most."""
     cores: int
     """Of the smallest machine that has any."""
 
     def share(self, slot: str | None, devices: int) -> dict[str, int]:
-        """Of a stage that wants the accelerator: so many, or where there is none all processors of a machine."""
+        """Of a stage that wants the accelerator: so many, or where there is none all processors of a machine.
+
+        Raises:
+            Misused: no machine has so many.
+        """
         if slot != GPU:
             return {"num_cpus": 1}
+        if devices > self.gpus > 0:
+            raise Misused(
+                f"In params.yaml, processes is {devices}, and no machine of the cluster has more than {self.gpus} GPUs."
+                " Lower it."
+            )
         return {"num_cpus": 1, "num_gpus": devices} if self.gpus else {"num_cpus": self.cores}
 
 
@@ -179,8 +189,9 @@ def connected() -> Iterator[tuple[RayTaskRunner, Machines]]:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         _require_reachable({node["NodeManagerAddress"] for node in nodes} - {ray.util.get_node_ip_address()})
         cores = [int(cpus) for node in nodes if (cpus := node["Resources"].get("CPU", 0)) >= 1]
-        machines = Machines(gpus=int(ray.cluster_resources().get("GPU", 0)), cores=min(cores, default=1))
-        get_run_logger().info("Ray: %d nodes, %d processors, %d GPUs.", len(nodes), sum(cores), machines.gpus)
+        gpus = [int(node["Resources"].get("GPU", 0)) for node in nodes]
+        machines = Machines(gpus=max(gpus, default=0), cores=min(cores, default=1))
+        get_run_logger().info("Ray: %d nodes, %d processors, %d GPUs.", len(nodes), sum(cores), sum(gpus))
         with RayTaskRunner() as runner:
             yield runner, machines
     finally:

@@ -68,18 +68,28 @@ class Slots:
         wanted = wanted if self._accelerators else 1
         if wanted > self._accelerators > 0:
             raise Misused(
-                f"processes is {wanted}, and there are {self._accelerators} devices. Lower it in params.yaml."
+                f"In params.yaml, processes is {wanted}, and there are {self._accelerators} devices to be taken, as "
+                "CUDA_VISIBLE_DEVICES and LECTERN_GPU_SLOTS say. Lower it."
             )
         # Our own queue hands a slot on at once; Prefect, asked by all who wait, would let it lie for seconds.
         with self._one_chooses:  # or two that want several would each hold what the other waits for
-            devices = [self._free.get() for _ in range(wanted)]
+            devices = self._distinct(wanted)
         try:
             with ExitStack() as lease:
                 self._lease(lease, wanted)
-                yield ",".join(dict.fromkeys(devices))
+                yield ",".join(devices)
         finally:
             for device in devices:
                 self._free.put(device)
+
+    def _distinct(self, wanted: int) -> list[str]:
+        chosen, others = [], []
+        while len(chosen) < wanted:
+            device = self._free.get()
+            (others if device in chosen else chosen).append(device)
+        for device in others:
+            self._free.put(device)
+        return chosen
 
     def _lease(self, stack: ExitStack, wanted: int) -> None:
         told = False

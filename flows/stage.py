@@ -85,7 +85,8 @@ def processes(stage: str) -> int:
     params = read_params()
     if kind != "train" or model not in params.get("models", {}):
         return 1
-    return {**(params.get("train") or {}), **(params["models"][model].get("train") or {})}.get("processes", 1)
+    count = {**(params.get("train") or {}), **(params["models"][model].get("train") or {})}.get("processes")
+    return count if isinstance(count, int) and count > 1 else 1  # the stage says what is wrong with any other value
 
 
 def run_logged(command: Sequence[str], crew: Crew, *, slot: str | None, devices: int = 1) -> tuple[int, list[str]]:

@@ -126,7 +126,7 @@ def look_for_drift(began: datetime) -> None:
     shown = f"This batch: {len(batch)} texts.\n\n| | |\n|---|---|\n{numbers}"
     try:
         drift = report_drift(DriftSettings.read())
-    except (Misused, Refused, Unavailable, MlflowException, OSError) as error:
+    except (Misused, Refused, Unavailable, MlflowException, OSError, ValueError) as error:
         said = hide_passwords(str(error))
         get_run_logger().warning("Drift was not looked for. %s", said)
         create_markdown_artifact(key="drift", markdown=f"{shown}\n\nNot compared: {said}")

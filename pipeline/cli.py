@@ -613,6 +613,7 @@ def restore(
     """Makes a project folder of a backup, at the old place or elsewhere. Needs no project."""
     from pipeline.upkeep.backup import restore as unpack
 
+    folder = folder.resolve()  # which a shell that stands in it must enter anew
     label = unpack(file, folder)
     print(f"{folder} is the project as {label.folder} was at {label.made}. Go there, and run `make install`.")
 

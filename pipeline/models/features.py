@@ -107,18 +107,22 @@ class Features:
         """Whether a training with this frozen part has left anything here."""
         return bool(self._shards)
 
-    def prepare(self, sources: Sequence[list[int]]) -> bool:
+    def prepare(self, sources: Sequence[list[int]], *, alone: bool = False) -> bool:
         """Computes and keeps what is missing of `sources`; False, with nothing kept, where the limit has no room.
 
         Leaves the model in evaluation mode.
+
+        Args:
+            alone: whether what is kept of other texts may go for these.
         """
         missing = list({_name(source): source for source in sources if _name(source) not in self._shards}.values())
         if not missing:
             return True
         width = self._model.get_input_embeddings().embedding_dim
         room = sum(map(len, missing)) * width * _KEPT_AS.itemsize
-        if self._shards.bytes and room + self._shards.bytes > limit_bytes():
-            self._shards.clear()  # what the texts of earlier trainings take, these may want
+        in_all = sum(map(len, sources)) * width * _KEPT_AS.itemsize
+        if alone and in_all <= limit_bytes() < room + self._shards.bytes:
+            self._shards.clear()
             return self.prepare(sources)
         if room + self._shards.bytes > limit_bytes():
             log.info(

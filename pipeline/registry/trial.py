@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import Refused, Unavailable
+from pipeline import machine
+from pipeline.errors import Misused, Refused, Unavailable
 
 _CHILD = Path(__file__).with_name("trial_child.py")
+_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT}
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ def try_version(name: str, number: str, texts: list[str]) -> Trial:
 
     Raises:
         Refused: it does not load, or fails on a text.
-        Unavailable: that cannot be known now: MLflow does not answer, or the process was ended from outside.
+        Unavailable: that cannot be known now: MLflow does not answer, or the machine has too little of something.
+        Misused: what its artifacts are fetched with is not installed.
     """
     done = subprocess.run(
         [sys.executable, "-P", str(_CHILD), f"models:/{name}/{number}"],
@@ -38,12 +42,12 @@ def try_version(name: str, number: str, texts: list[str]) -> Trial:
     )
     if done.returncode == 0:
         return Trial(**json.loads(done.stdout.splitlines()[-1]))
-    last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-    if done.returncode < 0:
-        raise Unavailable(
-            f"Version {number} of '{name}' could not be tried: signal {-done.returncode} ended it, as too little "
-            "memory may. Give the same command again."
-        )
-    if done.returncode == Unavailable.exit_code:
-        raise Unavailable(f"Version {number} of '{name}' could not be tried: {last[0]}")
-    raise Refused(f"Version {number} of '{name}' does not work as it would be served: {last[0]}")
+    [said] = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
+    not_now = f"Version {number} of '{name}' could not be tried: "
+    if done.returncode in _FROM_OUTSIDE:
+        raise Unavailable(f"{not_now}it was ended, as by too little memory. Give the same command again.")
+    if done.returncode == Unavailable.exit_code or machine.in_our_words(RuntimeError(said)):
+        raise Unavailable(f"{not_now}{machine.in_our_words(RuntimeError(said)) or said}")
+    if done.returncode == Misused.exit_code:
+        raise Misused(f"{not_now}{said}")
+    raise Refused(f"Version {number} of '{name}' does not work as it would be served: {said}")

@@ -28,25 +28,21 @@ def answer(folder: Path, texts: list[str]) -> dict[str, object]:
 
 
 def main(uri: str) -> int:
-    """Exit code 0; 1: the version is not fit; that of one of our errors where the machine or a server is to blame."""
+    """Exit code 0; 1: the version does not work; another one of our errors': its artifacts cannot be had now."""
     try:
         folder = Path(mlflow.artifacts.download_artifacts(uri))
     except Exception as error:  # of whatever store its artifacts are in
-        from pipeline.registry import away
+        from pipeline.registry.away import in_our_words
 
-        return _say(error, away.in_our_words(error))
+        ours = in_our_words(error)
+        print(ours or f"{type(error).__name__}: {error}", file=sys.stderr)
+        return ours.exit_code if ours else 1
     try:
         print(json.dumps(answer(folder, json.load(sys.stdin))))
     except Exception as error:  # whatever a damaged or foreign version raises
-        from pipeline import machine
-
-        return _say(error, machine.in_our_words(error))
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     return 0
-
-
-def _say(error: Exception, ours: Exception | None) -> int:
-    print(ours or f"{type(error).__name__}: {error}", file=sys.stderr)
-    return ours.exit_code if ours else 1
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ def promote(
     Raises:
         Misused: there is no such version.
         Refused: it does not load, or does not pass; or it already is the champion.
-        Unavailable: elsewhere, another version has become the champion meanwhile.
+        Unavailable: a version could not be tried now; or elsewhere, another one has become the champion meanwhile.
     """
     # Held while it is judged: of two promotions at once, the second is compared with what the first has made champion.
     with _registry_lock():
@@ -275,6 +275,7 @@ def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
 
     Raises:
         Refused: there is no champion, or none before it, or that one is gone or does not load.
+        Unavailable: that one could not be tried now.
     """
     with _registry_lock():
         present = _by_alias(client, name, CHAMPION)
@@ -298,10 +299,13 @@ def trail(client: MlflowClient, name: str) -> list[Move]:
 
 
 def _moves_made(moves: list[Move], present: ModelVersion | None) -> list[Move]:
-    """`moves` without the last one if that was written down, and cut off before the alias moved."""
-    champion = str(present.version) if present else None
-    cut_off = moves and champion not in (moves[-1].version, None) and champion == moves[-1].before
-    return moves[:-1] if cut_off else moves
+    """`moves` without those that were written down, and cut off before the alias moved."""
+    champion_after = [move.before for move in moves[1:]] + [str(present.version) if present else None]
+    return [
+        move
+        for move, champion in zip(moves, champion_after, strict=True)
+        if champion == move.version or champion != move.before
+    ]
 
 
 def champions(moves: list[Move]) -> list[str]:
@@ -384,7 +388,7 @@ def _move(
     who: str | None = None,
 ) -> Move:
     now = time.gmtime()
-    known = version.run_id and find_run(client, version.run_id)
+    known = verdict and version.run_id and find_run(client, version.run_id)
     path = f"promotions/version-{version.version}-{time.strftime('%Y%m%dT%H%M%SZ', now)}.json"
     move = Move(
         action=action,
@@ -397,7 +401,7 @@ def _move(
         forced=verdict is not None and not verdict.passed,
     )
     if known:
-        kept = {"move": asdict(move), "verdict": verdict.as_json() if verdict else None}
+        kept = {"move": asdict(move), "verdict": verdict.as_json()}
         client.log_text(version.run_id, json.dumps(kept, indent=2, ensure_ascii=False), path)
     line = json.dumps(asdict(move))
     # Written before the alias moves: a move without its line in the trail could not be rolled back. Of two that are

@@ -22,6 +22,7 @@ from pipeline.titles.talk import refuse_too_large
 from pipeline.titles.version import Version, title_texts
 
 TABLE = "titles.csv"
+_WHEN = "%Y-%m-%dT%H:%M:%SZ"
 _SOON = timedelta(seconds=2)  # a row is written after its workbook, in whole seconds
 _log = logging.getLogger(__name__)
 
@@ -158,25 +159,28 @@ class _Walk:
         # With what it was made from, so that `week`, `week.xlsm` and `week.xlsx` do not end in one file.
         made_from = f"{path.name}.tables" if path.is_dir() else path.name.removesuffix(".xlsx")
         out = self._outbox / f"{made_from}.titled.xlsx"
+        corrected = self._set_aside_corrected(out)
         try:
-            self._set_aside_corrected(out)
             filled = fill_titles(path, out, self._version)
         except (OSError, Refused) as error:
             self._fail(path.name, error)
+            if corrected:
+                corrected.rename(out)
         else:
+            if corrected:
+                _log.warning("%s was changed by hand since it was written: it is %s now", out.name, corrected.name)
             _log.info("%s", filled.summary())
             self._keep([replace(row, workbook=out.name, when=_now())])
 
-    def _set_aside_corrected(self, out: Path) -> None:
+    def _set_aside_corrected(self, out: Path) -> Path | None:
         """Gives what stands at `out` a name of its own, if a person has changed it since it was written, or put it."""
         if not out.is_file():
-            return
-        written = [datetime.fromisoformat(row.when) for row in self._rows if row.workbook == out.name]
+            return None
+        written = [_moment(row.when) for row in self._rows if row.workbook == out.name]
         changed = datetime.fromtimestamp(out.stat().st_mtime, UTC)
-        if not written or changed > max(written) + _SOON:
-            aside = out.with_name(f"{out.stem}.{changed:%Y%m%dT%H%M%SZ}.xlsx")
-            out.rename(aside)
-            _log.warning("%s was changed by hand since it was written: it is %s now", out.name, aside.name)
+        if changed <= max(filter(None, written), default=datetime.min.replace(tzinfo=UTC)) + _SOON:
+            return None
+        return out.rename(out.with_name(f"{out.stem}.{changed:%Y%m%dT%H%M%SZ}.xlsx"))
 
     def _keep(self, rows: list[Row]) -> None:
         self._rows += rows
@@ -208,7 +212,15 @@ def _digest(path: Path) -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime(_WHEN)
+
+
+def _moment(when: str) -> datetime | None:
+    """None for what a spreadsheet program has made of a time."""
+    try:
+        return datetime.strptime(when, _WHEN).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 _ADDED = {"fallback"}  # after others had been written: a titles.csv without it is ours

@@ -197,7 +197,7 @@ class _TitleTrainer(Trainer):
                 sources = [example.source for example in (*self.train_dataset, *self.eval_dataset)]
                 with self.args.main_process_first(local=False):
                     features = Features(self._network, self._inputs, part, self.compute_loss_context_manager)
-                    self._features = features if features.prepare(sources) else None
+                    self._features = features if features.prepare(sources, alone=True) else None
         return self._features
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:

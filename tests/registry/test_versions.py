@@ -114,6 +114,14 @@ def test_a_promotion_that_was_cut_off_is_nothing_to_go_back_to(three_versions: M
     assert versions.rollback(three_versions, NAME, because="").version == "1"
 
 
+def test_a_promotion_that_was_cut_off_and_then_another_one_is_none_either(three_versions: MlflowClient) -> None:
+    for number in ("1", "2"):
+        _promote(three_versions, NAME, number, because="")
+    three_versions.set_registered_model_alias(NAME, "champion", "1")
+    _promote(three_versions, NAME, "3", because="")
+    assert versions.rollback(three_versions, NAME, because="").version == "1"
+
+
 def test_of_two_promotions_on_two_machines_one_is_told_to_judge_again(three_versions: MlflowClient) -> None:
     def judge(version: ModelVersion, _: ModelVersion | None) -> Verdict:
         three_versions.set_registered_model_alias(NAME, "champion", "2")

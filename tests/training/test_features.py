@@ -162,7 +162,10 @@ def test_texts_of_earlier_trainings_make_room_for_those_of_this_one(
     model, inputs = small_model("bart", examples)
     now = Features(model, inputs, (model.get_encoder(),))
     sources = [inputs.source("we talk about threads")]
-    assert now.prepare(sources)
+    assert not now.prepare(sources)
+    assert not now.prepare(sources * 9, alone=True)
+    assert now.prepare([inputs.source("we talk about graphs")])
+    assert now.prepare(sources, alone=True)
     assert now(sources).any()
     assert sum(file.stat().st_size for file in folder.iterdir()) < 1.5 * size
 
