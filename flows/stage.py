@@ -21,6 +21,7 @@ from flows.graph import Stage
 from flows.slots import Stopped
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused
+from pipeline.paths import PARAMS
 from pipeline.settings import read_params
 
 RETRY_AFTER = [5, 20]
@@ -80,13 +81,17 @@ def run_stage(stage: Stage, crew: Crew) -> None:
 
 
 def processes(stage: str) -> int:
-    """How many share the work of a stage, as params.yaml says of the training of a model."""
+    """How many share the work of a stage, as params.yaml says of the training of a model; 1 of all others.
+
+    What is no such number is left to the stage, which says what is wrong with it.
+    """
     kind, _, model = stage.partition("@")
-    params = read_params()
-    if kind != "train" or model not in params.get("models", {}):
+    if kind != "train" or not PARAMS.is_file():
         return 1
-    count = {**(params.get("train") or {}), **(params["models"][model].get("train") or {})}.get("processes")
-    return count if isinstance(count, int) and count > 1 else 1  # the stage says what is wrong with any other value
+    params = read_params()
+    own = (params.get("models") or {}).get(model) or {}
+    count = {**(params.get("train") or {}), **(own.get("train") or {})}.get("processes")
+    return count if isinstance(count, int) and count > 1 else 1
 
 
 def run_logged(command: Sequence[str], crew: Crew, *, slot: str | None, devices: int = 1) -> tuple[int, list[str]]:
