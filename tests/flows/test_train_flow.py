@@ -120,6 +120,26 @@ def test_with_two_gpus_two_stages_train_at_once_each_on_its_own(
     assert {(folder / f"met-{item}").read_text().strip() for item in (1, 2)} == {"3", "5"}
 
 
+def test_a_training_of_two_processes_has_two_gpus(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    folder = make_project("""
+        stages:
+          train:
+            foreach: [big, small]
+            do:
+              cmd: echo $CUDA_VISIBLE_DEVICES > seen-${item}
+              outs:
+                - seen-${item}
+              meta:
+                slot: gpu
+    """)
+    (folder / "params.yaml").write_text("{train: {processes: 1}, models: {big: {train: {processes: 2}}, small: {}}}")
+    assert train(return_state=True).is_completed()
+    seen = {item: (folder / f"seen-{item}").read_text().strip().split(",") for item in ("big", "small")}
+    assert {item: len(devices) for item, devices in seen.items()} == {"big": 2, "small": 1}
+    assert {*seen["big"], *seen["small"]} <= {"3", "5", "7"}
+
+
 def test_a_refusal_is_not_tried_again_and_stops_only_what_depends_on_it(make_project: MakeProject):
     folder = make_project("""
         stages:
