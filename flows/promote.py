@@ -82,9 +82,7 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
                 return Cancelled(message=f"Nothing moved: {answer.who} said no. {answer.reason}".strip())
             number, who = proposal.version, answer.who
             because = "; ".join(filter(None, [because, answer.reason]))
-        move, _ = registry.promote(
-            desk.client, name, number, because=because or registry.NO_REASON, judge=desk.judge, who=who
-        )
+        move, _ = registry.promote(desk.client, name, number, because=because, judge=desk.judge, who=who)
     except Exception as error:
         ours = error if isinstance(error, (Misused, Refused, Unavailable)) else in_our_words(error)
         if ours is None:

@@ -544,7 +544,7 @@ def promote(
             client,
             name,
             number,
-            because=because.strip() or registry.NO_REASON,
+            because=because,
             judge=lambda challenger, champion: judge(name, challenger, champion, settings),
             force=force,
         )
@@ -581,7 +581,7 @@ def rollback(
     from pipeline.registry.tracking import connect
 
     name = registry.RegisterSettings.read().name
-    move = registry.rollback(connect(), name, because=because.strip() or registry.NO_REASON)
+    move = registry.rollback(connect(), name, because=because)
     print(f"Version {move.version} of '{name}' is the champion again; before it {_said(move.before)}.", flush=True)
     _announce("lectern.promoted", name, asdict(move))
 

@@ -15,7 +15,8 @@ _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _SAYS_FULL = re.compile(r"no space left on device|disk quota exceeded|file too large|database or disk is full", re.I)
 _SAYS_CLOSED = re.compile(r"read-only file system|attempt to write a readonly database", re.I)
 _SAYS_NO_MEMORY = re.compile(
-    r"out of memory|not enough memory|can.t allocate memory|cannot allocate memory|bad_alloc|failed to map segment",
+    r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|std::bad_alloc"
+    r"|failed to map segment",
     re.I,
 )
 

@@ -46,8 +46,9 @@ def try_version(name: str, number: str, texts: list[str]) -> Trial:
     not_now = f"Version {number} of '{name}' could not be tried: "
     if done.returncode in _FROM_OUTSIDE:
         raise Unavailable(f"{not_now}it was ended, as by too little memory. Give the same command again.")
-    if done.returncode == Unavailable.exit_code or machine.in_our_words(RuntimeError(said)):
-        raise Unavailable(f"{not_now}{machine.in_our_words(RuntimeError(said)) or said}")
+    lacking = machine.in_our_words(RuntimeError(said))
+    if lacking or done.returncode == Unavailable.exit_code:
+        raise Unavailable(f"{not_now}{lacking or said}")
     if done.returncode == Misused.exit_code:
         raise Misused(f"{not_now}{said}")
     raise Refused(f"Version {number} of '{name}' does not work as it would be served: {said}")

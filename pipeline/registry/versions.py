@@ -396,7 +396,7 @@ def _move(
         before=str(before.version) if before else None,
         who=who or _who(),
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", now),
-        because=because,
+        because=because.strip() or NO_REASON,
         evidence=path if known else None,
         forced=verdict is not None and not verdict.passed,
     )

@@ -136,13 +136,19 @@ def test_a_new_text_is_added_to_those_that_are_there(examples: pd.DataFrame) -> 
     assert len([*FEATURES.glob("*/*.safetensors")]) == 2
 
 
+def _nearly_full(examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, int]:
+    """Where one text's features are, and their bytes, of which there is room for half as many again."""
+    _prepared(examples, ["we talk about graphs"])
+    (folder,) = FEATURES.glob("*")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    monkeypatch.setenv("LECTERN_FEATURES_GB", str(1.5 * size / 1e9))
+    return folder, size
+
+
 def test_the_features_used_longest_ago_make_room_for_new_ones(
     examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _prepared(examples, ["we talk about graphs"])
-    (old,) = FEATURES.glob("*")
-    size = sum(file.stat().st_size for file in old.iterdir())
-    monkeypatch.setenv("LECTERN_FEATURES_GB", str(1.5 * size / 1e9))
+    old, _ = _nearly_full(examples, monkeypatch)
     model, inputs = small_model("bart", examples)
     with torch.no_grad():
         next(model.get_encoder().layers.parameters()).add_(1e-3)
@@ -155,10 +161,7 @@ def test_the_features_used_longest_ago_make_room_for_new_ones(
 def test_texts_of_earlier_trainings_make_room_for_those_of_this_one(
     examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _prepared(examples, ["we talk about graphs"])
-    (folder,) = FEATURES.glob("*")
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    monkeypatch.setenv("LECTERN_FEATURES_GB", str(1.5 * size / 1e9))
+    folder, size = _nearly_full(examples, monkeypatch)
     model, inputs = small_model("bart", examples)
     now = Features(model, inputs, (model.get_encoder(),))
     sources = [inputs.source("we talk about threads")]
