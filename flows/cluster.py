@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State
 
 import flows
 import pipeline
+from flows import changes
 from flows.child import Child
 from flows.graph import Stage, read_plan
 from flows.node import DVC, Source, run_stage_there, sharing
@@ -117,13 +118,16 @@ def without_downstream(stages: Iterable[Stage], of: Iterable[str]) -> list[Stage
 
 
 def shared_source() -> Source:
-    """This work tree's commit, as other machines can have it.
+    """This work tree's commit, as other machines can have it, and what a run changes in it.
 
     Raises:
         Misused: they cannot; the message says why, and what to do.
     """
-    if changes := _git("status", "--porcelain", "--", ".", ":!dvc.lock"):
-        raise Misused(f"The work tree has changes that no other machine would see. Commit and push them:\n{changes}")
+    changed = changes.changed()
+    if here_alone := [str(path) for path in changed if not changes.travels(path)]:
+        raise Misused(
+            "The work tree has changes that no other machine would see. Commit and push them:\n" + "\n".join(here_alone)
+        )
     commit, repository = _git("rev-parse", "HEAD"), _git("remote", "get-url", "origin")
     if not repository:
         raise Misused("The machines of a cluster clone this repository from 'origin', and there is no such git remote.")
@@ -137,7 +141,7 @@ def shared_source() -> Source:
             f"MLFLOW_TRACKING_URI is {tracking}, a file that other machines would each have for themselves. "
             "Set it to a tracking server's address; 'lectern up' starts one."
         )
-    return Source(repository, commit, without_user(tracking))
+    return Source(repository, commit, without_user(tracking), changes.read(changed))
 
 
 def _require_dvc_remote() -> None:

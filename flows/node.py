@@ -15,7 +15,8 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from flows import share
+from flows import changes, share
+from flows.changes import Changes
 from flows.child import Child
 from flows.graph import Stage
 from flows.stage import StageBroke, environment, failure, follow, stage_task
@@ -29,11 +30,13 @@ class Source:
     """What every machine works on: a commit of a repository that it can clone, and the tracking server it logs to.
 
     tracking: the server's address without a user: each machine has credentials of its own.
+    changes: what this run changes in the commit's files.
     """
 
     repository: str = field(repr=False)  # git's address may hold a password
     commit: str
     tracking: str
+    changes: Changes = field(repr=False)
 
 
 @stage_task()
@@ -69,7 +72,9 @@ def sharing(stages: Sequence[str]) -> list[str]:
 
 @contextmanager
 def work_tree(source: Source) -> Iterator[Path]:
-    """A clone at the commit of `source`, ours for the block; it stays for the next stage, with what git ignores there.
+    """A clone at the commit of `source`, with its changes, ours for the block.
+
+    It stays for the next stage, with what git ignores there.
 
     Raises:
         StageBroke: git cannot clone the repository, or has no such commit.
@@ -81,6 +86,7 @@ def work_tree(source: Source) -> Iterator[Path]:
         if not (tree / ".git").exists():
             _clone(source.repository, tree)
         _check_out(source, tree)
+        changes.write(source.changes, tree)
         # One for all work trees of the machine, which DVC allows: a file is fetched and kept once.
         cache = str(home / "cache")
         require([*DVC, "config", "--local", "cache.dir", cache], environment(), tree)
