@@ -17,9 +17,6 @@ from prefect.concurrency.sync import concurrency
 from pipeline.errors import Misused
 
 GPU = "gpu"
-LIMIT = f"{GPU}-{platform.node()}"
-"""The name of the Prefect limit: one a machine, since its slots are this machine's devices."""
-
 LEASE = 60
 """Seconds after which the slot of a process that died is free again; a live one renews its lease in time."""
 
@@ -46,13 +43,15 @@ class Slots:
         self._free: SimpleQueue[str] = SimpleQueue()
         self._one_chooses = Lock()
         self._over = over
+        self._limit = limit_name()
         for device in devices:
             self._free.put(device)
 
     def declare(self) -> None:
         """Tells Prefect how many there are."""
-        with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name(LIMIT, self._count)
+        if self._limit:
+            with get_client(sync_client=True) as client:
+                client.upsert_global_concurrency_limit_by_name(self._limit, self._count)
 
     @contextmanager
     def take(self, wanted: int = 1) -> Iterator[str]:
@@ -76,7 +75,8 @@ class Slots:
             devices = self._distinct(wanted)
         try:
             with ExitStack() as lease:
-                self._lease(lease, wanted)
+                if self._limit:
+                    self._lease(lease, self._limit, wanted)
                 yield ",".join(devices)
         finally:
             for device in devices:
@@ -91,13 +91,13 @@ class Slots:
             self._free.put(device)
         return chosen
 
-    def _lease(self, stack: ExitStack, wanted: int) -> None:
+    def _lease(self, stack: ExitStack, limit: str, wanted: int) -> None:
         told = False
         while not self._over.is_set():
             # Looking before asking: Prefect's own waiting says nothing, and cannot be stopped.
-            if _free() >= wanted:
+            if _free(limit) >= wanted:
                 with suppress(TimeoutError):
-                    stack.enter_context(_limit(wanted))
+                    stack.enter_context(_leased(limit, wanted))
                     return
             if not told:
                 get_run_logger().info("Waiting for another flow run to give its slot back.")
@@ -106,10 +106,18 @@ class Slots:
         raise Stopped
 
 
-def _limit(wanted: int) -> AbstractContextManager[None]:
+def limit_name() -> str:
+    """That of the Prefect limit for which all runs compete that share devices; empty where this one has its own.
+
+    One a machine, unless `LECTERN_GPU_LIMIT` says otherwise: the host name of a container never returns.
+    """
+    return os.environ.get("LECTERN_GPU_LIMIT", f"{GPU}-{platform.node()}")
+
+
+def _leased(limit: str, wanted: int) -> AbstractContextManager[None]:
     # When the server is away for a while and a lease runs out, hours of training go on.
     return concurrency(
-        LIMIT,
+        limit,
         occupy=wanted,
         strict=True,
         timeout_seconds=30,
@@ -118,10 +126,10 @@ def _limit(wanted: int) -> AbstractContextManager[None]:
     )
 
 
-def _free() -> int:
+def _free(limit: str) -> int:
     with get_client(sync_client=True) as client:
-        limit = client.read_global_concurrency_limit_by_name(LIMIT)
-    return limit.limit - limit.active_slots
+        now = client.read_global_concurrency_limit_by_name(limit)
+    return now.limit - now.active_slots
 
 
 def devices() -> list[str]:

@@ -1,10 +1,15 @@
+from pathlib import Path
 from threading import Event
 
 import pytest
+import yaml
+from prefect import get_client
 from toy_project import PrefectServer
 
 from flows.slots import Slots, devices
 from pipeline.errors import Misused
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -54,3 +59,25 @@ def test_a_stage_of_several_processes_has_a_device_for_each(
 def test_more_processes_than_devices_are_refused(prefect_server: PrefectServer):
     with pytest.raises(Misused, match="processes is 3, and there are 2 devices"), Slots(["0", "1"], Event()).take(3):
         pass
+
+
+def limits() -> set[str]:
+    """The names of all limits that the Prefect server keeps."""
+    with get_client(sync_client=True) as client:
+        return {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}
+
+
+@pytest.mark.parametrize(("pool", "kept"), [("docker", {"gpu-lectern-docker"}), ("kubernetes", set())])
+def test_however_many_containers_there_were_prefect_keeps_no_limit_of_each(
+    prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, pool: str, kept: set[str]
+):
+    definitions = yaml.safe_load((ROOT / "prefect.yaml").read_text())["definitions"]
+    before = limits()
+    monkeypatch.setenv("LECTERN_GPU_LIMIT", definitions[pool]["work_pool"]["job_variables"]["env"]["LECTERN_GPU_LIMIT"])
+    for container in ("3f2a", "9b1c"):
+        monkeypatch.setattr("platform.node", lambda name=container: name)
+        slots = Slots(["0", "1"], Event())
+        slots.declare()
+        with slots.take() as visible:
+            assert visible in ("0", "1")
+    assert limits() - before == kept
