@@ -18,6 +18,9 @@ from pipeline.addresses import hide_passwords
 VARIABLE = "LECTERN_NOTIFY"
 """Names the block, such as `slack-webhook/operators`."""
 
+LONGEST = 2000
+"""Characters of a run's message that are sent: a channel that takes fewer than a run says would refuse them all."""
+
 
 def tell(flow: Flow, flow_run: FlowRun, state: State) -> None:
     """A flow's hook for runs that failed or crashed."""
@@ -26,7 +29,7 @@ def tell(flow: Flow, flow_run: FlowRun, state: State) -> None:
 
 
 def send(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | logging.LoggerAdapter) -> None:
-    """Sends `body` and the way to `flow_run`; to nobody where no block is named.
+    """Sends the beginning of `body` and the way to `flow_run`; to nobody where no block is named.
 
     A block that does not work is logged. The run is none the worse for it.
     """
@@ -38,8 +41,11 @@ def send(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | lo
     except Exception as error:  # whatever is wrong with the name, the block or the server
         logger.error("%s=%s: nobody was told. %s", VARIABLE, name, str(error).partition("\n")[0])
         return
+    told = hide_passwords(body)
+    if len(told) > LONGEST:
+        told = f"{told[:LONGEST]} …"
     try:
-        block.notify("\n".join([hide_passwords(body), url_for(flow_run) or f"Flow run {flow_run.id}"]), subject)
+        block.notify("\n".join([told, url_for(flow_run) or f"Flow run {flow_run.id}"]), subject)
     except Exception as error:
         # Not its words: they name the address, and whoever has that of a webhook may write to it.
         logger.error("%s=%s: nobody was told. %s", VARIABLE, name, type(error).__name__)

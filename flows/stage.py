@@ -28,7 +28,10 @@ RETRY_AFTER = [5, 20]
 """Seconds before the second and before the third attempt at a stage that the infrastructure broke."""
 
 TAIL = 15
-"""Lines of a failed stage's output that its error carries."""
+"""Lines of its output that the error of a command carries which broke."""
+
+LONGEST = 50_000
+"""Characters that the words of one refusal may take. What Prefect tells of a run's end holds 100,000."""
 
 
 class StageRefused(Exception):
@@ -71,7 +74,7 @@ def run_stage(stage: Stage, crew: Crew) -> None:
     """Brings `stage` up to date.
 
     Raises:
-        StageRefused, StageBroke: it failed; the message ends with the last lines that it printed.
+        StageRefused, StageBroke: it failed; the message ends with what it printed, as `failure` tells.
         Stopped: the flow run is over.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
@@ -115,12 +118,32 @@ def follow(child: Child) -> tuple[int, list[str]]:
 
 
 def last_lines(output: Sequence[str]) -> str:
-    """What an error carries of a command's output."""
-    return "\n".join(f"  {line}" for line in output[-TAIL:])
+    """What an error carries of the output of a command that broke."""
+    return _indented(output[-TAIL:])
+
+
+def refusal(output: Sequence[str]) -> str:
+    """What an error carries of the output of a command that said no: all of it, or the last of it and how much more.
+
+    Whoever is to mend the data needs every line.
+    """
+    room, kept = LONGEST, 0
+    for line in reversed(output):
+        room -= len(line)
+        if room < 0 < kept:
+            break
+        kept += 1
+    if left_out := len(output) - kept:
+        return _indented([f"… {left_out:,} more lines before these, in the log", *output[left_out:]])
+    return _indented(output)
+
+
+def _indented(lines: Sequence[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | StageBroke:
-    """What it means that DVC ended with `code` after printing `output`.
+    """What it means that DVC ended with `code` after printing `output`: all of which is told if the stage said no.
 
     DVC itself ends with 255 whatever happened; how the stage's own command ended stands in its last line.
     """
@@ -130,7 +153,7 @@ def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | Stage
     heading = f"Running stage '{name}':"
     if heading in output:
         output = output[output.index(heading) + 2 :]
-    said = last_lines(output)
+    said = refusal(output)
     if re.match(r"ERROR: failed to reproduce .*(missing data|dependency .* does not exist|No such file)", last):
         return StageRefused(f"{name} lacks an input:\n{said}")
     match code:
@@ -139,7 +162,7 @@ def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | Stage
         case 2:
             return StageRefused(f"{name} has wrong settings:\n{said}")
         case _:
-            return StageBroke(f"{name} broke with exit code {code}:\n{said}")
+            return StageBroke(f"{name} broke with exit code {code}:\n{last_lines(output)}")
 
 
 def environment() -> dict[str, str]:

@@ -20,7 +20,7 @@ from flows.crew import Crew
 from flows.events import announce_drift
 from flows.naming import commit_and_workbook
 from flows.notify import tell
-from flows.stage import StageBroke, StageRefused, last_lines, run_logged, stage_task
+from flows.stage import StageBroke, StageRefused, last_lines, refusal, run_logged, stage_task
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
@@ -88,7 +88,7 @@ def title_folder(inbox: Path, outbox: Path, again: bool, crew: Crew) -> None:
     """Runs the command.
 
     Raises:
-        StageRefused, StageBroke: it failed; the message ends with the last lines that it printed.
+        StageRefused, StageBroke: it failed; the message ends with what it printed, of one that broke the last lines.
         Stopped: the flow run is over.
     """
     command = [sys.executable, "-m", "pipeline", "title", str(inbox), "--out", str(outbox)]
@@ -96,8 +96,10 @@ def title_folder(inbox: Path, outbox: Path, again: bool, crew: Crew) -> None:
     slot = slots.GPU if any(slots.devices()) else None
     code, output = run_logged([*command, *(["--again"] if again else [])], crew, slot=slot)
     if code:
-        broke = code == Unavailable.exit_code or code > KILLED
-        raise (StageBroke if broke else StageRefused)(f"Titling ended with exit code {code}:\n{last_lines(output)}")
+        heading = f"Titling ended with exit code {code}:"
+        if code == Unavailable.exit_code or code > KILLED:
+            raise StageBroke(f"{heading}\n{last_lines(output)}")
+        raise StageRefused(f"{heading}\n{refusal(output)}")
 
 
 def publish(rows: list[Row]) -> None:

@@ -33,6 +33,11 @@ def refuses() -> State:
 
 
 @flow(on_failure=[tell], on_crashed=[tell])
+def refuses_at_length() -> State:
+    return Failed(message="\n".join(f"Row {row} has no title." for row in range(300)))
+
+
+@flow(on_failure=[tell], on_crashed=[tell])
 def goes_well() -> None:
     pass
 
@@ -70,6 +75,15 @@ def test_a_failed_run_is_told_with_its_name_its_message_and_the_way_to_it(
         "Row 7 has no title.",
         f"{prefect_server.url.removesuffix('/api')}/runs/flow-run/{run.id}",
     ]
+
+
+def test_of_a_long_message_the_beginning_is_told_which_any_channel_takes(channel: SimpleNamespace):
+    refuses_at_length(return_state=True)
+    (told,) = channel.told
+    *rows, cut, _ = told["body"].splitlines()
+    assert rows == [f"Row {row} has no title." for row in range(len(rows))]
+    assert cut.endswith(" …")
+    assert 1000 < len(told["body"]) < 3000  # of a section in Slack
 
 
 def test_of_a_run_that_went_well_nobody_is_told(channel: SimpleNamespace):

@@ -47,7 +47,25 @@ def test_the_message_holds_what_the_stage_said_and_nothing_of_how_it_was_run():
     assert str(error) == "ingest was refused:\n  Row 7 has no title."
 
 
-def test_of_much_that_was_said_the_message_holds_the_end():
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_refusal_is_told_whole(code: int):
+    said = [f"lesson_topics, row {row}: no title. Write one." for row in range(2, 202)]
+    lines = str(failure("ingest", 255, output(f"failed to run: x, exited with {code}", *said))).splitlines()
+    assert lines[1:] == [f"  {line}" for line in said]
+
+
+def test_of_a_refusal_that_no_message_holds_it_holds_the_end_and_how_much_there_is_more():
+    said = [f"line {number:04}" + " word" * 20 for number in range(9000)]
+    heading, left_out, *lines = str(failure("ingest", 255, output("failed to run: x, exited with 1", *said))).split(
+        "\n"
+    )
+    assert heading == "ingest was refused:"
+    assert lines == [f"  {line}" for line in said[-len(lines) :]]
+    assert left_out == f"  … {9000 - len(lines):,} more lines before these, in the log"
+    assert 40_000 < len("\n".join(lines)) < 100_000  # where Prefect cuts a message in what it tells of a run
+
+
+def test_of_much_that_was_said_before_a_crash_the_message_holds_the_end():
     said = [f"line {number}" for number in range(100)]
-    lines = str(failure("ingest", 255, output("failed to run: x, exited with 1", *said))).splitlines()
+    lines = str(failure("ingest", 255, output("failed to run: x, exited with 70", *said))).splitlines()
     assert (lines[1], lines[-1], len(lines)) == ("  line 85", "  line 99", 16)
