@@ -7,13 +7,10 @@ Once answered it begins anew, and so remembers in Prefect which version it has a
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Literal
 
-from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 from prefect import flow, get_run_logger, runtime
-from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
@@ -22,14 +19,12 @@ from prefect.states import Cancelled, Completed, Failed, State
 from pydantic import Field, ValidationError
 
 from flows.events import announce
-from flows.facts import facts
+from flows.judging import Proposal, in_words_of_ours, judge_version, make_champion
 from flows.notify import send, tell
 from pipeline.addresses import hide_passwords
-from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.registry import versions as registry
-from pipeline.registry.away import in_our_words
-from pipeline.registry.gate import PromoteSettings, Verdict, judge
-from pipeline.registry.tracking import connect
+from pipeline.errors import Misused
+from pipeline.registry.gate import PromoteSettings
+from pipeline.registry.versions import RegisterSettings
 
 ASKED_ABOUT = "asked-about"
 """Under which a run remembers, among its inputs, which version it has asked about."""
@@ -72,19 +67,18 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
     """
     who = None
     try:
-        name, settings = registry.RegisterSettings.read().name, PromoteSettings.read()
-        desk = Desk(connect(), name, settings)
+        name, settings = RegisterSettings.read().name, PromoteSettings.read()
         number = str(version) if version else None
         if settings.approval == "person":
-            proposal = remembered() or desk.propose(number, hours)
+            proposal = remembered() or propose(name, number, settings, hours)
             answer = ask(proposal, hours)
             if answer.answer == "no":
                 return Cancelled(message=f"Nothing moved: {answer.who} said no. {answer.reason}".strip())
             number, who = proposal.version, answer.who
             because = "; ".join(filter(None, [because, answer.reason]))
-        move, _ = registry.promote(desk.client, name, number, because=because, judge=desk.judge, who=who)
+        move = make_champion(name, number, settings, because, who)
     except Exception as error:
-        ours = error if isinstance(error, (Misused, Refused, Unavailable)) else in_our_words(error)
+        ours = in_words_of_ours(error)
         if ours is None:
             raise
         return Failed(message=hide_passwords(str(ours)))
@@ -93,58 +87,32 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
     return Completed(message=f"Version {move.version} of '{name}' is the champion now; before it {before}.")
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """The version that a person is asked about, and what they need to know of it, as Markdown."""
-
-    version: str
-    facts: str
-
-
 def remembered() -> Proposal | None:
     """What this run has asked about before it was suspended."""
     proposal = read_flow_run_input(ASKED_ABOUT)
     return Proposal(**proposal) if proposal else None
 
 
-@dataclass(frozen=True)
-class Desk:
-    """Where the versions of the registered model `name` are judged."""
+def propose(name: str, number: str | None, settings: PromoteSettings, hours: float) -> Proposal:
+    """Has the version judged, the challenger where `number` is None; remembers it, and says that an answer is awaited.
 
-    client: MlflowClient
-    name: str
-    settings: PromoteSettings
-
-    def judge(self, version: ModelVersion, champion: ModelVersion | None) -> Verdict:
-        """The verdict, which then stands beside the run too."""
-        verdict = judge(self.name, version, champion, self.settings)
-        create_markdown_artifact(key="promotion", markdown=facts(self.name, version, champion, verdict))
-        return verdict
-
-    def propose(self, number: str | None, hours: float) -> Proposal:
-        """Judges the version, the challenger where `number` is None; remembers it, and says that an answer is awaited.
-
-        Raises:
-            Misused, Refused: as a promotion would. Then nobody need be asked.
-        """
-        if runtime.deployment.id is None:
-            raise Misused(
-                "Only a run of a deployment can wait for an answer. Start promote/by-hand in Prefect's pages, "
-                "or use `lectern promote`."
-            )
-        version, champion = registry.version_and_champion(self.client, self.name, number)
-        verdict = self.judge(version, champion)
-        if not verdict.passed:
-            raise registry.NotPassed(self.name, verdict)
-        proposal = Proposal(str(version.version), facts(self.name, version, champion, verdict))
-        create_flow_run_input(ASKED_ABOUT, asdict(proposal))
-        send(
-            f"Shall version {proposal.version} of '{self.name}' become the champion?",
-            f"It passes. An answer is awaited for {hours:g} hours: press Resume on the page of the run.",
-            FlowRunContext.get().flow_run,
-            get_run_logger(),
+    Raises:
+        Misused, Refused, Unavailable: as a promotion would. Then nobody need be asked.
+    """
+    if runtime.deployment.id is None:
+        raise Misused(
+            "Only a run of a deployment can wait for an answer. Start promote/by-hand in Prefect's pages, "
+            "or use `lectern promote`."
         )
-        return proposal
+    proposal = judge_version(name, number, settings)
+    create_flow_run_input(ASKED_ABOUT, asdict(proposal))
+    send(
+        f"Shall version {proposal.version} of '{name}' become the champion?",
+        f"It passes. An answer is awaited for {hours:g} hours: press Resume on the page of the run.",
+        FlowRunContext.get().flow_run,
+        get_run_logger(),
+    )
+    return proposal
 
 
 def ask(proposal: Proposal, hours: float) -> Answer:

@@ -20,7 +20,7 @@ from flows.crew import Crew
 from flows.graph import Stage
 from flows.slots import Stopped
 from pipeline.addresses import hide_passwords
-from pipeline.errors import Misused
+from pipeline.errors import Misused, Unavailable
 from pipeline.paths import PARAMS
 from pipeline.settings import read_params
 
@@ -43,7 +43,7 @@ class StageBroke(Exception):
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], StageBroke):
+    if record.exc_info and isinstance(record.exc_info[1], StageBroke | Unavailable):
         record.exc_info = None
     return True
 

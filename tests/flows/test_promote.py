@@ -13,7 +13,9 @@ from uuid import UUID
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Pause, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
@@ -22,6 +24,7 @@ from promotable import NAME, ask_nobody, champion, register, write_splits
 from toy_project import PrefectServer, wait_for
 
 from flows.promote import promote
+from pipeline.errors import Unavailable
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import trail
 from tests.conftest import SUBJECTS
@@ -166,6 +169,36 @@ def test_by_the_gate_alone_nobody_is_asked(folder: Path):
     assert [move.because for move in trail(connect(), NAME)] == ["knows all"]
     assert "already is the champion" in promote(version=1, return_state=True).message
     assert "no version 9" in promote(version=9, return_state=True).message
+
+
+def attempts(state: State) -> dict[str, int]:
+    """How often each task of a run was tried."""
+    this_run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as client:
+        return {task.name: task.run_count for task in client.read_task_runs(flow_run_filter=this_run)}
+
+
+def test_a_tracking_server_that_is_away_for_a_moment_costs_an_attempt_and_a_refusal_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ask_nobody()
+    answers = [Unavailable("MLflow does not answer.")]
+
+    def at_first_away() -> MlflowClient:
+        if answers:
+            raise answers.pop()
+        return connect()
+
+    monkeypatch.setattr("flows.judging.connect", at_first_away)
+    ended = promote(return_state=True)
+    assert ended.is_completed(), ended.message
+    assert champion() == "1"
+    wait_for(lambda: attempts(ended) == {"promote": 2})
+
+    register([])
+    ended = promote(return_state=True)
+    assert "beats the best baseline" in ended.message
+    wait_for(lambda: attempts(ended) == {"promote": 1})
 
 
 @pytest.mark.usefixtures("prefect_server", "project")
