@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows.facts import facts
+from flows.slots import on_a_device
 from flows.stage import RETRY_AFTER
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry import versions as registry
@@ -61,7 +62,8 @@ def judge_version(name: str, number: str | None, settings: PromoteSettings) -> P
         Misused, Refused, Unavailable: as a promotion would.
     """
     version, champion = registry.version_and_champion(connect(), name, number)
-    verdict = _verdict(name, settings, version, champion)
+    with on_a_device():
+        verdict = _verdict(name, settings, version, champion)
     if not verdict.passed:
         raise registry.NotPassed(name, verdict)
     return Proposal(str(version.version), facts(name, version, champion, verdict))
@@ -77,7 +79,9 @@ def make_champion(
         Misused, Refused, Unavailable: as `lectern promote` would.
     """
     judged = functools.partial(_verdict, name, settings)
-    move, _ = registry.promote(connect(), name, number, because=because, judge=judged, who=who)
+    client = connect()
+    with on_a_device():  # before the registry is locked: a training that registers shall not wait for one that trains
+        move, _ = registry.promote(client, name, number, because=because, judge=judged, who=who)
     return move
 
 

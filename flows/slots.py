@@ -106,6 +106,30 @@ class Slots:
         raise Stopped
 
 
+@contextmanager
+def on_a_device() -> Iterator[None]:
+    """Waits for a slot where there are accelerators: in the block, this process and its children see that device alone.
+
+    For what computes in this process too, before anything of CUDA is at work here. A processor has room for it.
+    """
+    found = devices()
+    if not any(found):
+        yield
+        return
+    own = Slots(found, Event())
+    own.declare()
+    with own.take() as visible:
+        before = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["CUDA_VISIBLE_DEVICES"]
+            else:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
 def limit_name() -> str:
     """That of the Prefect limit for which all runs compete that share devices; empty where this one has its own.
 

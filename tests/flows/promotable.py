@@ -29,11 +29,11 @@ models.set_model(Titler())
 """
 
 
-def register(known: Sequence[str]) -> None:
-    """A version, the challenger, that knows these subjects."""
+def register(known: Sequence[str], first: str = "") -> None:
+    """A version, the challenger, that knows these subjects, and does `first` when it is loaded."""
     client = connect()
     code = Path("titler.py")
-    code.write_text(f"KNOWN = {list(known)!r}\n{MODEL}", encoding="utf-8")
+    code.write_text(f"{first}\nKNOWN = {list(known)!r}\n{MODEL}", encoding="utf-8")
     with mlflow.start_run():
         mlflow.pyfunc.log_model(name="model", python_model=str(code), pip_requirements=[], registered_model_name=NAME)
     newest = versions.versions(client, NAME)[0][0]

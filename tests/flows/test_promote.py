@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -24,6 +26,7 @@ from promotable import NAME, ask_nobody, champion, register, write_splits
 from toy_project import PrefectServer, wait_for
 
 from flows.promote import promote
+from flows.slots import Slots, devices
 from pipeline.errors import Unavailable
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import trail
@@ -199,6 +202,32 @@ def test_a_tracking_server_that_is_away_for_a_moment_costs_an_attempt_and_a_refu
     ended = promote(return_state=True)
     assert "beats the best baseline" in ended.message
     wait_for(lambda: attempts(ended) == {"promote": 1})
+
+
+NOTE_THE_DEVICES = """
+import os, pathlib
+pathlib.Path({note!r}).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+
+
+def test_a_version_is_judged_on_a_gpu_that_no_training_is_using(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ask_nobody()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    register(SUBJECTS, first=NOTE_THE_DEVICES.format(note=str(note := tmp_path / "devices")))
+    note.unlink(missing_ok=True)
+    training = Slots(devices(), Event())
+    training.declare()
+    with ThreadPoolExecutor() as pool:
+        with training.take(2):
+            run = pool.submit(promote, return_state=True)
+            with pytest.raises(TimeoutError):
+                run.result(timeout=10)
+            assert not note.exists()
+        assert run.result(timeout=120).is_completed()
+    assert note.read_text() in ("3", "5")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
 
 
 @pytest.mark.usefixtures("prefect_server", "project")
