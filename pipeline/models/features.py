@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -82,20 +82,12 @@ class Features:
 
     Args:
         part: the frozen part, as `frozen_part` tells.
-        precision: a context in which the frozen part is run, such as autocast.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        inputs: Inputs,
-        part: tuple[nn.Module, ...],
-        precision: Callable[[], AbstractContextManager] = nullcontext,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, inputs: Inputs, part: tuple[nn.Module, ...]) -> None:
         self._model = model
         self._inputs = inputs
         self._layers = len(part) - 1
-        self._precision = precision
         self._shards = _Shards(FEATURES / _fingerprint(model, inputs.family, part))
 
     def __call__(self, sources: Sequence[list[int]]) -> Tensor:
@@ -152,7 +144,8 @@ class Features:
     @torch.inference_mode()
     def _compute(self, sources: Sequence[list[int]]) -> list[Tensor]:
         batch = {name: tensor.to(self._model.device) for name, tensor in self._inputs.batch(sources).items()}
-        with self._precision():
+        # In the weights' own precision, whoever asks: a training in half precision, an evaluation in float32.
+        with torch.autocast(self._model.device.type, enabled=False):
             states = self._run(self._model.eval(), batch).to(_KEPT_AS).cpu()
         return [row[mask.bool()].clone() for row, mask in zip(states, batch["attention_mask"].cpu(), strict=True)]
 

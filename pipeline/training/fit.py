@@ -196,7 +196,7 @@ class _TitleTrainer(Trainer):
             if part and limit_bytes():
                 sources = [example.source for example in (*self.train_dataset, *self.eval_dataset)]
                 with self.args.main_process_first(local=False):
-                    features = Features(self._network, self._inputs, part, self.compute_loss_context_manager)
+                    features = Features(self._network, self._inputs, part)
                     self._features = features if features.prepare(sources, alone=True) else None
         return self._features
 

@@ -120,6 +120,18 @@ def test_titles_are_the_same_from_what_the_encoder_said_before(
     assert len([*FEATURES.glob("*/*.safetensors")]) == 1
 
 
+def test_features_are_the_same_whether_half_precision_or_float32_asks_for_them_first(
+    examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "_KEPT_AS", torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, sources = _prepared(examples, ["we talk about graphs"])
+    in_half = found(sources)
+    monkeypatch.setattr(features, "FEATURES", tmp_path / "others")
+    found, sources = _prepared(examples, ["we talk about graphs"])
+    assert torch.equal(in_half, found(sources))
+
+
 def test_other_weights_have_features_of_their_own(examples: pd.DataFrame) -> None:
     _prepared(examples, ["we talk"])
     model, inputs = small_model("bart", examples)
