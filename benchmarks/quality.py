@@ -26,6 +26,7 @@ from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
 from pipeline.data.lessons import LESSON
 from pipeline.data.merge import merge
+from pipeline.data.openings import asked, usual_opening
 from pipeline.data.sample import SampleSettings, build_sample, write_workbook
 from pipeline.data.workbook import ingest
 from pipeline.evaluation.baselines import BASELINES
@@ -34,6 +35,7 @@ from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.generation import GenerateSettings, Titler
+from pipeline.models.tidy import learn_style
 from pipeline.training.fit import fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
@@ -94,7 +96,7 @@ def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd
 def titles_of(model: str, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     """A row a held-out example: title, prediction, and the seconds of training and of titling all of them."""
     start = time.monotonic()
-    texts = test["text"].tolist()
+    texts = asked(test)
     if model in BASELINES:
         trained, predicted = start, BASELINES[model](train, texts)
     else:
@@ -123,7 +125,8 @@ def trained_titler(model: str, train: pd.DataFrame) -> Titler:
                 resume_from=Path(checkpoints),
             )
         prepared.merge()
-    return Titler(prepared.network.eval(), prepared.inputs, GenerateSettings.read(model))
+    style = learn_style(train["title"], usual_opening(train))
+    return Titler(prepared.network.eval(), prepared.inputs, GenerateSettings.read(model), style=style)
 
 
 def as_markdown(titled: pd.DataFrame, models: list[str], examples: pd.DataFrame, count: int) -> str:

@@ -14,6 +14,7 @@ from typing import Protocol
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
+from pipeline.data.openings import asked
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.exports.card import CARD, ENGINE, ExportCard, Measured, Weights
@@ -106,7 +107,7 @@ def _measure(titler: _Writes, test: pd.DataFrame, plain: list[str] | None, name:
     Args:
         plain: the plain model's titles, once there are some to compare with.
     """
-    texts = test["text"].tolist()
+    texts = asked(test)
     titler.best_titles(texts[:1])  # what is set up at the first call is not the speed of the others
     start = time.monotonic()
     titles = titler.best_titles(texts, progress=name)

@@ -17,12 +17,12 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from pipeline.data.openings import spoken
 from pipeline.errors import Refused
 from pipeline.exports.card import ENGINE, ExportCard
 from pipeline.models.checkpoints import load_inputs
 from pipeline.models.generation import GenerateSettings, best_first
 from pipeline.models.inputs import Inputs
-from pipeline.models.tidy import tidy
 
 # Of prompts in a batch, the shortest one's tokens are read at once, and each further one takes a step of its own.
 _PROMPTS_APART = 4
@@ -64,7 +64,7 @@ class FastTitler:
             ValueError: a knob's value is out of its range.
         """
         settings = self.settings.turned(knobs or {})
-        sources = [self._inputs.source(text) for text in texts]
+        sources = [self._inputs.source(spoken(text)) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
         written: list[list[str]] = [[] for _ in texts]
         bar = tqdm(total=len(order), desc=progress, unit="text", disable=progress is None or not sys.stderr.isatty())
@@ -73,7 +73,7 @@ class FastTitler:
                 ctranslate2.set_random_seed(settings.seed)
                 found = self._writer.write([sources[i] for i in batch], settings)
                 for i, candidates in zip(batch, found, strict=True):
-                    written[i] = best_first([tidy(each, self.style, texts[i]) for each in candidates], settings)
+                    written[i] = best_first(candidates, texts[i], self.style, settings)
                 bar.update(len(batch))
         return written
 

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from tqdm.auto import tqdm
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
 
+from pipeline.data.openings import opens, spoken
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import load_model
 from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
@@ -138,7 +139,7 @@ class Titler:
         Args:
             progress: what a progress bar says; none is shown without it, or where nobody watches.
         """
-        sources = [self.inputs.source(text) for text in texts]
+        sources = [self.inputs.source(spoken(text)) for text in texts]
         features = self._features if self._features and self._features.prepare(sources) else None
         # By length, so that little is padded; a stable order, so that the same texts give the same batches.
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
@@ -152,7 +153,7 @@ class Titler:
                 chosen = order[start : start + self.settings.batch_size]
                 found = self._written([sources[i] for i in chosen], features)
                 for i, candidates in zip(chosen, found, strict=True):
-                    written[i] = best_first([tidy(each, self.style, texts[i]) for each in candidates], self.settings)
+                    written[i] = best_first(candidates, texts[i], self.style, self.settings)
         return written
 
     def best_titles(self, texts: list[str], *, progress: str | None = None) -> list[str]:
@@ -226,9 +227,14 @@ def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool
     return Titler(model, inputs, settings, features if features and features.begun else None, card.style)
 
 
-def best_first(titles: list[str], settings: GenerateSettings) -> list[str]:
-    """The candidates among all `titles` that a model wrote of a text."""
-    return by_consensus(titles)[: settings.candidates] if settings.consensus else titles
+def best_first(written: list[str], text: str, style: TitleStyle, settings: GenerateSettings) -> list[str]:
+    """The candidates, tidy, among all that a model has `written` of `text`, after what its course calls an opening."""
+    titles = [tidy(each, style, text) for each in written]
+    if settings.consensus:
+        titles = by_consensus(titles)
+    if style.opening and opens(text):
+        titles = [style.opening, *(title for title in titles if title != style.opening)]
+    return titles[: settings.candidates]
 
 
 def by_consensus(drawn: list[str]) -> list[str]:

@@ -69,6 +69,7 @@ class TitleStyle(Settings):
     capitals: Literal["title", "sentence", "keep"] = "keep"  # Every Word, Only the first, or as the model wrote them
     spellings: dict[str, str] = {}  # of words with capitals of their own, by their small letters: {"lstm": "LSTM"}
     words: int = Field(default=16, ge=1)  # that a title may have
+    opening: str = ""  # what most lessons call their opening
 
 
 PLAIN = TitleStyle()
@@ -100,8 +101,12 @@ def without_marks(text: str) -> str:
     return _MARK.sub(" ", text)
 
 
-def learn_style(titles: Iterable[str]) -> TitleStyle:
-    """How `titles` are written; capitals are kept as they come where most of the titles do not agree on them."""
+def learn_style(titles: Iterable[str], opening: str = "") -> TitleStyle:
+    """How `titles` are written; capitals are kept as they come where most of the titles do not agree on them.
+
+    Args:
+        opening: what most lessons call their opening.
+    """
     words = [title.split() for title in titles]
     quiet = [title for title in words if not _shouted(title)]
     capitals = _capitals([word for title in quiet for word in title[1:]])
@@ -109,6 +114,7 @@ def learn_style(titles: Iterable[str]) -> TitleStyle:
         capitals=capitals,
         spellings=_spellings(quiet, names=capitals == "sentence"),
         words=max([_FEWEST_WORDS, *map(len, words)]),
+        opening=opening,
     )
 
 

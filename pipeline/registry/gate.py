@@ -12,6 +12,7 @@ from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.data.openings import asked
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.intervals import paired_difference
@@ -110,8 +111,8 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
         Unavailable: it, or the champion, could not be tried now.
     """
     train, test = _split("train"), _split("test")
-    texts = test["text"].tolist()
-    tried = behaviours(texts, settings.behaviour)
+    texts = asked(test)
+    tried = behaviours(test["text"].tolist(), settings.behaviour)
     wanted = [text for behaviour in tried for text in behaviour.texts]
     trial = try_version(name, str(version.version), [*texts, *wanted])
     scoring = EvaluateSettings.read()

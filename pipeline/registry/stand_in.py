@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from pipeline.data.openings import spoken
 from pipeline.evaluation.baselines import best_keyphrase
 from pipeline.models.tidy import TitleStyle, tidy, usable, without_marks
 
@@ -36,6 +37,6 @@ def answer(texts: Sequence[str], candidates: Sequence[list[str]], style: TitleSt
 
 def _keyphrases(texts: Sequence[str], style: TitleStyle) -> list[str]:
     nothing_to_learn_of = pd.DataFrame({"title": []})
-    phrases = best_keyphrase(nothing_to_learn_of, [without_marks(text) for text in texts])
+    phrases = best_keyphrase(nothing_to_learn_of, [without_marks(spoken(text)) for text in texts])
     titles = [tidy(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
     return [title if usable(title) else "" for title in titles]

@@ -8,12 +8,14 @@ from typing import Annotated
 from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from pipeline.data.openings import MARK
 from pipeline.server.body import BodyLimit
 from pipeline.server.desk import Desk, Full
 from pipeline.server.present import Present
 from pipeline.server.settings import ServeSettings
 
 _EXAMPLE = "so in this part we look at how a learning rate that is too high makes the loss go up instead of down"
+_PASSAGES = f"Passages of a transcript. `{MARK}` ahead of one says that its lesson begins with it."
 COME_BACK = {"headers": {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}}
 
 
@@ -67,7 +69,7 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
 
         texts: Annotated[
             list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]],
-            Field(min_length=1, max_length=settings.texts, description="Passages of a transcript."),
+            Field(min_length=1, max_length=settings.texts, description=_PASSAGES),
         ]
 
     @app.post(

@@ -149,7 +149,7 @@ class Editor:
             Misused: there is no such model.
             Refused: a version does not load.
         """
-        spoken = [chapter.text for chapter in talk.chapters if chapter.text]
+        spoken = [chapter.asked for chapter in talk.chapters if chapter.text]
         titles = {}
         for model in models:
             written = iter(titles_by(model, spoken))

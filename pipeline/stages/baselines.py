@@ -6,6 +6,7 @@ import time
 
 import pandas as pd
 
+from pipeline.data.openings import asked
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import MEASURED_SPLITS, scored_predictions, write_results
@@ -17,7 +18,7 @@ def run() -> None:
     train, *measured = (pd.read_parquet(SPLITS / f"{split}.parquet") for split in ("train", *MEASURED_SPLITS))
     for name, baseline in BASELINES.items():
         start = time.monotonic()
-        titles = [baseline(train, examples["text"].tolist()) for examples in measured]
+        titles = [baseline(train, asked(examples)) for examples in measured]
         seconds = time.monotonic() - start
         scored = [scored_predictions(*each, settings) for each in zip(measured, titles, MEASURED_SPLITS, strict=True)]
         write_results(name, pd.concat(scored, ignore_index=True), settings, seconds)

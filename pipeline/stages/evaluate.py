@@ -6,6 +6,7 @@ import time
 
 import pandas as pd
 
+from pipeline.data.openings import asked
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import scored_predictions, write_results
 from pipeline.models.generation import GenerateSettings, open_titler
@@ -22,7 +23,7 @@ def run(model: str) -> None:
     for split in ("validation", "test"):
         examples = pd.read_parquet(SPLITS / f"{split}.parquet")
         start = time.monotonic()
-        titles = titler.best_titles(examples["text"].tolist(), progress=f"{model}, {split}")
+        titles = titler.best_titles(asked(examples), progress=f"{model}, {split}")
         seconds += time.monotonic() - start
         scored.append(scored_predictions(examples, titles, split, settings))
     predictions = pd.concat(scored, ignore_index=True)

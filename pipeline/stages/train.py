@@ -11,6 +11,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from transformers import TrainerCallback
 
+from pipeline.data.openings import usual_opening
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoints import ModelSettings, save_model
@@ -92,7 +93,7 @@ def _train_and_keep(
         curves = fit_with([LogToMlflow(client, run_id)])
         seconds = round(time.monotonic() - start, 1)
         prepared.merge()
-        card = prepared.card.model_copy(update={"style": learn_style(train["title"])})
+        card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})
         with folder_aside(MODELS / model) as folder:
             save_model(folder, prepared.network, prepared.inputs.tokenizer, card, model_settings.weights)
         write_training(model, Training(TrainingRun(run_id=run_id, seconds=seconds, lineage=lineage, **size), curves))

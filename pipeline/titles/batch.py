@@ -15,6 +15,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from pipeline.data.lessons import LESSON
 from pipeline.data.merge import merge
+from pipeline.data.openings import asked
 from pipeline.data.problems import Problem, WorkbookRefused, errors
 from pipeline.data.sample import write_workbook
 from pipeline.data.sheets import NAMES
@@ -150,11 +151,11 @@ def _is_empty_title(problem: Problem) -> bool:
 
 
 def _texts(workbook: Workbook, lacking: pd.DataFrame) -> dict[int, str]:
-    """By the row of each topic that lacks its title: what is said under it, if anything is."""
+    """By the row of each topic that lacks its title: what a title is asked for, if anything is said under it."""
     start = [*LESSON, "start_seconds"]  # no two topics share it: that would be an error of the workbook
     examples = merge(workbook.topics, workbook.lines).examples
-    found = lacking[[*start, "row"]].merge(examples[[*start, "text"]], on=start)
-    return dict(zip(found["row"].tolist(), found["text"].tolist(), strict=True))
+    found = lacking[[*start, "row"]].merge(examples[[*start, "text", "opens"]], on=start)
+    return dict(zip(found["row"].tolist(), asked(found), strict=True))
 
 
 def as_cell(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.data.openings import spoken
 from pipeline.files import file_aside
 from pipeline.paths import STATE, TRAINING_SPLITS
 from pipeline.titles.version import Version
@@ -33,7 +34,7 @@ def log_batch(texts: Sequence[str], titles: Sequence[str], version: Version) -> 
     train = TRAINING_SPLITS["train"]
     known = vocabulary(pd.read_parquet(train, columns=["text"])["text"].tolist()) if train.exists() else None
     now = datetime.now(UTC)
-    rows = measure(texts, titles, known).assign(
+    rows = measure([spoken(text) for text in texts], titles, known).assign(
         fallback=[not title.strip() for title in titles], version=str(version), when=pd.Timestamp(now)
     )
     with file_aside(BATCHES / f"{now.strftime(_WHEN)}-{uuid.uuid4().hex[:8]}.parquet") as path:

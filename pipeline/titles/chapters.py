@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.data.openings import marked
 from pipeline.titles.batch import as_cell
 from pipeline.titles.batch_log import log_batch
 from pipeline.titles.lines import Talk, Topic
@@ -15,12 +16,22 @@ from pipeline.titles.version import Titled, present_version, title_texts
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of a talk. `text` is what is said in it, and may be empty under a known topic."""
+    """A part of a talk.
+
+    text: what is said in it; may be empty under a known topic.
+    opens: whether the talk begins with it.
+    """
 
     start_seconds: float
     end_seconds: float
     title: str
     text: str
+    opens: bool = False
+
+    @property
+    def asked(self) -> str:
+        """Its text as a title is asked for it."""
+        return marked(self.text) if self.opens else self.text
 
 
 @dataclass(frozen=True)
@@ -116,15 +127,15 @@ def divide(talk: Talk, topics: Sequence[Topic]) -> Chaptered:
         said[bisect_right(starts, line.seconds) - 1].append(line.text)
     ends = [*starts[1:], max(talk.end_seconds, starts[-1] + 1)]
     chapters = [
-        Chapter(topic.seconds, end, topic.title, " ".join(texts))
-        for topic, end, texts in zip(topics, ends, said, strict=True)
+        Chapter(topic.seconds, end, topic.title, " ".join(texts), opens=number == 0)
+        for number, (topic, end, texts) in enumerate(zip(topics, ends, said, strict=True))
     ]
     return Chaptered(talk, chapters, sum(bool(topic.title) for topic in topics), added)
 
 
 def lacking(talks: Sequence[Chaptered]) -> list[str]:
-    """The texts that a title is to be written for."""
-    return [chapter.text for talk in talks for chapter in talk.chapters if chapter.text and not chapter.title]
+    """The texts that a title is to be written for, as it is asked for."""
+    return [chapter.asked for talk in talks for chapter in talk.chapters if chapter.text and not chapter.title]
 
 
 def entitled(talk: Chaptered, titles: dict[str, str], fallbacks: Collection[str] = ()) -> Chaptered:
@@ -135,11 +146,11 @@ def entitled(talk: Chaptered, titles: dict[str, str], fallbacks: Collection[str]
     """
     chapters, unnamed, keyphrases = [], [], []
     for number, chapter in enumerate(talk.chapters, start=1):
-        title = chapter.title or " ".join(as_cell(titles.get(chapter.text, "")).split())
+        title = chapter.title or " ".join(as_cell(titles.get(chapter.asked, "")).split())
         if not title:
             title = f"Chapter {number}"
             unnamed.append(number)
-        elif not chapter.title and chapter.text in fallbacks:
+        elif not chapter.title and chapter.asked in fallbacks:
             keyphrases.append(number)
         chapters.append(replace(chapter, title=title))
     return replace(talk, chapters=chapters, unnamed=tuple(unnamed), keyphrases=tuple(keyphrases))

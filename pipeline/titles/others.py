@@ -54,5 +54,5 @@ def _by_baseline(name: str, texts: Sequence[str]) -> list[str]:
     if name not in BASELINES:
         raise Misused(f"There is no baseline {name!r}. Use one of {', '.join(BASELINES)}.")
     path = TRAINING_SPLITS["train"]
-    train = pd.read_parquet(path, columns=["title"]) if path.is_file() else pd.DataFrame({"title": []})
+    train = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"title": []})
     return BASELINES[name](train, texts)

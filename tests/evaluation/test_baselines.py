@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.data.openings import MARK, marked
 from pipeline.errors import Refused
 from pipeline.evaluation.baselines import BASELINES, best_keyphrase, first_words, frequent_title
 from pipeline.evaluation.metrics import EvaluateSettings
@@ -58,6 +59,15 @@ def test_the_most_frequent_title_is_given_to_every_text():
 
 def test_among_titles_used_equally_often_the_alphabet_decides():
     assert frequent_title(examples("Weeds", "Bees"), ["any"]) == ["Bees"]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_an_opening_is_called_as_most_of_the_course_calls_them(name: str) -> None:
+    train = pd.concat([examples("Intro", title, lesson=str(n)) for n, title in enumerate(["Soil", "Bees"] * 3)])
+    train["opens"] = train["start_seconds"] == 0
+    text = "compost feeds plants and compost is made of leaves"
+    assert BASELINES[name](train, [marked(text), text]) == ["Intro", BASELINES[name](train, [text])[0]]
+    assert MARK not in BASELINES[name](TRAIN, [marked(text)])[0]
 
 
 def test_the_best_keyphrase_comes_from_the_text():

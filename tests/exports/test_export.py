@@ -9,11 +9,13 @@ import openpyxl
 import pandas as pd
 import pytest
 
+from pipeline.data.openings import marked
 from pipeline.errors import Misused, Refused
 from pipeline.exports.card import ExportCard, Measured
 from pipeline.exports.export import export, kept
 from pipeline.exports.titler import FastTitler
 from pipeline.models.checkpoints import Card, save_model
+from pipeline.models.tidy import TitleStyle
 from pipeline.paths import SPLITS
 from pipeline.registry import versions
 from pipeline.registry.lineage import md5
@@ -51,6 +53,8 @@ def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path
     texts = examples["text"].tolist()
     fast = FastTitler(split / "out")
     assert fast.best_titles(texts) == [fast.best_titles([text])[0] for text in texts]
+    fast.style = TitleStyle(opening="Intro")
+    assert fast.best_titles([marked(texts[0]), texts[0]]) == ["Intro", fast.best_titles(texts[:1])[0]]
     candidates = fast.titles(texts, {"candidates": 2, "num_beams": 3})
     assert {len(each) for each in candidates} == {2}
     drawn = fast.titles(texts[:3], {"do_sample": True, "seed": 7, "top_k": 0, "candidates": 3})

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.data.openings import marked
 from pipeline.models.cross_attention import attend_by_text
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, Titler, by_consensus
-from pipeline.models.tidy import tidy
+from pipeline.models.tidy import TitleStyle, tidy
 from tests.models.small import GREEDY, lively_model
 
 WITH_ENCODER = [name for name, family in FAMILIES.items() if not family.causal]
@@ -90,6 +91,16 @@ def test_a_title_by_consensus_depends_on_its_text_alone(family: str, examples: p
     together = titler.titles(texts)
     assert together == [titler.titles([text])[0] for text in texts]
     assert len({titles[0] for titles in together}) > 1
+
+
+def test_an_opening_gets_its_usual_title_first_and_what_the_model_wrote_after_it(examples: pd.DataFrame) -> None:
+    model, inputs = lively_model("t5", examples)
+    settings = GREEDY.model_copy(update={"num_beams": 3, "candidates": 3})
+    text = examples["text"][0]
+    titler = Titler(model, inputs, settings, style=TitleStyle(opening="Intro"))
+    (own,), (of_opening,) = titler.titles([text]), titler.titles([marked(text)])
+    assert of_opening == ["Intro", *own[:2]]
+    assert Titler(model, inputs, settings).titles([marked(text)]) == [own]
 
 
 def test_the_title_that_agrees_most_with_the_others_comes_first() -> None:

@@ -9,20 +9,32 @@ import pandas as pd
 import torch
 
 from pipeline.models.checkpoints import Card, save_model
+from pipeline.models.tidy import TitleStyle
 from pipeline.registry import versions
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
 from tests.models.small import GREEDY, lively_model
 
 
-def register(folder: Path, examples: pd.DataFrame, *, beams: int = 1, mute: bool = False) -> None:
-    """Another number of beams is another version. A mute one has no word to write."""
+def register(folder: Path, examples: pd.DataFrame, *, beams: int = 1, mute: bool = False, opening: str = "") -> None:
+    """Another number of beams is another version. A mute one has no word to write.
+
+    Args:
+        opening: what its course calls the openings of lessons.
+    """
     if not folder.is_dir():
         model, inputs = lively_model("causal", examples)
         if mute:
             model.load_state_dict({name: torch.zeros_like(weight) for name, weight in model.state_dict().items()})
         folder.mkdir(parents=True)
-        card = Card(model="small", family="causal", checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
+        card = Card(
+            model="small",
+            family="causal",
+            checkpoint="scratch",
+            max_source_tokens=48,
+            max_target_tokens=12,
+            style=TitleStyle(opening=opening),
+        )
         save_model(folder, model, inputs.tokenizer, card, "float32")
     settings = GREEDY.model_copy(update={"num_beams": beams})
     tags = {"model": "small", "model.md5": md5(folder)}

@@ -48,6 +48,17 @@ def test_empty_titles_are_filled_and_all_else_stays(titled: Path) -> None:
     assert not list((titled / ".lectern/titles").iterdir())
 
 
+def test_an_opening_is_called_as_most_of_the_course_calls_them(project: Path, examples: pd.DataFrame) -> None:
+    register(project / "small", examples, opening="Intro")
+    topics = [*TOPICS[:3], ("C", "2", "0:00:00", None, None)]
+    book = write_book(project / "week.xlsx", topics, [*LINES, ("C", "2", "0:00:09", "we talk about graphs")])
+    assert lectern("title", book, cwd=project).returncode == 0
+    sheet = openpyxl.load_workbook(project / "week.titled.xlsx")["lesson_topics"]
+    assert [row[3] == "Intro" for row in sheet.iter_rows(min_row=2, values_only=True)] == [True, False, False, True]
+    done = lectern("title", "we talk about graphs", cwd=project)
+    assert (done.returncode, "Intro" in done.stdout) == (0, False)
+
+
 def test_a_workbook_with_macros_is_titled_and_has_none_then(titled: Path) -> None:
     book = write_book(titled / "week.xlsx", TOPICS, LINES)
     with zipfile.ZipFile(book, "a") as archive:

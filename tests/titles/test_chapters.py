@@ -110,6 +110,14 @@ def test_a_wrong_command_is_misused_before_any_work(words: list[str], project: P
     assert isinstance(chapters(*words).exception, Misused)
 
 
+def test_a_talk_begins_with_what_the_course_calls_an_opening(project: Path, examples: pd.DataFrame) -> None:
+    register(project / "small", examples, opening="Intro")
+    (project / "talk.txt").write_text("\n".join(f"{as_stamp(line.seconds)} {line.text}" for line in THREE.lines))
+    done = lectern("chapters", "talk.txt", "--format", "json", cwd=project)
+    titles = [each["title"] for each in json.loads(done.stdout)[0]["chapters"]]
+    assert (titles[0], "Intro" in titles[1:]) == ("Intro", False)
+
+
 def chaptered(*titles: str, course: str = "C", number: str = "1") -> Chaptered:
     lines = [Line(60.0 * n, f"word {n}") for n in range(len(titles))]
     talk = Talk(course, number, lines, 60.0 * len(titles))
@@ -118,7 +126,7 @@ def chaptered(*titles: str, course: str = "C", number: str = "1") -> Chaptered:
 
 def test_words_before_the_first_known_topic_get_a_chapter_of_their_own() -> None:
     talk = Talk("C", "1", [Line(0.0, "hello"), Line(70.0, "so")], 80.0, [Topic(60.0, "Start"), Topic(300.0, "Nothing")])
-    done = entitled(cut(talk, SETTINGS), {"hello": "Greeting"})
+    done = entitled(cut(talk, SETTINGS), {"[lecture begins] hello": "Greeting"})
     assert [(each.start_seconds, each.title, each.text) for each in done.chapters] == [
         (0.0, "Greeting", "hello"), (60.0, "Start", "so"), (300.0, "Nothing", ""),
     ]  # fmt: skip
@@ -166,8 +174,8 @@ def test_a_workbook_of_chapters_is_understood_as_it_was_meant(tmp_path: Path) ->
     formats.write_chapters(talks, tmp_path / "a.xlsx", "xlsx")
     assert ingest(tmp_path / "a.xlsx").topics["title"].tolist() == ["Intro", "=End", "Start"]
     assert [cut(talk, SETTINGS).chapters for talk in read_talks(tmp_path / "a.xlsx")] == [
-        [Chapter(0.0, 60.0, "Intro", "word 0"), Chapter(60.0, 61.0, "=End", "word 1")],
-        [Chapter(0.0, 1.0, "Start", "word 0")],
+        [Chapter(0.0, 60.0, "Intro", "word 0", opens=True), Chapter(60.0, 61.0, "=End", "word 1")],
+        [Chapter(0.0, 1.0, "Start", "word 0", opens=True)],
     ]
 
 

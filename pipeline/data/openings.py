@@ -1,0 +1,45 @@
+"""What opens a lesson. Many courses call every opening alike, whatever it is about, so that no text tells its title."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pandas as pd
+
+MARK = "[lecture begins]"
+"""Ahead of a text: it opens its lesson. A mark as transcripts have them for what nobody says."""
+
+_FEWEST_LESSONS = 5  # that show how a course calls its openings
+
+
+def asked(examples: pd.DataFrame) -> list[str]:
+    """The texts of `examples` as a title is asked for them: what opens a lesson is marked."""
+    opens = examples["opens"] if "opens" in examples else [False] * len(examples)
+    return [marked(text) if first else text for text, first in zip(examples["text"], opens, strict=True)]
+
+
+def marked(text: str) -> str:
+    return f"{MARK} {text}"
+
+
+def opens(text: str) -> bool:
+    """Whether it is marked."""
+    return text.startswith(MARK)
+
+
+def spoken(text: str) -> str:
+    """`text` without the mark."""
+    return text.removeprefix(MARK).lstrip() if opens(text) else text
+
+
+def usual_opening(examples: pd.DataFrame) -> str:
+    """The title that more than half of the lessons have for what opens them; "" if there is none, or too few lessons.
+
+    Args:
+        examples: `title`, and `opens` if that is known.
+    """
+    titles = examples.loc[examples["opens"], "title"] if "opens" in examples else []
+    if len(titles) < _FEWEST_LESSONS:
+        return ""
+    title, times = Counter(titles).most_common(1)[0]
+    return title if 2 * times > len(titles) else ""
