@@ -19,6 +19,9 @@ _MAY_PASS = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDE
 _DAMAGED = re.compile(r"file is not a database|database disk image is malformed")  # SQLite's words
 _LOCKED = re.compile(r"database is locked")
 _BUCKETS = ("boto3", "botocore", "s3transfer")
+_IN_A_BUCKET = re.compile(r"artifacts (?:from|in) s3://")  # MLflow's words, ahead of what it was told there
+_ANSWERED = re.compile(r"An error occurred \((\w+)\)")  # botocore's
+_NOT_THERE = {"404", "NoSuchKey", "NoSuchBucket"}
 _OF_THE_TEAM = ("boto3", "botocore", "psycopg2")
 
 
@@ -35,10 +38,7 @@ def in_our_words(error: Exception) -> Unavailable | Refused | Misused | None:
         case MlflowException() | DBAPIError():
             return _of_mlflow(error)
         case _ if type(error).__module__.partition(".")[0] in _BUCKETS:
-            return Unavailable(
-                f"The bucket of MLflow's artifacts does not answer as it should: {error} "
-                "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say how to reach it."
-            )
+            return _bucket_away(str(error))
     return None
 
 
@@ -56,7 +56,27 @@ def _of_mlflow(error: MlflowException | DBAPIError) -> Unavailable | Refused | N
         )
     if isinstance(error, DBAPIError):
         return tracking_away(str(error.orig).strip())
+    if _IN_A_BUCKET.search(said):
+        return _of_bucket(error)
     return tracking_away(error.message) if error.error_code in _MAY_PASS else None
+
+
+def _of_bucket(error: MlflowException) -> Unavailable | Refused:
+    """What was not read there is gone only where the bucket says so: wrong keys and servers that are down pass."""
+    why = " ".join(error.message.split())
+    answers = set(
+        _ANSWERED.findall(why)
+    )  # of several files at once; where they were only listed, MLflow's code says it
+    if error.error_code == "RESOURCE_DOES_NOT_EXIST" or (answers and answers <= _NOT_THERE):
+        return Refused(f"The bucket of MLflow's artifacts no longer has what is looked for: {why}")
+    return _bucket_away(why)
+
+
+def _bucket_away(why: str) -> Unavailable:
+    return Unavailable(
+        f"The bucket of MLflow's artifacts does not answer as it should: {why} "
+        "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say how to reach it."
+    )
 
 
 def tracking_away(why: str) -> Unavailable:

@@ -37,6 +37,9 @@ def main(uri: str) -> int:
         ours = in_our_words(error)
         print(ours or f"{type(error).__name__}: {error}", file=sys.stderr)
         return ours.exit_code if ours else 1
+    if not (folder / "MLmodel").exists():  # a bucket has no folders, and so none that is missing
+        print("nothing is left of it among MLflow's artifacts", file=sys.stderr)
+        return 1
     try:
         print(json.dumps(answer(folder, json.load(sys.stdin))))
     except Exception as error:  # whatever a damaged or foreign version raises

@@ -1,0 +1,147 @@
+"""A champion whose model lies in a bucket, and what the bucket answers when it is fetched to be compared with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from mlflow import MlflowClient
+
+from flows.service import HOST, free_port
+from pipeline.errors import Refused, Unavailable
+from pipeline.registry.gate import judge
+from pipeline.registry.tracking import connect
+from pipeline.registry.trial import try_version
+from tests.registry.test_gate import SETTINGS, registered  # noqa: F401 - a fixture
+from tests.registry.test_versions import NAME
+from tests.team.servers import BUCKET, HOW_TO_INSTALL
+
+GONE = f"s3://{BUCKET}/mlflow/gone"
+LISTING = """<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bucket</Name><IsTruncated>false
+</IsTruncated>{}</ListBucketResult>"""
+ENTRY = "<Contents><Key>{}MLmodel</Key><LastModified>2026-01-01T00:00:00Z</LastModified><Size>1</Size></Contents>"
+ERROR = "<Error><Code>{0}</Code><Message>The bucket says {0}</Message></Error>"
+
+
+@dataclass
+class Answers:
+    """What the bucket says: to who lists a folder, and to who fetches a file. None: that it is there, or empty."""
+
+    listed: tuple[int, str] | None = None
+    fetched: tuple[int, str] | None = None
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
+    """A server that speaks as S3 does, since none can be had that refuses what it has."""
+    pytest.importorskip("boto3", reason=HOW_TO_INSTALL.format("boto3"))
+    answers = Answers()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            lists = "list-type" in query
+            status, code = (answers.listed if lists else answers.fetched) or (200, "")
+            entries = ENTRY.format(query["prefix"][0]) if lists and answers.fetched else ""
+            body = (LISTING.format(entries) if status == 200 else ERROR.format(code)).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((HOST, 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{HOST}:{server.server_port}",
+            "AWS_ACCESS_KEY_ID": "lectern",
+            "AWS_SECRET_ACCESS_KEY": "tunafish",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield answers
+        server.shutdown()
+
+
+@pytest.fixture
+def gone(project: Path) -> str:
+    """The number of a version whose model lies at `GONE`."""
+    client = connect()
+    client.create_registered_model(NAME)
+    return str(client.create_model_version(NAME, GONE).version)
+
+
+@pytest.mark.parametrize("listed", [(404, "NoSuchBucket"), None])
+def test_what_a_bucket_says_is_not_there_is_gone(listed: tuple[int, str] | None, bucket: Answers, gone: str) -> None:
+    bucket.listed, bucket.fetched = listed, (404, "NoSuchKey")
+    with pytest.raises(Refused, match=f"no longer has what is looked for: .*s3://{BUCKET}"):
+        try_version(NAME, gone, ["a text"])
+
+
+@pytest.mark.parametrize(
+    ("listed", "fetched"),
+    [
+        ((403, "AccessDenied"), None),
+        ((503, "SlowDown"), None),
+        (None, (403, "AccessDenied")),
+        (None, (500, "InternalError")),
+    ],
+)
+def test_a_bucket_that_refuses_or_fails_may_answer_later(
+    listed: tuple[int, str] | None, fetched: tuple[int, str] | None, bucket: Answers, gone: str
+) -> None:
+    bucket.listed, bucket.fetched = listed, fetched
+    with pytest.raises(Unavailable, match=rf"could not be tried: The bucket .*s3://{BUCKET}.* AWS_ACCESS_KEY_ID"):
+        try_version(NAME, gone, ["a text"])
+
+
+def test_a_bucket_that_nobody_serves_may_answer_later(
+    bucket: Answers, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
+    with pytest.raises(Unavailable, match="could not be tried: The bucket"):
+        try_version(NAME, gone, ["a text"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        (Answers(), "nothing is left of it"),
+        (Answers(fetched=(404, "NoSuchKey")), "no longer has what is looked for"),
+    ],
+)
+def test_a_champion_that_is_gone_from_its_bucket_blocks_no_promotion(
+    answers: Answers,
+    why: str,
+    bucket: Answers,
+    registered: MlflowClient,  # noqa: F811
+) -> None:
+    bucket.listed, bucket.fetched = answers.listed, answers.fetched
+    champion = registered.create_model_version(NAME, GONE)
+    verdict = judge(NAME, registered.get_model_version(NAME, "1"), champion, SETTINGS)
+    assert verdict.champion is None
+    assert why in verdict.rules[-1].found
+
+
+def test_a_champion_that_may_not_be_fetched_is_no_champion_that_is_gone(
+    bucket: Answers,
+    registered: MlflowClient,  # noqa: F811
+) -> None:
+    bucket.listed = (403, "AccessDenied")
+    champion = registered.create_model_version(NAME, GONE)
+    with pytest.raises(Unavailable, match=r"could not be tried: The bucket .* AccessDenied"):
+        judge(NAME, registered.get_model_version(NAME, "1"), champion, SETTINGS)
