@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 from fastapi import FastAPI, HTTPException
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.server.app import COME_BACK, TOO_LARGE_OR_LATE, Refusal, retry_after
-from pipeline.server.editor import Editor, Found
+from pipeline.server.editor import Editor, Found, Late
 from pipeline.server.settings import ServeSettings
 
 _EXAMPLE = "0:00 hello and welcome, today we talk about bread\n0:07 first we look at the flour"
@@ -43,11 +45,11 @@ class Chapters(BaseModel):
 
 def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
     """Gives `app` the path /chapters."""
-    turn = asyncio.Semaphore(1)
+    worker = ThreadPoolExecutor(1, thread_name_prefix="chapters")
     waiting = 0
 
-    def write(asked: Transcript) -> Found:
-        return editor.chapters(editor.read_pasted(asked.transcript), asked.minutes)
+    def write(asked: Transcript, until: float) -> Found:
+        return editor.chapters(editor.read_pasted(asked.transcript), asked.minutes, until=until)
 
     @app.post(
         "/chapters",
@@ -57,6 +59,7 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
             422: {"description": "It is no transcript, or a longer one than is taken"},
             429: {"model": Refusal, "description": "Too many requests wait", **COME_BACK},
             503: {"model": Refusal, "description": "No version is loaded, or it has too much to do", **COME_BACK},
+            504: {"model": Refusal, "description": "The chapters took too long to write"},
         },
     )
     async def chapters(body: Transcript) -> Chapters:
@@ -66,8 +69,16 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
             raise HTTPException(429, "As many talks wait as may. Come back later.", headers=again)
         waiting += 1
         try:
-            async with turn:
-                found = await asyncio.to_thread(write, body)
+            async with asyncio.timeout(settings.seconds):
+                # Not by a lock: whoever gives up leaves the talk that is worked on to the worker, until that notices.
+                job = worker.submit(write, body, time.monotonic() + settings.seconds)
+                found = await asyncio.wrap_future(job)
+        except (TimeoutError, Late):
+            raise HTTPException(
+                504,
+                f"The chapters were not written within {settings.seconds:g} s. Ask for longer ones, by minutes, or "
+                "for those of a shorter talk.",
+            ) from None
         except (Refused, Misused) as error:
             raise HTTPException(422, str(error)) from None
         except Unavailable as error:

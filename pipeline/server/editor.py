@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import re
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +31,10 @@ _SUFFIXES = {name: suffix for suffix, name in formats.SUFFIXES.items()}
 
 Progress = Callable[[int, int], object]
 """Told how many titles are written, and of how many."""
+
+
+class Late(Unavailable):
+    """The titles took longer to write than anyone is let wait."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +94,23 @@ class Editor:
             path.write_text(text, encoding="utf-8", errors="replace")
             return self.read(path)[0]
 
-    def chapters(self, talk: Talk, minutes: float | None = None, progress: Progress = lambda *_: None) -> Found:
+    def chapters(
+        self,
+        talk: Talk,
+        minutes: float | None = None,
+        progress: Progress = lambda *_: None,
+        *,
+        until: float = math.inf,
+    ) -> Found:
         """The chapters of `talk`, whose topics are kept if it has any.
 
         Args:
             minutes: their mean length; that of `params.yaml` where it is None.
+            until: nobody waits for them any more, by `time.monotonic`.
 
         Raises:
             Refused: there would be too many, or the encoder cannot be had, or the model failed.
+            Late: it is later than `until`, or some of the titles took too long.
             Unavailable: no version is loaded, or the server has too much to do.
         """
         settings = ChaptersSettings.read()
@@ -107,7 +122,7 @@ class Editor:
             )
         parts = cut(talk, settings)
         texts = lacking([parts])
-        version, written = self._titles(texts, progress) if texts else (None, [])
+        version, written = self._titles(texts, progress, until) if texts else (None, [])
         titles = {text: shown.title for text, shown in zip(texts, written, strict=True)}
         fallbacks = {text for text, shown in zip(texts, written, strict=True) if shown.fallback}
         return Found(entitled(parts, titles, fallbacks), version)
@@ -156,16 +171,20 @@ class Editor:
             titles[model] = [next(written) if chapter.text else "" for chapter in talk.chapters]
         return titles
 
-    def _titles(self, texts: Sequence[str], progress: Progress) -> tuple[str, list[Shown]]:
+    def _titles(self, texts: Sequence[str], progress: Progress, until: float) -> tuple[str, list[Shown]]:
         """In parts, so that whoever asks for one title need not wait for a whole talk."""
         version, written = "", []
         for start in range(0, len(texts), self._limits.batch):
             progress(start, len(texts))
-            version, titles = self._part(texts[start : start + self._limits.batch])
+            version, titles = self._part(texts[start : start + self._limits.batch], until)
             written += titles
         return version, written
 
-    def _part(self, texts: Sequence[str]) -> tuple[str, list[Shown]]:
+    def _part(self, texts: Sequence[str], until: float) -> tuple[str, list[Shown]]:
+        left = min(self._limits.seconds, until - time.monotonic())
+        late = Late(f"The titles were not written within {self._limits.seconds:g} s. Try again.")
+        if left <= 0:
+            raise late
         if self._present.version is None:
             raise Unavailable(self._present.problem or "The model is being loaded. Try again in a moment.")
         try:
@@ -173,10 +192,10 @@ class Editor:
         except Full as full:
             raise Unavailable(f"Too many are asking just now. Try again in {full.seconds} s.") from None
         try:
-            return future.result(timeout=self._limits.seconds)
+            return future.result(timeout=left)
         except TimeoutError:
             future.cancel()
-            raise Unavailable(f"The titles were not written within {self._limits.seconds:g} s. Try again.") from None
+            raise late from None
         except concurrent.futures.CancelledError:
             raise Unavailable("The server is ending. Try again once it is back.") from None
         except Exception as error:

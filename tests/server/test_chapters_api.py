@@ -1,0 +1,86 @@
+"""Chapters over HTTP, where the model is slow or fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from pipeline.registry.stand_in import Shown
+from pipeline.server.app import create_app
+from pipeline.server.chapters_api import add_chapters
+from pipeline.server.desk import Desk
+from pipeline.server.editor import Editor
+from pipeline.server.present import Present
+from pipeline.server.settings import PageSettings, ServeSettings
+from pipeline.titles.chapters import cut
+from pipeline.titles.segments import ChaptersSettings
+from pipeline.titles.version import Version
+from tests.conftest import ROOT
+from tests.server.served import THREE
+
+SECONDS = 6
+SHORT = "0:00 so now we begin\n0:30 and this is the end"
+LONG = "\n".join(f"{int(seconds) // 60}:{int(seconds) % 60:02} {words}" for seconds, words in THREE.lines)
+
+
+class Writer:
+    """Titles are `a title`, one text at a time."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.seconds = 0.0  # that each takes
+        self.fails = False
+        self.ending = threading.Event()
+
+    def __call__(self, texts: list[str]) -> list[Shown]:
+        self.ending.wait(self.seconds)
+        if self.fails:
+            raise ValueError("a secret of the model's")
+        self.written += len(texts)
+        return [Shown("a title", False) for _ in texts]
+
+
+@pytest.fixture
+def writer() -> Writer:
+    return Writer()
+
+
+@pytest.fixture
+def client(writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    monkeypatch.chdir(ROOT)  # for the shipped knobs
+    settings = ServeSettings(texts=2, megabytes=1, seconds=SECONDS, waiting=2, batch=1, refresh=0.1)
+    page = PageSettings(words=1000, chapters=20, corrections=Path("corrections"))
+    present = Present(lambda: Version("titles", "1", "1"), lambda _: writer, refresh=0.1)
+    desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
+    app, editor = create_app(present, desk, settings), Editor(desk, present, settings, page, tmp_path)
+    add_chapters(app, editor, settings)
+    cut(editor.read_pasted(LONG), ChaptersSettings.read())  # what is loaded for the first talk takes a while
+    with TestClient(app) as client:
+        while client.get("/health").status_code != 200:
+            pass
+        yield client
+        writer.ending.set()
+
+
+def _ask(client: TestClient, transcript: str, **more: object):
+    return client.post("/chapters", json={"transcript": transcript, **more})
+
+
+def test_a_talk_that_takes_too_long_is_given_up_and_the_next_is_served(client: TestClient, writer: Writer) -> None:
+    assert len(_ask(client, LONG).json()["chapters"]) == 3
+    writer.seconds, writer.written = 0.7 * SECONDS, 0
+    start = time.monotonic()
+    with ThreadPoolExecutor(2) as both:
+        late = list(both.map(lambda _: _ask(client, LONG), range(2)))
+    assert [answer.status_code for answer in late] == [504, 504]
+    assert all(f"within {SECONDS} s" in answer.json()["detail"] for answer in late)
+    assert time.monotonic() - start < 1.7 * SECONDS, "one waited for the other"
+    writer.seconds = 0
+    assert _ask(client, SHORT).json()["chapters"][0]["title"] == "a title"
+    assert writer.written < 4, "it went on with what nobody waits for"
