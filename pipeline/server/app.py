@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.data.openings import MARK
@@ -62,6 +64,7 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
         await asyncio.to_thread(present.close)
 
     app = FastAPI(title="Lectern", description=__doc__, version="1", lifespan=lifespan)
+    app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     app.add_middleware(BodyLimit, most=int(settings.megabytes * 1_000_000), seconds=settings.seconds)
 
     class Texts(BaseModel):
@@ -110,6 +113,12 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
         return Health(version=present.version, waiting=desk.waiting, problem=present.problem)
 
     return app
+
+
+async def _say_what_is_wrong(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Without what was sent, which may be megabytes, or such as NaN, which no JSON can hold."""
+    said = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in error.errors()]
+    return JSONResponse({"detail": said}, status_code=422)
 
 
 def _is_cancelled() -> bool:

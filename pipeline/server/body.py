@@ -24,7 +24,7 @@ class BodyLimit:
             async with asyncio.timeout(self._seconds):
                 body = await self._read(receive)
         except _TooLarge:
-            await _refuse(413, f"A request may hold {self._most:,} bytes. Send fewer texts.", scope, receive, send)
+            await _refuse(413, f"A request may hold {self._most:,} bytes. Send less at once.", scope, receive, send)
         except TimeoutError:
             await _refuse(408, f"The request did not arrive within {self._seconds:g} s.", scope, receive, send)
         except _Gone:

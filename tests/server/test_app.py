@@ -62,6 +62,15 @@ def test_a_model_that_fails_shows_the_client_no_more_than_that(client: TestClien
     assert _ask(client, "b").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "body", ['{"texts": ["\\ud800"]}', '{"texts": [NaN]}', f'{{"texts": ["{"a" * 900}", "b", "c"]}}']
+)
+def test_what_is_no_text_is_refused_and_not_sent_back(body: str, client: TestClient) -> None:
+    refused = client.post("/titles", content=body, headers={"Content-Type": "application/json"})
+    assert (refused.status_code, refused.json()["detail"][0]["loc"][:2]) == (422, ["body", "texts"])
+    assert len(refused.content) < 300
+
+
 def test_no_password_of_the_registry_is_told() -> None:
     def away() -> Version:
         raise Unavailable("postgresql://lectern:swordfish@db.example/mlflow does not answer")
