@@ -10,9 +10,10 @@ from typing import Annotated
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.server.app import COME_BACK, TOO_LARGE_OR_LATE, Refusal, retry_after
-from pipeline.server.editor import Editor, Found, Late
+from pipeline.server.editor import Editor, Failed, Found, Late
 from pipeline.server.settings import ServeSettings
 
 _EXAMPLE = "0:00 hello and welcome, today we talk about bread\n0:07 first we look at the flour"
@@ -27,7 +28,8 @@ class Transcript(BaseModel):
         Field(description="WebVTT, SubRip, SBV, YouTube's JSON, or text with times."),
     ]
     minutes: Annotated[
-        float | None, Field(gt=0, description="Mean length of a chapter; that of params.yaml without it.")
+        float | None,
+        Field(ge=0.01, allow_inf_nan=False, description="Mean length of a chapter; that of params.yaml without it."),
     ] = None
 
 
@@ -58,6 +60,7 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
             **TOO_LARGE_OR_LATE,
             422: {"description": "It is no transcript, or a longer one than is taken"},
             429: {"model": Refusal, "description": "Too many requests wait", **COME_BACK},
+            500: {"model": Refusal, "description": "The model failed, or there is no encoder"},
             503: {"model": Refusal, "description": "No version is loaded, or it has too much to do", **COME_BACK},
             504: {"model": Refusal, "description": "The chapters took too long to write"},
         },
@@ -79,6 +82,8 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
                 f"The chapters were not written within {settings.seconds:g} s. Ask for longer ones, by minutes, or "
                 "for those of a shorter talk.",
             ) from None
+        except Failed as error:
+            raise HTTPException(500, hide_passwords(str(error))) from None
         except (Refused, Misused) as error:
             raise HTTPException(422, str(error)) from None
         except Unavailable as error:

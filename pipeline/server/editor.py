@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry.stand_in import Shown
 from pipeline.server.desk import Desk, Full
 from pipeline.server.present import Present
@@ -31,6 +31,10 @@ _SUFFIXES = {name: suffix for suffix, name in formats.SUFFIXES.items()}
 
 Progress = Callable[[int, int], object]
 """Told how many titles are written, and of how many."""
+
+
+class Failed(Refused):
+    """The encoder or the model is at fault, and nothing that was asked."""
 
 
 class Late(Unavailable):
@@ -109,7 +113,8 @@ class Editor:
             until: nobody waits for them any more, by `time.monotonic`.
 
         Raises:
-            Refused: there would be too many, or the encoder cannot be had, or the model failed.
+            Refused: there would be too many.
+            Failed: the encoder cannot be had, or the model failed.
             Late: it is later than `until`, or some of the titles took too long.
             Unavailable: no version is loaded, or the server has too much to do.
         """
@@ -120,7 +125,10 @@ class Editor:
             raise Refused(
                 f"That would be {many:,} chapters, and {self._page.chapters:,} are taken. Ask for longer ones."
             )
-        parts = cut(talk, settings)
+        try:
+            parts = cut(talk, settings)
+        except (Refused, Misused) as error:
+            raise Failed(str(error)) from None
         texts = lacking([parts])
         version, written = self._titles(texts, progress, until) if texts else (None, [])
         titles = {text: shown.title for text, shown in zip(texts, written, strict=True)}
@@ -199,4 +207,4 @@ class Editor:
         except concurrent.futures.CancelledError:
             raise Unavailable("The server is ending. Try again once it is back.") from None
         except Exception as error:
-            raise Refused(f"The model failed: {type(error).__name__}. The server's log says more.") from None
+            raise Failed(f"The model failed: {type(error).__name__}. The server's log says more.") from None

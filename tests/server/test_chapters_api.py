@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pipeline.server.desk import Desk
 from pipeline.server.editor import Editor
 from pipeline.server.present import Present
 from pipeline.server.settings import PageSettings, ServeSettings
+from pipeline.settings import set_params
 from pipeline.titles.chapters import cut
 from pipeline.titles.segments import ChaptersSettings
 from pipeline.titles.version import Version
@@ -84,3 +86,26 @@ def test_a_talk_that_takes_too_long_is_given_up_and_the_next_is_served(client: T
     writer.seconds = 0
     assert _ask(client, SHORT).json()["chapters"][0]["title"] == "a title"
     assert writer.written < 4, "it went on with what nobody waits for"
+
+
+def test_a_model_that_fails_is_no_fault_of_who_asks(client: TestClient, writer: Writer) -> None:
+    writer.fails = True
+    failed = _ask(client, SHORT)
+    assert (failed.status_code, "secret" in failed.text) == (500, False)
+
+
+def test_an_encoder_that_is_lacking_is_no_fault_of_who_asks(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    set_params(["chapters"], {"encoder": "package:nowhere/model"}, tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    failed = _ask(client, LONG)
+    assert (failed.status_code, "package:nowhere/model" in failed.json()["detail"]) == (500, True)
+
+
+@pytest.mark.parametrize("minutes", ["NaN", "Infinity", "1e-320", "0"])
+def test_minutes_that_are_none_are_refused(minutes: str, client: TestClient) -> None:
+    body = f'{{"transcript": "0:00 so now we begin", "minutes": {minutes}}}'
+    refused = client.post("/chapters", content=body, headers={"Content-Type": "application/json"})
+    assert (refused.status_code, refused.json()["detail"][0]["loc"]) == (422, ["body", "minutes"])
