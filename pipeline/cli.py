@@ -78,7 +78,6 @@ _NOT_FOR_OUR_USER = {
     "mlflow.store.db.utils": ("SQLAlchemy database error",),
     "py.warnings": (
         "Add type hints to the `predict` method",  # they would become the served model's schema
-        "An input example was not provided",  # running one takes seconds, and a test does it
         "The specified dataset source can be interpreted in multiple ways",
         "a better way to train encoder-decoder models",  # of the library's own past
     ),

@@ -14,6 +14,14 @@ from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.registry.stand_in import answer
 
 TUNABLE = ("num_beams", "candidates", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed")
+EXAMPLE = (
+    [
+        "so in this part we look at how a learning rate that is too high makes the loss go up instead of down",
+        "now a hash table finds a word without looking at all the others, and we will see what that costs in memory",
+    ],
+    {"num_beams": 2, "candidates": 2, "do_sample": False},
+)
+"""How it is asked, which MLflow shows, and tries once as a version is logged: so few texts, and none is drawn often."""
 _TYPES = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
 
 

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -341,15 +342,20 @@ def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
     """Logs the model in `folder` as MLflow will serve it, with all its code, into the run that is open if one is."""
     from pipeline.registry import serving  # loads torch, which nobody needs to list or move versions
 
-    return mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(Path(serving.__file__).resolve()),
-        artifacts={"model": str(folder.resolve())},
-        code_paths=[str(Path(serving.__file__).resolve().parents[1])],
-        model_config={"generate": settings.model_dump()},
-        signature=serving.signature(settings),
-        pip_requirements=[f"{name}=={installed_version(name).split('+')[0]}" for name in _REQUIREMENTS],
-    )
+    path = [*sys.path]
+    try:
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(serving.__file__).resolve()),
+            artifacts={"model": str(folder.resolve())},
+            code_paths=[str(Path(serving.__file__).resolve().parents[1])],
+            model_config={"generate": settings.model_dump()},
+            signature=serving.signature(settings),
+            input_example=serving.EXAMPLE,
+            pip_requirements=[f"{name}=={installed_version(name).split('+')[0]}" for name in _REQUIREMENTS],
+        )
+    finally:
+        sys.path[:] = path  # MLflow tries the example from a folder that is gone by now
 
 
 def _log_version(

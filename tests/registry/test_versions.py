@@ -216,13 +216,17 @@ def test_promoting_the_champion_is_refused(three_versions: MlflowClient) -> None
 
 
 SCRIPT = """
-import mlflow, pandas as pd
+import json, mlflow, pandas as pd
 model = mlflow.pyfunc.load_model("models:/titles@challenger")
 listed = model.predict(["we talk about graphs", "we talk about threads"])
 framed = model.predict(pd.DataFrame({"text": ["we talk about graphs", "we talk about threads"]}))
 assert listed.equals(framed) and len(listed) == 2 and list(listed) == ["title", "candidates", "fallback"]
 three = model.predict(["we talk about graphs"], params={"num_beams": 3, "candidates": 3})
 assert len(three["candidates"][0]) == 3
+example = json.loads(model.metadata.get_serving_input(mlflow.artifacts.download_artifacts("models:/titles@challenger")))
+assert example.keys() == {"inputs", "params"}
+shown = model.predict(example["inputs"], params=example["params"])
+assert len(shown) == 2 and all(shown["title"]) and {len(row) for row in shown["candidates"]} == {2}
 import pipeline
 assert "artifacts" in pipeline.__file__, "the code came from the project, not from the version"
 drawn = [model.predict(["we talk about graphs"], params={"do_sample": True, "seed": 7})["title"][0] for _ in range(2)]
@@ -234,6 +238,15 @@ for wrong in (pd.DataFrame({"title": ["a"]}), pd.DataFrame({"text": ["a", None]}
         continue
     raise SystemExit(f"{wrong} was taken")
 """
+
+
+def test_trying_the_example_leaves_nothing_behind(client: MlflowClient, examples: pd.DataFrame, tmp_path: Path) -> None:
+    folder, path = _model(tmp_path / "model", examples, "causal"), [*sys.path]
+    before = md5(folder)
+    for settings in (GREEDY, GREEDY.turned({"do_sample": True, "candidates": 4})):
+        place = Path(mlflow.artifacts.download_artifacts(versions.log_served_model(folder, settings).model_uri))
+        assert not list(place.rglob("__pycache__"))
+    assert (md5(folder), sys.path) == (before, path)
 
 
 @pytest.mark.parametrize("family", [pytest.param("t5", marks=pytest.mark.hard), "causal"])
