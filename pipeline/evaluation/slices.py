@@ -39,6 +39,20 @@ def length_bands(texts: pd.Series) -> pd.Series:
     return pd.cut(words, [-1, *LENGTH_BANDS.values()], labels=list(LENGTH_BANDS)).astype("str")
 
 
+def groups(examples: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Each course, and each band of lengths, that occurs: `course` or `length`, its name, and which examples are its.
+
+    Args:
+        examples: course_title, text.
+    """
+    courses, lengths = examples["course_title"], length_bands(examples["text"])
+    for by, values, names in (("course", courses, sorted(courses.unique())), ("length", lengths, LENGTH_BANDS)):
+        for name in names:
+            its = (values == name).to_numpy()
+            if its.any():
+                yield by, name, its
+
+
 def slices(scored: pd.DataFrame, metric: str, *, confidence: float) -> Iterator[Slice]:
     """Each course, and each band of lengths, that occurs.
 
@@ -46,11 +60,7 @@ def slices(scored: pd.DataFrame, metric: str, *, confidence: float) -> Iterator[
         scored: a row an example: course_title, text, and a column named `metric`.
         confidence: of the intervals.
     """
-    columns = {"course": (scored["course_title"], sorted(scored["course_title"].unique()))}
-    columns["length"] = (length_bands(scored["text"]), list(LENGTH_BANDS))
-    for by, (values, order) in columns.items():
-        for name in order:
-            scores = scored.loc[values == name, metric]
-            if len(scores):
-                interval = interval_of_mean(scores, resamples=_RESAMPLES, confidence=confidence, seed=_SEED)
-                yield Slice(by, name, len(scores), interval)
+    for by, name, its in groups(scored):
+        scores = scored.loc[its, metric]
+        interval = interval_of_mean(scores, resamples=_RESAMPLES, confidence=confidence, seed=_SEED)
+        yield Slice(by, name, len(scores), interval)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import Field
@@ -18,12 +20,11 @@ from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.intervals import paired_difference
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import ROUGE_SCORES, Score
+from pipeline.evaluation.slices import groups
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.trial import Trial, try_version
 from pipeline.settings import Section
-
-_BANDS = ("short texts", "middling texts", "long texts")
 
 
 class PromoteSettings(Section):
@@ -35,7 +36,7 @@ class PromoteSettings(Section):
     metric: Score  # that decides
     confidence: float = Field(gt=0, lt=1)  # of the paired bootstrap
     resamples: int = Field(ge=100)
-    slice_drop: float = Field(ge=0)  # of the metric's mean, that a course or a third of the lengths may lose
+    slice_drop: float = Field(ge=0)  # of the metric's mean, that a course or a band of lengths may lose
     slice_examples: int = Field(ge=1)  # that a slice must have to be judged
     seconds_a_title: float = Field(gt=0)
     megabytes: float = Field(gt=0)
@@ -167,14 +168,18 @@ def _wins(
 
 def _slices(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
     """One rule a slice that has examples enough: by course, and by length."""
-    words = evidence.test["text"].str.split().str.len()
-    bands = pd.qcut(words.rank(method="first"), len(_BANDS), labels=_BANDS) if len(words) >= len(_BANDS) else words
-    change = pd.Series(evidence.challenger) - pd.Series(evidence.champion)
-    for by in (evidence.test["course_title"].reset_index(drop=True), pd.Series(bands).reset_index(drop=True)):
-        for name, lost in change.groupby(by, observed=True):
-            if len(lost) >= settings.slice_examples and by.nunique() > 1:
-                rule = f"loses no more than {settings.slice_drop:g} on {name}"
-                yield Rule(rule, lost.mean() >= -settings.slice_drop, f"{lost.mean():+.3f} on {len(lost)} examples")
+    change = np.subtract(evidence.challenger, evidence.champion)
+    found = list(groups(evidence.test))
+    several = Counter(by for by, *_ in found)
+    for by, name, its in found:
+        lost = change[its]
+        if len(lost) >= settings.slice_examples and several[by] > 1:
+            rule = f"loses no more than {settings.slice_drop:g} on {_in_words(by, name)}"
+            yield Rule(rule, lost.mean() >= -settings.slice_drop, f"{lost.mean():+.3f} on {len(lost)} examples")
+
+
+def _in_words(by: str, name: str) -> str:
+    return name if by == "course" else f"texts of {name.removesuffix(' words')} words"
 
 
 def _champion_titles(name: str, champion: ModelVersion | None, texts: list[str]) -> tuple[list[str] | None, list[Rule]]:
