@@ -175,7 +175,7 @@ def _slices(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
         lost = change[its]
         if len(lost) >= settings.slice_examples and several[by] > 1:
             rule = f"loses no more than {settings.slice_drop:g} on {_in_words(by, name)}"
-            yield Rule(rule, lost.mean() >= -settings.slice_drop, f"{lost.mean():+.3f} on {len(lost)} examples")
+            yield Rule(rule, bool(lost.mean() >= -settings.slice_drop), f"{lost.mean():+.3f} on {len(lost)} examples")
 
 
 def _in_words(by: str, name: str) -> str:

@@ -44,8 +44,12 @@ TEST = pd.DataFrame(
 POOR = [0.1, 0.2] * (EXAMPLES // 2)
 
 
-def judged(challenger: list[float], champion: list[float] | None = POOR, trial: Trial | None = None) -> dict[str, bool]:
-    """Whether each rule is kept."""
+def verdict_on(
+    challenger: list[float],
+    champion: list[float] | None = POOR,
+    trial: Trial | None = None,
+    settings: PromoteSettings = SETTINGS,
+) -> Verdict:
     evidence = Evidence(
         test=TEST,
         challenger=challenger,
@@ -54,7 +58,12 @@ def judged(challenger: list[float], champion: list[float] | None = POOR, trial: 
         trial=trial or Trial([], 0.5, 50),
         behaviours=[],
     )
-    return {rule.rule: rule.passed for rule in rules(evidence, SETTINGS)}
+    return Verdict("2", "1" if champion else None, [*rules(evidence, settings)])
+
+
+def judged(challenger: list[float], champion: list[float] | None = POOR, trial: Trial | None = None) -> dict[str, bool]:
+    """Whether each rule is kept."""
+    return {rule.rule: rule.passed for rule in verdict_on(challenger, champion, trial).rules}
 
 
 def broken(found: dict[str, bool]) -> list[str]:
@@ -82,6 +91,12 @@ def test_a_loss_on_one_course_fails_though_the_mean_is_better() -> None:
 def test_a_loss_on_long_texts_fails_though_the_mean_is_better() -> None:
     short = [score + 0.6 if place < 21 else max(0, score - 0.1) for place, score in enumerate(POOR)]
     assert broken(judged(short)) == ["loses no more than 0.05 on texts of 251 to 500 words"]
+
+
+def test_a_verdict_on_slices_can_be_kept_as_evidence() -> None:
+    verdict = verdict_on([score + 0.2 for score in POOR])
+    kept = json.loads(json.dumps(verdict.as_json()))
+    assert [rule["passed"] for rule in kept["rules"] if "Databases" in rule["rule"]] == [True]
 
 
 def test_the_first_version_is_held_against_the_baselines_alone() -> None:
