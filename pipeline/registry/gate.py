@@ -26,6 +26,8 @@ from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.trial import Trial, try_version
 from pipeline.settings import Section
 
+_STYLES = {"passed": "green", "FAILED": "red", "not judged": "yellow"}
+
 
 class PromoteSettings(Section):
     """What is asked of a version that is to become the champion."""
@@ -51,6 +53,11 @@ class Rule:
     rule: str
     passed: bool
     found: str
+    judged: bool = True  # False: there is too little to judge by, which stops nobody
+
+    @property
+    def mark(self) -> str:
+        return ("passed" if self.passed else "FAILED") if self.judged else "not judged"
 
 
 @dataclass(frozen=True)
@@ -77,13 +84,12 @@ class Verdict:
         title = f"Version {self.version} against {self._against}"
         table = Table("rule", "", "found", title=title, title_justify="left")
         for rule in self.rules:
-            mark = Text("passed", style="green") if rule.passed else Text("FAILED", style="red")
-            table.add_row(Text(rule.rule), mark, Text(rule.found))
+            table.add_row(Text(rule.rule), Text(rule.mark, style=_STYLES[rule.mark]), Text(rule.found))
         return table
 
     def as_markdown(self) -> str:
         lines = [f"Version {self.version} against {self._against}:", "", "| rule | | found |", "|---|---|---|"]
-        cells = ((rule.rule, "passed" if rule.passed else "**failed**", rule.found) for rule in self.rules)
+        cells = ((rule.rule, rule.mark.replace("FAILED", "**failed**"), rule.found) for rule in self.rules)
         lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells]
         return "\n".join(lines)
 
@@ -167,15 +173,23 @@ def _wins(
 
 
 def _slices(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
-    """One rule a slice that has examples enough: by course, and by length."""
+    """One rule a slice, by course and by length, that has examples enough; and one for those that have not."""
     change = np.subtract(evidence.challenger, evidence.champion)
     found = list(groups(evidence.test))
     several = Counter(by for by, *_ in found)
+    limit, fewest = f"loses no more than {settings.slice_drop:g}", settings.slice_examples
+    small = []
     for by, name, its in found:
-        lost = change[its]
-        if len(lost) >= settings.slice_examples and several[by] > 1:
-            rule = f"loses no more than {settings.slice_drop:g} on {_in_words(by, name)}"
-            yield Rule(rule, bool(lost.mean() >= -settings.slice_drop), f"{lost.mean():+.3f} on {len(lost)} examples")
+        lost, slice_ = change[its], _in_words(by, name)
+        if several[by] == 1:
+            continue  # it is all of the examples
+        if len(lost) >= fewest:
+            found_out = f"{lost.mean():+.3f} on {len(lost)} examples"
+            yield Rule(f"{limit} on {slice_}", bool(lost.mean() >= -settings.slice_drop), found_out)
+        else:
+            small.append(f"{slice_} ({len(lost)})")
+    if small:
+        yield Rule(f"{limit} where there are fewer than {fewest} examples", True, ", ".join(small), judged=False)
 
 
 def _in_words(by: str, name: str) -> str:

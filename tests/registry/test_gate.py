@@ -9,6 +9,7 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.generation import GenerateSettings
@@ -91,6 +92,26 @@ def test_a_loss_on_one_course_fails_though_the_mean_is_better() -> None:
 def test_a_loss_on_long_texts_fails_though_the_mean_is_better() -> None:
     short = [score + 0.6 if place < 21 else max(0, score - 0.1) for place, score in enumerate(POOR)]
     assert broken(judged(short)) == ["loses no more than 0.05 on texts of 251 to 500 words"]
+
+
+def test_slices_too_small_to_be_judged_are_named_and_stop_nobody() -> None:
+    """Of 50 to 440 words, 6 have up to 100, 15 up to 250, and 19 more."""
+    worse_on_short = [score + 0.6 if place > 5 else 0.0 for place, score in enumerate(POOR)]
+    verdict = verdict_on(worse_on_short)
+    assert verdict.passed
+    shown = Console(width=200)
+    with shown.capture() as captured:
+        shown.print(verdict.as_table())
+    for table in (captured.get(), verdict.as_markdown()):
+        [row] = [line for line in table.splitlines() if "fewer than 10 examples" in line]
+        assert "not judged" in row
+        assert "texts of up to 100 words (6)" in row
+        assert "251 to 500" not in row
+    strict = verdict_on(worse_on_short, settings=SETTINGS.model_copy(update={"slice_examples": 5}))
+    assert [rule.rule for rule in strict.rules if not rule.passed] == [
+        "loses no more than 0.05 on texts of up to 100 words"
+    ]
+    assert "not judged" not in strict.as_markdown()
 
 
 def test_a_verdict_on_slices_can_be_kept_as_evidence() -> None:
