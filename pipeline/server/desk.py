@@ -74,11 +74,15 @@ class Desk:
             job.done.cancel()
 
     def submit(self, texts: Sequence[str]) -> Future[Answer]:
-        """
+        """What is cancelled already once the desk closes: nobody would do it.
+
         Raises:
             Full: too many wait already.
         """
         job = Job(texts)
+        if self._ending.is_set():
+            job.done.cancel()
+            return job.done
         try:
             self._jobs.put_nowait(job)
         except queue.Full:

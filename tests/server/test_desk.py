@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -84,3 +85,11 @@ def test_a_failure_is_told_to_those_it_concerns_and_ends_nothing(desk: Desk, wri
     with pytest.raises(ValueError, match="it failed"):
         failing.result(30)
     assert desk.submit(["next"]).result(30).titles == [Shown("next", False)]
+
+
+def test_who_asks_as_it_closes_is_told_so_at_once(writer: Writer) -> None:
+    desk = Desk(writer, waiting=3, batch=4)
+    desk.open()
+    desk.close()
+    with pytest.raises(CancelledError):
+        desk.submit(["late"]).result(5)
