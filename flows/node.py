@@ -36,7 +36,7 @@ class Source:
     repository: str = field(repr=False)  # git's address may hold a password
     commit: str
     tracking: str
-    changes: Changes = field(repr=False)
+    changes: Changes = field(default_factory=dict, repr=False)
 
 
 @stage_task()
