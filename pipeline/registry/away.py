@@ -64,9 +64,8 @@ def _of_mlflow(error: MlflowException | DBAPIError) -> Unavailable | Refused | N
 def _of_bucket(error: MlflowException) -> Unavailable | Refused:
     """What was not read there is gone only where the bucket says so: wrong keys and servers that are down pass."""
     why = " ".join(error.message.split())
-    answers = set(
-        _ANSWERED.findall(why)
-    )  # of several files at once; where they were only listed, MLflow's code says it
+    # Of several files at once; where they were only listed, MLflow's code says it.
+    answers = set(_ANSWERED.findall(why))
     if error.error_code == "RESOURCE_DOES_NOT_EXIST" or (answers and answers <= _NOT_THERE):
         return Refused(f"The bucket of MLflow's artifacts no longer has what is looked for: {why}")
     return _bucket_away(why)

@@ -21,6 +21,7 @@ from pipeline.errors import Misused, Refused
 from pipeline.files import write_json
 from pipeline.models.tidy import PLAIN
 from pipeline.paths import EXPORTS, STATE
+from pipeline.registry.away import in_our_words
 from pipeline.registry.stand_in import Shown, answer
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, version_to_use
@@ -57,13 +58,19 @@ def load(version: Version) -> Predict:
 
     Raises:
         Refused: it does not load.
+        Unavailable: the store of its model does not answer.
     """
     if version.exported:
         return _exported(version.exported)
+    does_not_load = f"Version {version.number} of '{version.name}' does not load"
     try:
-        model = mlflow.pyfunc.load_model(f"models:/{version}")
+        folder = mlflow.artifacts.download_artifacts(f"models:/{version}")
+    except Exception as error:  # of whatever store its model is in
+        raise in_our_words(error) or Refused(f"{does_not_load}: {error}") from error
+    try:
+        model = mlflow.pyfunc.load_model(folder)
     except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
-        raise Refused(f"Version {version.number} of '{version.name}' does not load: {error}") from error
+        raise Refused(f"{does_not_load}: {error}") from error
 
     def predict(texts: list[str], knobs: Mapping[str, object]) -> pd.DataFrame:
         predicted = model.predict(texts, params=dict(knobs) or None)

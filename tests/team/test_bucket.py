@@ -17,6 +17,7 @@ from pipeline.errors import Refused, Unavailable
 from pipeline.registry.gate import judge
 from pipeline.registry.tracking import connect
 from pipeline.registry.trial import try_version
+from tests.command import lectern
 from tests.registry.test_gate import SETTINGS, registered  # noqa: F401 - a fixture
 from tests.registry.test_versions import NAME
 from tests.team.servers import BUCKET, HOW_TO_INSTALL
@@ -115,6 +116,13 @@ def test_a_bucket_that_nobody_serves_may_answer_later(
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
     with pytest.raises(Unavailable, match="could not be tried: The bucket"):
         try_version(NAME, gone, ["a text"])
+
+
+def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, gone: str, project: Path) -> None:
+    connect().set_registered_model_alias(NAME, "champion", gone)
+    bucket.listed = (503, "SlowDown")
+    done = lectern("title", "so we talk about graphs", cwd=project)
+    assert (done.returncode, "AWS_ACCESS_KEY_ID" in done.stderr) == (Unavailable.exit_code, True), done.stderr
 
 
 @pytest.mark.parametrize(
