@@ -9,7 +9,7 @@ import functools
 from dataclasses import dataclass
 
 from mlflow.entities.model_registry import ModelVersion
-from prefect import task
+from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -80,6 +80,8 @@ def make_champion(
     """
     judged = functools.partial(_verdict, name, settings)
     client = connect()
+    if runtime.task_run.run_count > 1 and (made := registry.promotion_made(client, name, number, because, who)):
+        return made  # the last attempt did not hear of it
     with on_a_device():  # before the registry is locked: a training that registers shall not wait for one that trains
         move, _ = registry.promote(client, name, number, because=because, judge=judged, who=who)
     return move

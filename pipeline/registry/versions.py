@@ -231,6 +231,21 @@ def promote(
         return _move(client, name, "promote", version, before, because, verdict, who=who), verdict
 
 
+def promotion_made(client: MlflowClient, name: str, number: str | None, because: str, who: str | None) -> Move | None:
+    """The last move, if it is the promotion that `promote` would be asked for so, and the champion's own.
+
+    For who asked once, and was not told how it ended. What may have been cut off, the tag of the version, is written.
+    """
+    present, moves = _by_alias(client, name, CHAMPION), trail(client, name)
+    if present is None or not moves or (moves[-1].action, moves[-1].version) != ("promote", str(present.version)):
+        return None
+    move = moves[-1]
+    if number not in (None, move.version) or (move.because, move.who) != (because.strip() or NO_REASON, who or _who()):
+        return None
+    _keep_with_version(client, name, move)
+    return move
+
+
 class NotPassed(Refused):
     """The gate does not let the version pass; nothing has moved."""
 
@@ -415,8 +430,12 @@ def _move(
     key = f"{_TRAIL}{len(trail(client, name)):06d}.{uuid.uuid4().hex[:8]}"
     client.set_registered_model_tag(name, key, line)
     client.set_registered_model_alias(name, CHAMPION, move.version)
-    client.set_model_version_tag(name, move.version, f"{action}.{move.when}", line)
+    _keep_with_version(client, name, move)
     return move
+
+
+def _keep_with_version(client: MlflowClient, name: str, move: Move) -> None:
+    client.set_model_version_tag(name, move.version, f"{move.action}.{move.when}", json.dumps(asdict(move)))
 
 
 def _who() -> str:
