@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from queue import SimpleQueue
-from threading import Event, Lock
+from threading import Condition, Event, Lock
 
 from prefect import get_client, get_run_logger
 from prefect.concurrency.sync import concurrency
@@ -34,24 +35,23 @@ class Stopped(Exception):
 class Slots:
     """The slots of one flow run, one a device, until it is `over`.
 
-    Other flow runs on this machine compete for the devices through Prefect's limit.
+    Other flow runs on this machine compete for each device through its Prefect limit.
     """
 
     def __init__(self, devices: Sequence[str], over: Event) -> None:
-        self._count = len(devices)
-        self._accelerators = len(set(filter(None, devices)))
-        self._free: SimpleQueue[str] = SimpleQueue()
+        self._slots = Counter(devices)
+        self._free = Counter(devices)
+        self._given_back = Condition()
         self._one_chooses = Lock()
         self._over = over
-        self._limit = limit_name()
-        for device in devices:
-            self._free.put(device)
+        self._shared = limit_name()
 
     def declare(self) -> None:
         """Tells Prefect how many there are."""
-        if self._limit:
+        if self._shared:
             with get_client(sync_client=True) as client:
-                client.upsert_global_concurrency_limit_by_name(self._limit, self._count)
+                for device, count in self._slots.items():
+                    client.upsert_global_concurrency_limit_by_name(self._limit(device), count)
 
     @contextmanager
     def take(self, wanted: int = 1) -> Iterator[str]:
@@ -64,46 +64,60 @@ class Slots:
             Misused: there are never so many.
             Stopped: the flow run is over.
         """
-        wanted = wanted if self._accelerators else 1
-        if wanted > self._accelerators > 0:
+        accelerators = len(set(filter(None, self._slots)))
+        wanted = wanted if accelerators else 1
+        if wanted > accelerators > 0:
             raise Misused(
-                f"In params.yaml, processes is {wanted}, and there are {self._accelerators} devices to be taken, as "
+                f"In params.yaml, processes is {wanted}, and there are {accelerators} devices to be taken, as "
                 "CUDA_VISIBLE_DEVICES and LECTERN_GPU_SLOTS say. Lower it."
             )
-        # Our own queue hands a slot on at once; Prefect, asked by all who wait, would let it lie for seconds.
-        with self._one_chooses:  # or two that want several would each hold what the other waits for
-            devices = self._distinct(wanted)
+        with self._one_chooses:  # or whoever wants several would wait for ever behind those who want one
+            devices, lease = self._choose(wanted)
         try:
-            with ExitStack() as lease:
-                if self._limit:
-                    self._lease(lease, self._limit, wanted)
+            with lease:
                 yield ",".join(devices)
         finally:
-            for device in devices:
-                self._free.put(device)
+            with self._given_back:
+                self._free.update(devices)
+                self._given_back.notify()
 
-    def _distinct(self, wanted: int) -> list[str]:
-        chosen, others = [], []
-        while len(chosen) < wanted:
-            device = self._free.get()
-            (others if device in chosen else chosen).append(device)
-        for device in others:
-            self._free.put(device)
-        return chosen
-
-    def _lease(self, stack: ExitStack, limit: str, wanted: int) -> None:
+    def _choose(self, wanted: int) -> tuple[list[str], ExitStack]:
         told = False
         while not self._over.is_set():
+            with self._given_back:
+                here = [device for device, count in self._free.items() if count]
+                if len(here) < wanted:
+                    self._given_back.wait(LOOK_AGAIN)
+                    continue
             # Looking before asking: Prefect's own waiting says nothing, and cannot be stopped.
-            if _free(limit) >= wanted:
+            free = [device for device in here if self._is_free(device)][:wanted]
+            if len(free) == wanted:
                 with suppress(TimeoutError):
-                    stack.enter_context(_leased(limit, wanted))
-                    return
+                    return free, self._taken(free)
             if not told:
                 get_run_logger().info("Waiting for another flow run to give its slot back.")
                 told = True
             self._over.wait(LOOK_AGAIN)
         raise Stopped
+
+    def _taken(self, devices: list[str]) -> ExitStack:
+        """The lease of a slot of each; of none where another run was quicker, which raises TimeoutError."""
+        lease = ExitStack()
+        if self._shared:
+            lease.enter_context(_leased([self._limit(device) for device in devices]))
+        with self._given_back:
+            self._free.subtract(devices)
+        return lease
+
+    def _is_free(self, device: str) -> bool:
+        if not self._shared:
+            return True
+        with get_client(sync_client=True) as client:
+            limit = client.read_global_concurrency_limit_by_name(self._limit(device))
+        return limit.active_slots < limit.limit
+
+    def _limit(self, device: str) -> str:
+        return f"{self._shared}-{re.sub('[^0-9A-Za-z_-]', '-', device)}" if device else self._shared
 
 
 @contextmanager
@@ -131,29 +145,22 @@ def on_a_device() -> Iterator[None]:
 
 
 def limit_name() -> str:
-    """That of the Prefect limit for which all runs compete that share devices; empty where this one has its own.
+    """How the Prefect limits begin for which all runs compete that share devices; empty where this one has its own.
 
-    One a machine, unless `LECTERN_GPU_LIMIT` says otherwise: the host name of a container never returns.
+    By the machine, unless `LECTERN_GPU_LIMIT` says otherwise: the host name of a container never returns.
     """
     return os.environ.get("LECTERN_GPU_LIMIT", f"{GPU}-{platform.node()}")
 
 
-def _leased(limit: str, wanted: int) -> AbstractContextManager[None]:
+def _leased(limits: list[str]) -> AbstractContextManager[None]:
     # When the server is away for a while and a lease runs out, hours of training go on.
     return concurrency(
-        limit,
-        occupy=wanted,
+        limits,
         strict=True,
         timeout_seconds=30,
         lease_duration=LEASE,
         raise_on_lease_renewal_failure=False,
     )
-
-
-def _free(limit: str) -> int:
-    with get_client(sync_client=True) as client:
-        now = client.read_global_concurrency_limit_by_name(limit)
-    return now.limit - now.active_slots
 
 
 def devices() -> list[str]:

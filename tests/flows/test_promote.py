@@ -16,6 +16,8 @@ from uuid import UUID
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State
@@ -204,6 +206,25 @@ def test_a_tracking_server_that_is_away_for_a_moment_costs_an_attempt_and_a_refu
     wait_for(lambda: attempts(ended) == {"promote": 1})
 
 
+def test_a_promotion_whose_last_answer_was_lost_is_not_made_twice(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    ask_nobody()
+    tag = MlflowClient.set_model_version_tag
+    lost = [MlflowException("no answer", error_code=TEMPORARILY_UNAVAILABLE)]
+
+    def at_first_lost(client: MlflowClient, *words: str) -> None:
+        if lost:
+            raise lost.pop()
+        tag(client, *words)
+
+    monkeypatch.setattr(MlflowClient, "set_model_version_tag", at_first_lost)
+    ended = promote(return_state=True)
+    assert ended.is_completed(), ended.message
+    wait_for(lambda: attempts(ended) == {"promote": 2})
+    [move] = trail(connect(), NAME)
+    assert move.version == champion() == "1"
+    assert f"promote.{move.when}" in connect().get_model_version(NAME, "1").tags
+
+
 NOTE_THE_DEVICES = """
 import os, pathlib
 pathlib.Path({note!r}).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
@@ -219,14 +240,14 @@ def test_a_version_is_judged_on_a_gpu_that_no_training_is_using(
     note.unlink(missing_ok=True)
     training = Slots(devices(), Event())
     training.declare()
-    with ThreadPoolExecutor() as pool:
-        with training.take(2):
+    with ThreadPoolExecutor() as pool, training.take() as first:
+        with training.take():
             run = pool.submit(promote, return_state=True)
             with pytest.raises(TimeoutError):
                 run.result(timeout=10)
             assert not note.exists()
         assert run.result(timeout=120).is_completed()
-    assert note.read_text() in ("3", "5")
+    assert (first, note.read_text()) == ("3", "5")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
 
 

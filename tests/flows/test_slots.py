@@ -56,6 +56,15 @@ def test_a_stage_of_several_processes_has_a_device_for_each(
         assert visible == expected
 
 
+def test_flow_runs_that_share_a_machine_have_devices_of_their_own(prefect_server: PrefectServer):
+    found = ["0", "1", "2"]
+    Slots(found, Event()).declare()
+    with Slots(found, Event()).take() as first, Slots(found, Event()).take(2) as others:
+        assert sorted([first, *others.split(",")]) == found
+    with Slots(found, Event()).take(3) as all_of_them:
+        assert all_of_them == "0,1,2"
+
+
 def test_more_processes_than_devices_are_refused(prefect_server: PrefectServer):
     with pytest.raises(Misused, match="processes is 3, and there are 2 devices"), Slots(["0", "1"], Event()).take(3):
         pass
@@ -67,7 +76,9 @@ def limits() -> set[str]:
         return {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}
 
 
-@pytest.mark.parametrize(("pool", "kept"), [("docker", {"gpu-lectern-docker"}), ("kubernetes", set())])
+@pytest.mark.parametrize(
+    ("pool", "kept"), [("docker", {"gpu-lectern-docker-0", "gpu-lectern-docker-1"}), ("kubernetes", set())]
+)
 def test_however_many_containers_there_were_prefect_keeps_no_limit_of_each(
     prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, pool: str, kept: set[str]
 ):
