@@ -16,6 +16,8 @@ from pipeline.server.desk import Desk, Full
 from pipeline.server.present import Present
 from pipeline.server.settings import ServeSettings
 
+_LONGEST_NAME = 100  # characters of a field's name that are sent back
+
 _EXAMPLE = "so in this part we look at how a learning rate that is too high makes the loss go up instead of down"
 _PASSAGES = f"Passages of a transcript. `{MARK}` ahead of one says that its lesson begins with it."
 COME_BACK = {"headers": {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}}
@@ -117,7 +119,14 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
 
 async def _say_what_is_wrong(_: Request, error: RequestValidationError) -> JSONResponse:
     """Without what was sent, which may be megabytes, or such as NaN, which no JSON can hold."""
-    said = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in error.errors()]
+    said = [
+        {
+            "type": fault["type"],
+            "loc": [part[:_LONGEST_NAME] if isinstance(part, str) else part for part in fault["loc"]],
+            "msg": fault["msg"],
+        }
+        for fault in error.errors()
+    ]
     return JSONResponse({"detail": said}, status_code=422)
 
 

@@ -80,13 +80,12 @@ class Desk:
             Full: too many wait already.
         """
         job = Job(texts)
-        if self._ending.is_set():
-            job.done.cancel()
-            return job.done
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
             raise Full(max(1, round(self._jobs.qsize() * self._seconds_a_job))) from None
+        if self._ending.is_set():  # looked at last: whoever closes meanwhile cancels what it finds in the queue
+            job.done.cancel()
         return job.done
 
     def _work(self) -> None:

@@ -71,6 +71,12 @@ def test_what_is_no_text_is_refused_and_not_sent_back(body: str, client: TestCli
     assert len(refused.content) < 300
 
 
+def test_a_field_that_there_is_not_is_named_and_not_sent_back_whole(client: TestClient) -> None:
+    refused = client.post("/titles", json={"texts": ["a"], "many" * 100: 1})
+    assert refused.json()["detail"][0]["loc"][1].startswith("manymany")
+    assert len(refused.content) < 300
+
+
 def test_no_password_of_the_registry_is_told() -> None:
     def away() -> Version:
         raise Unavailable("postgresql://lectern:swordfish@db.example/mlflow does not answer")
