@@ -22,7 +22,7 @@ class Merged:
         start_seconds, end_seconds: float; the end is the next topic's start, NaN for the last topic: it is open-ended
         lines, line_seconds: arrays of str and float, in order of time, then of the workbook
         text: the lines joined by a space
-        opens: whether no other example of its lesson is before it
+        opens: whether its lesson begins with it, and goes on
     set_aside: what (line or topic), course_title, lesson_num, seconds, title, text, row, reason; in the workbook's
         order.
     """
@@ -88,6 +88,6 @@ def _examples(topics: pd.DataFrame, texts: pd.Series, seconds: np.ndarray, count
             lines=lines.to_pandas(),
             line_seconds=pa.ListArray.from_arrays(offsets, pa.array(seconds)).to_pandas(),
             text=pd.array(joined, dtype="str"),
-            opens=lambda examples: ~examples.duplicated(LESSON),
+            opens=lambda examples: ~examples.duplicated(LESSON) & examples.duplicated(LESSON, keep=False),
         )
     )

@@ -1,4 +1,7 @@
-"""What opens a lesson. Many courses call every opening alike, whatever it is about, so that no text tells its title."""
+"""What opens a lesson. Many courses call every opening alike, whatever it is about, so that no text tells its title.
+
+A lesson that is one example has no opening.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,14 @@ _FEWEST_LESSONS = 5  # that show how a course calls its openings
 
 def asked(examples: pd.DataFrame) -> list[str]:
     """The texts of `examples` as a title is asked for them: what opens a lesson is marked."""
-    opens = examples["opens"] if "opens" in examples else [False] * len(examples)
-    return [marked(text) if first else text for text, first in zip(examples["text"], opens, strict=True)]
+    return [
+        marked(text) if first else text for text, first in zip(examples["text"], of_openings(examples), strict=True)
+    ]
+
+
+def of_openings(examples: pd.DataFrame) -> pd.Series:
+    """Which of `examples` open their lesson: none of those that were written before that was told."""
+    return examples["opens"] if "opens" in examples else pd.Series(False, index=examples.index)
 
 
 def marked(text: str) -> str:
@@ -38,7 +47,7 @@ def usual_opening(examples: pd.DataFrame) -> str:
     Args:
         examples: `title`, and `opens` if that is known.
     """
-    titles = examples.loc[examples["opens"], "title"] if "opens" in examples else []
+    titles = examples.loc[of_openings(examples), "title"]
     if len(titles) < _FEWEST_LESSONS:
         return ""
     title, times = Counter(titles).most_common(1)[0]

@@ -40,7 +40,7 @@ def best_keyphrase(train: pd.DataFrame, texts: Sequence[str]) -> list[str]:
 
 
 def _knowing_openings(baseline: Baseline) -> Baseline:
-    """`baseline`, but for openings, which are called as most of the course's are: that is no merit of a model."""
+    """`baseline`, but for openings, which are called as most are: that is no merit of a model."""
 
     @wraps(baseline)
     def titles(train: pd.DataFrame, texts: Sequence[str]) -> list[str]:

@@ -229,7 +229,7 @@ def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool
 
 def best_first(written: list[str], text: str, style: TitleStyle, settings: GenerateSettings) -> list[str]:
     """The candidates, tidy, among all that a model has `written` of `text`, after what its course calls an opening."""
-    titles = [tidy(each, style, text) for each in written]
+    titles = [tidy(each, style, spoken(text)) for each in written]
     if settings.consensus:
         titles = by_consensus(titles)
     if style.opening and opens(text):

@@ -1,5 +1,5 @@
 """From what a model wrote to a title as it is shown: whole quotes, no markup, no marks of a transcript, the course's
-own capital letters. Nothing is added but capitals: every word of a title was written by the model."""
+own capital letters. Nothing is added but capitals: every word of such a title was written by the model."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.data.lessons import LESSON
+from pipeline.data.openings import of_openings
 from pipeline.errors import Refused
 from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline, show
 from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
@@ -99,7 +100,8 @@ def write_card(facts: Facts) -> ModelCard:
             slices=found,
             weakest=_weakest(found),
             wordless=int((titled["prediction"] == "").sum()),
-            good=ranked[::-1][:shown].to_dict("records"),
+            # That an opening is called as usual shows nothing of the model.
+            good=ranked[~ranked["opens"]][::-1][:shown].to_dict("records"),
             bad=ranked[:shown].to_dict("records"),
             libraries={key: value for key, value in facts.tags.items() if key.startswith("library.")},
         ),
@@ -108,7 +110,8 @@ def write_card(facts: Facts) -> ModelCard:
 
 
 def _titled(scored: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    titled = scored[scored["split"] == "test"].merge(test[[*_EXAMPLE, "text"]], on=_EXAMPLE)
+    known = test[[*_EXAMPLE, "text"]].assign(opens=of_openings(test))
+    titled = scored[scored["split"] == "test"].merge(known, on=_EXAMPLE)
     if len(titled) != len(test):
         raise Refused("The titles are of other examples than the test split holds now. `dvc repro` writes them anew.")
     return titled

@@ -29,14 +29,15 @@ def shown(texts: Sequence[str], candidates: Sequence[Sequence[str]], style: Titl
 
 
 def answer(texts: Sequence[str], candidates: Sequence[list[str]], style: TitleStyle) -> pd.DataFrame:
-    """A row a text: `title`, the one to show; `candidates`, what the model wrote, the best first; `fallback`, whether
-    the title is a keyphrase of the text, since none of those is of use."""
+    """A row a text: `title`, the one to show; `candidates`, the best first: what the model wrote, after the usual title
+    of an opening; `fallback`, whether the title is a keyphrase of the text, since none of those is of use."""
     titles, fallbacks = zip(*shown(texts, candidates, style), strict=True) if texts else ((), ())
     return pd.DataFrame({"title": titles, "candidates": list(candidates), "fallback": fallbacks})
 
 
 def _keyphrases(texts: Sequence[str], style: TitleStyle) -> list[str]:
     nothing_to_learn_of = pd.DataFrame({"title": []})
-    phrases = best_keyphrase(nothing_to_learn_of, [without_marks(spoken(text)) for text in texts])
+    texts = [spoken(text) for text in texts]
+    phrases = best_keyphrase(nothing_to_learn_of, [without_marks(text) for text in texts])
     titles = [tidy(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
     return [title if usable(title) else "" for title in titles]

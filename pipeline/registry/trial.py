@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline import machine
+from pipeline.data.openings import spoken
 from pipeline.errors import Misused, Refused, Unavailable
 
 _CHILD = Path(__file__).with_name("trial_child.py")
@@ -20,7 +23,7 @@ _FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT}
 class Trial:
     """What came of it."""
 
-    titles: list[str]  # one a text, as the model wrote it: what stands in for a title is not the model's merit
+    titles: list[str]  # one a text, its first candidate: what stands in for a title is not the model's merit
     seconds_a_title: float  # of this machine, the model loaded
     megabytes: float  # that its files take
 
@@ -33,13 +36,15 @@ def try_version(name: str, number: str, texts: list[str]) -> Trial:
         Unavailable: that cannot be known now: MLflow does not answer, or the machine has too little of something.
         Misused: what its artifacts are fetched with is not installed.
     """
-    done = subprocess.run(
-        [sys.executable, "-P", str(_CHILD), f"models:/{name}/{number}"],
-        input=json.dumps(texts),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with TemporaryDirectory(prefix="lectern-") as fetched:  # MLflow leaves what it fetches where it is
+        done = subprocess.run(
+            [sys.executable, "-P", str(_CHILD), f"models:/{name}/{number}"],
+            input=json.dumps({"texts": texts, "spoken": [spoken(text) for text in texts]}),
+            env={**os.environ, "TMPDIR": fetched},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode == 0:
         return Trial(**json.loads(done.stdout.splitlines()[-1]))
     [said] = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]

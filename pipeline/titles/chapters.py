@@ -19,7 +19,7 @@ class Chapter:
     """A part of a talk.
 
     text: what is said in it; may be empty under a known topic.
-    opens: whether the talk begins with it.
+    opens: whether what is said begins with it, and goes on.
     """
 
     start_seconds: float
@@ -126,8 +126,10 @@ def divide(talk: Talk, topics: Sequence[Topic]) -> Chaptered:
     for line in talk.lines:
         said[bisect_right(starts, line.seconds) - 1].append(line.text)
     ends = [*starts[1:], max(talk.end_seconds, starts[-1] + 1)]
+    spoken = [number for number, texts in enumerate(said) if texts]
+    opening = spoken[0] if len(spoken) > 1 else None
     chapters = [
-        Chapter(topic.seconds, end, topic.title, " ".join(texts), opens=number == 0)
+        Chapter(topic.seconds, end, topic.title, " ".join(texts), opens=number == opening)
         for number, (topic, end, texts) in enumerate(zip(topics, ends, said, strict=True))
     ]
     return Chaptered(talk, chapters, sum(bool(topic.title) for topic in topics), added)

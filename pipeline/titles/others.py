@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 import pandas as pd
+from pyarrow.parquet import read_schema
 
 from pipeline.errors import Misused
 from pipeline.evaluation.baselines import BASELINES
@@ -54,5 +55,8 @@ def _by_baseline(name: str, texts: Sequence[str]) -> list[str]:
     if name not in BASELINES:
         raise Misused(f"There is no baseline {name!r}. Use one of {', '.join(BASELINES)}.")
     path = TRAINING_SPLITS["train"]
-    train = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"title": []})
+    train = pd.DataFrame({"title": []})
+    if path.is_file():
+        wanted = [column for column in ("title", "opens") if column in read_schema(path).names]
+        train = pd.read_parquet(path, columns=wanted)
     return BASELINES[name](train, texts)

@@ -28,6 +28,11 @@ def test_what_is_said_first_in_each_lesson_opens_it() -> None:
     assert asked(examples) == [f"{MARK} a", "b", f"{MARK} c", "d"]
 
 
+def test_a_lesson_of_one_topic_has_no_opening() -> None:
+    examples = merge(topics_of(("1", 0, "All of it"), ("1", 60, "Silent")), lines_of(("1", 0, "a"))).examples
+    assert asked(examples) == ["a"]
+
+
 def test_examples_that_do_not_say_what_opens_a_lesson_are_asked_as_they_are() -> None:
     assert asked(pd.DataFrame({"text": ["a", "b"]})) == ["a", "b"]
 

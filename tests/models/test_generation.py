@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.data.openings import marked
 from pipeline.models.cross_attention import attend_by_text
 from pipeline.models.families import FAMILIES
-from pipeline.models.generation import GenerateSettings, Titler, by_consensus
+from pipeline.models.generation import GenerateSettings, Titler, best_first, by_consensus
 from pipeline.models.tidy import TitleStyle, tidy
 from tests.models.small import GREEDY, lively_model
 
@@ -101,6 +101,13 @@ def test_an_opening_gets_its_usual_title_first_and_what_the_model_wrote_after_it
     (own,), (of_opening,) = titler.titles([text]), titler.titles([marked(text)])
     assert of_opening == ["Intro", *own[:2]]
     assert Titler(model, inputs, settings).titles([marked(text)]) == [own]
+
+
+def test_the_mark_of_an_opening_changes_no_capitals() -> None:
+    style = TitleStyle(capitals="sentence")
+    assert best_first(["Why the Lecture Begins"], marked("The Lecture Begins"), style, GREEDY) == best_first(
+        ["Why the Lecture Begins"], "The Lecture Begins", style, GREEDY
+    )
 
 
 def test_the_title_that_agrees_most_with_the_others_comes_first() -> None:

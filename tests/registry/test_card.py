@@ -20,6 +20,7 @@ from pipeline.evaluation.predictions import ModelMetrics, read_results, write_re
 from pipeline.evaluation.scores import SCORES
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card, save_model
+from pipeline.models.tidy import TitleStyle
 from pipeline.paths import LEADERBOARD, SPLITS
 from pipeline.registry.card import read_card
 from pipeline.registry.lineage import md5
@@ -29,7 +30,7 @@ from pipeline.settings import set_params
 from pipeline.stages import register
 from pipeline.training.record import Training, TrainingRun, write_training
 from tests.command import lectern
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SUBJECTS
 from tests.models.small import small_model
 
 HOSTILE = "<script>alert(1)</script> | *a* [b](javascript:alert(2))"
@@ -67,14 +68,18 @@ def train(examples: pd.DataFrame) -> None:
     folder = Path("models/small")
     folder.mkdir(parents=True)
     model, inputs = small_model("causal", examples)
-    card = Card(model="small", family="causal", checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
+    style = TitleStyle(opening="Intro")
+    card = Card(
+        model="small", family="causal", checkpoint="scratch", max_source_tokens=48, max_target_tokens=12, style=style
+    )
     save_model(folder, model, inputs.tokenizer, card, "float32")
 
 
 def write_splits(examples: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """A lesson each, alike but for the number."""
+    """A lesson each, alike but for the number; the last example but one opens it, and its title is always right."""
     SPLITS.mkdir(parents=True)
     one = examples[examples["lesson_num"] == "1"]
+    one = one.assign(opens=one["title"] == one["title"].iloc[-2])
     lessons = {split: one.assign(lesson_num=split) for split in ("train", "validation", "test")}
     lessons["test"].iloc[0, one.columns.get_loc("title")] = HOSTILE
     for split, lesson in lessons.items():
@@ -135,6 +140,12 @@ def test_it_says_where_the_version_comes_from_and_how_good_it_is(registered: Pat
     # A line too many between two rows would end a table.
     tokens = MarkdownIt("commonmark").enable("table").parse(card)
     assert not [token for token in tokens if token.type == "inline" and token.content.startswith("|")]
+
+
+def test_what_opens_a_lesson_is_none_of_its_best_titles(registered: Path) -> None:
+    best = card_of(1).split("## Its best titles")[1].split("## Its worst titles")[0]
+    assert [subject in best for subject in SUBJECTS[-3:]] == [True, False, True]
+    assert 'What opens a lesson it calls "Intro"' in card_of(1)
 
 
 def test_it_lies_with_the_run_in_the_registered_folder_and_in_short_as_description(registered: Path) -> None:

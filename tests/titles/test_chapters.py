@@ -133,6 +133,16 @@ def test_words_before_the_first_known_topic_get_a_chapter_of_their_own() -> None
     assert "added" in done.remarks()[0]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "opening"),
+    [([1.0, 61.0], [True, False, False]), ([61.0, 121.0], [False, True, False]), ([1.0], [False] * 3)],
+)
+def test_what_is_said_first_opens_a_talk_that_goes_on(seconds: list[float], opening: list[bool]) -> None:
+    topics = [Topic(start, "Known") for start in (0.0, 60.0, 120.0)]
+    talk = Talk("C", "1", [Line(second, "so") for second in seconds], 180.0, topics)
+    assert [chapter.opens for chapter in cut(talk, SETTINGS).chapters] == opening
+
+
 def test_a_chapter_without_a_title_bears_its_number_and_says_so() -> None:
     done = entitled(chaptered("Intro", "", "End"), {"word 1": " \0 "})
     assert [each.title for each in done.chapters] == ["Intro", "Chapter 2", "End"]
@@ -175,7 +185,7 @@ def test_a_workbook_of_chapters_is_understood_as_it_was_meant(tmp_path: Path) ->
     assert ingest(tmp_path / "a.xlsx").topics["title"].tolist() == ["Intro", "=End", "Start"]
     assert [cut(talk, SETTINGS).chapters for talk in read_talks(tmp_path / "a.xlsx")] == [
         [Chapter(0.0, 60.0, "Intro", "word 0", opens=True), Chapter(60.0, 61.0, "=End", "word 1")],
-        [Chapter(0.0, 1.0, "Start", "word 0", opens=True)],
+        [Chapter(0.0, 1.0, "Start", "word 0")],
     ]
 
 
