@@ -17,6 +17,7 @@ from pipeline.errors import Refused, Unavailable
 from pipeline.registry.gate import judge
 from pipeline.registry.tracking import connect
 from pipeline.registry.trial import try_version
+from pipeline.registry.versions import RegisterSettings
 from tests.command import lectern
 from tests.registry.test_gate import SETTINGS, registered  # noqa: F401 - a fixture
 from tests.registry.test_versions import NAME
@@ -118,8 +119,10 @@ def test_a_bucket_that_nobody_serves_may_answer_later(
         try_version(NAME, gone, ["a text"])
 
 
-def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, gone: str, project: Path) -> None:
-    connect().set_registered_model_alias(NAME, "champion", gone)
+def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, project: Path) -> None:
+    client, name = connect(), RegisterSettings.read().name
+    client.create_registered_model(name)
+    client.set_registered_model_alias(name, "champion", client.create_model_version(name, GONE).version)
     bucket.listed = (503, "SlowDown")
     done = lectern("title", "so we talk about graphs", cwd=project)
     assert (done.returncode, "AWS_ACCESS_KEY_ID" in done.stderr) == (Unavailable.exit_code, True), done.stderr
