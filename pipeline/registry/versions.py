@@ -357,7 +357,8 @@ def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
     """Logs the model in `folder` as MLflow will serve it, with all its code, into the run that is open if one is."""
     from pipeline.registry import serving  # loads torch, which nobody needs to list or move versions
 
-    path = [*sys.path]
+    path, before = [*sys.path], sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
     try:
         return mlflow.pyfunc.log_model(
             name="model",
@@ -370,7 +371,8 @@ def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
             pip_requirements=[f"{name}=={installed_version(name).split('+')[0]}" for name in _REQUIREMENTS],
         )
     finally:
-        sys.path[:] = path  # MLflow tries the example from a folder that is gone by now
+        # MLflow tries the example in the folder that it logs then, and that is gone by now.
+        sys.path[:], sys.dont_write_bytecode = path, before
 
 
 def _log_version(
