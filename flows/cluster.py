@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import os
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from flows.slots import GPU
 from flows.stage import environment, follow, last_lines, processes
 from pipeline.addresses import without_user
 from pipeline.errors import Misused, Unavailable
+from pipeline.registry.lineage import git
 
 if TYPE_CHECKING:
     from prefect_ray.task_runners import PrefectRayFuture, RayTaskRunner
@@ -128,11 +128,11 @@ def shared_source() -> Source:
         raise Misused(
             "The work tree has changes that no other machine would see. Commit and push them:\n" + "\n".join(here_alone)
         )
-    commit, repository = _git("rev-parse", "HEAD"), _git("remote", "get-url", "origin")
+    commit, repository = git("rev-parse", "HEAD"), git("remote", "get-url", "origin")
     if not repository:
         raise Misused("The machines of a cluster clone this repository from 'origin', and there is no such git remote.")
-    _git("fetch", "--quiet", "origin")
-    if not _git("for-each-ref", "--contains", commit, "refs/remotes/origin"):
+    git("fetch", "--quiet", "origin")
+    if not git("for-each-ref", "--contains", commit, "refs/remotes/origin"):
         raise Misused(f"Commit {commit[:10]} is not at {repository}, from where other machines take it. Push it.")
     _require_dvc_remote()
     tracking = os.environ["MLFLOW_TRACKING_URI"]
@@ -267,8 +267,3 @@ def _run(command: Sequence[str]) -> None:
         raise Unavailable(
             f"'{' '.join(command)}' ended with exit code {code}. Is the DVC remote there?\n{last_lines(output)}"
         )
-
-
-def _git(*words: str) -> str:
-    """What git answers; nothing where it refuses."""
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()

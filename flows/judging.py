@@ -9,15 +9,14 @@ import functools
 from dataclasses import dataclass
 
 from mlflow.entities.model_registry import ModelVersion
-from prefect import runtime, task
+from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows.facts import facts
 from flows.slots import on_a_device
-from flows.stage import RETRY_AFTER
+from flows.stage import stage_task
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry import versions as registry
 from pipeline.registry.away import in_our_words
@@ -43,14 +42,7 @@ def _may_pass(_task: Task, _run: TaskRun, state: State) -> bool:
     return isinstance(error, Exception) and isinstance(in_words_of_ours(error), Unavailable)
 
 
-registry_task = functools.partial(
-    task,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=len(RETRY_AFTER),
-    retry_delay_seconds=RETRY_AFTER,
-    retry_condition_fn=_may_pass,
-)
+registry_task = functools.partial(stage_task, retry_condition_fn=_may_pass)
 """What makes a Prefect task of a function that works on the registry."""
 
 

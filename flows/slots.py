@@ -64,7 +64,7 @@ class Slots:
             Misused: there are never so many.
             Stopped: the flow run is over.
         """
-        accelerators = len(set(filter(None, self._slots)))
+        accelerators = sum(device != "" for device in self._slots)
         wanted = wanted if accelerators else 1
         if wanted > accelerators > 0:
             raise Misused(
@@ -90,7 +90,7 @@ class Slots:
                     self._given_back.wait(LOOK_AGAIN)
                     continue
             # Looking before asking: Prefect's own waiting says nothing, and cannot be stopped.
-            free = [device for device in here if self._is_free(device)][:wanted]
+            free = self._free_elsewhere(here)[:wanted]
             if len(free) == wanted:
                 with suppress(TimeoutError):
                     return free, self._taken(free)
@@ -109,12 +109,13 @@ class Slots:
             self._free.subtract(devices)
         return lease
 
-    def _is_free(self, device: str) -> bool:
+    def _free_elsewhere(self, devices: list[str]) -> list[str]:
+        """Those of which no other flow run holds all slots."""
         if not self._shared:
-            return True
+            return devices
         with get_client(sync_client=True) as client:
-            limit = client.read_global_concurrency_limit_by_name(self._limit(device))
-        return limit.active_slots < limit.limit
+            limits = [client.read_global_concurrency_limit_by_name(self._limit(device)) for device in devices]
+        return [device for device, each in zip(devices, limits, strict=True) if each.active_slots < each.limit]
 
     def _limit(self, device: str) -> str:
         return f"{self._shared}-{re.sub('[^0-9A-Za-z_-]', '-', device)}" if device else self._shared

@@ -17,9 +17,8 @@ _FEWEST_LESSONS = 5  # that show how a course calls its openings
 
 def asked(examples: pd.DataFrame) -> list[str]:
     """The texts of `examples` as a title is asked for them: what opens a lesson is marked."""
-    return [
-        marked(text) if first else text for text, first in zip(examples["text"], of_openings(examples), strict=True)
-    ]
+    texts = zip(examples["text"], of_openings(examples), strict=True)
+    return [marked(text) if opening else text for text, opening in texts]
 
 
 def of_openings(examples: pd.DataFrame) -> pd.Series:

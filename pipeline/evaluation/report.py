@@ -57,7 +57,7 @@ def render_report(
     """
     shown = _shown(leaderboard, predictions, test)
     ranked = np.argsort(shown.scores[leaderboard.best].to_numpy(), kind="stable")
-    best = ranked[::-1][~of_openings(shown.examples).to_numpy()[ranked[::-1]]]  # usual titles are no model's merit
+    own = ranked[~of_openings(shown.examples).to_numpy()[ranked]]  # an opening's usual title is no model's merit
     extremes = min(_SHOWN_EXTREMES, (len(ranked) + 1) // 2)  # a small split is not shown twice over
     return _template().render(
         board=leaderboard,
@@ -66,7 +66,7 @@ def render_report(
         scores=SCORES,
         score_plot=_inline(score_figure(leaderboard), f"{leaderboard.metric} of every model, with its interval"),
         side_by_side=_cards(shown, _spread(len(shown.examples))),
-        best_titles=_cards(shown, best[:extremes]),
+        best_titles=_cards(shown, own[::-1][:extremes]),
         worst_titles=_cards(shown, ranked[:extremes]),
         by_course=_means_by(shown, "course_title", sorted(shown.examples["course_title"].unique())),
         by_length=_means_by(shown, "length", list(LENGTH_BANDS)),

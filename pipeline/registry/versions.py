@@ -240,7 +240,7 @@ def promotion_made(client: MlflowClient, name: str, number: str | None, because:
     if present is None or not moves or (moves[-1].action, moves[-1].version) != ("promote", str(present.version)):
         return None
     move = moves[-1]
-    if number not in (None, move.version) or (move.because, move.who) != (because.strip() or NO_REASON, who or _who()):
+    if number not in (None, move.version) or (move.because, move.who) != _given(because, who):
         return None
     _keep_with_version(client, name, move)
     return move
@@ -411,15 +411,16 @@ def _move(
     who: str | None = None,
 ) -> Move:
     now = time.gmtime()
+    because, who = _given(because, who)
     known = verdict and version.run_id and find_run(client, version.run_id)
     path = f"promotions/version-{version.version}-{time.strftime('%Y%m%dT%H%M%SZ', now)}.json"
     move = Move(
         action=action,
         version=str(version.version),
         before=str(before.version) if before else None,
-        who=who or _who(),
+        who=who,
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", now),
-        because=because.strip() or NO_REASON,
+        because=because,
         evidence=path if known else None,
         forced=verdict is not None and not verdict.passed,
     )
@@ -434,6 +435,11 @@ def _move(
     client.set_registered_model_alias(name, CHAMPION, move.version)
     _keep_with_version(client, name, move)
     return move
+
+
+def _given(because: str, who: str | None) -> tuple[str, str]:
+    """As the trail keeps them."""
+    return because.strip() or NO_REASON, who or _who()
 
 
 def _keep_with_version(client: MlflowClient, name: str, move: Move) -> None:

@@ -23,7 +23,8 @@ from pipeline.registry.tracking import connect, find_run
 from pipeline.registry.versions import Registered, RegisterSettings, register
 from pipeline.training.record import read_training
 
-_WRITES_TITLES = (("models",), ("data", "openings.py"))
+# The code on which titles depend beside the weights.
+_WRITES_TITLES = (Path("pipeline/models"), Path("pipeline/data/openings.py"))
 
 
 def run() -> None:
@@ -35,7 +36,7 @@ def run() -> None:
     tags = {
         "model": best.model,
         "model.md5": model_md5,
-        "model.code": " ".join(md5(Path("pipeline", *code)) for code in _WRITES_TITLES),
+        "model.code": " ".join(map(md5, _WRITES_TITLES)),
         "beats_baselines": str(leaderboard.best_beats_baselines).lower(),
         **{f"validation.{name}": f"{value:.4f}" for name, value in best.validation.items()},
         **{f"test.{name}": f"{value:.4f}" for name, value in best.test.items()},

@@ -14,10 +14,8 @@ from tests.data.test_merge import lines_of, topics_of
 
 def lessons(*titles: str) -> pd.DataFrame:
     """Of each lesson the opening, called so, and another part."""
-    parts = [
-        (str(number), start, each) for number, title in enumerate(titles) for start, each in ((0, title), (60, "Rest"))
-    ]
-    return merge(topics_of(*parts), lines_of(*[(number, start, "words") for number, start, _ in parts])).examples
+    parts = [part for n, title in enumerate(titles) for part in ((str(n), 0, title), (str(n), 60, "Rest"))]
+    return merge(topics_of(*parts), lines_of(*parts)).examples
 
 
 def test_what_is_said_first_in_each_lesson_opens_it() -> None:
