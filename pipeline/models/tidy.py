@@ -301,8 +301,13 @@ def _capital_within(word: str) -> bool:
 
 def _shouted(words: Sequence[str]) -> bool:
     """Whether most of `words` are in capitals, which then say nothing of a single word."""
-    telling = [word for word in words if sum(char.isupper() or char.islower() for char in word) > 1]
+    telling = [word for word in words if any(map(_tells_case, _WORD.findall(word)))]
     return len(words) > 1 and 2 * sum(map(str.isupper, telling)) > len(telling)
+
+
+def _tells_case(part: str) -> bool:
+    """Whether `part` has letters beside the first, which may be large in any title."""
+    return sum(char.isupper() or char.islower() for char in part) > 1
 
 
 def _has_word(text: str) -> bool:

@@ -6,7 +6,7 @@ import html
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.models.tidy import LONGEST, TitleStyle, learn_style, tidy, usable
@@ -32,6 +32,7 @@ STYLES = st.builds(
 
 
 @given(WRITTEN, STYLES, WRITTEN)
+@example("0 a×A", TitleStyle(capitals="title", words=2), "")
 def test_a_tidy_title_is_tidy(written: str, style: TitleStyle, text: str) -> None:
     title = tidy(written, style, text)
     assert tidy(title, style, text) == title
