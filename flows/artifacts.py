@@ -99,13 +99,16 @@ def _page(path: Path, title: str) -> str:
 
 def _runs() -> Iterator[str]:
     """The run of each training that MLflow knows, as a link where it has pages."""
+    paths = sorted(TRAINING.glob("*/run.json"))
+    if not paths:
+        return
     from pipeline.registry.tracking import connect, find_run  # seconds, which a run without stale stages need not wait
 
     try:
         client, address = connect(), mlflow_address()
     except Unavailable:
         return
-    for path in sorted(TRAINING.glob("*/run.json")):
+    for path in paths:
         run = find_run(client, json.loads(path.read_text(encoding="utf-8"))["run_id"])
         if run and address.startswith("http"):
             yield f"[{path.parent.name}]({address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
