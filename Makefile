@@ -6,6 +6,8 @@ STAMP := $(VENV)/installed
 # Not compiled: Python does that to what is imported, a small part of it all.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Hundreds of processes of the tests and of DVC's stages would each compile anew what they import.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-hard lint format up benchmark lock audit clean
