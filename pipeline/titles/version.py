@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import shutil
 import sys
+import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from tqdm import tqdm
 
 from pipeline.errors import Misused, Refused
@@ -52,7 +57,7 @@ class Version:
         return f"{self.name}/{self.number}"
 
 
-@lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)
 def load(version: Version) -> Predict:
     """The version as it is served.
 
@@ -62,15 +67,13 @@ def load(version: Version) -> Predict:
     """
     if version.exported:
         return _exported(version.exported)
-    does_not_load = f"Version {version.number} of '{version.name}' does not load"
+    fetched = Path(tempfile.mkdtemp(prefix="lectern-version-"))
+    forget = functools.partial(shutil.rmtree, fetched, ignore_errors=True)
     try:
-        folder = mlflow.artifacts.download_artifacts(f"models:/{version}")
-    except Exception as error:  # of whatever store its model is in
-        raise in_our_words(error) or Refused(f"{does_not_load}: {error}") from error
-    try:
-        model = mlflow.pyfunc.load_model(folder)
-    except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
-        raise Refused(f"{does_not_load}: {error}") from error
+        model = _model(version, fetched)
+    except BaseException:
+        forget()
+        raise
 
     def predict(texts: list[str], knobs: Mapping[str, object]) -> pd.DataFrame:
         predicted = model.predict(texts, params=dict(knobs) or None)
@@ -78,7 +81,29 @@ def load(version: Version) -> Predict:
             return predicted
         return answer(texts, predicted["candidates"].tolist(), PLAIN)  # a version from before keyphrases stood in
 
+    weakref.finalize(predict, forget)  # not before: a model may go on reading
     return predict
+
+
+def _model(version: Version, scratch: Path) -> mlflow.pyfunc.PyFuncModel:
+    does_not_load = f"Version {version.number} of '{version.name}' does not load"
+    try:
+        folder = _files(f"models:/{version}", scratch)
+    except Exception as error:  # of whatever store its model is in
+        raise in_our_words(error) or Refused(f"{does_not_load}: {error}") from error
+    try:
+        return mlflow.pyfunc.load_model(folder)
+    except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
+        raise Refused(f"{does_not_load}: {error}") from error
+
+
+def _files(uri: str, scratch: Path) -> str:
+    """The folder of a version's files: where they are if that is on this machine, else in `scratch`."""
+    store = get_artifact_repository(uri)
+    while isinstance(store, ModelsArtifactRepository):
+        store = store.repo
+    here = isinstance(store, LocalArtifactRepository)
+    return mlflow.artifacts.download_artifacts(uri, dst_path=None if here else str(scratch))
 
 
 def _exported(folder: Path) -> Predict:

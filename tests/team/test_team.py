@@ -163,6 +163,7 @@ def test_five_trainings_at_once_lose_no_metric_and_no_artifact(
     team: Team, project: Path, examples: pd.DataFrame
 ) -> None:
     small_models(project, examples)
+    (project / "mlflow.db").unlink()
     said = train_all_at_once(project, team.member())
     client = MlflowClient(team.mlflow)
     found = runs(client)
