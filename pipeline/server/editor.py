@@ -180,12 +180,16 @@ class Editor:
         return titles
 
     def _titles(self, texts: Sequence[str], progress: Progress, until: float) -> tuple[str, list[Shown]]:
-        """In parts, so that whoever asks for one title need not wait for a whole talk."""
+        """In parts, so that whoever asks for one title need not wait for a whole talk; all by one version."""
         version, written = "", []
-        for start in range(0, len(texts), self._limits.batch):
-            progress(start, len(texts))
-            version, titles = self._part(texts[start : start + self._limits.batch], until)
-            written += titles
+        while len(written) < len(texts):
+            progress(len(written), len(texts))
+            now, titles = self._part(texts[len(written) : len(written) + self._limits.batch], until)
+            if version and now != version:  # another one was promoted meanwhile
+                written = []
+            else:
+                written += titles
+            version = now
         return version, written
 
     def _part(self, texts: Sequence[str], until: float) -> tuple[str, list[Shown]]:

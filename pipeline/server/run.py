@@ -38,6 +38,7 @@ def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     with tempfile.TemporaryDirectory(prefix="lectern-page-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # read when a file comes, and seen by this user alone
+        tempfile.tempdir = folder  # for what is fetched of a version
         # Now that the port is ours: they take seconds to load.
         from pipeline.server.chapters_api import add_chapters
         from pipeline.server.editor import Editor

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,20 +33,24 @@ LONG = "\n".join(f"{int(seconds) // 60}:{int(seconds) % 60:02} {words}" for seco
 
 
 class Writer:
-    """Titles are `a title`, one text at a time."""
+    """Titles name the version that counts, whose number may change."""
 
     def __init__(self) -> None:
+        self.number = "1"
         self.written = 0
         self.seconds = 0.0  # that each takes
         self.fails = False
         self.ending = threading.Event()
 
-    def __call__(self, texts: list[str]) -> list[Shown]:
+    def version(self) -> Version:
+        return Version("titles", self.number, self.number)
+
+    def write(self, number: str, texts: list[str]) -> list[Shown]:
         self.ending.wait(self.seconds)
         if self.fails:
             raise ValueError("a secret of the model's")
         self.written += len(texts)
-        return [Shown("a title", False) for _ in texts]
+        return [Shown(f"a title by {number}", False) for _ in texts]
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def client(writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.chdir(ROOT)  # for the shipped knobs
     settings = ServeSettings(texts=2, megabytes=1, seconds=SECONDS, waiting=2, batch=1, refresh=0.1)
     page = PageSettings(words=1000, chapters=20, corrections=Path("corrections"))
-    present = Present(lambda: Version("titles", "1", "1"), lambda _: writer, refresh=0.1)
+    present = Present(writer.version, lambda version: partial(writer.write, version.number), refresh=0.1)
     desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
     app, editor = create_app(present, desk, settings), Editor(desk, present, settings, page, tmp_path)
     add_chapters(app, editor, settings)
@@ -84,8 +89,20 @@ def test_a_talk_that_takes_too_long_is_given_up_and_the_next_is_served(client: T
     assert all(f"within {SECONDS} s" in answer.json()["detail"] for answer in late)
     assert time.monotonic() - start < 1.7 * SECONDS, "one waited for the other"
     writer.seconds = 0
-    assert _ask(client, SHORT).json()["chapters"][0]["title"] == "a title"
+    assert _ask(client, SHORT).json()["chapters"][0]["title"] == "a title by 1"
     assert writer.written < 4, "it went on with what nobody waits for"
+
+
+def test_all_titles_of_a_talk_are_by_the_version_that_is_named(client: TestClient, writer: Writer) -> None:
+    writer.seconds = 0.4
+    with ThreadPoolExecutor(1) as asking:
+        asked = asking.submit(_ask, client, LONG)
+        while not writer.written:
+            time.sleep(0.01)
+        writer.number = "2"
+        answer = asked.result().json()
+    assert answer["version"] == "titles/2"
+    assert [chapter["title"] for chapter in answer["chapters"]] == ["a title by 2"] * 3
 
 
 def test_a_model_that_fails_is_no_fault_of_who_asks(client: TestClient, writer: Writer) -> None:

@@ -66,7 +66,7 @@ def port(folder: Path, examples: pd.DataFrame) -> Iterator[int]:
             next(open_page.iter_raw())
             process.terminate()
             process.wait(PATIENCE)  # and not for whoever has the page open
-    assert not list((folder / "tmp").glob("lectern-page-*")), "files are left behind"
+    assert not list((folder / "tmp").glob("lectern-*")), "files are left behind"
 
 
 @pytest.fixture(scope="module")

@@ -184,6 +184,7 @@ def test_five_trainings_at_once_on_a_fresh_sqlite_database_lose_no_metric(
     project: Path, examples: pd.DataFrame
 ) -> None:
     small_models(project, examples)
+    (project / "mlflow.db").unlink()
     train_all_at_once(project, environment())
     assert_all_logged(project)
 
