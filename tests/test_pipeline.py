@@ -263,6 +263,7 @@ def test_a_project_is_backed_up_lost_restored_at_another_place_and_cleaned_month
         assert "champion" in _lectern(home, "models")
         assert _lectern(home, "title", "so now we talk about arrays and how to sort them").strip()
         assert "Version 1 " in _lectern(home, "rollback")
+        assert "Version 2 " in _lectern(home, "promote", "2", *FORCED)
     finally:
         lost.rename(trained)
 
