@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
 
 from pipeline.errors import Misused
 from pipeline.files import file_aside
@@ -79,6 +78,8 @@ def set_params(section: Sequence[str], values: Mapping[str, Any], params: Path =
     Raises:
         Misused: other sections would change too, since they take theirs from it.
     """
+    from ruamel.yaml import YAML  # which a registered version, that only reads settings, does not require
+
     ruamel = YAML()
     ruamel.preserve_quotes = True
     ruamel.width = 4096
