@@ -1,4 +1,4 @@
-"""All that a training depends on, as one short name."""
+"""All that a training depends on, as one short name, and what it starts from."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def training_fingerprint(model: ModelSettings, knobs: Mapping[str, Any]) -> str:
         transformers.__version__,
     ]
     return hashlib.sha256(" ".join(inputs).encode()).hexdigest()[:12]
+
+
+def checkpoint_tags(model: ModelSettings) -> dict[str, str]:
+    """Which weights a training starts from: where they are found, and their hash; none of those it makes anew."""
+    if model.scratch:
+        return {}
+    return {"checkpoint": model.checkpoint, "checkpoint.md5": md5(find(model.checkpoint))}

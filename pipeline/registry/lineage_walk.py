@@ -16,6 +16,8 @@ from mlflow.exceptions import MlflowException
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.errors import Refused, Unavailable
+from pipeline.models.places import find
 from pipeline.paths import EXAMPLES, MODELS, SPLITS
 from pipeline.registry.lineage import git, md5
 from pipeline.registry.tracking import find_run
@@ -48,6 +50,8 @@ def walk(client: MlflowClient, version: ModelVersion, kept: Kept) -> Iterator[St
     yield _run(client, version)
     yield _model(version, kept)
     yield _code(tags)
+    if "checkpoint" in tags:
+        yield _checkpoint(tags["checkpoint"], tags["checkpoint.md5"])
     for split in ("train", "validation", "test"):
         yield _file(f"{split} split", tags.get(f"data.{split}.md5"), SPLITS / f"{split}.parquet", kept)
     yield _file("examples", _examples(tags), EXAMPLES, kept)
@@ -88,6 +92,14 @@ def _code(tags: Mapping[str, str]) -> Step:
     if tags.get("git.dirty") == "true":
         return Step("code", commit, [], "the work tree had changes that no commit holds")
     return Step("code", commit, ["git"])
+
+
+def _checkpoint(place: str, digest: str) -> Step:
+    try:
+        here = [place] if md5(find(place)) == digest else []
+    except (Refused, Unavailable):
+        here = []
+    return Step("checkpoint", digest, here, f"{place} is not there, or holds other weights now")
 
 
 def _file(what: str, digest: str | None, path: Path, kept: Kept) -> Step:

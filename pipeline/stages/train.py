@@ -18,7 +18,7 @@ from pipeline.models.checkpoints import ModelSettings, save_model
 from pipeline.models.layers import summarise
 from pipeline.models.tidy import learn_style
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
-from pipeline.registry.fingerprint import training_fingerprint
+from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_log import LogToMlflow
@@ -77,7 +77,7 @@ def _train_and_keep(
     Args:
         run_id_file: says which run an interrupted training was in.
     """
-    lineage, size = lineage_tags(), prepared.size()
+    lineage, size = {**lineage_tags(), **checkpoint_tags(model_settings)}, prepared.size()
     begun = run_id_file.read_text(encoding="utf-8") if run_id_file.exists() else None
     flat = {**model_settings.model_dump(exclude={"train"}), **settings.model_dump(), **size}
     with training_run(

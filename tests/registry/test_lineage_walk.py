@@ -13,6 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from flows import lineage
+from pipeline.models.checkpoints import ModelSettings
+from pipeline.registry.fingerprint import checkpoint_tags
 from pipeline.registry.lineage import lineage_tags, md5
 from pipeline.registry.tracking import connect
 from pipeline.settings import set_params
@@ -125,6 +127,22 @@ def test_all_is_found_though_the_work_tree_has_moved_on(folder: Path, capsys: py
     assert {places[what] for what in ALL[4:]} == {"DVC's cache"}
     _, places, _ = walked(register(), capsys)
     assert {places[what] for what in ALL[4:]} == {"work tree, DVC's cache"}
+
+
+def test_the_weights_that_a_training_started_from_are_found_until_others_are_there(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = Path("started/model.safetensors")
+    weights.parent.mkdir()
+    weights.with_name("config.json").write_text("{}", encoding="utf-8")
+    weights.write_text("first", encoding="utf-8")
+    model = ModelSettings(family="bart", checkpoint="started", max_source_tokens=8, max_target_tokens=8)
+    version = register(**checkpoint_tags(model))
+    assert walked(version, capsys)[1]["checkpoint"] == "started"
+    weights.write_text("second", encoding="utf-8")
+    code, places, said = walked(version, capsys)
+    assert (code, places["checkpoint"][:7]) == (1, "nowhere")
+    assert "checkpoint cannot be had" in said
 
 
 def test_what_is_gone_is_named_until_the_remote_that_has_it_is_asked(
