@@ -27,6 +27,7 @@ from pipeline.titles.segments import ChaptersSettings
 
 PASTED = "Pasted talk"
 _JSON = re.compile(r"\s*(\{|\[\s*[{\]])")  # and no line such as [0:00] or [Music]
+_PART = 4  # texts asked for at once: the slowest of models writes their titles long before anyone's time is up
 _SUFFIXES = {name: suffix for suffix, name in formats.SUFFIXES.items()}
 
 Progress = Callable[[int, int], object]
@@ -181,10 +182,10 @@ class Editor:
 
     def _titles(self, texts: Sequence[str], progress: Progress, until: float) -> tuple[str, list[Shown]]:
         """In parts, so that whoever asks for one title need not wait for a whole talk; all by one version."""
-        version, written = "", []
+        version, written, part = "", [], min(_PART, self._limits.batch)
         while len(written) < len(texts):
             progress(len(written), len(texts))
-            now, titles = self._part(texts[len(written) : len(written) + self._limits.batch], until)
+            now, titles = self._part(texts[len(written) : len(written) + part], until)
             if version and now != version:  # another one was promoted meanwhile
                 written = []
             else:

@@ -32,7 +32,7 @@ from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, version_to_use
 
 KEPT = STATE / "titles"
-CHUNK = 64
+CHUNK = 16
 """Texts whose titles are kept together: what a kill costs at most."""
 
 _log = logging.getLogger(__name__)
