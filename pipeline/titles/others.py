@@ -1,4 +1,4 @@
-"""What the other models would say: the registered versions, and what needs no training."""
+"""What the other models would say: the registered versions, the trained models, and what needs no training."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from pyarrow.parquet import read_schema
 
 from pipeline.errors import Misused
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.paths import TRAINING_SPLITS
+from pipeline.models.generation import GenerateSettings, open_titler
+from pipeline.paths import MODELS, TRAINING_SPLITS
+from pipeline.registry.stand_in import shown
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, named_version, versions
 from pipeline.titles.version import as_version, writer_of
 
 _BASELINE = "baseline: "
+_TRAINED = "trained: "
 _OF_THE_TRAINING_SPLIT = "frequent-title"
 _log = logging.getLogger(__name__)
 
 
 def other_models() -> list[str]:
-    """Their names, as `titles_by` takes them: the versions, the newest first, and the baselines.
+    """Their names, as `titles_by` takes them: the versions, the newest first, what is trained, and the baselines.
 
     Raises:
         Unavailable: the registry does not answer.
@@ -31,8 +34,14 @@ def other_models() -> list[str]:
         " ".join([f"{name}/{version.version}", *(f"({alias})" for alias in aliases)])
         for version, aliases in versions(connect(), name)
     ]
-    trained = TRAINING_SPLITS["train"].is_file()
-    return [*found, *(f"{_BASELINE}{each}" for each in BASELINES if trained or each != _OF_THE_TRAINING_SPLIT)]
+    trained = [f"{_TRAINED}{name}" for name in _trained_models()]
+    split = TRAINING_SPLITS["train"].is_file()
+    baselines = [f"{_BASELINE}{each}" for each in BASELINES if split or each != _OF_THE_TRAINING_SPLIT]
+    return [*found, *trained, *baselines]
+
+
+def _trained_models() -> list[str]:
+    return sorted(card.parent.name for card in MODELS.glob("[!.]*/lectern.json"))
 
 
 def titles_by(model: str, texts: Sequence[str]) -> list[str]:
@@ -44,11 +53,24 @@ def titles_by(model: str, texts: Sequence[str]) -> list[str]:
     """
     if model.startswith(_BASELINE):
         return _by_baseline(model.removeprefix(_BASELINE), texts)
+    if model.startswith(_TRAINED):
+        return _by_trained(model.removeprefix(_TRAINED), texts)
     name, _, number = model.split(" ", maxsplit=1)[0].rpartition("/")
     if name != RegisterSettings.read().name or not number.isdecimal():
-        raise Misused(f"There is no model {model!r}. Open the page anew: it lists those that there are.")
+        raise _no_such(model)
     write = writer_of(as_version(named_version(connect(), name, int(number))))
     return [shown.title for shown in write([*texts])] if texts else []
+
+
+def _no_such(model: str) -> Misused:
+    return Misused(f"There is no model {model!r}. Open the page anew: it lists those that there are.")
+
+
+def _by_trained(name: str, texts: Sequence[str]) -> list[str]:
+    if name not in _trained_models():
+        raise _no_such(f"{_TRAINED}{name}")
+    titler = open_titler(MODELS / name, GenerateSettings.read(name))
+    return [each.title for each in shown(texts, titler.titles([*texts]), titler.style)]
 
 
 def _by_baseline(name: str, texts: Sequence[str]) -> list[str]:
