@@ -7,13 +7,16 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 from filelock import FileLock
 
 from pipeline.data.workbook import IngestSettings, ingest
+from pipeline.errors import Refused
 from pipeline.paths import STATE
 from pipeline.titles.chapters import Chaptered
 from pipeline.titles.formats import write_chapters
 
+_LESSON = ["course_title", "lesson_num"]
 _LONGEST_NAME = 80
 
 
@@ -23,7 +26,7 @@ def keep_corrections(talk: Chaptered, folder: Path) -> Path:
     Its name is the lesson's and the time, so that of two corrections of a lesson the newer comes later.
 
     Raises:
-        Refused: a workbook cannot hold it; nothing is written.
+        Refused: a workbook cannot hold it, or another talk is kept there as the same lesson; nothing is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     STATE.mkdir(exist_ok=True)
@@ -31,9 +34,20 @@ def keep_corrections(talk: Chaptered, folder: Path) -> Path:
         path = _free_name(folder, file_name(talk))
         written = Path(aside) / path.name
         write_chapters([talk], written, "xlsx")
-        ingest(written)
+        _refuse_another_talk(ingest(written).lines, folder, file_name(talk))
         written.replace(path)
     return path
+
+
+def _refuse_another_talk(lines: pd.DataFrame, folder: Path, name: str) -> None:
+    """Of two talks that are one lesson, training would take the later alone."""
+    for path in folder.glob(f"{name}.*.xlsx"):
+        others = ingest(path).lines
+        course, lesson = lines[_LESSON].iloc[0]
+        if (course, lesson) == (*others[_LESSON].iloc[0],) and others["text"].tolist() != lines["text"].tolist():
+            raise Refused(
+                f"{path} keeps another talk as lesson {lesson} of {course}. Give this one another course or lesson."
+            )
 
 
 def file_name(talk: Chaptered) -> str:

@@ -170,6 +170,11 @@ def test_what_was_corrected_is_kept_as_workbooks_for_training(page: Client, fold
         ["7", 0.0, "Bread"], ["7", 90.5, "<script>"],
     ]  # fmt: skip
     assert len(workbook.lines) == 36
+    # Another talk of the same name would take its place in the next training.
+    page.predict("0:00 so now we talk of something else", None, 0, api_name="/chapters")
+    said = page.predict(_table(("0:00", "Else")), "talk", "7", api_name="/save")
+    assert "keeps another talk as lesson 7 of talk" in said
+    assert sorted((folder / "data/corrections").iterdir()) == saved
 
 
 def test_other_models_titles_stand_beside(page: Client, folder: Path) -> None:
@@ -188,6 +193,17 @@ def test_other_models_titles_stand_beside(page: Client, folder: Path) -> None:
     ], said
     assert all(title for _, _, title, _ in rows)
     assert "Tick" in page.predict(table, "", "", [], api_name="/compare")[0]
+
+
+def test_a_model_that_is_trained_and_not_registered_stands_beside(page: Client, folder: Path) -> None:
+    shutil.copytree(folder / "small", folder / "models/t5-tiny")
+    _, models = page.predict(api_name="/models")
+    assert "trained: t5-tiny" in [name for name, _ in models["choices"]]
+    _talk(page, folder)
+    table = _table(("0:00", "Bread"))
+    said, shown = page.predict(table, "", "", ["trained: t5-tiny"], api_name="/compare")
+    rows = shown["value"]["data"] if "value" in shown else shown["data"]
+    assert [bool(title) for *_, title in rows] == [True], said
 
 
 def test_a_new_version_is_picked_up(page: Client, port: int, folder: Path, examples: pd.DataFrame) -> None:
