@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from filelock import Timeout
@@ -17,17 +15,18 @@ from flows.naming import commit_and_workbook
 from flows.notify import tell
 from flows.work_tree import work_tree_lock
 from pipeline.addresses import hide_passwords
-from pipeline.data.adopt import import_file
+from pipeline.data.adopt import as_it_is_now, import_file, replace_by_new
 from pipeline.data.problems import WorkbookRefused
 from pipeline.data.workbook import IngestSettings, ingest
-from pipeline.errors import Misused
+from pipeline.errors import Misused, Unavailable
+from pipeline.registry.lineage import md5
 
 
 @flow(name="watch", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
 def watch(train: str = "train/nightly") -> State:
     """Fetches the workbook from where `lectern use` took it, a file or a URL; if it is newer, starts a training.
 
-    A workbook that is broken starts none: the run fails, and lists its problems.
+    A workbook that is broken starts none, and replaces none: the run fails, and lists its problems.
 
     Args:
         train: The deployment that trains.
@@ -42,30 +41,30 @@ def watch(train: str = "train/nightly") -> State:
                 ingest(workbook)
     except (Timeout, Busy):
         return Completed(message="A run is at work in this work tree; the next one of this will look again.")
-    except (WorkbookRefused, Misused, Unreachable) as error:
+    except (WorkbookRefused, Misused) as error:
         return Failed(message=hide_passwords(str(error)))
+    except Unavailable as error:
+        return Failed(message=hide_passwords(f"{workbook} cannot be fetched from where it came. {error}"))
     if not newer:
         return Completed(message=f"{workbook} is what was trained on.")
     started = run_deployment(train, timeout=0)
     return Completed(message=f"{workbook} is newer than what was trained on: started {started.name}.")
 
 
-class Unreachable(Exception):
-    """The place that the workbook came from does not give it."""
-
-
 def fetch(workbook: Path) -> None:
-    """Has DVC take the workbook again, if it has changed where it came from.
+    """Takes the workbook again, if it has changed where it came from, and only if it is fit.
 
     Raises:
-        Unreachable: DVC cannot.
+        WorkbookRefused: it is broken; the one before stays.
+        Unavailable: it is not there, or cannot be taken.
     """
-    source = import_file(workbook)
-    if source is None:
+    if import_file(workbook) is None:
         get_run_logger().info("%s came from no file or URL: `lectern use SOURCE` remembers one.", workbook)
         return
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "update", str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    get_run_logger().info(done.stdout.strip())
-    if done.returncode:
-        raise Unreachable(f"{workbook} cannot be fetched from where it came: {done.stderr.strip()}")
+    # Aside, since `dvc update` removes what it is to replace before it looks at what there is instead.
+    with as_it_is_now(workbook) as new:
+        if md5(new) == md5(workbook):
+            return
+        ingest(new)
+    replace_by_new(workbook)
+    get_run_logger().info("%s is as it is now where it came from.", workbook)

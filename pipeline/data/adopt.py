@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -83,6 +84,30 @@ def import_file(workbook: Path) -> Path | None:
     return path if path.is_file() and "deps" in yaml.safe_load(path.read_text(encoding="utf-8")) else None
 
 
+@contextmanager
+def as_it_is_now(workbook: Path) -> Iterator[Path]:
+    """Yields a copy of what `workbook` is now where it came from; it is gone after the block.
+
+    Raises:
+        Unavailable: DVC cannot reach or take it.
+    """
+    imported = import_file(workbook)
+    (source,) = yaml.safe_load(imported.read_text(encoding="utf-8"))["deps"]
+    # A path within the project stands there as it is seen from the .dvc file.
+    url = source["path"] if "://" in source["path"] else str(imported.parent / source["path"])
+    with _fetched(url, workbook.name) as path:
+        yield path
+
+
+def replace_by_new(workbook: Path) -> None:
+    """Takes `workbook` again from where it came.
+
+    Raises:
+        Unavailable: DVC cannot reach or take it.
+    """
+    _dvc(["update"], str(import_file(workbook)))
+
+
 def _from_url(url: str, folder: Path) -> Path:
     name = Path(urlsplit(url).path).name
     if not name:
@@ -92,12 +117,18 @@ def _from_url(url: str, folder: Path) -> Path:
             f"{url} holds a password, which would stay in the project for all to read. Leave it out, and let DVC have "
             "it: `dvc remote add`, `dvc remote modify --local`, and remote://NAME/PATH as the address."
         )
-    with tempfile.TemporaryDirectory() as aside:
-        fetched = Path(aside) / name
-        _dvc(["get-url"], url, str(fetched))
-        ingest(fetched)
+    with _fetched(url, name) as path:
+        ingest(path)
     _import(url, folder / name)
     return folder / name
+
+
+@contextmanager
+def _fetched(url: str, name: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as aside:
+        path = Path(aside) / name
+        _dvc(["get-url"], url, str(path))
+        yield path
 
 
 def _copy_tables(source: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from prefect import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from toy_project import MakeProject, dvc
 
+from flows.graph import read_plan
 from flows.train import train
 from flows.watch import watch
 from pipeline.data.adopt import adopt
@@ -91,22 +92,32 @@ def test_a_training_starts_once_the_workbook_is_newer(
     assert (folder / "data/workbooks/lessons.xlsx").read_bytes() == (elsewhere / "lessons.xlsx").read_bytes()
 
 
-def test_a_broken_workbook_starts_nothing_and_its_problems_are_listed(folder: Path, elsewhere: Path, deployment: str):
-    adopt(str(elsewhere / "lessons.xlsx"))
-    before = started(deployment)
+@pytest.mark.parametrize("place", ["file", "url"])
+def test_a_broken_workbook_starts_nothing_its_problems_are_listed_and_the_one_before_stays(
+    folder: Path, elsewhere: Path, address: str, deployment: str, place: str
+):
+    adopt(f"{address}/lessons.xlsx" if place == "url" else str(elsewhere / "lessons.xlsx"))
+    dvc("repro", "--quiet")
+    before, good = started(deployment), (folder / "data/workbooks/lessons.xlsx").read_bytes()
     (elsewhere / "lessons.xlsx").write_bytes(b"no workbook")
     state = watch(deployment, return_state=True)
     assert state.is_failed()
     assert "lessons.xlsx" in state.message
     assert started(deployment) == before
+    assert (folder / "data/workbooks/lessons.xlsx").read_bytes() == good
+    assert read_plan(folder).to_run() == []
 
 
-def test_a_workbook_that_is_gone_fails_the_run_with_its_name(folder: Path, elsewhere: Path, deployment: str):
+def test_a_workbook_that_is_gone_fails_the_run_with_its_name_and_the_one_before_stays(
+    folder: Path, elsewhere: Path, deployment: str
+):
     adopt(str(elsewhere / "lessons.xlsx"))
     (elsewhere / "lessons.xlsx").unlink()
     state = watch(deployment, return_state=True)
     assert state.is_failed()
     assert "cannot be fetched" in state.message
+    assert "lessons.xlsx" in state.message
+    assert (folder / "data/workbooks/lessons.xlsx").is_file()
 
 
 def test_while_another_run_works_here_it_leaves_the_workbook_alone(folder: Path, elsewhere: Path, deployment: str):
