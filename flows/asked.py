@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
+from flows.trained_on import note_last
 from pipeline.errors import Misused
 from pipeline.files import file_aside, write_text
 from pipeline.paths import PARAMS, STATE
@@ -50,6 +51,8 @@ def params_as_asked(models: list[str] | None, epochs: int | None, workbook: str 
         return
     from pipeline.data.adopt import ASKED, bring_in  # loads pandas, which most runs of the flow need not wait for
 
+    if workbook:
+        note_last()
     params = asked(read_params(), models, epochs, str(bring_in(workbook, ASKED)) if workbook else None)
     shutil.copyfile(PARAMS, _BEFORE)
     write_text(_AS_ASKED, yaml.safe_dump(params, sort_keys=False, allow_unicode=True))

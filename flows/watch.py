@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 from flows.graph import Busy, read_plan
 from flows.naming import commit_and_workbook
 from flows.notify import tell
+from flows.trained_on import trained_on
 from flows.work_tree import work_tree_lock
 from pipeline.addresses import hide_passwords
 from pipeline.data.adopt import as_it_is_now, import_file, replace_by_new
@@ -36,7 +37,7 @@ def watch(train: str = "train/nightly") -> State:
         with work_tree_lock().acquire(timeout=0):
             read_plan(Path.cwd())  # beside a `dvc repro` at work, the workbook stays what it reads
             fetch(workbook)
-            newer = any(stage.name == "ingest" for stage in read_plan(Path.cwd()).to_run())
+            newer = md5(workbook) != trained_on(workbook)
             if newer:
                 ingest(workbook)
     except (Timeout, Busy):

@@ -43,7 +43,7 @@ def folder(make_project: MakeProject) -> Path:
             deps: ["${ingest.workbook}"]
             outs: [ingested]
     """)
-    (folder / "params.yaml").write_text("ingest: {workbook: none.xlsx}\n")
+    (folder / "params.yaml").write_text("{contestants: [], models: {}, ingest: {workbook: none.xlsx}}\n")
     return folder
 
 
@@ -90,6 +90,37 @@ def test_a_training_starts_once_the_workbook_is_newer(
     assert "is newer" in watch(deployment, return_state=True).message
     assert started(deployment) == before + 1
     assert (folder / "data/workbooks/lessons.xlsx").read_bytes() == (elsewhere / "lessons.xlsx").read_bytes()
+
+
+def test_after_a_run_by_hand_on_another_workbook_the_one_before_is_none_the_newer(
+    folder: Path, elsewhere: Path, deployment: str
+):
+    adopt(str(elsewhere / "lessons.xlsx"))
+    dvc("repro", "--quiet")
+    before = started(deployment)
+    write_workbook(elsewhere / "other.xlsx", "Other")
+    assert train(workbook=str(elsewhere / "other.xlsx"), return_state=True).is_completed()
+    assert "is what was trained on" in watch(deployment, return_state=True).message
+    assert started(deployment) == before
+
+    write_workbook(elsewhere / "lessons.xlsx", "Old", "New")
+    assert "is newer" in watch(deployment, return_state=True).message
+    assert started(deployment) == before + 1
+
+
+def test_a_workbook_in_place_is_newer_by_what_it_holds_until_it_is_trained_on(folder: Path, deployment: str):
+    write_workbook(folder / "lessons.xlsx", "Old")
+    (folder / "params.yaml").write_text("ingest: {workbook: lessons.xlsx}\n")
+    dvc("repro", "--quiet")
+    (folder / "dvc.yaml").write_text((folder / "dvc.yaml").read_text().replace("touch", "touch -c x &&  touch"))
+    assert [stage.name for stage in read_plan(folder).to_run()] == ["ingest"]
+    assert "is what was trained on" in watch(deployment, return_state=True).message
+
+    before = started(deployment)
+    write_workbook(folder / "lessons.xlsx", "Old", "New")
+    for attempt in (1, 2):  # of which the first may have failed
+        assert "is newer" in watch(deployment, return_state=True).message
+        assert started(deployment) == before + attempt
 
 
 @pytest.mark.parametrize("place", ["file", "url"])
