@@ -9,11 +9,13 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 from mlflow.exceptions import MlflowException
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.states import Cancelled, Completed, Failed, State
+from pydantic import Field
 
 from flows import slots
 from flows.crew import Crew
@@ -27,8 +29,12 @@ from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.titles.batch_log import MEASURES, read_batches
 from pipeline.titles.inbox import TABLE, Row, read_rows
 
-INBOX = Path("inbox")
-OUTBOX = Path("titles")
+_NAME = r"[^/.~\x00-\x1f][^/\x00-\x1f]*"
+Folder = Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})*/?$", max_length=200)]
+"""A path downward from the project's folder. Prefect's form refuses what begins with / or ~ or holds a `..`."""
+
+INBOX = "inbox"
+OUTBOX = "titles"
 
 TITLE_FOLDER = "title folder"
 
@@ -36,18 +42,18 @@ KILLED = 128  # and the signal's number
 
 
 @flow(name="titles", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
-def titles(inbox: Path = INBOX, outbox: Path = OUTBOX, again: bool = False) -> State:
+def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) -> State:
     """Titles what is new in `inbox`; both folders lie in the project's.
 
     Args:
         inbox: The folder whose .txt files and workbooks are titled.
         outbox: The folder for titles.csv and the filled workbooks.
         again: Title anew what an earlier version has titled.
-
-    Raises:
-        Misused: a folder lies elsewhere.
     """
-    source, target = in_project(inbox, "inbox"), in_project(outbox, "outbox")
+    try:
+        source, target = in_project(inbox, "inbox"), in_project(outbox, "outbox")
+    except Misused as error:
+        return Failed(message=str(error))
     if inbox == INBOX:
         source.mkdir(exist_ok=True)  # so that a schedule has a folder to look into before anybody uses it
     before, began = read_rows(target / TABLE), datetime.now(UTC)
@@ -70,11 +76,11 @@ def titles(inbox: Path = INBOX, outbox: Path = OUTBOX, again: bool = False) -> S
     return Completed(message=f"{len(new)} files titled." if new else "Nothing was new.")
 
 
-def in_project(folder: Path, parameter: str) -> Path:
+def in_project(folder: str, parameter: str) -> Path:
     """`folder` as an absolute path.
 
     Raises:
-        Misused: it lies outside of the project's folder, or is that folder.
+        Misused: a link in it leads out of the project's folder, or back to it.
     """
     project = Path.cwd().resolve()
     found = (project / folder).resolve()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from filelock import Timeout
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from flows.graph import Busy, read_plan
 from flows.naming import commit_and_workbook
@@ -22,15 +25,17 @@ from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import Misused, Unavailable
 from pipeline.registry.lineage import md5
 
+Training = Annotated[str, Field(pattern="^train/[^/]+$", max_length=200)]
+
 
 @flow(name="watch", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
-def watch(train: str = "train/nightly") -> State:
+def watch(train: Training = "train/nightly") -> State:
     """Fetches the workbook from where `lectern use` took it, a file or a URL; if it is newer, starts a training.
 
     A workbook that is broken starts none, and replaces none: the run fails, and lists its problems.
 
     Args:
-        train: The deployment that trains.
+        train: The deployment that trains, as train/NAME.
     """
     workbook = IngestSettings.read().workbook
     try:
@@ -48,7 +53,13 @@ def watch(train: str = "train/nightly") -> State:
         return Failed(message=hide_passwords(f"{workbook} cannot be fetched from where it came. {error}"))
     if not newer:
         return Completed(message=f"{workbook} is what was trained on.")
-    started = run_deployment(train, timeout=0)
+    try:
+        started = run_deployment(train, timeout=0)
+    except ObjectNotFound:
+        return Failed(
+            message=f"{workbook} is newer than what was trained on, and there is no deployment '{train}' to train it. "
+            "`prefect deployment ls` names those that there are; the next run of this tries again."
+        )
     return Completed(message=f"{workbook} is newer than what was trained on: started {started.name}.")
 
 

@@ -100,7 +100,8 @@ def test_without_the_variable_nobody_is_told(channel: SimpleNamespace, monkeypat
 @pytest.mark.parametrize("failing", [train, titles, watch, promote], ids=lambda each: each.name)
 def test_every_flow_tells(failing: Flow, channel: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)  # no project, so that each fails at once
-    parameters = {"outbox": Path("/elsewhere")} if failing is titles else {}
+    (tmp_path / "linked").symlink_to("/elsewhere")
+    parameters = {"outbox": "linked"} if failing is titles else {}
     assert failing(**parameters, return_state=True).is_failed()
     assert [told["subject"].split(",")[0] for told in channel.told] == [failing.name]
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.exceptions import PrefectHTTPStatusError
 from toy_project import wait_for
 
 from flows.titles import title_folder, titles
-from pipeline.errors import Misused
 from pipeline.settings import set_params
 from pipeline.titles.inbox import read_rows
 from tests.conftest import SUBJECTS
@@ -54,10 +54,23 @@ def test_without_a_version_the_run_says_what_to_do(folder: Path) -> None:
     assert "lectern run" in state.message
 
 
-@pytest.mark.parametrize("place", ["../elsewhere", "/etc", "."])
-def test_a_folder_outside_of_the_project_is_misused(place: str, folder: Path) -> None:
-    state = titles(outbox=Path(place), return_state=True)
-    assert isinstance(state.result(raise_on_failure=False), Misused)
+@pytest.mark.parametrize("parameter", ["inbox", "outbox"])
+def test_a_folder_outside_of_the_project_is_refused_before_a_run_starts(parameter: str, folder: Path) -> None:
+    deployment = titles.to_deployment("asked").apply()
+    with get_client(sync_client=True) as client:
+        for place in ("../elsewhere", "talks/../../elsewhere", "/etc", "~/talks", ".", "", ".git", "talks/.git"):
+            with pytest.raises(PrefectHTTPStatusError) as refused:
+                client.create_flow_run_from_deployment(deployment, parameters={parameter: place})
+            assert refused.value.response.status_code in (409, 422), place
+        for place in ("talks", "talks/week 1", "Vorträge/", "talks/v1.2"):
+            client.create_flow_run_from_deployment(deployment, parameters={parameter: place})
+
+
+def test_a_link_that_leads_out_of_the_project_is_no_folder_in_it(folder: Path, tmp_path: Path) -> None:
+    (folder / "linked").symlink_to(tmp_path)
+    state = titles(outbox="linked", return_state=True)
+    assert state.is_failed()
+    assert "outbox is 'linked', which is no folder inside of" in state.message
 
 
 def test_the_form_explains_every_parameter() -> None:

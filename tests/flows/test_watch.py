@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.exceptions import PrefectHTTPStatusError
 from toy_project import MakeProject, dvc
 
 from flows.graph import read_plan
@@ -165,3 +166,18 @@ def test_while_another_run_works_here_it_leaves_the_workbook_alone(folder: Path,
     assert state.is_completed()
     assert "will look again" in state.message
     assert started(deployment) == before
+
+
+@pytest.mark.parametrize("wrong", ["nightly", "promote/by-hand", "train/", "train/nightly/again", ""])
+def test_what_is_no_deployment_of_a_training_is_refused_before_a_run_starts(wrong: str):
+    asked = watch.to_deployment("asked").apply()
+    with get_client(sync_client=True) as client, pytest.raises(PrefectHTTPStatusError) as refused:
+        client.create_flow_run_from_deployment(asked, parameters={"train": wrong})
+    assert refused.value.response.status_code in (409, 422)
+
+
+def test_a_deployment_that_is_not_there_fails_the_run_with_its_name(folder: Path, elsewhere: Path):
+    adopt(str(elsewhere / "lessons.xlsx"))
+    state = watch("train/nobody", return_state=True)
+    assert state.is_failed()
+    assert "no deployment 'train/nobody'" in state.message
