@@ -27,7 +27,7 @@ from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.titles.batch_log import MEASURES, read_batches
-from pipeline.titles.inbox import TABLE, Row, read_rows
+from pipeline.titles.inbox import IGNORED, TABLE, Row, ignored_files, read_refused, read_rows
 
 _NAME = r"[^/.~\x00-\x1f][^/\x00-\x1f]*"
 Folder = Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})*/?$", max_length=200)]
@@ -38,12 +38,17 @@ OUTBOX = "titles"
 
 TITLE_FOLDER = "title folder"
 
+SHOWN = 20
+"""Files that a run's message names of one kind."""
+
 KILLED = 128  # and the signal's number
 
 
 @flow(name="titles", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
 def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) -> State:
     """Titles what is new in `inbox`; both folders lie in the project's.
+
+    A file that cannot be titled fails the run once; until it is mended, later runs name it.
 
     Args:
         inbox: The folder whose .txt files and workbooks are titled.
@@ -73,7 +78,20 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
     end = future.wrapped_future.result()
     if end.is_failed() or end.is_crashed():
         return Failed(message=reason(end))
-    return Completed(message=f"{len(new)} files titled." if new else "Nothing was new.")
+    return Completed(
+        message="\n".join([f"{len(new)} files titled." if new else "Nothing was new.", *left(source, target)])
+    )
+
+
+def left(inbox: Path, outbox: Path) -> list[str]:
+    """What lies in the inbox without a title, in a line each; of much of it the first, since a message has an end."""
+    said = [f"Waits to be mended: {each.file}: {each.why}" for each in read_refused(outbox)]
+    ignored = ignored_files(inbox, outbox)
+    return [*first(said), *([f"{len(ignored)} {IGNORED}: {', '.join(first(ignored))}"] if ignored else [])]
+
+
+def first(names: list[str]) -> list[str]:
+    return names if len(names) <= SHOWN else [*names[:SHOWN], f"{len(names) - SHOWN} more"]
 
 
 def in_project(folder: str, parameter: str) -> Path:
@@ -97,7 +115,7 @@ def title_folder(inbox: Path, outbox: Path, again: bool, crew: Crew) -> None:
         StageRefused, StageBroke: it failed; the message ends with what it printed, of one that broke the last lines.
         Stopped: the flow run is over.
     """
-    command = [sys.executable, "-m", "pipeline", "title", str(inbox), "--out", str(outbox)]
+    command = [sys.executable, "-m", "pipeline", "title", str(inbox), "--out", str(outbox), "--tell-once"]
     # A processor has room beside a training; an accelerator's memory has not.
     slot = slots.GPU if any(slots.devices()) else None
     code, output = run_logged([*command, *(["--again"] if again else [])], crew, slot=slot)

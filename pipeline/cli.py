@@ -223,6 +223,9 @@ def title(
     again: Annotated[
         bool, typer.Option("--again", help="A folder: title what another version has titled too.")
     ] = False,
+    tell_once: Annotated[
+        bool, typer.Option("--tell-once", help="A folder: end with 1 only for files that were not refused before.")
+    ] = False,
     fast: Annotated[
         bool, typer.Option("--fast", help="By the version's export, which `lectern export` makes.")
     ] = False,
@@ -236,10 +239,14 @@ def title(
     if many := _many_to_title(source):
         if (candidates, beams, sample, top_k, top_p, seed) != (1, None, False, None, None, None):
             raise Misused("--candidates, --beams and how words are drawn go with a passage, not with many.")
-        _title_many(many, out.resolve() if out else None, overwrite=overwrite, again=again, fast=fast)
+        _title_many(
+            many, out.resolve() if out else None, overwrite=overwrite, again=again, tell_once=tell_once, fast=fast
+        )
         return
-    if out or overwrite or again:
-        raise Misused("--out, --overwrite and --again go with a workbook or a folder; a passage's title is printed.")
+    if out or overwrite or again or tell_once:
+        raise Misused(
+            "--out, --overwrite, --again and --tell-once go with a workbook or a folder; a passage's title is printed."
+        )
     text = read_passage(source)
     if not sample and (top_k, top_p, seed) != (None, None, None):
         raise Misused("--top-k, --top-p and --seed say how words are drawn; they go with --sample.")
@@ -264,7 +271,7 @@ def _many_to_title(source: str) -> Path | None:
         return None
 
 
-def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool, fast: bool) -> None:
+def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool, tell_once: bool, fast: bool) -> None:
     _enter_project()
     from pipeline.titles.batch import (
         fill_titles,
@@ -278,8 +285,8 @@ def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool, f
     from pipeline.titles.version import present_version
 
     if is_workbook(path):
-        if again:
-            raise Misused("--again goes with a folder of transcripts; a workbook's titles are kept.")
+        if again or tell_once:
+            raise Misused("--again and --tell-once go with a folder of transcripts; a workbook's titles are kept.")
         out = out or output_beside(path)
         must_be_workbook(out)
         may_be_written(out, overwrite=overwrite)
@@ -291,7 +298,7 @@ def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool, f
     version = present_version(fast=fast)
     done = title_inbox(path, out or path.with_name(f"{path.name}.titles"), version, again=again)
     print(done.summary())
-    if done.failed:
+    if done.news if tell_once else done.failed:
         sys.exit(REFUSED)
 
 

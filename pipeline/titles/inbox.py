@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import logging
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from filelock import FileLock
 from pipeline.data.formulas import as_text_cell
 from pipeline.data.tables import table_files
 from pipeline.errors import Misused, Refused
-from pipeline.files import file_aside
+from pipeline.files import file_aside, write_json
 from pipeline.paths import STATE
 from pipeline.titles.batch import KEYPHRASE, fill_titles, is_workbook
 from pipeline.titles.batch_log import log_batch
@@ -22,6 +23,10 @@ from pipeline.titles.talk import refuse_too_large
 from pipeline.titles.version import Version, title_texts
 
 TABLE = "titles.csv"
+REFUSED = "not_titled.json"
+"""In the outbox: what could not be titled at the last walk, and why. A file that is mended is no longer in it."""
+
+IGNORED = "ignored, since neither .txt nor a workbook"
 _WHEN = "%Y-%m-%dT%H:%M:%SZ"
 _SOON = timedelta(seconds=2)  # a row is written after its workbook, in whole seconds
 _log = logging.getLogger(__name__)
@@ -46,29 +51,50 @@ class Row:
 
 
 @dataclass(frozen=True)
+class RefusedFile:
+    """A file of the inbox that could not be titled as it is, and why."""
+
+    file: str
+    sha256: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Done:
-    """What a walk through the inbox did. `failed`: why, by file. `ignored`: files of a kind that is not titled."""
+    """What a walk through the inbox did.
+
+    failed: why, by file.
+    waiting: those of the failed that were refused as they are at an earlier walk.
+    ignored: files of a kind that is not titled.
+    """
 
     titled: list[Row]
     before: int
     failed: dict[str, str]
+    waiting: list[str]
     ignored: list[str]
+
+    @property
+    def news(self) -> bool:
+        """Whether a file failed that did not before, or was another then."""
+        return len(self.waiting) < len(self.failed)
 
     def summary(self) -> str:
         """A line, and one for each file that needs a person."""
         said = [f"{len(self.titled):,} files titled, {self.before:,} titled before, {len(self.failed):,} not titled"]
         if fallbacks := [row.file for row in self.titled if row.fallback]:
             said.append(f"  a keyphrase, since the model wrote nothing of use: {', '.join(fallbacks)}")
-        said += [f"  {file}: {why}" for file, why in self.failed.items()]
+        said += [f"  {file}: {why}" for file, why in self.failed.items() if file not in self.waiting]
+        said += [f"  as before, {file}: {self.failed[file]}" for file in self.waiting]
         if self.ignored:
-            said.append(f"  ignored, since neither .txt nor a workbook: {', '.join(self.ignored)}")
+            said.append(f"  {IGNORED}: {', '.join(self.ignored)}")
         return "\n".join(said)
 
 
 def title_inbox(inbox: Path, outbox: Path, version: Version, *, again: bool = False) -> Done:
     """Titles what is new in `inbox`: each .txt as one passage, each workbook topic by topic.
 
-    A file is known by its content. A broken one holds up no other.
+    A file is known by its content. A broken one holds up no other, and is tried again each time.
 
     Args:
         again: whether to title anew what another version has titled.
@@ -90,18 +116,16 @@ class _Walk:
         self._version = version
         self._again = again
         self._rows = read_rows(outbox / TABLE)
-        self._done = Done([], 0, {}, [])
+        self._refused_before = {each.sha256 for each in read_refused(outbox)}
+        self._refused: list[RefusedFile] = []
+        self._done = Done([], 0, {}, [], ignored_files(inbox, outbox))
         self._before = 0
-        hidden = {path for path in inbox.iterdir() if path.name.startswith((".", "~$"))}
-        self._paths = sorted(path for path in inbox.iterdir() if path not in hidden and path.resolve() != outbox)
+        self._paths = [path for path in _paths(inbox, outbox) if _is_titled(path)]
 
     def go(self) -> Done:
         texts: dict[Row, str] = {}
         workbooks: dict[Row, Path] = {}
         for path in self._paths:
-            if not is_workbook(path) and (path.is_dir() or path.suffix.lower() != ".txt"):
-                self._done.ignored.append(path.name)
-                continue
             try:
                 row = self._new_row(path)
                 if row is None:
@@ -110,12 +134,15 @@ class _Walk:
                     workbooks[row] = path
                 else:
                     texts[row] = _read(path)
-            except (OSError, Refused) as error:
+            except OSError as error:
                 self._fail(path.name, error)
+            except Refused as error:
+                self._fail(path.name, error, _digest(path))
         if texts:
             self._title(texts)
         for row, path in workbooks.items():
             self._fill(row, path)
+        write_refused(self._outbox, self._refused)
         return replace(self._done, before=self._before)
 
     def _new_row(self, path: Path) -> Row | None:
@@ -150,7 +177,8 @@ class _Walk:
         ]
         for row in rows:
             if not row.title:
-                self._fail(row.file, Refused(f"version {row.version} wrote no title of use, and it has no keyphrase."))
+                why = Refused(f"version {row.version} wrote no title of use, and it has no keyphrase.")
+                self._fail(row.file, why, row.sha256)
         self._keep([row for row in rows if row.title])
         log_batch([*texts.values()], [titled.written(text) for text in texts.values()], self._version)
         titled.forget()
@@ -163,7 +191,7 @@ class _Walk:
         try:
             filled = fill_titles(path, out, self._version)
         except (OSError, Refused) as error:
-            self._fail(path.name, error)
+            self._fail(path.name, error, row.sha256)
             if corrected:
                 corrected.rename(out)
         else:
@@ -187,8 +215,27 @@ class _Walk:
         self._done.titled.extend(rows)
         write_rows(self._outbox / TABLE, self._rows)
 
-    def _fail(self, file: str, error: Exception) -> None:
+    def _fail(self, file: str, error: Exception, sha256: str = "") -> None:
         self._done.failed[file] = str(error)
+        # A disk that is full, or a folder that is closed, is no fault of the file's, and always news.
+        if isinstance(error, Refused):
+            self._refused.append(RefusedFile(file, sha256, str(error)))
+            if sha256 in self._refused_before:
+                self._done.waiting.append(file)
+
+
+def ignored_files(inbox: Path, outbox: Path) -> list[str]:
+    """The names in `inbox` of what is of a kind that is not titled."""
+    return [path.name for path in _paths(inbox, outbox) if not _is_titled(path)]
+
+
+def _paths(inbox: Path, outbox: Path) -> list[Path]:
+    hidden = {path for path in inbox.iterdir() if path.name.startswith((".", "~$"))}
+    return sorted(path for path in inbox.iterdir() if path not in hidden and path.resolve() != outbox)
+
+
+def _is_titled(path: Path) -> bool:
+    return is_workbook(path) or (not path.is_dir() and path.suffix.lower() == ".txt")
 
 
 def _read(path: Path) -> str:
@@ -221,6 +268,21 @@ def _moment(when: str) -> datetime | None:
         return datetime.strptime(when, _WHEN).replace(tzinfo=UTC)
     except ValueError:
         return None
+
+
+def read_refused(outbox: Path) -> list[RefusedFile]:
+    """What the last walk could not title; nothing where that cannot be read, so that it is told of once more."""
+    try:
+        return [RefusedFile(**each) for each in json.loads((outbox / REFUSED).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def write_refused(outbox: Path, refused: list[RefusedFile]) -> None:
+    if refused:
+        write_json(outbox / REFUSED, [asdict(each) for each in refused])
+    else:
+        (outbox / REFUSED).unlink(missing_ok=True)
 
 
 _ADDED = {"fallback"}  # after others had been written: a titles.csv without it is ours

@@ -10,7 +10,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import PrefectHTTPStatusError
 from toy_project import wait_for
 
-from flows.titles import title_folder, titles
+from flows.titles import left, title_folder, titles
 from pipeline.settings import set_params
 from pipeline.titles.inbox import read_rows
 from tests.conftest import SUBJECTS
@@ -46,6 +46,33 @@ def test_new_files_are_titled_and_shown_and_broken_ones_fail_the_run_once(folder
     with get_client(sync_client=True) as client:
         (run,) = client.read_task_runs(flow_run_filter=FlowRunFilter(id=this))
     assert run.run_count == 1
+
+
+def test_a_broken_file_fails_one_run_and_is_named_by_the_later_ones_as_are_those_of_other_kinds(folder: Path) -> None:
+    _register(folder)
+    (folder / "inbox").mkdir()
+    (folder / "inbox/broken.txt").write_text("")
+    (folder / "inbox/talk.vtt").write_text("WEBVTT")
+    state = titles(return_state=True)
+    assert state.is_failed()
+    assert "talk.vtt" in state.message
+    state = titles(return_state=True)
+    assert state.is_completed()
+    nothing, broken, ignored = state.message.splitlines()
+    assert nothing == "Nothing was new."
+    assert broken.startswith("Waits to be mended: broken.txt: it holds no text")
+    assert ignored == "1 ignored, since neither .txt nor a workbook: talk.vtt"
+
+    (folder / "inbox/worse.txt").write_bytes(b"caf\xe9")
+    assert titles(return_state=True).is_failed()
+
+
+def test_of_many_files_of_other_kinds_a_run_names_the_first(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number:02d}.vtt").touch()
+    (said,) = left(tmp_path, tmp_path / "titles")
+    assert said.startswith("30 ignored")
+    assert said.endswith("18.vtt, 19.vtt, 10 more")
 
 
 def test_without_a_version_the_run_says_what_to_do(folder: Path) -> None:

@@ -53,6 +53,41 @@ def test_a_broken_file_is_reported_and_stops_no_other(inbox: Path, project: Path
         assert word in done.stdout
 
 
+def test_a_broken_file_is_news_until_it_was_told_of_and_again_once_it_has_changed(inbox: Path, project: Path) -> None:
+    (inbox / "empty.txt").write_text("\n")
+    (inbox / "broken.xlsx").write_bytes(b"PK no workbook")
+    first = _walk(inbox)
+    assert (first.news, first.waiting) == (True, [])
+
+    second = _walk(inbox)
+    assert (second.news, sorted(second.waiting)) == (False, ["broken.xlsx", "empty.txt"])
+    assert sorted(second.failed) == ["broken.xlsx", "empty.txt"]
+    assert "as before, empty.txt: it holds no text" in second.summary()
+
+    (inbox / "broken.xlsx").write_bytes(b"PK another one")
+    third = _walk(inbox)
+    assert (third.news, third.waiting) == (True, ["empty.txt"])
+
+    (inbox / "empty.txt").write_text("we talk about queues", encoding="utf-8")
+    (inbox / "broken.xlsx").unlink()
+    assert _walk(inbox).failed == {}
+    (inbox / "empty.txt").write_text("\n")
+    assert _walk(inbox).news
+
+
+def test_what_a_disk_or_a_folder_refuses_is_always_news(inbox: Path) -> None:
+    (inbox / "gone.txt").symlink_to(inbox / "nowhere")
+    assert _walk(inbox).news
+    assert _walk(inbox).news
+
+
+def test_a_broken_file_ends_the_command_with_1_once_where_that_is_asked(inbox: Path, project: Path) -> None:
+    (inbox / "empty.txt").write_text("\n")
+    command = ("title", inbox, "--out", "titles", "--tell-once")
+    assert [lectern(*command, cwd=project).returncode for _ in range(2)] == [1, 0]
+    assert lectern("title", inbox, "--out", "titles", cwd=project).returncode == 1
+
+
 def test_a_file_is_titled_once_by_its_content(inbox: Path) -> None:
     assert len(_walk(inbox).titled) == 3
     (inbox / "a.txt").write_text("we talk about hashing", encoding="utf-8")
