@@ -27,7 +27,7 @@ from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.titles.batch_log import MEASURES, read_batches
-from pipeline.titles.inbox import IGNORED, TABLE, Row, ignored_files, read_refused, read_rows
+from pipeline.titles.inbox import IGNORED, REFUSED, TABLE, Row, ignored_files, read_refused, read_rows
 
 _NAME = r"[^/.~\x00-\x1f][^/\x00-\x1f]*"
 Folder = Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})*/?$", max_length=200)]
@@ -85,9 +85,14 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
 
 def left(inbox: Path, outbox: Path) -> list[str]:
     """What lies in the inbox without a title, in a line each; of much of it the first, since a message has an end."""
-    said = [f"Waits to be mended: {each.file}: {each.why}" for each in read_refused(outbox)]
+    said = [f"Waits to be mended: {each.file}: {in_a_line(each.why, outbox)}" for each in read_refused(outbox)]
     ignored = ignored_files(inbox, outbox)
     return [*first(said), *([f"{len(ignored)} {IGNORED}: {', '.join(first(ignored))}"] if ignored else [])]
+
+
+def in_a_line(why: str, outbox: Path) -> str:
+    line, _, more = why.partition("\n")
+    return f"{line} ({outbox.name}/{REFUSED} has all of it)" if more else line
 
 
 def first(names: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from toy_project import wait_for
 
 from flows.titles import left, title_folder, titles
 from pipeline.settings import set_params
-from pipeline.titles.inbox import read_rows
+from pipeline.titles.inbox import RefusedFile, read_rows, write_refused
 from tests.conftest import SUBJECTS
 from tests.titles.small import register
 
@@ -73,6 +73,13 @@ def test_of_many_files_of_other_kinds_a_run_names_the_first(tmp_path: Path) -> N
     (said,) = left(tmp_path, tmp_path / "titles")
     assert said.startswith("30 ignored")
     assert said.endswith("18.vtt, 19.vtt, 10 more")
+
+
+def test_of_a_long_refusal_a_later_run_says_the_first_line(tmp_path: Path) -> None:
+    write_refused(tmp_path / "titles", [RefusedFile("a.xlsx", "0", "a.xlsx has 2 errors:\nrow 3\nrow 4")])
+    assert left(tmp_path, tmp_path / "titles") == [
+        "Waits to be mended: a.xlsx: a.xlsx has 2 errors: (titles/not_titled.json has all of it)"
+    ]
 
 
 def test_without_a_version_the_run_says_what_to_do(folder: Path) -> None:
