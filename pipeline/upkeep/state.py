@@ -13,8 +13,10 @@ from pipeline.paths import MODELS, STATE
 from pipeline.settings import read_params
 from pipeline.upkeep.pile import Pile, last_touched, size
 
-_ASIDE = re.compile(r"\..+\.[a-z0-9_]{8}")
+_ASIDE = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 """How `pipeline.files` names the folder in which something is written before it is moved into its place."""
+_BESIDE = re.compile(r"-(journal|wal|shm)|\.tmp\w{6}")
+"""What SQLite adds to the name of its database, and what safetensors names a file before it has its name."""
 _WRITTEN_ASIDE_IN = (
     Path("data"),
     MODELS,
@@ -58,7 +60,7 @@ def _converted() -> list[Path]:
     """A folder bears the name of the GGUF file that it was made of, and the version of transformers that made it."""
     stems = {Path(model["checkpoint"]).stem for model in read_params()["models"].values()}
     wanted = re.compile(rf"({'|'.join(map(re.escape, stems))})-[0-9a-f]{{16}}-{re.escape(version('transformers'))}")
-    folders = [path for path in STATE.glob("converted/*") if path.is_dir() and not _ASIDE.fullmatch(path.name)]
+    folders = [path for path in STATE.glob("converted/*") if path.is_dir() and not _is_aside(path)]
     return [path for path in folders if not wanted.fullmatch(path.name)]
 
 
@@ -75,5 +77,13 @@ def _asides(before: float, going: list[Path]) -> list[Path]:
     # Of these two folders, only what lies right in them: params.yaml, dvc.lock, the tracking database.
     found = [*Path().glob(".*.*"), *STATE.glob(".*.*")]
     found += [path for folder in _WRITTEN_ASIDE_IN for path in folder.rglob(".*.*")]
-    asides = [path for path in found if _ASIDE.fullmatch(path.name)]
-    return [path for path in asides if path.parent not in going and last_touched(path) < before]
+    return [path for path in found if path.parent not in going and _is_aside(path) and last_touched(path) < before]
+
+
+def _is_aside(path: Path) -> bool:
+    """Whether `pipeline.files` made it: somebody's `.prefect.20261101` or `.env.template` only bears such a name."""
+    named = _ASIDE.fullmatch(path.name)
+    if not named or not path.is_dir() or path.is_symlink():
+        return False
+    within = (child.name.removeprefix(named[1]) for child in path.iterdir())
+    return all(not name or _BESIDE.fullmatch(name) for name in within)

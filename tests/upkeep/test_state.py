@@ -107,3 +107,24 @@ def test_what_a_killed_process_was_writing_goes_after_a_while(place: str, projec
         assert not aside.exists()
         aside.parent.mkdir()
         aside.touch()
+
+
+@pytest.mark.parametrize("beside", ["mlflow.db-journal", ".tmpchR6km"])  # of SQLite, of safetensors
+def test_what_a_library_was_writing_beside_it_goes_too(beside: str, project: Path) -> None:
+    with file_aside(Path("mlflow.db")) as aside:
+        for path in (aside, aside.with_name(beside)):
+            path.write_text("x" * 10, encoding="utf-8")
+        for touched in (*aside.parent.iterdir(), aside.parent):
+            os.utime(touched, (0, 0))
+        assert _going() == {"half-written files": (1, 20)}
+
+
+@pytest.mark.parametrize(
+    "own", [".env.template", ".prefect.20261101", ".venv.previous/bin/python", ".prefect.20261101/prefect.db"]
+)
+@pytest.mark.parametrize("folder", [Path(), Path("data"), STATE])
+def test_what_an_operator_named_alike_stays(folder: Path, own: str, project: Path) -> None:
+    path = _write(folder / own)
+    for touched in (path, *path.parents[:2]):
+        os.utime(touched, (0, 0))
+    assert _going() == {}
