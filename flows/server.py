@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefect import get_client
+import httpx
+from prefect import get_client, get_run_logger
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.context import refresh_global_settings_context
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import get_current_settings
@@ -72,6 +74,24 @@ def require_answer() -> None:
                 f"No Prefect server answers at {configured_url()} ({error}). "
                 "Start it, or unset PREFECT_API_URL to do without it."
             )
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Whether that is what Prefect's client says where the server is gone, or not yet ready."""
+    if isinstance(error, ConcurrencySlotAcquisitionError):
+        error = error.__cause__  # it is none where there is no such slot
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.is_server_error
+    return isinstance(error, httpx.TransportError)
+
+
+@contextmanager
+def at_best(what: str) -> Iterator[None]:
+    """For what of a run may be lacking in Prefect's pages: a warning says so where its server does not take it."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        get_run_logger().warning("Prefect's server did not take %s. %s", what, error)
 
 
 @contextmanager

@@ -9,12 +9,15 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Condition, Event, Lock
 
+import httpx
 from prefect import get_client, get_run_logger
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
+from flows.server import at_best, is_away
 from pipeline.errors import Misused
 
 GPU = "gpu"
@@ -82,21 +85,27 @@ class Slots:
                 self._given_back.notify()
 
     def _choose(self, wanted: int) -> tuple[list[str], ExitStack]:
-        told = False
+        told = ""
         while not self._over.is_set():
             with self._given_back:
                 here = [device for device, count in self._free.items() if count]
                 if len(here) < wanted:
                     self._given_back.wait(LOOK_AGAIN)
                     continue
-            # Looking before asking: Prefect's own waiting says nothing, and cannot be stopped.
-            free = self._free_elsewhere(here)[:wanted]
-            if len(free) == wanted:
-                with suppress(TimeoutError):
-                    return free, self._taken(free)
-            if not told:
-                get_run_logger().info("Waiting for another flow run to give its slot back.")
-                told = True
+            why = "Waiting for another flow run to give its slot back."
+            try:
+                # Looking before asking: Prefect's own waiting says nothing, and cannot be stopped.
+                free = self._free_elsewhere(here)[:wanted]
+                if len(free) == wanted:
+                    with suppress(TimeoutError):
+                        return free, self._taken(free)
+            except (httpx.HTTPError, ConcurrencySlotAcquisitionError) as error:
+                if not is_away(error):
+                    raise
+                why = "Prefect's server, which lends the slots, does not answer. Waiting for it."
+            if told != why:
+                get_run_logger().info(why)
+                told = why
             self._over.wait(LOOK_AGAIN)
         raise Stopped
 
@@ -153,15 +162,25 @@ def limit_name() -> str:
     return os.environ.get("LECTERN_GPU_LIMIT", f"{GPU}-{platform.node()}")
 
 
-def _leased(limits: list[str]) -> AbstractContextManager[None]:
+@contextmanager
+def _leased(limits: list[str]) -> Iterator[None]:
+    lease = ExitStack()
     # When the server is away for a while and a lease runs out, hours of training go on.
-    return concurrency(
-        limits,
-        strict=True,
-        timeout_seconds=30,
-        lease_duration=LEASE,
-        raise_on_lease_renewal_failure=False,
+    lease.enter_context(
+        concurrency(
+            limits,
+            strict=True,
+            timeout_seconds=30,
+            lease_duration=LEASE,
+            raise_on_lease_renewal_failure=False,
+        )
     )
+    try:
+        yield
+    finally:
+        # A server that is away shall not undo a stage that is done: the lease runs out by itself.
+        with at_best("a slot back"):
+            lease.close()
 
 
 def devices() -> list[str]:

@@ -22,6 +22,7 @@ from flows.crew import Crew
 from flows.events import announce_drift
 from flows.naming import commit_and_workbook
 from flows.notify import tell
+from flows.server import at_best
 from flows.stage import StageBroke, StageRefused, last_lines, refusal, run_logged, stage_task
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.addresses import hide_passwords
@@ -73,8 +74,9 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
         crew.stop()
     wait_until_recorded({TITLE_FOLDER})
     new = read_rows(target / TABLE)[len(before) :]
-    publish(new)
-    look_for_drift(began)
+    with at_best("what the run's page shows of its titles"):
+        publish(new)
+        look_for_drift(began)
     end = future.wrapped_future.result()
     if end.is_failed() or end.is_crashed():
         return Failed(message=reason(end))

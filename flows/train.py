@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import signal
 import sys
 import time
@@ -24,7 +25,7 @@ from flows.crew import Crew
 from flows.graph import Busy, Plan, Stage, read_plan
 from flows.naming import commit_and_workbook
 from flows.notify import tell
-from flows.server import a_server
+from flows.server import a_server, at_best, is_away
 from flows.service import ServiceDied
 from flows.stage import run_stage
 from flows.work_tree import alone_in_work_tree
@@ -41,6 +42,22 @@ LOOK_AGAIN = 3.0
 
 RECORDED_WITHIN = 10.0
 """Seconds that Prefect may take to write down the ends of the task runs, which reach it as events."""
+
+
+UNTOLD = (
+    "Prefect's server went away and was not told how the run ended: it stays Running there until somebody sets its "
+    "state. What the stages have made is kept; 'lectern run' does what is left, if anything is."
+)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and is_away(record.exc_info[1]):
+        record.exc_info = None
+    return True
+
+
+# Where its server is gone at a run's end, Prefect shows where in its own code it found that out.
+logging.getLogger("prefect.flow_runs").addFilter(_without_traceback)
 
 
 class RunCancelled(Exception):
@@ -80,7 +97,8 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
             return Failed(message=hide_passwords(str(error)))
         except RunCancelled:
             return Cancelled(message="Cancelled; its stages were stopped.")
-        artifacts.publish(failed=failures, with_runs=bool(stages))
+        with at_best("all that the run's page shows"):
+            artifacts.publish(failed=failures, with_runs=bool(stages))
         if failures:
             return Failed(message=summary(stages, failures))
         return Completed(message=f"{len(stages)} stages brought up to date." if stages else "Nothing was stale.")
@@ -152,10 +170,13 @@ def cancelled() -> bool:
 
 
 def wait_until_recorded(names: set[str]) -> None:
-    """Gives Prefect a moment to write down how the task runs ended, before its server may go."""
+    """Gives Prefect a moment to write down how the task runs ended, before its server may go.
+
+    Where it has gone already, there is nothing to wait for.
+    """
     this_run = FlowRunFilter(id=FlowRunFilterId(any_=[runtime.flow_run.id]))
     deadline = time.monotonic() + RECORDED_WITHIN
-    with get_client(sync_client=True) as client:
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
             states = [run.state for run in client.read_task_runs(flow_run_filter=this_run) if run.name in names]
             ended = [state for state in states if state and (state.is_final() or state.name == "NotReady")]
@@ -174,7 +195,10 @@ def summary(stages: list[Stage], failures: dict[str, str]) -> str:
 
 
 def main() -> int:
-    """Runs the flow once. Exit code 0: done; 1: a stage failed or a server did; 2: used wrongly."""
+    """Runs the flow once.
+
+    Exit code 0: done; 1: a stage failed or a server did; 2: used wrongly; 75: Prefect's server went away.
+    """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         with alone_in_work_tree(say=print), a_server():
@@ -184,6 +208,10 @@ def main() -> int:
     except ServiceDied as error:
         complain(error)
         return 1
+    except httpx.HTTPError as error:
+        if not is_away(error):
+            raise
+        return say_no(Unavailable(UNTOLD))
     except KeyboardInterrupt:
         return 130
     if state.is_completed():

@@ -6,16 +6,18 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from prefect import get_client
-from toy_project import MakeProject, PrefectServer, processes_in, wait_for
+from toy_project import MakeProject, PrefectServer, dvc, processes_in, wait_for
 
 from flows.deployments import read_deployments
+from flows.server import api_url, prefect_service
 from flows.service import free_port
 from pipeline.errors import Misused
 
@@ -35,6 +37,20 @@ deployments:
     description: Everything.
     concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
     schedule: {interval: 5}
+"""
+
+
+# The first one ends when somebody makes a file `go`; each notes that it ran.
+TWO_STAGES = """
+    stages:
+      one:
+        cmd: echo one >> ran.txt && until [ -e go ]; do sleep 0.1; done && touch one.txt
+        outs: [one.txt]
+      two:
+        cmd: echo two >> ran.txt && touch two.txt
+        deps: [one.txt]
+        outs: [two.txt]
+        meta: {slot: gpu}
 """
 
 
@@ -115,6 +131,60 @@ def test_a_run_whose_configured_server_is_away_says_what_to_do(folder: Path, mon
     assert run.returncode == 2
     assert "unset PREFECT_API_URL" in output
     assert "Traceback" not in output
+
+
+@pytest.fixture
+def port(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Where the project of two stages is told that a Prefect server listens."""
+    (folder / "dvc.yaml").write_text(TWO_STAGES)
+    port = free_port()
+    monkeypatch.setenv("PREFECT_API_URL", api_url(port))
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")  # or its client tries for a minute before it gives up
+    return port
+
+
+@contextmanager
+def team_server(port: int) -> Iterator[None]:
+    with prefect_service(port) as server:
+        server.wait_until_healthy()
+        yield
+
+
+def ran(folder: Path) -> list[str]:
+    note = folder / "ran.txt"
+    return note.read_text().split() if note.exists() else []
+
+
+def test_while_the_server_is_away_a_stage_waits_for_its_slot_and_then_runs(folder: Path, port: int):
+    with team_server(port):
+        run = start("-m", "flows.train")
+        wait_for(lambda: ran(folder))
+    (folder / "go").touch()
+    said = []
+    while "does not answer" not in "".join(said):
+        said.append(run.stdout.readline())
+        assert said[-1], "".join(said)
+    assert ran(folder) == ["one"]
+    with team_server(port):
+        output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output
+    assert ran(folder) == ["one", "two"]
+    with closing(prefect_database(folder)) as database:
+        assert database.execute("SELECT state_name FROM flow_run").fetchall() == [("Completed",)]
+
+
+def test_a_run_whose_server_is_gone_does_its_stages_and_says_what_prefect_was_not_told(folder: Path, port: int):
+    (folder / "dvc.yaml").write_text(TWO_STAGES.replace("        meta: {slot: gpu}\n", ""))
+    with team_server(port):
+        run = start("-m", "flows.train")
+        wait_for(lambda: ran(folder))
+    (folder / "go").touch()
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 75, output
+    assert "it stays Running there" in output
+    assert "Traceback" not in output
+    assert ran(folder) == ["one", "two"]
+    assert "up to date" in dvc("repro")
 
 
 def test_the_schedule_starts_runs_by_itself(
