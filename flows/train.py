@@ -113,13 +113,18 @@ def plan() -> list[Stage]:
 
 
 def wait_for_dvc() -> Plan:
-    """The plan, once no other DVC process is at work on it."""
+    """The plan, once no other DVC process is at work on it.
+
+    Raises:
+        RunCancelled: somebody cancelled the flow run meanwhile.
+    """
     while True:
         try:
             return read_plan(Path.cwd())
         except Busy as busy:
             get_run_logger().info("Waiting for another DVC process. %s", busy)
             time.sleep(LOOK_AGAIN)
+            stop_if_cancelled()
 
 
 def run(stages: list[Stage]) -> dict[str, str]:

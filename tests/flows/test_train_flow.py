@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from prefect import get_client
+from prefect import get_client, runtime
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 from toy_project import TWO_STAGES, MakeProject, dvc, processes_in, wait_for
 
+from flows.graph import Busy
 from flows.stage import run_stage
 from flows.train import train
 
@@ -226,6 +227,23 @@ def test_pressing_cancel_ends_the_stage_and_what_it_started(make_project: MakePr
     thread.join()
     assert state.is_cancelled()
     assert processes_in(folder) == []
+
+
+def test_a_run_that_is_cancelled_while_it_waits_for_dvc_ends(chain: Path, monkeypatch: pytest.MonkeyPatch):
+    looks = []
+
+    def busy(root: Path):
+        """As a `dvc repro` that goes on for ever; after the first look, somebody presses Cancel."""
+        looks.append(root)
+        assert len(looks) < 3
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(runtime.flow_run.id, Cancelled(), force=True)
+        raise Busy("train@t5-tiny is at work.")
+
+    monkeypatch.setattr("flows.train.read_plan", busy)
+    monkeypatch.setattr("flows.train.LOOK_AGAIN", 0.1)
+    assert train(return_state=True).is_cancelled()
+    assert ran(chain) == []
 
 
 def test_a_second_run_in_the_work_tree_waits_for_the_first(chain: Path):
