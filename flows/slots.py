@@ -22,7 +22,10 @@ from pipeline.errors import Misused
 
 GPU = "gpu"
 LEASE = 60
-"""Seconds after which the slot of a process that died is free again; a live one renews its lease in time."""
+"""Seconds after which the slot of a process that died is free again; a live one renews its lease in time.
+
+Prefect lends for no less, and looks every five seconds for what has run out (prefect.toml).
+"""
 
 LOOK_AGAIN = 3.0
 """Seconds between looks at whether another flow run has given its slot back."""

@@ -1,15 +1,25 @@
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event
 
 import pytest
 import yaml
 from prefect import get_client
-from toy_project import PrefectServer
+from toy_project import PrefectServer, wait_for
 
 from flows.slots import Slots, devices
 from pipeline.errors import Misused
 
 ROOT = Path(__file__).parents[2]
+
+HOLD = """
+import threading
+from flows.slots import Slots
+with Slots(["0"], threading.Event()).take():
+    print("held", flush=True)
+    threading.Event().wait()
+"""
 
 
 @pytest.mark.parametrize(
@@ -92,3 +102,22 @@ def test_however_many_containers_there_were_prefect_keeps_no_limit_of_each(
         with slots.take() as visible:
             assert visible in ("0", "1")
     assert limits() - before == kept
+
+
+def held(limit: str) -> int:
+    """How many slots of it are lent, as Prefect knows it."""
+    with get_client(sync_client=True) as client:
+        return client.read_global_concurrency_limit_by_name(limit).active_slots
+
+
+@pytest.mark.hard
+def test_the_slot_of_a_process_that_was_killed_is_free_within_seventy_seconds(
+    prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LECTERN_GPU_LIMIT", "killed")
+    Slots(["0"], Event()).declare()
+    with subprocess.Popen([sys.executable, "-c", HOLD], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert held("killed-0") == 1
+        holder.kill()
+    wait_for(lambda: not held("killed-0"), seconds=70)
