@@ -276,13 +276,14 @@ def version_and_champion(
 
 def _refuse_changed(client: MlflowClient, name: str, before: ModelVersion | None) -> None:
     """Raises:
-    Unavailable: the champion is another one than `before`. Only this folder's promotions wait for one another.
+    Unavailable: the champion is another one than `before`. Only the moves of this folder wait for one another.
     """
     present = _by_alias(client, name, CHAMPION)
     if (present.version if present else None) != (before.version if before else None):
         raise Unavailable(
-            f"While it was judged, the champion of '{name}' has changed: "
-            f"{f'it is version {present.version} now' if present else 'there is none now'}. Give the command again."
+            f"While a version was tried, the champion of '{name}' has changed: "
+            f"{f'it is version {present.version} now' if present else 'there is none now'}. "
+            "Give the command again, if it is still wanted."
         )
 
 
@@ -291,7 +292,7 @@ def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
 
     Raises:
         Refused: there is no champion, or none before it, or that one is gone or does not load.
-        Unavailable: that one could not be tried now.
+        Unavailable: that one could not be tried now; or elsewhere, another one has become the champion meanwhile.
     """
     with _registry_lock():
         present = _by_alias(client, name, CHAMPION)
@@ -304,6 +305,7 @@ def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
         if before is None:
             raise Refused(f"Version {line[-2]} of '{name}', the champion before, is gone. Promote another one.")
         _try(name, before)
+        _refuse_changed(client, name, present)
         return _move(client, name, "rollback", before, present, because)
 
 

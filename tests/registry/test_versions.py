@@ -18,6 +18,7 @@ from pipeline.registry import versions
 from pipeline.registry.gate import Verdict
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
+from pipeline.registry.trial import Trial
 from tests.models.small import GREEDY, lively_model, small_model
 
 NAME = "titles"
@@ -131,6 +132,23 @@ def test_of_two_promotions_on_two_machines_one_is_told_to_judge_again(three_vers
         versions.promote(three_versions, NAME, "1", because="", judge=judge)
     assert _aliases(three_versions)["champion"] == "2"
     assert versions.trail(three_versions, NAME) == []
+
+
+def test_a_rollback_while_another_machine_promotes_is_told_to_look_again(
+    three_versions: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in ("1", "2"):
+        _promote(three_versions, NAME, number, because="")
+
+    def promoted_meanwhile(*_: object) -> Trial:
+        three_versions.set_registered_model_alias(NAME, "champion", "3")
+        return Trial(["A title"], 0, 0)
+
+    monkeypatch.setattr(versions, "try_version", promoted_meanwhile)
+    with pytest.raises(Unavailable, match="it is version 3 now"):
+        versions.rollback(three_versions, NAME, because="")
+    assert _aliases(three_versions)["champion"] == "3"
+    assert [move.version for move in versions.trail(three_versions, NAME)] == ["1", "2"]
 
 
 def test_a_promotion_after_a_rollback_can_itself_be_rolled_back(three_versions: MlflowClient) -> None:
