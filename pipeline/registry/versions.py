@@ -64,6 +64,7 @@ _REQUIREMENTS = (
     "yake",
 )
 _TRAIL = "trail."
+_EVIDENCE = {"promote": "promotions", "rollback": "rollbacks"}  # folders of the artifacts of a version's run
 _GENERATE = "model.generate"
 _IDENTITY = ("model.md5", "model.code", _GENERATE)
 
@@ -97,7 +98,7 @@ class Move:
     who: str
     when: str  # UTC
     because: str
-    evidence: str | None = None  # the verdict of the gate, among the artifacts of the version's run
+    evidence: str | None = None  # the move, with the verdict if there is one, among the artifacts of the version's run
     forced: bool = False  # against the verdict
 
 
@@ -414,8 +415,8 @@ def _move(
 ) -> Move:
     now = time.gmtime()
     because, who = _given(because, who)
-    known = verdict and version.run_id and find_run(client, version.run_id)
-    path = f"promotions/version-{version.version}-{time.strftime('%Y%m%dT%H%M%SZ', now)}.json"
+    known = version.run_id and find_run(client, version.run_id)
+    path = f"{_EVIDENCE[action]}/version-{version.version}-{time.strftime('%Y%m%dT%H%M%SZ', now)}.json"
     move = Move(
         action=action,
         version=str(version.version),
@@ -427,7 +428,7 @@ def _move(
         forced=verdict is not None and not verdict.passed,
     )
     if known:
-        kept = {"move": asdict(move), "verdict": verdict.as_json()}
+        kept = {"move": asdict(move), "verdict": verdict.as_json() if verdict else None}
         client.log_text(version.run_id, json.dumps(kept, indent=2, ensure_ascii=False), path)
     line = json.dumps(asdict(move))
     # Written before the alias moves: a move without its line in the trail could not be rolled back. Of two that are

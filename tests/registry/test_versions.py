@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
@@ -10,6 +12,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from rich.console import Console
 
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
@@ -17,6 +20,7 @@ from pipeline.models.places import find
 from pipeline.registry import versions
 from pipeline.registry.gate import Verdict
 from pipeline.registry.lineage import md5
+from pipeline.registry.show import history_table
 from pipeline.registry.tracking import connect
 from pipeline.registry.trial import Trial
 from tests.models.small import GREEDY, lively_model, small_model
@@ -100,6 +104,24 @@ def test_rollback_goes_back_step_by_step(three_versions: MlflowClient) -> None:
     assert _aliases(three_versions)["champion"] == "1"
     with pytest.raises(Refused, match="no champion to go back to"):
         versions.rollback(three_versions, NAME, because="")
+
+
+def test_a_rollback_keeps_its_move_with_the_version_as_a_promotion_does(
+    three_versions: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "try_version", lambda *_: Trial(["A title"], 0, 0))
+    for number in ("1", "2"):
+        _promote(three_versions, NAME, number, because="")
+    move = versions.rollback(three_versions, NAME, because="titles got longer")
+    run_id = three_versions.get_model_version(NAME, "1").run_id
+    kept = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/{move.evidence}"))
+    assert kept == {"move": asdict(move), "verdict": None}
+    assert (move.action, move.because, move.forced) == ("rollback", "titles got longer", False)
+    assert versions.trail(three_versions, NAME)[-1] == move
+    shown = Console(width=300)
+    with shown.capture() as captured:
+        shown.print(history_table(NAME, [move]))
+    assert str(move.evidence) in captured.get()
 
 
 def test_a_version_that_was_champion_twice_is_gone_back_to_step_by_step(three_versions: MlflowClient) -> None:
