@@ -30,12 +30,23 @@ class BehaviourSettings(Settings):
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What the titles are found to be, with its number, and whether that is enough."""
+
+    enough: bool
+    words: str
+
+
+@dataclass(frozen=True)
 class Behaviour:
-    """One test: texts to be titled, and what is wrong with the titles."""
+    """One test: texts to be titled, and what is found of the titles."""
 
     name: str
     texts: list[str]
-    fault: Callable[[Sequence[str]], str]  # of the titles of `texts`; empty if there is none
+    look: Callable[[Sequence[str]], Finding]  # at the titles of `texts`
+
+
+_SURVIVED = Finding(True, "it does")  # a version that does not fails when it is tried
 
 
 def behaviours(texts: Sequence[str], settings: BehaviourSettings) -> list[Behaviour]:
@@ -62,36 +73,38 @@ def behaviours(texts: Sequence[str], settings: BehaviourSettings) -> list[Behavi
         Behaviour(
             "gives different texts different titles",
             chosen,
-            lambda titles: _too_few(len(set(titles)) / max(1, count), settings.different, "of the titles are unlike"),
+            lambda titles: _at_least(len(set(titles)) / max(1, count), settings.different, "of the titles are unlike"),
         ),
         Behaviour(
             "is not disturbed by filler words",
             [*chosen, *noisy],
-            lambda titles: _too_few(_agreement(titles), settings.agreement, "ROUGE-1 between the titles"),
+            lambda titles: _at_least(_agreement(titles), settings.agreement, "ROUGE-1 between the titles"),
         ),
         Behaviour(
             "is not disturbed by capital letters",
             [*chosen, *(text.upper() for text in chosen)],
-            lambda titles: _too_few(_agreement(titles), settings.agreement, "ROUGE-1 between the titles"),
+            lambda titles: _at_least(_agreement(titles), settings.agreement, "ROUGE-1 between the titles"),
         ),
         Behaviour(
             "copies no marks such as [Music]",
             marked,
             lambda titles: _share(titles, lambda title: any(mark.lower() in title.lower() for mark in _ARTEFACTS), 0),
         ),
-        Behaviour("survives an empty text", [""], lambda titles: ""),
-        Behaviour(f"survives {_ENDLESS_WORDS:,} words", [_endless(chosen)], lambda titles: ""),
+        Behaviour("survives an empty text", [""], lambda titles: _SURVIVED),
+        Behaviour(f"survives {_ENDLESS_WORDS:,} words", [_endless(chosen)], lambda titles: _SURVIVED),
     ]
 
 
-def _share(titles: Sequence[str], wrong: Callable[[str], bool], tolerated: float, count: int | None = None) -> str:
+def _share(titles: Sequence[str], wrong: Callable[[str], bool], tolerated: float, count: int | None = None) -> Finding:
     found = [title for title in titles if wrong(title)]
     total = count if count is not None else len(titles)
-    return f"{len(found)} of {total} do not, such as {found[0]!r}" if len(found) > tolerated * total else ""
+    if len(found) > tolerated * total:
+        return Finding(False, f"{len(found)} of {total} do not, such as {found[0]!r}")
+    return Finding(True, f"{total - len(found)} of {total} do")
 
 
-def _too_few(found: float, wanted: float, what: str) -> str:
-    return f"{found:.2f} {what}; {wanted:.2f} are wanted" if found < wanted else ""
+def _at_least(found: float, wanted: float, what: str) -> Finding:
+    return Finding(found >= wanted, f"{found:.2f} {what}; {wanted:.2f} are wanted")
 
 
 def _repeats(title: str) -> bool:

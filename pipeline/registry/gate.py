@@ -53,7 +53,7 @@ class Rule:
     rule: str
     passed: bool
     found: str
-    judged: bool = True  # False: there is too little to judge by, which stops nobody
+    judged: bool = True  # False: there is too little to judge by, or nothing, which stops nobody
 
     @property
     def mark(self) -> str:
@@ -151,8 +151,8 @@ def rules(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
         yield from _slices(evidence, settings)
     titles = iter(evidence.trial.titles)
     for behaviour in evidence.behaviours:
-        fault = behaviour.fault([next(titles) for _ in behaviour.texts])
-        yield Rule(behaviour.name, not fault, fault or "it does")
+        found = behaviour.look([next(titles) for _ in behaviour.texts])
+        yield Rule(behaviour.name, found.enough, found.words)
     seconds, megabytes = evidence.trial.seconds_a_title, evidence.trial.megabytes
     limit = settings.seconds_a_title
     yield Rule(f"takes no more than {limit:g} s a title", seconds <= limit, f"{seconds:.2f} s")
@@ -203,7 +203,7 @@ def _champion_titles(name: str, champion: ModelVersion | None, texts: list[str])
     try:
         return try_version(name, str(champion.version), texts).titles, []
     except Refused as error:
-        return None, [Rule("is compared with the champion where that still works", True, str(error))]
+        return None, [Rule("is compared with the champion where that still works", True, str(error), judged=False)]
 
 
 def _split(name: str) -> pd.DataFrame:

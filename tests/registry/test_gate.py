@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.generation import GenerateSettings
 from pipeline.registry import versions
-from pipeline.registry.behaviour import BehaviourSettings, behaviours
+from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.gate import Evidence, PromoteSettings, Verdict, judge, rules
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
@@ -50,6 +50,7 @@ def verdict_on(
     champion: list[float] | None = POOR,
     trial: Trial | None = None,
     settings: PromoteSettings = SETTINGS,
+    tried: Sequence[Behaviour] = (),
 ) -> Verdict:
     evidence = Evidence(
         test=TEST,
@@ -57,7 +58,7 @@ def verdict_on(
         champion=champion,
         baselines={"first-words": [0.05] * EXAMPLES, "keyphrase": [0.1] * EXAMPLES},
         trial=trial or Trial([], 0.5, 50),
-        behaviours=[],
+        behaviours=tried,
     )
     return Verdict("2", "1" if champion else None, [*rules(evidence, settings)])
 
@@ -157,14 +158,31 @@ def sensible(text: str) -> str:
 )
 def test_misbehaviour_is_found(fault: str, titler: Callable[[str], str]) -> None:
     tried = behaviours(TEXTS, TOLERANT)
-    assert fault in [one.name for one in tried if one.fault([titler(text) for text in one.texts])]
-    assert not any(one.fault([sensible(text) for text in one.texts]) for one in tried)
+    assert fault in [one.name for one in tried if not one.look([titler(text) for text in one.texts]).enough]
+    assert all(one.look([sensible(text) for text in one.texts]).enough for one in tried)
 
 
 def test_the_parts_of_a_name_are_no_repetition() -> None:
     [rule] = [one for one in behaviours(TEXTS, TOLERANT) if one.name == "repeats itself in no title"]
-    assert not rule.fault(["Pandas datetime.datetime.strftime", "The state-of-the-art of the art"])
-    assert rule.fault(["The gradient, the gradient"])
+    assert rule.look(["Pandas datetime.datetime.strftime", "The state-of-the-art of the art"]).enough
+    assert not rule.look(["The gradient, the gradient"]).enough
+
+
+def test_a_version_that_behaves_is_shown_by_how_much() -> None:
+    tried = behaviours(TEXTS, TOLERANT)
+    trial = Trial([sensible(text) for one in tried for text in one.texts], 0.5, 50)
+    verdict = verdict_on([score + 0.2 for score in POOR], trial=trial, tried=tried)
+    found = {rule.rule: rule.found for rule in verdict.rules}
+    assert verdict.passed
+    assert found["gives every text a title"] == "3 of 3 do"
+    assert found["gives different texts different titles"] == "1.00 of the titles are unlike; 0.70 are wanted"
+    assert found["is not disturbed by filler words"] == "1.00 ROUGE-1 between the titles; 0.30 are wanted"
+
+
+def test_a_share_that_is_tolerated_is_shown_too() -> None:
+    [rule] = [one for one in behaviours([*TEXTS, "so much for graphs"], TOLERANT) if "first words" in one.name]
+    copied = rule.look([" ".join(rule.texts[0].split()[:4]), "Loss", "Data", "Graphs"])
+    assert (copied.enough, copied.words) == (True, "3 of 4 do")
 
 
 @pytest.fixture
@@ -214,6 +232,7 @@ def test_a_champion_that_no_longer_works_is_said_and_not_compared_with(registere
     verdict = judge(NAME, registered.get_model_version(NAME, "2"), champion, SETTINGS)
     assert verdict.champion is None
     assert "Version 1" in verdict.rules[-1].found
+    assert verdict.rules[-1].mark == "not judged"
 
 
 def spoil(number: str, code: str) -> None:
