@@ -17,6 +17,8 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.service import free_port
+from pipeline.registry import versions
+from pipeline.registry.gate import Verdict
 from pipeline.settings import set_params
 from tests.command import lectern, start
 from tests.conftest import ROOT, SUBJECTS
@@ -30,6 +32,8 @@ pytestmark = pytest.mark.hard
 
 FORCED = ("--force", "--because", "a rehearsal")
 PATIENCE = 180
+CROWD_PATIENCE = 900  # they take turns, and each tries one or two versions in a process of its own
+WAITS = "this goes on once that has ended."
 
 SLOW_CHAIN = """
 stages:
@@ -89,6 +93,38 @@ def test_a_version_is_promoted_while_a_training_logs(project: Path, examples: pd
     run_id = json.loads((project / "reports/training/bart-tiny/run.json").read_text(encoding="utf-8"))["run_id"]
     assert client.get_run(run_id).info.status == "FINISHED"
     assert len(client.get_metric_history(run_id, "validation_loss")) == 30
+
+
+def test_ten_promotions_and_ten_rollbacks_at_once_leave_one_champion_and_a_trail_without_gaps(
+    project: Path, examples: pd.DataFrame
+) -> None:
+    write_splits(examples)
+    for known in (SUBJECTS, SUBJECTS[:4], SUBJECTS[:2]):
+        register_quick(known)
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    for number in ("1", "2"):  # so that there is something to go back to
+        versions.promote(client, NAME, number, because="", judge=lambda new, _: Verdict(new.version, None, []))
+    words = [("promote", str(1 + number % 3), *FORCED) for number in range(10)]
+    words = [each for promotion in words for each in (promotion, ("rollback", "--because", "a rehearsal"))]
+    streams = [project / f"streams-{number}" for number in range(len(words))]
+    for each in streams:
+        each.mkdir()
+    all_of_them = [
+        start(*each, cwd=project, env=environment(), streams=place) for each, place in zip(words, streams, strict=True)
+    ]
+    ended = [process.wait(CROWD_PATIENCE) for process in all_of_them]
+    for code, each, place in zip(ended, words, streams, strict=True):
+        said = (place / "2").read_text(encoding="utf-8")
+        assert code in (0, 1, 75), (each, said)
+        assert "Traceback" not in said, (each, said)
+        if code:
+            assert len([line for line in said.splitlines() if not line.endswith(WAITS)]) == 1, (each, said)
+    moves = versions.trail(client, NAME)
+    [champion] = [version for version, aliases in versions.versions(client, NAME) if versions.CHAMPION in aliases]
+    assert len(moves) == 2 + ended.count(0)
+    assert {move.action for move in moves[2:]} == {"promote", "rollback"}
+    assert [move.before for move in moves] == [None, *(move.version for move in moves[:-1])]
+    assert moves[-1].version == str(champion.version)
 
 
 def test_a_rollback_under_a_server_fails_no_request(project: Path, examples: pd.DataFrame) -> None:
