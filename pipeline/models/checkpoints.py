@@ -94,7 +94,8 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
         texts: what the tokenizer of a model from scratch is trained on: transcripts and titles of the training split.
 
     Raises:
-        Refused: the checkpoint cannot be had, or is not of the family that the settings name.
+        Refused: the checkpoint cannot be had, is not of the family that the settings name, or cannot be asked for what
+            they want of it.
     """
     family = FAMILIES[settings.family]
     model, tokenizer = _open(settings, family, texts)
@@ -104,7 +105,24 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
                 f"{knob} is {getattr(settings, knob)}, and '{settings.checkpoint}' takes {positions} tokens at the "
                 "most. Lower it in params.yaml."
             )
+    if family.causal:
+        _require_chat_template(settings, tokenizer)
     return model, tokenizer
+
+
+def _require_chat_template(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Raises:
+        Refused: there is none by which the model could be asked for a title.
+    """
+    try:
+        tokenizer.get_chat_template()
+    except ValueError:
+        raise Refused(
+            f"Checkpoint '{settings.checkpoint}' has no chat template, by which a model of family '{settings.family}' "
+            "is asked for a title: it is a base model, perhaps. Name its sibling that was trained on instructions in "
+            "params.yaml, whose name mostly ends in '-Instruct' or '-Chat'."
+        ) from None
 
 
 def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -140,6 +140,15 @@ def test_more_tokens_than_a_checkpoint_takes_are_refused_before_any_work(
         open_checkpoint(_settings("bart", tmp_path / "model", **{knob: 1025}), [])
 
 
+def test_a_causal_checkpoint_without_a_chat_template_is_refused_before_any_work(
+    examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    _saved(tmp_path / "model", "causal", examples)
+    (tmp_path / "model" / "chat_template.jinja").unlink()
+    with pytest.raises(Refused, match=r"(?s)model' has no chat template.* '-Instruct' or '-Chat'"):
+        open_checkpoint(_settings("causal", tmp_path / "model"), [])
+
+
 def test_t5_whose_positions_are_relative_takes_any_number_of_tokens(examples: pd.DataFrame, tmp_path: Path) -> None:
     _saved(tmp_path / "model", "t5", examples)
     open_checkpoint(_settings("t5", tmp_path / "model", max_source_tokens=50_000, max_target_tokens=50_000), [])
