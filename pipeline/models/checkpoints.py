@@ -107,6 +107,7 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
             )
     if family.causal:
         _require_chat_template(settings, tokenizer)
+        _require_room_for_both(settings, family, tokenizer, model.config)
     return model, tokenizer
 
 
@@ -123,6 +124,26 @@ def _require_chat_template(settings: ModelSettings, tokenizer: PreTrainedTokeniz
             "is asked for a title: it is a base model, perhaps. Name its sibling that was trained on instructions in "
             "params.yaml, whose name mostly ends in '-Instruct' or '-Chat'."
         ) from None
+
+
+def _require_room_for_both(
+    settings: ModelSettings, family: Family, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
+) -> None:
+    """Text and title of a causal model are one sequence, in which its prompt's tokens stand too.
+
+    Raises:
+        Refused: the sequence may become longer than the model takes.
+    """
+    source, target = settings.max_source_tokens, settings.max_target_tokens
+    inputs = Inputs(family, tokenizer, max_source_tokens=source, max_target_tokens=target)
+    prompt = sum(map(len, inputs.prompt or ()))
+    positions, _ = family.positions(config)
+    if prompt + source + target > positions:
+        raise Refused(
+            f"max_source_tokens is {source} and max_target_tokens {target}: with the prompt's {prompt} that makes "
+            f"{prompt + source + target}, and '{settings.checkpoint}' takes {positions} tokens at the most. Lower one "
+            "of them in params.yaml."
+        )
 
 
 def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

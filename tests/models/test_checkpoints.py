@@ -149,6 +149,22 @@ def test_a_causal_checkpoint_without_a_chat_template_is_refused_before_any_work(
         open_checkpoint(_settings("causal", tmp_path / "model"), [])
 
 
+def test_of_a_causal_model_text_title_and_prompt_together_are_refused_where_they_do_not_fit(
+    examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    _, card = _saved(tmp_path / "model", "causal", examples)
+    _, tokenizer, _ = load_model(tmp_path / "model")
+    prompt = sum(map(len, card.inputs(tokenizer).prompt))
+    most = 1024 - prompt - 12
+    open_checkpoint(_settings("causal", tmp_path / "model", max_source_tokens=most), [])
+    with pytest.raises(
+        Refused,
+        match=f"max_source_tokens is {most + 1} and max_target_tokens 12: with the prompt's {prompt} that makes 1025, "
+        ".* takes 1024 tokens at the most",
+    ):
+        open_checkpoint(_settings("causal", tmp_path / "model", max_source_tokens=most + 1), [])
+
+
 def test_t5_whose_positions_are_relative_takes_any_number_of_tokens(examples: pd.DataFrame, tmp_path: Path) -> None:
     _saved(tmp_path / "model", "t5", examples)
     open_checkpoint(_settings("t5", tmp_path / "model", max_source_tokens=50_000, max_target_tokens=50_000), [])
