@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 
 from pipeline import machine
 from pipeline.errors import Misused, Refused
-from pipeline.models.families import FAMILIES, Family
+from pipeline.models.families import FAMILIES, Family, families_instead_of
 from pipeline.models.gguf import converted
 from pipeline.models.inputs import Inputs
 from pipeline.models.places import find
@@ -41,7 +41,7 @@ class ModelSettings(Settings):
     @classmethod
     def _family_is_known(cls, name: str) -> str:
         if name not in FAMILIES:
-            raise ValueError(f"no family of that name; there are {', '.join(FAMILIES)}")
+            raise ValueError(f"no family of that name; {families_instead_of([name])}")
         return name
 
     @model_validator(mode="after")

@@ -1,12 +1,9 @@
-"""The one table of what differs between architectures. Nothing else in Lectern asks which architecture it has.
-
-XLM-ProphetNet is not in it: transformers 4 was the last to carry that class, and 5 has none that reads its checkpoints.
-"""
+"""The one table of what differs between architectures. Nothing else in Lectern asks which architecture it has."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -258,3 +255,12 @@ FAMILIES = {
         ),
     )
 }
+
+DROPPED = {"xlm-prophetnet": "transformers 4 was the last to carry it, and 5 has no class that reads its checkpoints"}
+"""Families that somebody may look for, and why they are not among ours."""
+
+
+def families_instead_of(unknown: Iterable[str]) -> str:
+    """What to say to who has named families that are not there: what has become of them, and which there are."""
+    gone = [f"{name} is gone: {DROPPED[name]}; " for name in unknown if name in DROPPED]
+    return f"{''.join(gone)}there are {', '.join(FAMILIES)}"

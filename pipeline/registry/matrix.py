@@ -20,7 +20,7 @@ from rich.text import Text
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint, save_model
-from pipeline.models.families import FAMILIES
+from pipeline.models.families import DROPPED, FAMILIES, families_instead_of
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.models.scratch import ScratchSize
 from pipeline.registry.tracking import connect
@@ -100,7 +100,7 @@ def matrix(families: Sequence[str] = ()) -> list[Row]:
     """
     unknown = [family for family in families if family not in FAMILIES]
     if unknown:
-        raise Misused(f"There is no family {', '.join(unknown)}; there are {', '.join(FAMILIES)}.")
+        raise Misused(f"There is no family {', '.join(unknown)}; {families_instead_of(unknown)}.")
     with _workshop():
         return [_row(family) for family in dict.fromkeys(families or FAMILIES)]
 
@@ -114,6 +114,9 @@ def matrix_table(rows: Sequence[Row]) -> Table:
         table.add_row(
             row.family, row.result, f"{row.seconds:.1f}", parameters, row.failed_at or "", Text(row.error or "")
         )
+    if len(rows) == len(FAMILIES):
+        table.caption = "\n".join(f"Not tried: {name}; {why}." for name, why in DROPPED.items())
+        table.caption_justify = "left"
     return table
 
 

@@ -242,3 +242,8 @@ def test_an_unknown_family_and_a_misspelt_knob_are_both_named(project: Path) -> 
     Path("params.yaml").write_text(params.replace("\nmodels:\n", f"\nmodels:\n{entry}"), encoding="utf-8")
     with pytest.raises(Misused, match=r"(?s)models.odd.family.*models.odd.max_sorce_tokens"):
         ModelSettings.read("odd")
+
+
+def test_a_family_that_the_library_has_dropped_is_said_to_be_gone(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"xlm-prophetnet is gone: transformers 4 was the last .* there are t5, mt5"):
+        _settings("xlm-prophetnet", tmp_path)

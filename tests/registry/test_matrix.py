@@ -21,7 +21,7 @@ from pipeline.errors import Misused
 from pipeline.models import scratch
 from pipeline.models.families import FAMILIES
 from pipeline.registry import matrix as module
-from pipeline.registry.matrix import matrix, matrix_table
+from pipeline.registry.matrix import Row, matrix, matrix_table
 from tests.command import lectern
 
 STEPS = ("open", "shapes", "train", "generate", "reload", "serve")
@@ -97,13 +97,29 @@ def test_the_row_names_the_step_that_failed(step: str, project: Path, monkeypatc
     (row,) = matrix(["t5"])
     assert (row.passed, row.failed_at) == (False, step)
     assert (row.parameters is None) == (step == "open")
+    printed = _printed([row])
+    assert "0 of 1 families work" in printed
+    assert row.error in printed
+
+
+def _printed(rows: list[Row]) -> str:
     console = Console(width=1000)
     with console.capture() as captured:
-        console.print(matrix_table([row]))
-    assert "0 of 1 families work" in captured.get()
-    assert row.error in captured.get()
+        console.print(matrix_table(rows))
+    return captured.get()
+
+
+def test_the_table_of_all_families_says_which_one_the_library_has_dropped() -> None:
+    rows = [Row(family, "PASSED", 1.0) for family in FAMILIES]
+    assert "Not tried: xlm-prophetnet; transformers 4 was the last to carry it" in _printed(rows)
+    assert "xlm-prophetnet" not in _printed(rows[:1])
 
 
 def test_an_unknown_family_is_misused() -> None:
     with pytest.raises(Misused, match="no family t6; there are t5, mt5"):
         matrix(["t5", "t6"])
+
+
+def test_a_family_that_the_library_has_dropped_is_said_to_be_gone() -> None:
+    with pytest.raises(Misused, match="xlm-prophetnet is gone: transformers 4 was the last"):
+        matrix(["xlm-prophetnet"])
