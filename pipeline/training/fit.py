@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from pipeline.models.generation import GenerateSettings, Titler
 from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
 from pipeline.models.layers import calm_frozen_layers
 from pipeline.training.optimisers import GradualUnfreezing, build_optimiser
+from pipeline.training.resuming import SaveWithinEpochs, last_whole_checkpoint
 from pipeline.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,12 @@ def fit(
         data_collator=_as_they_are,
         train_dataset=_examples(inputs, train),
         eval_dataset=_examples(inputs, validation),
-        callbacks=[*callbacks, *_early_stopping(settings), *_unfreezing(model, inputs, settings)],
+        callbacks=[
+            *callbacks,
+            *_early_stopping(settings),
+            *_unfreezing(model, inputs, settings),
+            SaveWithinEpochs(settings.checkpoint_minutes),
+        ],
         inputs=inputs,
         settings=settings,
         validation=validation,
@@ -89,7 +94,7 @@ def fit(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_ProgressBar() if sys.stderr.isatty() else _LogLines())
-    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(resume_from))
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(resume_from))
     # Once the first process is back, its caller may remove what the others still read.
     trainer.accelerator.wait_for_everyone()
     return _curves(trainer.state)
@@ -112,7 +117,8 @@ class _TitleTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Sequence[Example] | None = None) -> Sampler[int]:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return _ByLength(self.args.train_batch_size, [len(example.source) for example in dataset], self.args.seed)
+        lengths = [len(example.source) for example in dataset]
+        return _ByLength(self.args.train_batch_size, lengths, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -234,13 +240,15 @@ class _TitleTrainer(Trainer):
 class _ByLength(LengthGroupedSampler):
     """Texts of like length together, in an order that seed and epoch decide: a resumed run meets the same batches."""
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]) -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
         self._seed = seed
+        self._epoch = epoch
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer's data loader ahead of each epoch."""
-        self.generator.manual_seed(self._seed + epoch)
+    def __iter__(self) -> Iterator[int]:
+        # Asked for, since the library tells a sampler its epoch, but not where several processes go on within one.
+        self.generator.manual_seed(self._seed + self._epoch())
+        return super().__iter__()
 
 
 class _ProgressBar(ProgressCallback):
@@ -353,24 +361,6 @@ def _arguments(settings: TrainSettings, inputs: Inputs, folder: Path) -> Trainin
         report_to="none",
         seed=settings.seed,
     )
-
-
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint of an interrupted run. Its state file is written last: without it whole, it is half."""
-    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
-    if not whole:
-        return None
-    last = max(whole, key=lambda checkpoint: int(checkpoint.name.removeprefix("checkpoint-")))
-    log.info("going on from %s", last.name)
-    return str(last)
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_bytes())
-    except ValueError:
-        return False
-    return True
 
 
 def _curves(state: TrainerState) -> pd.DataFrame:

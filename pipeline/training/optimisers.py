@@ -61,7 +61,8 @@ class GradualUnfreezing(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        thawed = 1 + round(state.epoch or 0) // self._every
+        # A training that goes on within an epoch is past its beginning here.
+        thawed = 1 + int(state.epoch or 0) // self._every
         for place, parameters in enumerate(self._groups):
             for parameter in parameters:
                 parameter.requires_grad_(place < thawed)

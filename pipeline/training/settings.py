@@ -32,6 +32,7 @@ class TrainSettings(Section):
     precision: Literal["auto", "float32", "bfloat16"]  # auto: half on a GPU, float32 elsewhere
     gradient_checkpointing: bool  # less memory, for a forward pass more
     compile: bool  # by torch.compile
+    checkpoint_minutes: float = Field(default=10, ge=0)  # between checkpoints within an epoch; 0: after each step
     processes: int = Field(ge=1)  # that share a step of the optimiser, one a GPU
     seed: int = Field(ge=0)
 

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from pipeline.registry.lineage import md5
 from tests.command import lectern
-from tests.training.small import STAGE, environment, fill_project, kill_after_an_epoch
+from tests.training.small import STAGE, environment, fill_project, kill_after_a_checkpoint
 
 Train = Callable[[], subprocess.CompletedProcess[str]]
 
@@ -196,7 +196,7 @@ def test_a_packages_damaged_model_is_refused_and_nothing_of_it_is_kept(
 def test_a_clock_that_goes_backwards_loses_no_epoch(project: Path, examples: pd.DataFrame, train: Train) -> None:
     """What a killed training left bears times that are yet to come."""
     fill_project(project, examples, epochs=6, early_stopping=0)
-    kill_after_an_epoch(project)
+    kill_after_a_checkpoint(project)
     next_year = project.stat().st_mtime + 365 * 24 * 60 * 60
     for path in project.rglob("*"):
         os.utime(path, (next_year, next_year))

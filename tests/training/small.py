@@ -99,11 +99,12 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def kill_after_an_epoch(project: Path) -> None:
+def kill_after_a_checkpoint(project: Path) -> None:
     """Starts `STAGE`, which leaves a checkpoint and no model."""
     (streams := project / "streams").mkdir()
+    # That of step 1 may be cut off by the kill; before a later one, there is another that is whole.
     kill_once(
-        lambda: [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")],
+        lambda: [*project.glob(".lectern/checkpoints/*/checkpoint-[!1]*/trainer_state.json")],
         *STAGE,
         cwd=project,
         env=environment(),

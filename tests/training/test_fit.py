@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,6 +16,8 @@ from pipeline.models.lora import LoraSettings, wrap
 from pipeline.training.fit import CURVES, fit
 from tests.models.small import GREEDY, lively_model, small_model
 from tests.training.small import LORA, SETTINGS, Killed, NoDropout, score, train
+
+STEPS_AN_EPOCH = 4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -48,6 +51,76 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(
     resumed, weights = train(examples, tmp_path / "killed", **patient)
     assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
     assert resumed["validation_loss"].tolist() == whole["validation_loss"].tolist()
+
+
+class _Begun(TrainerCallback):
+    """Which steps a training was at when it took one more."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.steps.append(state.global_step)
+
+
+BART_FEATURES = {"family": "bart", "freeze": ["embedding", "encoder"]}
+CAUSAL_FEATURES = {"family": "causal", "freeze": ["embedding"], "freeze_lower_layers": 1}
+RISING_LOSS = {"learning_rate": 0.3, "schedule": "constant", "warmup": 0.0, "early_stopping": 2}
+
+
+@pytest.mark.parametrize(("epochs", "killed_at"), [(1, 3), (2, 7), (3, 7)])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"micro_batch_tokens": 60},
+        {"family": "causal", "lora": LORA},
+        BART_FEATURES,
+        CAUSAL_FEATURES,
+        RISING_LOSS,
+        {"unfreeze_every": 1, "discriminative": 2.6},
+        {"optimiser": "ranger", "schedule": "constant"},
+        {"optimiser": "schedulefreeadamw", "schedule": "constant"},
+    ],
+    ids=str,
+)
+def test_a_training_interrupted_within_an_epoch_goes_on_from_there_and_ends_with_the_same_weights(
+    epochs: int, killed_at: int, chosen: dict[str, object], examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    whole, undisturbed = train(examples, tmp_path / "undisturbed", epochs=epochs, **chosen)
+    often = {"epochs": epochs, "checkpoint_minutes": 0, **chosen}
+    with pytest.raises(KeyboardInterrupt):
+        train(examples, tmp_path / "killed", callbacks=(Killed(killed_at),), **often)
+    begun = _Begun()
+    resumed, weights = train(examples, tmp_path / "killed", callbacks=(begun,), **often)
+    assert begun.steps[0] == killed_at - 1
+    assert begun.steps[0] % STEPS_AN_EPOCH
+    assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
+    pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+
+
+def test_the_best_epochs_checkpoint_outlives_those_within_the_next(examples: pd.DataFrame, tmp_path: Path) -> None:
+    often = {"epochs": 3, "checkpoint_minutes": 0, **RISING_LOSS}
+    with pytest.raises(KeyboardInterrupt):
+        train(examples, tmp_path, callbacks=(Killed(step=7),), **often)
+    kept = {path.name for path in (tmp_path / "run").glob("checkpoint-*")}
+    assert kept == {"checkpoint-4", "checkpoint-6"}
+
+
+def test_within_an_epoch_a_checkpoint_is_left_when_it_is_time_and_not_sooner(
+    examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock on which each step takes a minute."""
+    minutes = iter(range(100))
+    monkeypatch.setattr("pipeline.training.resuming.time", SimpleNamespace(monotonic=lambda: 60 * next(minutes)))
+    saved: list[int] = []
+
+    class Watch(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            saved.append(state.global_step)
+
+    train(examples, tmp_path, callbacks=(Watch(),), batch_size=1, epochs=1, checkpoint_minutes=4)
+    assert saved == [4, 8, 12, 16]
 
 
 @pytest.mark.parametrize("state", [None, "", '{"epoch": 1.0, '])

@@ -5,22 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from mlflow import MlflowClient
 
 from pipeline.registry.lineage import md5
 from tests.command import lectern
-from tests.training.small import STAGE, environment, fill_project, kill_after_an_epoch
+from tests.training.small import STAGE, environment, fill_project, kill_after_a_checkpoint
 
 
-def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(project: Path, examples: pd.DataFrame) -> None:
+@pytest.mark.parametrize(
+    "knobs", [{"epochs": 6}, {"epochs": 1, "batch_size": 2, "checkpoint_minutes": 0}], ids=["between epochs", "in one"]
+)
+def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(
+    knobs: dict[str, object], project: Path, examples: pd.DataFrame
+) -> None:
     many = pd.concat([examples] * 4, ignore_index=True)
-    fill_project(project, many, epochs=6, early_stopping=0)
+    fill_project(project, many, early_stopping=0, **knobs)
     undisturbed = lectern(*STAGE, cwd=project, env=environment())
     assert undisturbed.returncode == 0, undisturbed.stderr
     model = project / "models/bart-tiny"
     expected = md5(model)
     model.rename(project / "undisturbed")
-    kill_after_an_epoch(project)
+    kill_after_a_checkpoint(project)
     resumed = lectern(*STAGE, cwd=project, env=environment())
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from checkpoint-" in resumed.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.training.launch import is_first_process
 from tests.command import lectern, run_module
-from tests.training.small import STAGE, NoDropout, environment, fill_project, train
+from tests.training.small import STAGE, Killed, NoDropout, environment, fill_project, train
 
 ONE_STEP = {"epochs": 1, "schedule": "constant", "warmup": 0.0, "freeze": ["embedding", "encoder"]}
 
@@ -39,8 +40,37 @@ def test_two_processes_take_the_step_that_one_takes_with_twice_the_batch(
     assert shared["train_loss"] == pytest.approx(curves["train_loss"].iloc[0], rel=1e-4)
 
 
-def _one_of_two() -> None:
+@pytest.mark.hard
+def test_two_processes_interrupted_within_an_epoch_go_on_from_there_and_end_with_the_same_weights(
+    examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    examples.to_parquet(tmp_path / "examples.parquet")
+    done = run_module(
+        *("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.training.test_processes"),
+        "interrupted",
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    undisturbed, resumed = (load_file(tmp_path / f"{name}.safetensors") for name in ("undisturbed", "killed"))
+    assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)
+
+
+def _one_of_two_that_are_interrupted() -> None:
     """What each process does in the test above."""
+    examples = pd.read_parquet("examples.parquet")
+    chosen = {"batch_size": 2, "epochs": 2, "checkpoint_minutes": 0}
+    with pytest.raises(KeyboardInterrupt):
+        train(examples, Path("killed"), callbacks=(Killed(step=7),), **chosen)
+    assert Path("killed/run/checkpoint-6").is_dir()
+    for name in ("undisturbed", "killed"):
+        _, weights = train(examples, Path(name), **chosen)
+        if is_first_process():
+            save_file({key: tensor.clone() for key, tensor in weights.items()}, f"{name}.safetensors")
+
+
+def _one_of_two() -> None:
+    """What each process does in the test of one step."""
     examples = pd.read_parquet("examples.parquet")
     curves, weights = train(examples, Path("together"), "bart", callbacks=(NoDropout(),), batch_size=4, **ONE_STEP)
     if is_first_process():
@@ -68,4 +98,4 @@ def test_what_one_process_refuses_the_stage_refuses(project: Path, examples: pd.
 
 
 if __name__ == "__main__":
-    _one_of_two()
+    _one_of_two_that_are_interrupted() if "interrupted" in sys.argv else _one_of_two()
