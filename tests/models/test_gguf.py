@@ -24,7 +24,7 @@ def _write_gguf(path: Path, seed: int = 1) -> Path:
     draw = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(LAYERS)
-    writer.add_context_length(128)
+    writer.add_context_length(256)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(2 * WIDTH)
     writer.add_head_count(HEADS)
