@@ -11,6 +11,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +25,7 @@ import pytest
 
 from pipeline.data.problems import errors
 from pipeline.data.workbook import read_workbook
+from pipeline.errors import Misused
 from tests.command import lectern
 from tests.data.mutations import Law, changed_bytes, changed_cells, changed_tables, lines_and_topics
 from tests.data.oddities import NO_FILE, ODDITIES
@@ -35,6 +37,11 @@ SECONDS, MEGABYTES = 60, 2000
 LAST_ROW = 1_048_576
 FORMULA = re.compile(rb"<f[\s>]")
 USABLE = [name for name, odd in ODDITIES.items() if not odd.kinds]
+HANDED_IN = [
+    *((odd.make, sorted(kind for kind, *_ in odd.kinds)) for odd in ODDITIES.values()),
+    *((make, None) for make in NO_FILE.values()),
+]
+"""What is made by hand: how, and the kinds of errors in it; none where it is no file."""
 
 
 class Measured(NamedTuple):
@@ -83,6 +90,41 @@ def read(path: Path) -> tuple[list[str], tuple[int, int], tuple[int, int]]:
     found = read_workbook(path)
     kinds = [problem.kind for problem in errors(found.problems)]
     return kinds, (len(found.lines), len(found.topics)), lines_and_topics(found) if not kinds else (0, 0)
+
+
+class ByHand(NamedTuple):
+    """How many were right, how many were refused, and how many are no file; the longest that one took."""
+
+    right: int
+    refused: int
+    no_file: int
+    seconds: float
+
+
+def read_by_hand(folder: Path) -> ByHand:
+    """Each of the odd workbooks: as it is expected, with nothing lost."""
+    refused, no_file, longest = 0, 0, 0.0
+    for number, (make, expected) in enumerate(HANDED_IN):
+        (own := folder / str(number)).mkdir()
+        path, begun = make(own), time.process_time()
+        try:
+            kinds, rows, kept = read(path)
+        except Misused:
+            assert expected is None
+            no_file += 1
+        else:
+            assert sorted(kinds) == expected
+            assert kinds or rows == kept
+            refused += bool(kinds)
+        longest = max(longest, time.process_time() - begun)
+    return ByHand(len(HANDED_IN) - refused - no_file, refused, no_file, round(longest, 1))
+
+
+def test_of_all_that_are_made_by_hand_none_takes_a_minute_or_two_gigabytes(tmp_path: Path) -> None:
+    found = measured(read_by_hand, tmp_path)
+    assert (found.result.right, found.result.no_file) == (len(USABLE), len(NO_FILE))
+    assert found.result.seconds < SECONDS
+    assert found.megabytes < MEGABYTES
 
 
 def test_a_million_rows_are_read_and_none_is_lost(tmp_path: Path) -> None:
