@@ -74,12 +74,17 @@ class Killing:
         return kills
 
     def kill_once(self, words: Sequence[str]) -> str | None:
-        """Kills the whole process group of `words` at some moment. Returns what was at work; None if it ended before.
+        """`kill_after`, at some moment."""
+        return self.kill_after(words, self.rng.uniform(0, self.longest), stage=self.rng.choice((0, 1, 1, 1, 2, 2)))
+
+    def kill_after(self, words: Sequence[str], seconds: float, *, stage: int = 0) -> str | None:
+        """Kills the whole process group of `words` so long after its stage of that number began, or it itself.
+
+        Returns what was at work; None if it ended before.
 
         Raises:
             AssertionError: it failed by itself, or something of it outlived the kill.
         """
-        stage, seconds = self.rng.choice((0, 1, 1, 1, 2, 2)), self.rng.uniform(0, self.longest)
         with self._started(words) as (process, log):
             if self._has_ended_before(process, stage, seconds):
                 if self._mended(words, log):
