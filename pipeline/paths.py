@@ -34,5 +34,6 @@ EXPORTS = Path("exports")  # versions converted for quick inference: NAME/NUMBER
 
 # What the running system keeps for itself, outside version control and outside DVC's outputs.
 STATE = Path(".lectern")
+FEATURES = STATE / "features"  # what frozen weights make of texts: a folder for all of the same weights
 REGISTRY_LOCK = STATE / "registry.lock"  # of whoever registers or promotes a version
 RUNNING = STATE / "running"  # a mark for each MLflow run that is being written

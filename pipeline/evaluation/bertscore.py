@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import os
 from collections import defaultdict
-from functools import cache
+from collections.abc import Set
+from contextlib import chdir
+from functools import cache, lru_cache
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
+import torch
+import transformers
 from bert_score import BERTScorer
 from bert_score.utils import get_bert_embedding, greedy_cos_idf
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.scores import BERT_SCORES
+from pipeline.files import file_aside
 from pipeline.models.places import find
+from pipeline.paths import FEATURES
 
 _LONGEST_TITLE_TOKENS = 512
 _TITLES_A_BATCH = 64
+
+_Row = tuple[Tensor, Tensor, Tensor]
 
 
 class BertScore(evaluate.Metric):
@@ -53,7 +63,7 @@ class BertScore(evaluate.Metric):
         worded = [place for place, pair in enumerate(pairs) if all(title.strip() for title in pair)]
         precision, recall = np.zeros(len(pairs)), np.zeros(len(pairs))
         if worded:
-            rows = _embed({title for place in worded for title in pairs[place]}, load_scorer(self.model, self.layers))
+            rows = self._rows({pairs[place][0] for place in worded}, frozenset(filter(str.strip, references)))
             # One pair at a time: of several, bert_score lets a padded place outdo a word whose best cosine is below 0.
             # It scales what it is given in place, which changes nothing when a title comes again.
             found = [greedy_cos_idf(*rows[pairs[place][1]], *rows[pairs[place][0]])[:2] for place in worded]
@@ -62,8 +72,44 @@ class BertScore(evaluate.Metric):
         f1 = np.divide(2 * precision * recall, total, out=np.zeros(len(pairs)), where=total > 0)
         return dict(zip(BERT_SCORES, (precision.tolist(), recall.tolist(), f1.tolist()), strict=True))
 
+    def _rows(self, predictions: set[str], references: frozenset[str]) -> dict[str, _Row]:
+        rows = _references(references, self.model, self.layers)
+        # Each time anew, since bert_score writes into them.
+        known = {title: tuple(part.clone() for part in row) for title, row in rows.items()}
+        return known | _embed(predictions - known.keys(), load_scorer(self.model, self.layers))
 
-def _embed(titles: set[str], scorer: BERTScorer) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+
+@lru_cache(maxsize=4)
+def _references(titles: frozenset[str], model: str, layers: int) -> dict[str, _Row]:
+    """What `_embed` makes of `titles`, which are the same for every model and every evaluation: computed once, and kept
+    on disk beside what frozen layers make of texts, where `lectern clean` finds it.
+
+    Always all of them together: in other company the last digits of a title's states are others.
+    """
+    scorer, ordered = load_scorer(model, layers), sorted(titles)
+    file = FEATURES / f"bertscore-{_fingerprint(scorer, ordered)}" / "references.safetensors"
+    try:
+        kept = load_file(file)
+        os.utime(file.parent)
+    except FileNotFoundError:  # also where another process has made room meanwhile
+        rows = _embed(titles, scorer)
+        parts = {f"{place} {n}": rows[title][n].clone() for place, title in enumerate(ordered) for n in range(3)}
+        with file_aside(file) as aside:
+            save_file(parts, aside)
+        return rows
+    return {title: tuple(kept[f"{place} {n}"] for n in range(3)) for place, title in enumerate(ordered)}
+
+
+def _fingerprint(scorer: BERTScorer, titles: list[str]) -> str:
+    """Of all that their states depend on."""
+    tokens = scorer._tokenizer(titles, truncation=True)["input_ids"]
+    digest = hashlib.blake2b(f"{transformers.__version__} {torch.__version__} {tokens}".encode(), digest_size=16)
+    for tensor in scorer._model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _embed(titles: Set[str], scorer: BERTScorer) -> dict[str, _Row]:
     """For each title the states of its tokens, (1, tokens, width), their mask and their weights, both (1, tokens)."""
     tokenizer = scorer._tokenizer
     weights = defaultdict(lambda: 1.0, {tokenizer.sep_token_id: 0.0, tokenizer.cls_token_id: 0.0})
@@ -92,7 +138,7 @@ def load_scorer(model: str, layers: int) -> BERTScorer:
         raise Refused(f"evaluate.bertscore_model in params.yaml: {error}") from None
     try:
         # bert_score takes every path with "t5" in it for a T5 model, so it is given a path without a name.
-        with contextlib.chdir(folder):
+        with chdir(folder):
             scorer = BERTScorer(model_type=".", num_layers=layers)
     except AssertionError as error:
         raise Misused(

@@ -30,11 +30,10 @@ from pipeline.errors import Misused
 from pipeline.files import file_aside
 from pipeline.models.families import Family
 from pipeline.models.inputs import Inputs, micro_batches, pad
-from pipeline.paths import STATE
+from pipeline.paths import FEATURES
 
 log = logging.getLogger(__name__)
 
-FEATURES = STATE / "features"
 _KEPT_AS = torch.bfloat16
 _DEFAULT_LIMIT_GB = 10.0
 _TOKENS_AT_ONCE = 4096

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Misused, Refused
+from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.metrics import EvaluateSettings, mean_scores, score_titles
 from pipeline.evaluation.scores import BERT_SCORES, ROUGE_SCORES, SCORES
@@ -24,6 +25,13 @@ MINILM = EvaluateSettings(
 )
 TITLES = ["Training neural networks", "", "Where to learn more", "   ", "Data sources"]
 REFERENCES = ["How to train a network", "Conclusion", "Where to learn more", "Overview", "Software testing"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory, where references' embeddings are kept."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("metrics"))
+    bertscore._references.cache_clear()
 
 
 def rouge(prediction: str, reference: str) -> dict[str, float]:
@@ -122,6 +130,28 @@ def test_bertscore_is_what_bert_score_gives_each_pair_alone():
     assert scores[["bertscore_precision", "bertscore_recall"]].to_numpy() == pytest.approx(alone, abs=1e-5)
     precision, recall = alone.T
     assert scores["bertscore_f1"].to_numpy() == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-5)
+
+
+def test_references_are_read_once_for_all_models(monkeypatch: pytest.MonkeyPatch):
+    read: list[str] = []
+    embed = bertscore.get_bert_embedding
+
+    def noting(titles: list[str], *words: object, **more: object) -> object:
+        read.extend(titles)
+        return embed(titles, *words, **more)
+
+    monkeypatch.setattr(bertscore, "get_bert_embedding", noting)
+    titles = ["Training a model", *TITLES[2:]]
+    first = score_titles(TITLES, REFERENCES, MINILM)
+    for start_anew in (lambda: None, bertscore._references.cache_clear):  # as in another process
+        start_anew()
+        read.clear()
+        score_titles(["", *titles], REFERENCES, MINILM)
+        assert {*read} == {"Training a model", "Data sources"}
+        assert score_titles(TITLES, REFERENCES, MINILM).equals(first)
+    read.clear()
+    score_titles(TITLES, [*REFERENCES[:-1], "Another"], MINILM)
+    assert {*REFERENCES[1:3]} & {*read}, "other references are other company"
 
 
 def test_a_very_long_title_is_cut_and_scored():
