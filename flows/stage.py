@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prefect import get_run_logger, runtime, task
@@ -42,14 +42,19 @@ class StageBroke(Exception):
     """The stage ended for a reason that is not in its inputs, such as a lock, lack of memory, a server away."""
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], StageBroke | Unavailable):
-        record.exc_info = None
-    return True
+def log_without_traceback(logger: str, is_told: Callable[[BaseException | None], bool]) -> None:
+    """Has `logger` of Prefect's say no more than an error's own words, where `is_told` holds of it."""
+
+    def without_traceback(record: logging.LogRecord) -> bool:
+        if record.exc_info and is_told(record.exc_info[1]):
+            record.exc_info = None
+        return True
+
+    logging.getLogger(logger).addFilter(without_traceback)
 
 
 # Prefect shows where in this file the error was raised, which says nothing of the stage.
-logging.getLogger("prefect.task_runs").addFilter(_without_traceback)
+log_without_traceback("prefect.task_runs", lambda error: isinstance(error, StageBroke | Unavailable))
 
 
 def worth_another_attempt(_task: Task, _run: TaskRun, state: State) -> bool:

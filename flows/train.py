@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import logging
 import signal
 import sys
 import time
@@ -27,7 +26,7 @@ from flows.naming import commit_and_workbook
 from flows.notify import tell
 from flows.server import a_server, at_best, is_away
 from flows.service import ServiceDied
-from flows.stage import run_stage
+from flows.stage import log_without_traceback, run_stage
 from flows.work_tree import alone_in_work_tree
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
@@ -50,14 +49,8 @@ UNTOLD = (
 )
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and is_away(record.exc_info[1]):
-        record.exc_info = None
-    return True
-
-
 # Where its server is gone at a run's end, Prefect shows where in its own code it found that out.
-logging.getLogger("prefect.flow_runs").addFilter(_without_traceback)
+log_without_traceback("prefect.flow_runs", is_away)
 
 
 class RunCancelled(Exception):

@@ -17,12 +17,16 @@ from pipeline.paths import TRAINING_SPLITS
 from pipeline.registry.lineage import md5
 
 
-def training_fingerprint(model: ModelSettings, knobs: Mapping[str, Any]) -> str:
-    """Twelve hex digits that another model, other knobs, weights, splits, code or libraries would change."""
+def training_fingerprint(model: ModelSettings, knobs: Mapping[str, Any], start: Mapping[str, str]) -> str:
+    """Twelve hex digits that another model, other knobs, weights, splits, code or libraries would change.
+
+    Args:
+        start: what `checkpoint_tags` says of `model`.
+    """
     inputs = [
         model.model_dump_json(exclude={"train"}),
         json.dumps(knobs, sort_keys=True),
-        "scratch" if model.scratch else md5(find(model.checkpoint)),
+        start.get("checkpoint.md5", "scratch"),
         *map(md5, (*TRAINING_SPLITS.values(), Path("pipeline/models"), Path("pipeline/training"))),
         torch.__version__,
         transformers.__version__,

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pipeline.errors import Refused
 from pipeline.paths import STATE, TRAINING_SPLITS
-from pipeline.registry.fingerprint import training_fingerprint
+from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import connect, find_run, search_run
 from pipeline.search.settings import SearchSettings
@@ -52,7 +52,9 @@ def search(model: str, wanted: int) -> Found:
         **settings.model_dump(include={"metric", "pruning", "seed"}),
         "ranges": {knob: values.model_dump(exclude_none=True) for knob, values in space.ranges.items()},
     }
-    fingerprint = training_fingerprint(space.model_settings, {**space.fixed, "search": asked})
+    fingerprint = training_fingerprint(
+        space.model_settings, {**space.fixed, "search": asked}, checkpoint_tags(space.model_settings)
+    )
     study = StudyOnDisk(STATE / "search" / f"{model}-{fingerprint}", space, settings)
     client = connect()
     for trial in study.fail_lost():

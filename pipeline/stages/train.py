@@ -38,7 +38,8 @@ def run(model: str) -> None:
         return
     train, validation = (pd.read_parquet(path) for path in TRAINING_SPLITS.values())
     # Named after all that the training depends on: what another one left can never be gone on from by mistake.
-    fingerprint = training_fingerprint(model_settings, settings.model_dump())
+    start = checkpoint_tags(model_settings)
+    fingerprint = training_fingerprint(model_settings, settings.model_dump(), start)
     resume_from = STATE / "checkpoints" / f"{model}-{fingerprint}"
     prepared = prepare(model, model_settings, settings, [*train["text"], *train["title"]])
 
@@ -59,7 +60,8 @@ def run(model: str) -> None:
     if not is_first_process():
         fit_with([])
         return
-    _train_and_keep(model, model_settings, settings, prepared, train, fit_with, resume_from / "mlflow_run_id")
+    lineage = {**lineage_tags(), **start}
+    _train_and_keep(model, model_settings, settings, lineage, prepared, train, fit_with, resume_from / "mlflow_run_id")
     shutil.rmtree(resume_from, ignore_errors=True)
 
 
@@ -67,6 +69,7 @@ def _train_and_keep(
     model: str,
     model_settings: ModelSettings,
     settings: TrainSettings,
+    lineage: dict[str, str],
     prepared: Prepared,
     train: pd.DataFrame,
     fit_with: Callable[[Sequence[TrainerCallback]], pd.DataFrame],
@@ -77,7 +80,7 @@ def _train_and_keep(
     Args:
         run_id_file: says which run an interrupted training was in.
     """
-    lineage, size = {**lineage_tags(), **checkpoint_tags(model_settings)}, prepared.size()
+    size = prepared.size()
     begun = run_id_file.read_text(encoding="utf-8") if run_id_file.exists() else None
     flat = {**model_settings.model_dump(exclude={"train"}), **settings.model_dump(), **size}
     with training_run(

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
+from pipeline.data.lessons import LESSON
 from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import Refused
 from pipeline.paths import STATE
 from pipeline.titles.chapters import Chaptered
 from pipeline.titles.formats import write_chapters
 
-_LESSON = ["course_title", "lesson_num"]
 _LONGEST_NAME = 80
 
 
@@ -31,20 +31,21 @@ def keep_corrections(talk: Chaptered, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     STATE.mkdir(exist_ok=True)
     with FileLock(STATE / "corrections.lock"), tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
-        path = _free_name(folder, file_name(talk))
+        name = file_name(talk)
+        path = _free_name(folder, name)
         written = Path(aside) / path.name
         write_chapters([talk], written, "xlsx")
-        _refuse_another_talk(ingest(written).lines, folder, file_name(talk))
+        _refuse_another_talk(ingest(written).lines, folder, name)
         written.replace(path)
     return path
 
 
 def _refuse_another_talk(lines: pd.DataFrame, folder: Path, name: str) -> None:
     """Of two talks that are one lesson, training would take the later alone."""
+    course, lesson = lines[LESSON].iloc[0]
     for path in folder.glob(f"{name}.*.xlsx"):
         others = ingest(path).lines
-        course, lesson = lines[_LESSON].iloc[0]
-        if (course, lesson) == (*others[_LESSON].iloc[0],) and others["text"].tolist() != lines["text"].tolist():
+        if (course, lesson) == (*others[LESSON].iloc[0],) and others["text"].tolist() != lines["text"].tolist():
             raise Refused(
                 f"{path} keeps another talk as lesson {lesson} of {course}. Give this one another course or lesson."
             )

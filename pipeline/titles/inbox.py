@@ -230,8 +230,9 @@ def ignored_files(inbox: Path, outbox: Path) -> list[str]:
 
 
 def _paths(inbox: Path, outbox: Path) -> list[Path]:
-    hidden = {path for path in inbox.iterdir() if path.name.startswith((".", "~$"))}
-    return sorted(path for path in inbox.iterdir() if path not in hidden and path.resolve() != outbox)
+    return sorted(
+        path for path in inbox.iterdir() if not path.name.startswith((".", "~$")) and path.resolve() != outbox
+    )
 
 
 def _is_titled(path: Path) -> bool:

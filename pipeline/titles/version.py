@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
@@ -12,6 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import mlflow
@@ -57,7 +57,7 @@ class Version:
         return f"{self.name}/{self.number}"
 
 
-@functools.lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
 def load(version: Version) -> Predict:
     """The version as it is served.
 
@@ -67,12 +67,11 @@ def load(version: Version) -> Predict:
     """
     if version.exported:
         return _exported(version.exported)
-    fetched = Path(tempfile.mkdtemp(prefix="lectern-version-"))
-    forget = functools.partial(shutil.rmtree, fetched, ignore_errors=True)
+    fetched = tempfile.TemporaryDirectory(prefix="lectern-version-", ignore_cleanup_errors=True)
     try:
-        model = _model(version, fetched)
+        model = _model(version, fetched.name)
     except BaseException:
-        forget()
+        fetched.cleanup()
         raise
 
     def predict(texts: list[str], knobs: Mapping[str, object]) -> pd.DataFrame:
@@ -81,11 +80,11 @@ def load(version: Version) -> Predict:
             return predicted
         return answer(texts, predicted["candidates"].tolist(), PLAIN)  # a version from before keyphrases stood in
 
-    weakref.finalize(predict, forget)  # not before: a model may go on reading
+    weakref.finalize(predict, fetched.cleanup)  # not before: a model may go on reading
     return predict
 
 
-def _model(version: Version, scratch: Path) -> mlflow.pyfunc.PyFuncModel:
+def _model(version: Version, scratch: str) -> mlflow.pyfunc.PyFuncModel:
     does_not_load = f"Version {version.number} of '{version.name}' does not load"
     try:
         folder = _files(f"models:/{version}", scratch)
@@ -97,13 +96,13 @@ def _model(version: Version, scratch: Path) -> mlflow.pyfunc.PyFuncModel:
         raise Refused(f"{does_not_load}: {error}") from error
 
 
-def _files(uri: str, scratch: Path) -> str:
+def _files(uri: str, scratch: str) -> str:
     """The folder of a version's files: where they are if that is on this machine, else in `scratch`."""
     store = get_artifact_repository(uri)
     while isinstance(store, ModelsArtifactRepository):
         store = store.repo
     here = isinstance(store, LocalArtifactRepository)
-    return mlflow.artifacts.download_artifacts(uri, dst_path=None if here else str(scratch))
+    return mlflow.artifacts.download_artifacts(uri, dst_path=None if here else scratch)
 
 
 def _exported(folder: Path) -> Predict:

@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from prefect import get_client
-from prefect.client.schemas.objects import State
 from prefect.states import Cancelling
-from toy_project import MakeProject, PrefectServer, processes_in, wait_for
+from toy_project import SERVED, MakeProject, PrefectServer, new_run, processes_in, serving, state, wait_for
 
 from flows.train import train
 from tests.conftest import ROOT
 
-SERVED = """
-deployments:
-  - name: served
-    entrypoint: flows/train.py:train
-    description: Trains.
-    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
-"""
 GRAPH = "stages: {slow: {cmd: touch begun && (test -e GO || sleep 300) && echo 1 > out.txt, outs: [out.txt]}}"
 PATIENCE = 120
-
-
-@contextmanager
-def serving() -> Iterator[None]:
-    environment = os.environ | {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen([sys.executable, "-m", "flows.deployments"], env=environment)
-    try:
-        yield
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
-def begin(deployment: UUID, **parameters: object) -> UUID:
-    with get_client(sync_client=True) as client:
-        return client.create_flow_run_from_deployment(deployment, parameters=parameters).id
-
-
-def state(run: UUID) -> State:
-    with get_client(sync_client=True) as client:
-        return client.read_flow_run(run).state
 
 
 @pytest.mark.hard
@@ -56,22 +21,22 @@ def test_cancel_ends_all_that_a_served_run_started_and_the_next_run_works(
     make_project: MakeProject, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     folder = make_project(GRAPH.replace("GO", str(tmp_path / "go")))
-    (folder / "prefect.yaml").write_text(SERVED)
+    (folder / "prefect.yaml").write_text(SERVED.format(entrypoint="flows/train.py:train"))
     params = (ROOT / "params.yaml").read_bytes()
     (folder / "params.yaml").write_bytes(params)
     deployment = train.to_deployment("served").apply()
     with serving():
-        run = begin(deployment, epochs=3)
+        run = new_run(deployment, epochs=3)
         wait_for((folder / "begun").exists, seconds=PATIENCE)
         assert (folder / "params.yaml").read_bytes() != params
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run, Cancelling())
+            client.set_flow_run_state(run.id, Cancelling())
         wait_for(lambda: state(run).is_final(), seconds=PATIENCE)
         assert state(run).is_cancelled(), state(run)
         wait_for(lambda: not [line for line in processes_in(folder) if "sleep" in line or "dvc" in line])
         assert (folder / "params.yaml").read_bytes() == params
         (tmp_path / "go").touch()
-        run = begin(deployment)
+        run = new_run(deployment)
         wait_for(lambda: state(run).is_final(), seconds=PATIENCE)
     assert state(run).is_completed(), state(run)
     assert (folder / "out.txt").read_text() == "1\n"

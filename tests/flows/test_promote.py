@@ -2,11 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -25,7 +22,7 @@ from prefect.exceptions import Pause, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry
 from promotable import NAME, ask_nobody, champion, register, write_splits
-from toy_project import PrefectServer, wait_for
+from toy_project import SERVED, PrefectServer, new_run, read, serving, state, wait_for
 
 from flows.promote import promote
 from flows.slots import Slots, devices
@@ -36,14 +33,6 @@ from tests.conftest import SUBJECTS
 
 ROOT = Path(__file__).parents[2]
 YES = {"answer": "yes", "who": "Ada", "reason": "they read well"}
-
-SERVED = """
-deployments:
-  - name: served
-    entrypoint: flows/promote.py:promote
-    description: Promotes.
-    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
-"""
 
 
 @pytest.fixture
@@ -62,24 +51,10 @@ def deployment(prefect_server: PrefectServer) -> UUID:
     return promote.to_deployment("in-tests").apply()
 
 
-def new_run(deployment: UUID, **parameters: object) -> FlowRun:
-    with get_client(sync_client=True) as client:
-        return client.create_flow_run_from_deployment(deployment, parameters=parameters)
-
-
 def work(run: FlowRun) -> None:
     """What whoever serves a deployment does with a run."""
     with suppress(Pause):
         run_flow(promote, flow_run=read(run.id), parameters=run.parameters, return_type="state")
-
-
-def read(run: UUID) -> FlowRun:
-    with get_client(sync_client=True) as client:
-        return client.read_flow_run(run)
-
-
-def state(run: FlowRun) -> State:
-    return read(run.id).state
 
 
 def answer(run: FlowRun, given: dict[str, str]) -> bool:
@@ -273,21 +248,9 @@ def test_the_form_explains_every_parameter_and_fills_in_what_it_can(deployment: 
     assert all(field["description"] for field in fields.values())
 
 
-@contextmanager
-def serving() -> Iterator[None]:
-    server = subprocess.Popen(
-        [sys.executable, "-m", "flows.deployments"], env=os.environ | {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
-    )
-    try:
-        yield
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
 @pytest.mark.hard
 def test_a_run_waits_though_what_serves_it_is_stopped_meanwhile(folder: Path):
-    (folder / "prefect.yaml").write_text(SERVED)
+    (folder / "prefect.yaml").write_text(SERVED.format(entrypoint="flows/promote.py:promote"))
     deployment = promote.to_deployment("served").apply()
     with serving():
         run = new_run(deployment)

@@ -6,11 +6,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
 import psutil
+from prefect import get_client
+from prefect.client.schemas.objects import FlowRun, State
+
+from tests.conftest import ROOT
 
 MakeProject = Callable[[str], Path]
 """Makes a project of a dvc.yaml, and makes it the working directory."""
@@ -28,6 +34,16 @@ TWO_STAGES = """
         outs: [two.txt]
 """
 """A dvc.yaml; each stage notes in ran.txt that it ran."""
+
+
+SERVED = """
+deployments:
+  - name: served
+    entrypoint: {entrypoint}
+    description: What is served.
+    concurrency_limit: {{limit: 1, collision_strategy: ENQUEUE}}
+"""
+"""A prefect.yaml for one flow, named by its entrypoint."""
 
 
 class PrefectServer(NamedTuple):
@@ -51,3 +67,29 @@ def processes_in(folder: Path) -> list[str]:
     """The command lines of what runs with a working directory in `folder`, except for the tests themselves."""
     others = (process.info for process in psutil.process_iter(["pid", "cwd", "cmdline"]) if process.pid != os.getpid())
     return [" ".join(info["cmdline"]) for info in others if info["cwd"] and Path(info["cwd"]).is_relative_to(folder)]
+
+
+@contextmanager
+def serving() -> Iterator[None]:
+    """While the block runs, what prefect.yaml deploys is served."""
+    environment = os.environ | {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PYTHONPATH": str(ROOT)}
+    server = subprocess.Popen([sys.executable, "-m", "flows.deployments"], env=environment)
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def new_run(deployment: UUID, **parameters: object) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run_from_deployment(deployment, parameters=parameters)
+
+
+def read(run: UUID) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run)
+
+
+def state(run: FlowRun) -> State:
+    return read(run.id).state
