@@ -434,6 +434,7 @@ def _move(
     # Written before the alias moves: a move without its line in the trail could not be rolled back. Of two that are
     # written at once, on two machines, both stay.
     key = f"{_TRAIL}{len(trail(client, name)):06d}.{uuid.uuid4().hex[:8]}"
+    _refuse_changed(client, name, before)  # again: to send the evidence may have taken its time
     client.set_registered_model_tag(name, key, line)
     client.set_registered_model_alias(name, CHAMPION, move.version)
     _keep_with_version(client, name, move)

@@ -173,6 +173,23 @@ def test_a_rollback_while_another_machine_promotes_is_told_to_look_again(
     assert [move.version for move in versions.trail(three_versions, NAME)] == ["1", "2"]
 
 
+def test_a_champion_that_changes_while_the_evidence_is_sent_stays(
+    three_versions: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _promote(three_versions, NAME, "1", because="")
+    log_text = MlflowClient.log_text
+
+    def promoted_meanwhile(client: MlflowClient, *words: str) -> None:
+        log_text(client, *words)
+        three_versions.set_registered_model_alias(NAME, "champion", "3")
+
+    monkeypatch.setattr(MlflowClient, "log_text", promoted_meanwhile)
+    with pytest.raises(Unavailable, match="it is version 3 now"):
+        _promote(three_versions, NAME, "2", because="")
+    assert _aliases(three_versions)["champion"] == "3"
+    assert [move.version for move in versions.trail(three_versions, NAME)] == ["1"]
+
+
 def test_a_promotion_after_a_rollback_can_itself_be_rolled_back(three_versions: MlflowClient) -> None:
     for number in ("1", "2"):
         _promote(three_versions, NAME, number, because="")
