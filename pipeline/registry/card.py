@@ -1,7 +1,8 @@
 """The model card of a version: what it is for, what it was made of, what it does well and badly.
 
 Mitchell et al., 2019: "Model Cards for Model Reporting". It is kept with the version: as Markdown and HTML among the
-artifacts of its run, as README.md in the registered model's folder, and in short as the version's description.
+artifacts of its run, as README.md and README.html in the registered model's folder, and in short as the version's
+description.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 _EXAMPLE = [*LESSON, "start_seconds"]
 _FOLDER = "cards"  # among the artifacts of the version's run
+README = ("README.md", "README.html")
+"""The card in a registered model's folder, where it is put once the folder has its hash."""
+
 _SHOWN = 3  # good examples, and as many bad ones
 _EXCERPT_CHARACTERS = 300
 _FEWEST = 10  # examples of a slice that may be called the weakest
@@ -192,13 +196,14 @@ def keep_card(client: MlflowClient, version: ModelVersion, model: str, card: Mod
     Not into `models/MODEL`, whose hash is what DVC and the version's lineage know the model by.
     """
     number = str(version.version)
+    written = (card.markdown, as_page(card.markdown))
     if find_run(client, version.run_id):  # somebody may have deleted it
-        client.log_text(version.run_id, card.markdown, _path(number, "md"))
-        client.log_text(version.run_id, as_page(card.markdown), _path(number, "html"))
+        for text, suffix in zip(written, ("md", "html"), strict=True):
+            client.log_text(version.run_id, text, _path(number, suffix))
     with TemporaryDirectory() as folder:
-        readme = Path(folder, "README.md")
-        write_text(readme, card.markdown)
-        client.log_model_artifact(logged_models(version)[0], str(readme), f"artifacts/{model}")
+        for text, name in zip(written, README, strict=True):
+            write_text(Path(folder, name), text)
+        client.log_model_artifacts(logged_models(version)[0], folder, f"artifacts/{model}")
     if not version.description or version.description.endswith(_own_words(number)):
         client.update_model_version(version.name, number, card.summary)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
@@ -16,9 +17,11 @@ from mlflow.exceptions import MlflowException
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import machine
 from pipeline.errors import Refused, Unavailable
 from pipeline.models.places import find
 from pipeline.paths import EXAMPLES, MODELS, SPLITS
+from pipeline.registry.card import README
 from pipeline.registry.lineage import git, md5
 from pipeline.registry.tracking import find_run
 
@@ -66,21 +69,26 @@ def _run(client: MlflowClient, version: ModelVersion) -> Step:
 
 
 def _model(version: ModelVersion, kept: Kept) -> Step:
-    found = _file("model", version.tags.get("model.md5"), MODELS / version.tags.get("model", "-"), kept)
-    if _holds_weights(f"models:/{version.name}/{version.version}"):
+    model, digest = version.tags.get("model", "-"), version.tags.get("model.md5")
+    found = _file("model", digest, MODELS / model, kept)
+    if digest and _registered_md5(version, model) == digest:
         return Step(found.what, found.which, ["MLflow", *found.places])
     return found
 
 
-def _holds_weights(uri: str, folder: str | None = None) -> bool:
-    try:
-        found = mlflow.artifacts.list_artifacts(artifact_uri=f"{uri}/{folder}" if folder else uri)
-    except (MlflowException, OSError):  # of a store that is gone, or that never was one
-        return False
-    return any(
-        _holds_weights(uri, artifact.path) if artifact.is_dir else artifact.path.endswith(".safetensors")
-        for artifact in found
-    )
+def _registered_md5(version: ModelVersion, model: str) -> str:
+    """Of the model's folder as the version has it, without the card; all of it is fetched for that."""
+    uri = f"models:/{version.name}/{version.version}/artifacts/{model}"
+    with TemporaryDirectory(prefix="lectern-") as scratch:
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=scratch))
+        except (MlflowException, OSError) as error:  # of a store that is gone, or that never was one
+            if lacking := machine.in_our_words(error):
+                raise lacking from error
+            return "missing"
+        for name in README:
+            (folder / name).unlink(missing_ok=True)
+        return md5(folder)
 
 
 def _code(tags: Mapping[str, str]) -> Step:

@@ -22,7 +22,7 @@ from pipeline.files import write_json
 from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.tidy import TitleStyle
 from pipeline.paths import LEADERBOARD, SPLITS
-from pipeline.registry.card import read_card
+from pipeline.registry.card import as_page, read_card
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect, training_run
 from pipeline.registry.versions import named_version
@@ -159,6 +159,7 @@ def test_it_lies_with_the_run_in_the_registered_folder_and_in_short_as_descripti
     }
     (readme,) = Path("mlartifacts").rglob("artifacts/small/README.md")
     assert readme.read_text(encoding="utf-8") == card
+    assert readme.with_suffix(".html").read_text(encoding="utf-8") == as_page(card)
     assert (readme.parent / "model.safetensors").exists()
     assert "rouge1 0.750" in version.description
     assert "lectern card 1" in version.description

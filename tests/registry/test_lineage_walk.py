@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import pytest
@@ -175,6 +176,32 @@ def test_a_model_folder_counts_only_whole(folder: Path, capsys: pytest.CaptureFi
     forget(tags()["data.train.md5"])  # its weights have the same content
     code, places, _ = walked(number, capsys)
     assert (code, places["model"][:7]) == (1, "nowhere")
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "lectern.json"])
+@pytest.mark.parametrize("left", ["", None], ids=["emptied", "gone"])
+def test_a_registered_model_counts_only_whole(
+    lost: str, left: str | None, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("models/small/lectern.json").write_text("{}", encoding="utf-8")
+    client, number = connect(), register()
+    assert walked(number, capsys)[1]["model"] == "MLflow, work tree"
+    run = client.get_run(client.get_model_version("lectern", number).run_id)
+    damaged = Path(urlsplit(run.info.artifact_uri).path, "model/artifacts/small", lost)
+    damaged.unlink()
+    if left is not None:
+        damaged.write_text(left, encoding="utf-8")
+    assert walked(number, capsys)[1]["model"] == "work tree"
+
+
+def test_the_card_in_its_folder_takes_nothing_from_a_registered_model(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client, number = connect(), register()
+    run_id = client.get_model_version("lectern", number).run_id
+    for name in ("README.md", "README.html"):
+        client.log_text(run_id, "a card", f"model/artifacts/small/{name}")
+    assert walked(number, capsys)[1]["model"] == "MLflow, work tree, DVC's cache"
 
 
 @pytest.mark.parametrize(
