@@ -120,12 +120,10 @@ def _begins(text: str, title: str) -> bool:
 
 def _agreement(titles: Sequence[str]) -> float:
     """Of each text's title with that of its twin, which stands in the second half."""
-    from rouge_score.rouge_scorer import RougeScorer  # a second to load, for its stemmer, which is not used here
+    from pipeline.evaluation.words import rouge1  # a second to load, for a stemmer, which is not used here
 
-    scorer = RougeScorer(["rouge1"])
     half = len(titles) // 2
-    pairs = zip(titles[:half], titles[half:], strict=True)
-    return mean([scorer.score(one, other)["rouge1"].fmeasure for one, other in pairs] or [1.0])
+    return mean(rouge1(titles[:half], titles[half:]) or [1.0])
 
 
 def _strewn(text: str, additions: Sequence[str], every: int) -> str:

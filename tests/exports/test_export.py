@@ -15,6 +15,7 @@ from pipeline.exports.card import ExportCard, Measured
 from pipeline.exports.export import export, kept
 from pipeline.exports.titler import FastTitler
 from pipeline.models.checkpoints import Card, save_model
+from pipeline.models.generation import open_titler
 from pipeline.models.tidy import TitleStyle
 from pipeline.paths import SPLITS
 from pipeline.registry import versions
@@ -89,6 +90,17 @@ def test_weights_of_8_bits_are_kept_unless_titles_get_worse() -> None:
     assert kept(_measured(plain=0.2, float32=0.2, int8=0.194)) == "float32"
     with pytest.raises(Refused, match="not faithful"):
         kept(_measured(plain=0.2, float32=0.19, int8=0.19))
+
+
+def test_titles_in_another_script_are_compared_by_their_words(project: Path, examples: pd.DataFrame) -> None:
+    subjects = ("деревья", "графы", "потоки", "классы", "циклы", "массивы", "строки", "числа")
+    texts = [f"сегодня мы с вами говорим о том что такое {subject} и зачем нужны {subject}" for subject in subjects]
+    russian = examples[:8].assign(text=texts, title=[f"Зачем нужны {subject}" for subject in subjects])
+    version = _version(project / "t5", "t5", russian)
+    written = open_titler(project / "t5", GREEDY).best_titles(texts)
+    SPLITS.mkdir(parents=True)
+    russian.assign(title=written).to_parquet(SPLITS / "test.parquet", index=False)
+    assert export(version, project / "out").measured["plain"].rouge1 == 1
 
 
 def test_what_was_exported_titles_passages_and_workbooks(split: Path, examples: pd.DataFrame) -> None:
