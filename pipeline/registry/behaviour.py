@@ -12,9 +12,11 @@ from itertools import pairwise
 from statistics import mean
 from string import punctuation
 
+from pipeline.data.openings import spoken
+from pipeline.models.tidy import without_marks
 from pipeline.settings import Settings
 
-_TEXTS = 12  # of the test split, the longest: enough for a share, and few enough to be quick
+_TEXTS = 12  # of the test split, the longest, that are disturbed: enough for a share, and few enough to be quick
 _FILLERS = ("um", "you know", "so yeah")
 _ARTEFACTS = ("[Music]", "[Applause]", "[Laughter]")
 _ENDLESS_WORDS = 100_000
@@ -50,24 +52,32 @@ _SURVIVED = Finding(True, "it does")  # a version that does not fails when it is
 
 
 def behaviours(texts: Sequence[str], settings: BehaviourSettings) -> list[Behaviour]:
-    """The tests, on the longest of `texts`."""
-    chosen = sorted(dict.fromkeys(texts), key=len, reverse=True)[:_TEXTS]
+    """The tests, on all of `texts`, or the longest where more must be asked than their titles.
+
+    Args:
+        texts: as titles are asked for them.
+    """
+    everything = list(texts)
+    chosen = sorted(dict.fromkeys(map(spoken, texts)), key=len, reverse=True)[:_TEXTS]
     count = len(chosen)
     noisy = [_strewn(text, _FILLERS, every=12) for text in chosen]
     marked = [_strewn(text, _ARTEFACTS, every=10) for text in chosen]
     return [
-        Behaviour("gives every text a title", chosen, lambda titles: _share(titles, lambda title: not title, 0)),
+        Behaviour("gives every text a title", everything, lambda titles: _share(titles, lambda title: not title, 0)),
         Behaviour(
             f"writes no more than {settings.words} words",
-            chosen,
+            everything,
             lambda titles: _share(titles, lambda title: len(title.split()) > settings.words, 0),
         ),
-        Behaviour("repeats itself in no title", chosen, lambda titles: _share(titles, _repeats, 0)),
+        Behaviour("repeats itself in no title", everything, lambda titles: _share(titles, _repeats, 0)),
         Behaviour(
             "writes titles, and not the text's first words",
-            chosen,
+            everything,
             lambda titles: _share(
-                [t for t, text in zip(titles, chosen, strict=True) if _begins(text, t)], bool, settings.copied, count
+                [title for title, text in zip(titles, everything, strict=True) if _begins(text, title)],
+                bool,
+                settings.copied,
+                len(everything),
             ),
         ),
         Behaviour(
@@ -88,7 +98,7 @@ def behaviours(texts: Sequence[str], settings: BehaviourSettings) -> list[Behavi
         Behaviour(
             "copies no marks such as [Music]",
             marked,
-            lambda titles: _share(titles, lambda title: any(mark.lower() in title.lower() for mark in _ARTEFACTS), 0),
+            lambda titles: _share(titles, _is_of_marks, 0),
         ),
         Behaviour("survives an empty text", [""], lambda titles: _SURVIVED),
         Behaviour(f"survives {_ENDLESS_WORDS:,} words", [_endless(chosen)], lambda titles: _SURVIVED),
@@ -114,8 +124,15 @@ def _repeats(title: str) -> bool:
     return any(one == other for one, other in pairs) or len(set(pairs)) < len(pairs)
 
 
+def _is_of_marks(title: str) -> bool:
+    """Titles are tidied, which takes known marks out: nothing is left of one that was no more."""
+    return not title or any(mark.lower() in title.lower() for mark in _ARTEFACTS)
+
+
 def _begins(text: str, title: str) -> bool:
-    return bool(title) and " ".join(text.lower().split()).startswith(" ".join(title.lower().split()))
+    """As a reader sees both: a title is tidied, which takes marks such as [Music] out of it."""
+    said = without_marks(spoken(text))
+    return bool(title) and " ".join(said.lower().split()).startswith(" ".join(title.lower().split()))
 
 
 def _agreement(titles: Sequence[str]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -119,9 +119,11 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
     """
     train, test = _split("train"), _split("test")
     texts = asked(test)
-    tried = behaviours(test["text"].tolist(), settings.behaviour)
-    wanted = [text for behaviour in tried for text in behaviour.texts]
-    trial = try_version(name, str(version.version), [*texts, *wanted])
+    tried = behaviours(texts, settings.behaviour)
+    probed = [text for behaviour in tried for text in behaviour.texts]
+    wanted = list(dict.fromkeys([*texts, *probed]))
+    trial = try_version(name, str(version.version), wanted)
+    title_of = dict(zip(wanted, trial.titles, strict=True))
     scoring = EvaluateSettings.read()
 
     def scores(titles: Sequence[str]) -> list[float]:
@@ -131,10 +133,10 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
     beside, gone = _champion_titles(name, champion, texts)
     evidence = Evidence(
         test=test,
-        challenger=scores(trial.titles[: len(texts)]),
+        challenger=scores([title_of[text] for text in texts]),
         champion=scores(beside) if beside is not None else None,
         baselines={baseline: scores(titles_of(train, texts)) for baseline, titles_of in BASELINES.items()},
-        trial=Trial(trial.titles[len(texts) :], trial.seconds_a_title, trial.megabytes),
+        trial=replace(trial, titles=[title_of[text] for text in probed]),
         behaviours=tried,
     )
     against = str(champion.version) if champion is not None and beside is not None else None

@@ -11,8 +11,10 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
+from pipeline.data.openings import marked
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.generation import GenerateSettings
+from pipeline.models.tidy import tidy
 from pipeline.registry import versions
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.gate import Evidence, PromoteSettings, Verdict, judge, rules
@@ -154,6 +156,7 @@ def sensible(text: str) -> str:
         ("is not disturbed by filler words", lambda text: "Um" if text.startswith("um") else sensible(text)),
         ("is not disturbed by capital letters", lambda text: "CAPITALS" if text.isupper() else sensible(text)),
         ("copies no marks such as [Music]", lambda text: f"{sensible(text)} {'[music]' if '[Music]' in text else ''}"),
+        ("copies no marks such as [Music]", lambda text: tidy("[Music]" if "[Music]" in text else sensible(text))),
     ],
 )
 def test_misbehaviour_is_found(fault: str, titler: Callable[[str], str]) -> None:
@@ -183,6 +186,36 @@ def test_a_share_that_is_tolerated_is_shown_too() -> None:
     [rule] = [one for one in behaviours([*TEXTS, "so much for graphs"], TOLERANT) if "first words" in one.name]
     copied = rule.look([" ".join(rule.texts[0].split()[:4]), "Loss", "Data", "Graphs"])
     assert (copied.enough, copied.words) == (True, "3 of 4 do")
+
+
+@pytest.mark.parametrize(
+    ("fault", "title"),
+    [
+        ("gives every text a title", ""),
+        ("writes no more than 16 words", " ".join(f"w{place}" for place in range(17))),
+        ("repeats itself in no title", "the the trees"),
+    ],
+)
+def test_a_short_text_is_looked_at_too(fault: str, title: str) -> None:
+    texts = [*(f"so today we talk about trees and about number {place}" for place in range(20)), "so trees"]
+    tried = behaviours(texts, TOLERANT)
+    wrong = [one for one in tried if not one.look([title if text == "so trees" else text for text in one.texts]).enough]
+    assert fault in [one.name for one in wrong]
+
+
+@pytest.mark.parametrize("text", ["[Music] so welcome back", "so [Applause] welcome back", marked("so welcome back")])
+def test_first_words_are_copied_whatever_marks_stand_among_them(text: str) -> None:
+    [rule] = [one for one in behaviours([text], TOLERANT) if "first words" in one.name]
+    assert not rule.look(["So welcome back"]).enough
+
+
+def test_titles_in_another_script_agree_by_their_words() -> None:
+    texts = ["сегодня мы говорим о градиентном спуске", "а теперь мы говорим о деревьях и о графах"]
+    for rule in behaviours(texts, TOLERANT):
+        if "not disturbed" in rule.name:
+            twice = ["Градиентный спуск", "Деревья и графы"] * 2
+            assert rule.look(twice).words == "1.00 ROUGE-1 between the titles; 0.30 are wanted"
+            assert not rule.look(["Градиентный спуск", "Деревья", "Деревья и графы", "Градиенты"]).enough
 
 
 @pytest.fixture
