@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -165,13 +166,19 @@ def rules(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
 def _wins(
     rule: str, ours: Sequence[float], theirs: Sequence[float], bootstrap: dict[str, float], settings: PromoteSettings
 ) -> Rule:
+    sure = f"{settings.confidence:.0%} confidence"
+    # Of fewer, that all are better is more likely to be chance than the confidence allows; the bootstrap, which draws
+    # from them alone, would be sure of a single one.
+    fewest = math.ceil(-math.log2(1 - settings.confidence))
+    if len(ours) < fewest:
+        return Rule(f"{rule}, with {sure}", False, f"{len(ours)} examples; at least {fewest} are needed for {sure}")
     difference = paired_difference(ours, theirs, **bootstrap)
     mean = sum(ours) / len(ours)
     found = (
         f"{settings.metric} {mean:.3f}, better by {difference.mean:+.3f} "
         f"[{difference.low:+.3f}, {difference.high:+.3f}] on {len(ours)} examples"
     )
-    return Rule(f"{rule}, with {settings.confidence:.0%} confidence", difference.low > 0, found)
+    return Rule(f"{rule}, with {sure}", difference.low > 0, found)
 
 
 def _slices(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:

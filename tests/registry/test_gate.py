@@ -54,11 +54,12 @@ def verdict_on(
     settings: PromoteSettings = SETTINGS,
     tried: Sequence[Behaviour] = (),
 ) -> Verdict:
+    count = len(challenger)
     evidence = Evidence(
-        test=TEST,
+        test=TEST[:count],
         challenger=challenger,
         champion=champion,
-        baselines={"first-words": [0.05] * EXAMPLES, "keyphrase": [0.1] * EXAMPLES},
+        baselines={"first-words": [0.05] * count, "keyphrase": [0.1] * count},
         trial=trial or Trial([], 0.5, 50),
         behaviours=tried,
     )
@@ -126,6 +127,15 @@ def test_a_verdict_on_slices_can_be_kept_as_evidence() -> None:
 def test_the_first_version_is_held_against_the_baselines_alone() -> None:
     found = judged(POOR, champion=None)
     assert not any("champion" in rule or "loses" in rule for rule in found)
+
+
+@pytest.mark.parametrize(("confidence", "fewest"), [(0.95, 5), (0.99, 7)])
+def test_of_too_few_examples_nobody_can_be_confident(confidence: float, fewest: int) -> None:
+    settings = SETTINGS.model_copy(update={"confidence": confidence})
+    assert verdict_on([0.9] * fewest, [0.1] * fewest, settings=settings).passed
+    too_few = verdict_on([0.9] * (fewest - 1), [0.1] * (fewest - 1), settings=settings)
+    wanted = f"{fewest - 1} examples; at least {fewest} are needed for {confidence:.0%} confidence"
+    assert [rule.found for rule in too_few.rules if not rule.passed] == [wanted, wanted]
 
 
 def test_a_slow_or_large_version_fails() -> None:
