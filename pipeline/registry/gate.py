@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.data.openings import asked
+from pipeline.data.split import LEAKS, SplitSettings
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.intervals import paired_difference
@@ -24,7 +25,8 @@ from pipeline.evaluation.scores import ROUGE_SCORES, Score
 from pipeline.evaluation.slices import groups
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
-from pipeline.registry.trial import Trial, try_version
+from pipeline.registry.lineage import of_todays_split
+from pipeline.registry.trial import Gone, Trial, try_version
 from pipeline.settings import Section
 
 _STYLES = {"passed": "green", "FAILED": "red", "not judged": "yellow"}
@@ -140,8 +142,11 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
         trial=replace(trial, titles=[title_of[text] for text in probed]),
         behaviours=tried,
     )
-    against = str(champion.version) if champion is not None and beside is not None else None
-    return Verdict(str(version.version), against, [*rules(evidence, settings), *gone])
+    compared = champion if beside is not None else None
+    against = str(compared.version) if compared is not None else None
+    return Verdict(
+        str(version.version), against, [*rules(evidence, settings), *_perhaps_seen(version, compared), *gone]
+    )
 
 
 def rules(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
@@ -211,8 +216,24 @@ def _champion_titles(name: str, champion: ModelVersion | None, texts: list[str])
         return None, []
     try:
         return try_version(name, str(champion.version), texts).titles, []
+    except Gone as error:
+        return None, [Rule("is compared with the champion unless that is gone", True, str(error), judged=False)]
     except Refused as error:
-        return None, [Rule("is compared with the champion where that still works", True, str(error), judged=False)]
+        remedy = (
+            "Mend that, go back to the champion before with `lectern rollback`, or promote with --force and --because"
+        )
+        return None, [Rule("is compared with the champion", False, f"{str(error).rstrip('.')}. {remedy}.")]
+
+
+def _perhaps_seen(version: ModelVersion, champion: ModelVersion | None) -> Iterator[Rule]:
+    """What is no fault of a version, and may have made its scores better than they should be."""
+    for who, one in (("challenger", version), ("champion", champion)):
+        if one is not None and not of_todays_split(one.tags):
+            another = "it was trained on another split than today's, and may have seen these examples"
+            found = another if "data.train.md5" in one.tags else "nobody wrote down which split it was trained on"
+            yield Rule(f"the {who} has not seen these examples", True, found, judged=False)
+    if SplitSettings.read().by == "random":
+        yield Rule("neighbouring topics of these examples were not trained on", True, LEAKS, judged=False)
 
 
 def _split(name: str) -> pd.DataFrame:

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.paths import EXAMPLES, SPLITS
+from pipeline.paths import EXAMPLES, SPLITS, TRAINING_SPLITS
 from pipeline.settings import read_params
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "mlflow", "pandas", "evaluate", "bert-score")
@@ -33,6 +34,11 @@ def lineage_tags() -> dict[str, str]:
     if flow_run := os.environ.get("LECTERN_FLOW_RUN_ID"):
         tags |= {"prefect.flow_run_id": flow_run, "prefect.flow_run_url": os.environ.get("LECTERN_FLOW_RUN_URL", "")}
     return tags
+
+
+def of_todays_split(tags: Mapping[str, str]) -> bool:
+    """Whether the version that carries `tags` was trained on the training split that lies here now."""
+    return tags.get("data.train.md5") == md5(TRAINING_SPLITS["train"])
 
 
 def md5(path: Path) -> str:

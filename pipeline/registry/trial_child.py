@@ -3,12 +3,17 @@
 Run by its path, with -P, so that no other code of ours is imported ahead of the version's own.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import time
 from pathlib import Path
 
 import mlflow
+
+GONE = 66
+"""The exit code that says that nothing is left of the version: EX_NOINPUT, with which no Python ends by itself."""
 
 _MEGABYTE = 1_000_000
 
@@ -19,7 +24,7 @@ def answer(folder: Path, asked: dict[str, list[str]]) -> dict[str, object]:
     # A version of before openings were marked would read the mark as what is said.
     texts = asked["texts" if (folder / "code/pipeline/data/openings.py").exists() else "spoken"]
     start = time.monotonic()
-    titles = [candidates[0] for candidates in model.predict(texts)["candidates"]]
+    titles = _first_candidates(model, texts)
     seconds = time.monotonic() - start
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {
@@ -29,23 +34,38 @@ def answer(folder: Path, asked: dict[str, list[str]]) -> dict[str, object]:
     }
 
 
+def _first_candidates(model: mlflow.pyfunc.PyFuncModel, texts: list[str]) -> list[str]:
+    try:
+        return [candidates[0] for candidates in model.predict(texts)["candidates"]]
+    except Exception as error:
+        if len(texts) == 1:  # whoever reads the message knows by its length which one it is
+            error.add_note(f"(a text of {len(texts[0].split()):,} words)")
+        else:
+            for text in reversed(texts):  # the oddest are the last ones
+                _first_candidates(model, [text])
+        raise
+
+
 def main(uri: str) -> int:
-    """Exit code 0; 1: the version does not work; another one of our errors': its artifacts cannot be had now."""
+    """Exit code 0; 1: the version does not work; `GONE`; another one of our errors': it cannot be had now."""
     try:
         folder = Path(mlflow.artifacts.download_artifacts(uri))
     except Exception as error:  # of whatever store its artifacts are in
+        from pipeline.errors import Refused
         from pipeline.registry.away import in_our_words
 
         ours = in_our_words(error)
         print(ours or f"{type(error).__name__}: {error}", file=sys.stderr)
+        if isinstance(ours, Refused) or getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+            return GONE
         return ours.exit_code if ours else 1
-    if not (folder / "MLmodel").exists():  # a bucket has no folders, and so none that is missing
+    if not any(folder.iterdir()):  # a bucket has no folders, and so none that is missing
         print("nothing is left of it among MLflow's artifacts", file=sys.stderr)
-        return 1
+        return GONE
     try:
         print(json.dumps(answer(folder, json.load(sys.stdin))))
     except Exception as error:  # whatever a damaged or foreign version raises
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ()), file=sys.stderr)
         return 1
     return 0
 

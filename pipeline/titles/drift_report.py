@@ -12,7 +12,7 @@ from pipeline.evaluation.figures import as_svg, cumulative_figure
 from pipeline.evaluation.templates import templates
 from pipeline.files import write_json, write_text
 from pipeline.paths import DRIFT, DRIFT_JSON, TRAINING_SPLITS
-from pipeline.registry.lineage import md5
+from pipeline.registry.lineage import of_todays_split
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import named_version
 from pipeline.titles.batch_log import days_ago, read_batches
@@ -48,10 +48,10 @@ def report_drift(settings: DriftSettings) -> Drift | None:
 def _notes(version: str) -> list[str]:
     name, _, number = version.rpartition("/")
     try:
-        trained_on = named_version(connect(), name, int(number)).tags.get("data.train.md5")
+        tags = named_version(connect(), name, int(number)).tags
     except Misused:
         return [f"{version} is not registered any more."]
-    if trained_on == md5(TRAINING_SPLITS["train"]):
+    if of_todays_split(tags):
         return []
     return [f"{version} was trained on another split than today's, which this compares with."]
 

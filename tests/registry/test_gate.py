@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,15 +13,17 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from pipeline.data.openings import marked
+from pipeline.data.split import LEAKS
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.generation import GenerateSettings
 from pipeline.models.tidy import tidy
-from pipeline.registry import versions
+from pipeline.registry import trial, versions
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.gate import Evidence, PromoteSettings, Verdict, judge, rules
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
 from pipeline.registry.trial import Trial
+from pipeline.settings import set_params
 from tests.models.small import GREEDY
 from tests.registry.test_versions import NAME, _model
 
@@ -267,15 +270,42 @@ def test_a_version_that_does_not_pass_stays_where_it_is_unless_forced(registered
     assert versions.trail(registered, NAME) == [move]
 
 
-def test_a_champion_that_no_longer_works_is_said_and_not_compared_with(registered: MlflowClient) -> None:
+def test_a_champion_of_which_nothing_is_left_is_said_and_not_compared_with(registered: MlflowClient) -> None:
     promote(registered, "1", force=True)
     champion = registered.get_model_version(NAME, "1")
-    for weights in Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1")).rglob("*.safetensors"):
-        weights.write_bytes(b"damaged")
+    shutil.rmtree(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1"))
     verdict = judge(NAME, registered.get_model_version(NAME, "2"), champion, SETTINGS)
     assert verdict.champion is None
-    assert "Version 1" in verdict.rules[-1].found
+    assert "Version 1 of 'titles' is gone" in verdict.rules[-1].found
     assert verdict.rules[-1].mark == "not judged"
+
+
+def test_a_champion_that_is_there_and_fails_is_passed_by_nobody(registered: MlflowClient) -> None:
+    promote(registered, "1", force=True)
+    spoil("1", "import a_library_that_is_not_here")
+    with pytest.raises(Refused, match=r"is compared with the champion: .*a_library_that_is_not_here.*lectern rollback"):
+        promote(registered, "2", force=False)
+    _, verdict = promote(registered, "2", force=True)
+    assert verdict.champion is None
+    assert verdict.rules[-1].mark == "FAILED"
+
+
+def test_training_on_another_split_is_said_and_stops_nobody(registered: MlflowClient) -> None:
+    today = md5(Path("data/splits/train.parquet"))
+    for number, split in (("1", "0" * 32), ("2", today)):
+        registered.set_model_version_tag(NAME, number, "data.train.md5", split)
+    old, new = (registered.get_model_version(NAME, number) for number in ("1", "2"))
+    rows = {rule.rule: rule for rule in judge(NAME, new, old, SETTINGS).rules if "has not seen" in rule.rule}
+    assert list(rows) == ["the champion has not seen these examples"]
+    row = rows["the champion has not seen these examples"]
+    assert (row.mark, "another split than today's" in row.found) == ("not judged", True)
+    set_params(["split"], {"by": "random"})
+    leaking = judge(NAME, old, None, SETTINGS)
+    assert [(rule.mark, rule.found == LEAKS) for rule in leaking.rules[-2:]] == [
+        ("not judged", False),
+        ("not judged", True),
+    ]
+    assert leaking.rules[-2].rule == "the challenger has not seen these examples"
 
 
 def spoil(number: str, code: str) -> None:
@@ -284,9 +314,42 @@ def spoil(number: str, code: str) -> None:
     carried.write_text(f"{carried.read_text(encoding='utf-8')}\n{code}\n", encoding="utf-8")
 
 
+PICKY = """
+predict = TitleModel.predict
+def picky(self, context, model_input, params=None):
+    texts = model_input.iloc[:, 0]
+    if {when}:
+        raise ValueError("{why}")
+    return predict(self, context, model_input, params)
+TitleModel.predict = picky
+"""
+
+
 def test_a_version_is_tried_by_the_code_that_it_carries(registered: MlflowClient) -> None:
     spoil("1", "raise RuntimeError('of its day')")
     with pytest.raises(Refused, match=r"does not work as it would be served: .*of its day"):
+        promote(registered, "1", force=True)
+    assert versions.trail(registered, NAME) == []
+
+
+def test_no_text_is_titled_twice(registered: MlflowClient) -> None:
+    spoil("1", PICKY.format(when="texts.duplicated().any()", why="a text came twice"))
+    judge(NAME, registered.get_model_version(NAME, "1"), None, SETTINGS)
+
+
+def test_a_version_that_fails_on_one_text_says_on_which(registered: MlflowClient) -> None:
+    spoil("1", PICKY.format(when="(texts.str.count(' ') > 50_000).any()", why="too long"))
+    with pytest.raises(Refused, match=r"ValueError: too long \(a text of 100,000 words\)"):
+        judge(NAME, registered.get_model_version(NAME, "1"), None, SETTINGS)
+
+
+def test_a_version_that_hangs_is_ended_and_keeps_nobody_waiting(
+    registered: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "_SECONDS", 6)
+    monkeypatch.setattr(trial, "_SECONDS_A_TEXT", 0)
+    spoil("1", "import time; time.sleep(300)")
+    with pytest.raises(Refused, match=r"had not titled .* and was ended"):
         promote(registered, "1", force=True)
     assert versions.trail(registered, NAME) == []
 
