@@ -27,6 +27,7 @@ class BehaviourSettings(Settings):
 
     words: int  # that a title may have
     copied: float  # share of titles that may be the text's first words
+    repeated: float  # share of titles that may say a word or two twice
     agreement: float  # mean ROUGE-1 between the titles of a text and of its disturbed twin, at least
     different: float  # share of titles that no other text has, at least
 
@@ -69,7 +70,11 @@ def behaviours(texts: Sequence[str], settings: BehaviourSettings) -> list[Behavi
             everything,
             lambda titles: _share(titles, lambda title: len(title.split()) > settings.words, 0),
         ),
-        Behaviour("repeats itself in no title", everything, lambda titles: _share(titles, _repeats, 0)),
+        Behaviour(
+            "repeats no words within a title",
+            everything,
+            lambda titles: _share(titles, _repeats, settings.repeated),
+        ),
         Behaviour(
             "writes titles, and not the text's first words",
             everything,
