@@ -17,7 +17,9 @@ from pipeline.titles.lines import Spoken
 from pipeline.titles.times import Stamp, rows_of, seconds_of
 
 _TIME = r"(?:\d+:)?\d+:\d+(?:[.,]\d+)?"
-_TIMES = re.compile(rf"\s*({_TIME})(?:\s*-->\s*|,)({_TIME})(?:\s.*)?")
+_SETTING = r"(?:vertical|line|position|size|align|region):\S+|[XY][12]:\s*-?\d+"  # WebVTT's, and SubRip's coordinates
+_TIMES = re.compile(rf"\s*({_TIME})(?:\s*-->\s*|,)({_TIME})(?:\s+(?:{_SETTING}))*\s*")
+_WORDS_BESIDE = re.compile(rf"\s*{_TIME}(?:\s*-->\s*|,){_TIME}\s+\S.*")
 _MEANT_AS_TIMES = re.compile(r"\d:\d\S*\s*-->|-->\s*\d+:\d")
 _NOT_SPOKEN = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s.*)?")  # begins a block of WebVTT without a cue
 _TAG = re.compile(r"</?(?:[cibuv]|ruby|rt|lang|font)\b[^<>]*>|<\d[\d:.]*>|\{\\an?\d+\}|\[br\]", re.IGNORECASE)
@@ -33,7 +35,7 @@ class _Cue:
 
 
 def holds_cues(text: str) -> bool:
-    """Whether `text` says that it is WebVTT, or has a line of two times."""
+    """Whether `text` says that it is WebVTT, or has a line of two times and no words."""
     return text.startswith("WEBVTT") or any(_TIMES.fullmatch(row) for row in rows_of(text))
 
 
@@ -45,7 +47,7 @@ def read_cues(text: str, name: str, *, rolls: bool = True) -> list[Spoken]:
         rolls: whether the captions may roll, which chapters do not.
 
     Raises:
-        Refused: a line that should be two times is not, or words have no time.
+        Refused: a line that should be two times is not, or has words beside them, or words have no time.
     """
     cues = list(_cues(rows_of(text), name))
     times = seconds_of([Stamp(cue.at, time) for cue in cues for time in (cue.start, cue.end)], name)
@@ -65,6 +67,11 @@ def _cues(rows: Sequence[str], name: str) -> Iterator[_Cue]:
             yield cue
         elif not row.strip():
             silent = silent and bool(row)  # a block of WebVTT ends at an empty line, not at one of spaces
+        elif not silent and _WORDS_BESIDE.fullmatch(row):
+            raise Refused(
+                f"{name}, line {n + 1:,}: {_short(row)} has words beside its times, and captions have them below. "
+                "Move them there."
+            )
         elif "-->" in row and _MEANT_AS_TIMES.search(row):
             raise Refused(
                 f"{name}, line {n + 1:,}: {_short(row)} is not two times. Write 00:01:05.000 --> 00:01:09.000."

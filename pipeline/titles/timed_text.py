@@ -12,7 +12,7 @@ from pipeline.titles.times import Stamp, rows_of, seconds_of
 
 _TIME = r"\d+:\d+(?::\d+)?(?:[.,]\d+)?"
 _STAMPED = re.compile(
-    rf"\s*(?:[-*•]\s+)?[(\[]?(?P<time>{_TIME})(?:\s*(?:-->|[-–—])\s*{_TIME})?[)\]]?(?:\s*[-–—:|](?=\s))?(?:\s+(?P<rest>.*)|\s*)"
+    rf"\s*(?:[-*•]\s+)?[(\[]?(?P<time>{_TIME})(?:(?:\s*(?:-->|[-–—])\s*|,){_TIME})?[)\]]?(?:\s*[-–—:|](?=\s))?(?:\s+(?P<rest>.*)|\s*)"
 )
 _ALOUD = re.compile(r"\d{1,4} (?:hour|minute|second)s?(?:, \d\d? (?:minute|second)s?)*")
 _PART = re.compile(r"(\d+) (hour|minute|second)")

@@ -66,6 +66,11 @@ def test_captions_are_read_without_their_markup(name: str, content: str, tmp_pat
     assert (talk.course_title, talk.lesson_num, talk.end_seconds) == ("a", "1", 9.0)
 
 
+def test_captions_may_say_where_they_are_shown(tmp_path: Path) -> None:
+    content = "0:01 --> 0:02 X1:40 X2:600 Y1:02 Y2:50\nhi\n\n0:02 --> 0:03  line:-1 position:10%,line-left size:5%\nho"
+    assert read(tmp_path, "a.srt", content).lines == [Line(1.0, "hi"), Line(2.0, "ho")]
+
+
 def test_captions_that_roll_say_each_line_once(tmp_path: Path) -> None:
     rolling = """WEBVTT
 
@@ -160,6 +165,9 @@ def test_what_only_sounds_like_a_time_is_kept(tmp_path: Path) -> None:
         ("a.json", "[" * 100_000, "a.json"),
         ("a.json", '[{"text": "hi", "start": ' + "9" * 5000 + "}]", "a.json"),
         ("a.txt", "0:" + "9" * 5000, "a.txt, line 1"),
+        ("a.srt", "1\n0:00 --> 0:05\nhi\n\n2\n0:05 --> 0:10 line: ho\n", "a.srt, line 6"),
+        ("a.sbv", "0:00:01.000,0:00:04.000\nhi\n\n0:00:04.000,0:00:09.000 ho\n", "a.sbv, line 4"),
+        ("a.vtt", "WEBVTT\n\n0:00 --> 0:05 hi\n", "a.vtt, line 3"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_place(name: str, content: str | bytes, place: str, tmp_path: Path) -> None:
@@ -215,17 +223,19 @@ def stamp(second: int) -> str:
 
 
 @settings(max_examples=50, deadline=None)
-@given(SAID, st.sampled_from(["vtt", "srt", "sbv", "txt"]))
+@given(SAID, st.sampled_from(["vtt", "srt", "sbv", "txt", "--> txt", ", txt"]))
 def test_no_word_of_a_talk_is_lost(tmp_path_factory: pytest.TempPathFactory, said: list[str], kind: str) -> None:
     # Each line is unlike the one before it: captions in which most lines repeat it roll.
     said = [f"{text} {number}" for number, text in enumerate(said)]
-    times = [f"{stamp(n)}{',' if kind == 'sbv' else ' --> '}{stamp(n + 1)}" for n in range(len(said))]
+    times = [f"{stamp(n)}{',' if kind in ('sbv', ', txt') else ' --> '}{stamp(n + 1)}" for n in range(len(said))]
     if kind == "txt":
         content = "".join(f"{stamp(n)} {text}\n" for n, text in enumerate(said))
+    elif kind.endswith("txt"):
+        content = "".join(f"{time} {text}\n" for time, text in zip(times, said, strict=True))
     else:
         head = "WEBVTT\n\n" if kind == "vtt" else ""
         content = head + "".join(f"{time}\n{text}\n\n" for time, text in zip(times, said, strict=True))
-    talk = read(tmp_path_factory.mktemp("talk"), f"a.{kind}", content)
+    talk = read(tmp_path_factory.mktemp("talk"), f"a.{kind[-3:]}", content)
     assert [line.text for line in talk.lines] == [" ".join(text.split()) for text in said]
 
 
