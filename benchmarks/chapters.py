@@ -85,7 +85,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options.kept.mkdir(parents=True, exist_ok=True)
     settings = ChaptersSettings.read()
-    talks = [talk for talk in read_talks(found(options.workbook, options.kept)) if len(talk.topics) > 1]
+    talks = [talk for talk in read_talks(found(options.workbook, options.kept)) if talk.lines and len(talk.topics) > 1]
     lessons = [read(talk, settings, options.kept) for talk in talks]
     folds = list(KFold(min(options.folds, len(lessons)), shuffle=True, random_state=SEED).split(lessons))
     print(heading(lessons, settings, len(folds)))

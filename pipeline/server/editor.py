@@ -65,7 +65,7 @@ class Editor:
         self._folder = folder
 
     def read(self, path: Path) -> list[Talk]:
-        """The talks of an uploaded file, which is removed.
+        """The talks of an uploaded file in which anything is said. The file is removed.
 
         Raises:
             Refused: it holds none, or a longer one than we take.
@@ -75,7 +75,7 @@ class Editor:
                 raise Refused(
                     f"{path.name} has more than {self._limits.megabytes:g} MB. Give the transcript of one talk."
                 )
-            talks = read_apart(path)
+            talks = [talk for talk in read_apart(path) if talk.lines]
         finally:
             path.unlink(missing_ok=True)
         for talk in talks:

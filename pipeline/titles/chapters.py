@@ -99,11 +99,9 @@ def give_chapters(
 
 
 def _has_titles(talk: Talk) -> bool:
-    return (
-        bool(talk.topics)
-        and all(topic.title for topic in talk.topics)
-        and talk.topics[0].seconds <= talk.lines[0].seconds
-    )
+    if not talk.lines:
+        return True  # there is nothing that one could be written for
+    return bool(talk.topics) and all(topic.title for topic in talk.topics) and talk.topics[0].seconds <= talk.begins
 
 
 def cut(talk: Talk, settings: ChaptersSettings, count: int | None = None) -> Chaptered:
@@ -118,7 +116,7 @@ def cut(talk: Talk, settings: ChaptersSettings, count: int | None = None) -> Cha
 
 def divide(talk: Talk, topics: Sequence[Topic]) -> Chaptered:
     """`talk` in chapters that begin at `topics`, of which there is one at least, and at its first line."""
-    added = talk.lines[0].seconds < topics[0].seconds
+    added = talk.begins < topics[0].seconds
     if added:
         topics = [Topic(0.0, ""), *topics]
     starts = [topic.seconds for topic in topics]

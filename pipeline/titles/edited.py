@@ -64,7 +64,7 @@ def from_rows(talk: Talk, rows: Sequence[Row]) -> Chaptered:
                 f"Row {numbered[after][0]}: {numbered[after][1].time} is not after the time of row "
                 f"{numbered[before][0]}, {numbered[before][1].time}. Put the rows in order, each with its own time."
             )
-    if talk.lines[0].seconds < seconds[0]:
+    if talk.begins < seconds[0]:
         raise Refused(f"Row {numbered[0][0]}: words are said before {numbered[0][1].time}. Let it begin at 0:00.")
     return divide(talk, [Topic(start, row.title) for start, (_, row) in zip(seconds, numbered, strict=True)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,9 +26,9 @@ class Topic(NamedTuple):
 
 @dataclass(frozen=True)
 class Talk:
-    """One lesson, whose lines stand in the order of time.
+    """One lesson, whose lines stand in the order of time. Where there are none, there are topics.
 
-    end_seconds: after the start of the last line.
+    end_seconds: after the start of the last line, or of the last topic where there is none.
     topics: those known already, in the order of time.
     """
 
@@ -41,6 +42,11 @@ class Talk:
     def name(self) -> str:
         """The lesson, for a message."""
         return f"lesson {self.lesson_num} of {self.course_title}"
+
+    @property
+    def begins(self) -> float:
+        """When its first line is said; after everything where none is."""
+        return self.lines[0].seconds if self.lines else math.inf
 
 
 class Spoken(NamedTuple):

@@ -30,7 +30,8 @@ _BOMS = (
 
 
 def read_talks(path: Path) -> list[Talk]:
-    """The talks at `path`: one of a file with a transcript, one a lesson of a workbook, in the order of its lines.
+    """The talks at `path`: one of a file with a transcript, one a lesson of a workbook, in the order of its lines, and
+    last the lessons that have topics alone.
 
     Raises:
         Misused: there is nothing at `path`, or a folder that is no workbook.
@@ -106,10 +107,10 @@ def _lessons(path: Path) -> list[Talk]:
         texts = spoken["text"].str.split().str.join(" ")
         lines = [Line(*line) for line in zip(spoken["seconds"].tolist(), texts.tolist(), strict=True) if line[1]]
         if lines:
-            talks.append(Talk(course, number, lines, end_of(lines), topics.get((course, number), [])))
+            talks.append(Talk(course, number, lines, end_of(lines), topics.pop((course, number), [])))
     if not talks:
         raise Refused(f"{path} holds no words. Fill in its transcripts.")
-    return talks
+    return talks + [Talk(*lesson, [], known[-1].seconds + 1, known) for lesson, known in topics.items()]
 
 
 def _is_for_us_to_mend(problem: Problem) -> bool:

@@ -78,6 +78,18 @@ def test_each_lesson_of_a_workbook_gets_chapters_and_keeps_those_it_has(titled: 
     assert "2 lessons" in str(chapters(book, "--format", "vtt").exception)
 
 
+def test_topics_of_a_lesson_without_lines_are_kept(project: Path) -> None:
+    topics = [("C", "4", "1:00", "Alone"), ("C", "4", "2:00", None), ("C", "1", "0:00", "Known")]
+    book = write_book(project / "week.xlsx", topics, [("C", "1", "0:01", "so now we begin")])
+    done = chapters(book, "--out", "new.xlsx")
+    assert (done.exit_code, "lesson 4 of C: no title was written for chapter 2" in done.stderr) == (0, True)
+    written = ingest(project / "new.xlsx").topics  # refused where `lectern check` finds errors
+    assert written[["lesson_num", "start_seconds", "title"]].values.tolist() == [
+        ["1", 0.0, "Known"], ["4", 60.0, "Alone"], ["4", 120.0, "Chapter 2"],
+    ]  # fmt: skip
+    assert chapters(book, "--topics", "new.xlsx", "--format", "csv").stdout.count("\n") == 4
+
+
 def test_only_titles_want_a_registered_version_and_without_one_it_says_what_to_run(project: Path) -> None:
     (project / "talk.txt").write_text("0:00 so now we begin")
     (project / "topics.txt").write_text("0:00 Beginning")

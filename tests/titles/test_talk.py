@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Misused, Refused
-from pipeline.titles.lines import Line, Talk
+from pipeline.titles.lines import Line, Talk, Topic
 from pipeline.titles.talk import read_talks
 from tests.titles.small import write_book
 
@@ -190,18 +190,20 @@ def test_what_is_not_there_is_misused(tmp_path: Path) -> None:
 def test_a_workbook_is_a_talk_a_lesson_with_the_topics_it_has(tmp_path: Path) -> None:
     book = write_book(
         tmp_path / "week.xlsx",
-        [("C", "2A", "0:00", "Kept"), ("C", "2A", "0:30", None)],
+        [("C", "4", "0:00", "Alone"), ("C", "2A", "0:00", "Kept"), ("C", "2A", "0:30", None)],
         [
             ("C", "2A", "0:31", "later"),
             ("C", "2A", "0:01", " so  now "),
             ("C", "3", "0:00", "hi"),
             ("C", "3", "9", None),
+            ("C", "4", "9", None),
         ],
     )
-    first, second = read_talks(book)
+    first, second, third = read_talks(book)
     assert first.lines == [Line(1.0, "so now"), Line(31.0, "later")]
     assert [tuple(topic) for topic in first.topics] == [(0.0, "Kept"), (30.0, "")]
     assert (second.lesson_num, second.lines, second.topics) == ("3", [Line(0.0, "hi")], [])
+    assert (third.lesson_num, third.lines, third.topics) == ("4", [], [Topic(0.0, "Alone")])
 
 
 def test_a_workbook_may_lack_its_topics_but_nothing_else(tmp_path: Path) -> None:
