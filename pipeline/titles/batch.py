@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,16 +24,13 @@ from pipeline.data.workbook import LINES, TOPICS, Workbook, read_workbook
 from pipeline.errors import Misused, Refused
 from pipeline.files import file_aside
 from pipeline.titles.batch_log import log_batch
+from pipeline.titles.fallbacks import FALLBACK, KEYPHRASE, mark
 from pipeline.titles.version import Version, title_texts
 
 _ROWS_OF_A_SHEET = 1_048_576 - 1  # below the header
 _LONGEST_CELL = 32_767
 _SAME_TIME = 0.001  # seconds; Excel keeps a time as a fraction of a day
 _SHOWN = 10
-
-FALLBACK = "fallback"
-"""The column of a titled workbook that says of a title where it comes from, if it is not the model's."""
-KEYPHRASE = "keyphrase"
 
 
 @dataclass(frozen=True)
@@ -117,9 +114,9 @@ def fill_titles(path: Path, out: Path, version: Version) -> Filled:
     titled = title_texts(texts.values(), version)
     titles = {row: as_cell(titled.titles[text]) for row, text in texts.items()}
     written = {row: title for row, title in titles.items() if title}
-    fallbacks = [row for row in written if texts[row] in titled.fallbacks]
+    marks = {row: mark(KEYPHRASE, title) for row, title in written.items() if texts[row] in titled.fallbacks}
     with file_aside(out) as aside:
-        _write(path, workbook, written, fallbacks, aside)
+        _write(path, workbook, written, marks, aside)
         _compare(path, topics, aside)
     log_batch([*texts.values()], [titled.written(text) for text in texts.values()], version)
     titled.forget()
@@ -127,7 +124,7 @@ def fill_titles(path: Path, out: Path, version: Version) -> Filled:
         out=out,
         written=len(written),
         kept=len(topics) - len(lacking),
-        fallbacks=fallbacks,
+        fallbacks=[*marks],
         silent=[row for row in lacking["row"].tolist() if row not in texts],
         wordless=[row for row, title in titles.items() if not title],
     )
@@ -163,14 +160,14 @@ def as_cell(text: str) -> str:
     return ILLEGAL_CHARACTERS_RE.sub(" ", text).strip()[:_LONGEST_CELL]
 
 
-def _write(path: Path, workbook: Workbook, titles: dict[int, str], fallbacks: list[int], out: Path) -> None:
+def _write(path: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], out: Path) -> None:
     if path.is_dir():
-        _write_tables(path, workbook, titles, fallbacks, out)
+        _write_tables(path, workbook, titles, marks, out)
     else:
-        _write_into_copy(path, titles, fallbacks, out)
+        _write_into_copy(path, titles, marks, out)
 
 
-def _write_into_copy(path: Path, titles: dict[int, str], fallbacks: list[int], out: Path) -> None:
+def _write_into_copy(path: Path, titles: dict[int, str], marks: dict[int, str], out: Path) -> None:
     """The workbook with `titles` in its topic column. Formulas become the values that Excel saved for them, which is
     what was read; they would have none until Excel computed them again."""
     tables, _ = open_tables(path, {TOPICS: ("topic",)})
@@ -188,19 +185,19 @@ def _write_into_copy(path: Path, titles: dict[int, str], fallbacks: list[int], o
         cell.value = title
         if cell.data_type != "s":
             cell.data_type = "s"  # a title may begin with "=", and is no formula
-    if fallbacks:
-        _mark(sheet, letter, fallbacks)
+    if marks:
+        _mark(sheet, letter, marks)
     book.save(out)
 
 
-def _mark(sheet: Worksheet, letter: str, rows: list[int]) -> None:
+def _mark(sheet: Worksheet, letter: str, marks: dict[int, str]) -> None:
     """Says in the column `FALLBACK`, a new one unless there is one, which titles are keyphrases."""
     header = next(cell.row for cell in sheet[letter] if cell.value is not None)
     names = {str(cell.value).strip().lower(): cell.column for cell in sheet[header]}
     column = names.get(FALLBACK, sheet.max_column + 1)
     sheet.cell(header, column, FALLBACK)
-    for row in rows:
-        sheet.cell(row, column, KEYPHRASE)
+    for row, said in marks.items():
+        sheet.cell(row, column, said)
 
 
 def _unmerge(sheet: Worksheet, coordinate: str) -> None:
@@ -209,19 +206,17 @@ def _unmerge(sheet: Worksheet, coordinate: str) -> None:
             sheet.unmerge_cells(str(merged))
 
 
-def _write_tables(path: Path, workbook: Workbook, titles: dict[int, str], fallbacks: list[int], out: Path) -> None:
+def _write_tables(path: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], out: Path) -> None:
     topics = workbook.topics
     filled = topics["title"].mask(topics["title"] == "", topics["row"].map(titles).fillna(""))
-    write_tables(path, topics.assign(title=filled), workbook.lines, out, fallbacks)
+    write_tables(path, topics.assign(title=filled), workbook.lines, out, marks)
 
 
-def write_tables(
-    path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: Path, fallbacks: Sequence[int] = ()
-) -> None:
+def write_tables(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: Path, marks: Mapping[int, str]) -> None:
     """Both tables, as a workbook is understood, as the sheets of `out`; `path` is what a message calls them.
 
     Args:
-        fallbacks: the rows of `topics` whose title the keyphrase baseline gave; a column says so.
+        marks: by row of `topics`, what the column `FALLBACK` says of its title.
 
     Raises:
         Refused: a sheet cannot hold them.
@@ -232,8 +227,8 @@ def write_tables(
         row = int(lines.loc[lines["text"].str.len() > _LONGEST_CELL, "row"].iloc[0])
         raise Refused(f"{path}, {LINES}, row {row:,}: the text is longer than a cell of Excel holds. Split the line.")
     sheet = _sheet(topics, TOPICS)
-    if fallbacks:
-        sheet[FALLBACK] = [KEYPHRASE if marked else None for marked in topics["row"].isin(fallbacks)]
+    if marks:
+        sheet[FALLBACK] = [marks.get(row) for row in topics["row"].tolist()]
     write_workbook(sheet, _sheet(lines, LINES), out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pipeline.data.openings import marked
 from pipeline.titles.batch import as_cell
 from pipeline.titles.batch_log import log_batch
+from pipeline.titles.fallbacks import KEYPHRASE, NUMBER, mark
 from pipeline.titles.lines import Talk, Topic
 from pipeline.titles.segments import ChaptersSettings, chapter_starts
 from pipeline.titles.version import Titled, present_version, title_texts
@@ -50,6 +52,15 @@ class Chaptered:
     added: bool = False
     unnamed: tuple[int, ...] = ()
     keyphrases: tuple[int, ...] = ()
+
+    @property
+    def marks(self) -> list[str]:
+        """What the column `FALLBACK` says of each chapter's title; nothing of most."""
+        kinds = dict.fromkeys(self.keyphrases, KEYPHRASE) | dict.fromkeys(self.unnamed, NUMBER)
+        return [
+            mark(kinds[number], chapter.title) if number in kinds else ""
+            for number, chapter in enumerate(self.chapters, start=1)
+        ]
 
     def remarks(self) -> list[str]:
         """What a person should look at."""
@@ -148,9 +159,14 @@ def entitled(talk: Chaptered, titles: dict[str, str], fallbacks: Collection[str]
     for number, chapter in enumerate(talk.chapters, start=1):
         title = chapter.title or " ".join(as_cell(titles.get(chapter.asked, "")).split())
         if not title:
-            title = f"Chapter {number}"
+            title = f"Chapter {number}"  # as `is_number` has it
             unnamed.append(number)
         elif not chapter.title and chapter.asked in fallbacks:
             keyphrases.append(number)
         chapters.append(replace(chapter, title=title))
     return replace(talk, chapters=chapters, unnamed=tuple(unnamed), keyphrases=tuple(keyphrases))
+
+
+def is_number(title: str) -> bool:
+    """Whether `title` is what `entitled` gives a chapter that has none."""
+    return bool(re.fullmatch(r"Chapter \d+", title))

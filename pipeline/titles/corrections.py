@@ -15,6 +15,7 @@ from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import Refused
 from pipeline.paths import STATE
 from pipeline.titles.chapters import Chaptered
+from pipeline.titles.edited import as_rows
 from pipeline.titles.formats import write_chapters
 
 _LONGEST_NAME = 80
@@ -26,8 +27,10 @@ def keep_corrections(talk: Chaptered, folder: Path) -> Path:
     Its name is the lesson's and the time, so that of two corrections of a lesson the newer comes later.
 
     Raises:
-        Refused: a workbook cannot hold it, or another talk is kept there as the same lesson; nothing is written.
+        Refused: a chapter has a number for a title, a workbook cannot hold it, or another talk is kept there as the
+            same lesson; nothing is written.
     """
+    _refuse_numbers(talk)
     folder.mkdir(parents=True, exist_ok=True)
     STATE.mkdir(exist_ok=True)
     with FileLock(STATE / "corrections.lock"), tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
@@ -38,6 +41,13 @@ def keep_corrections(talk: Chaptered, folder: Path) -> Path:
         _refuse_another_talk(ingest(written).lines, folder, name)
         written.replace(path)
     return path
+
+
+def _refuse_numbers(talk: Chaptered) -> None:
+    """A model would learn them as titles."""
+    rows = as_rows(talk)
+    if numbers := [" ".join(rows[number - 1]) for number in talk.unnamed]:
+        raise Refused(f"No title was written yet for {', '.join(numbers)}. Write it, or take the row away.")
 
 
 def _refuse_another_talk(lines: pd.DataFrame, folder: Path, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from pipeline.data.cells import LONGEST, Fault, as_clock, as_lesson, as_name, as_seconds
 from pipeline.errors import Refused
 from pipeline.titles.batch import as_cell
-from pipeline.titles.chapters import Chaptered, divide
+from pipeline.titles.chapters import Chaptered, divide, is_number
 from pipeline.titles.lines import Talk, Topic
 from pipeline.titles.times import as_stamp
 
@@ -66,7 +67,15 @@ def from_rows(talk: Talk, rows: Sequence[Row]) -> Chaptered:
             )
     if talk.begins < seconds[0]:
         raise Refused(f"Row {numbered[0][0]}: words are said before {numbered[0][1].time}. Let it begin at 0:00.")
-    return divide(talk, [Topic(start, row.title) for start, (_, row) in zip(seconds, numbered, strict=True)])
+    parts = divide(talk, [Topic(start, row.title) for start, (_, row) in zip(seconds, numbered, strict=True)])
+    return replace(parts, unnamed=_unnamed(parts))
+
+
+def _unnamed(parts: Chaptered) -> tuple[int, ...]:
+    """The numbers of the chapters that nobody has given a title."""
+    given = {topic.title for topic in parts.talk.topics}
+    titles = enumerate((chapter.title for chapter in parts.chapters), start=1)
+    return tuple(number for number, title in titles if is_number(title) and title not in given)
 
 
 def _seconds(rows: Sequence[tuple[int, Row]]) -> list[float]:

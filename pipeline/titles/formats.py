@@ -20,6 +20,7 @@ from pipeline.errors import Misused
 from pipeline.files import file_aside, write_text
 from pipeline.titles.batch import may_be_written, must_be_workbook, write_tables
 from pipeline.titles.chapters import Chaptered
+from pipeline.titles.fallbacks import FALLBACK
 from pipeline.titles.lines import Talk
 from pipeline.titles.times import as_stamp
 
@@ -106,26 +107,29 @@ def as_markdown(talks: Sequence[Chaptered]) -> str:
 
 
 def as_csv(talks: Sequence[Chaptered]) -> str:
-    """A table with the columns of a workbook's topics, whose cells a spreadsheet takes for text."""
+    """A table with the columns of a workbook's topics, whose cells a spreadsheet takes for text; and `FALLBACK`, if
+    there is anything to say in it."""
     file = io.StringIO(newline="")
     writer = csv.writer(file)
-    writer.writerow(NAMES[TOPICS])
+    marked = any(any(talk.marks) for talk in talks)
+    writer.writerow([*NAMES[TOPICS], *([FALLBACK] if marked else [])])
     for talk in talks:
-        for chapter in talk.chapters:
+        for chapter, said in zip(talk.chapters, talk.marks, strict=True):
             cells = (talk.talk.course_title, talk.talk.lesson_num, as_clock(chapter.start_seconds), chapter.title)
-            writer.writerow([as_text_cell(cell) for cell in cells])
+            writer.writerow([as_text_cell(cell) for cell in (*cells, *([said] if marked else []))])
     return file.getvalue()
 
 
 def as_json(talks: Sequence[Chaptered]) -> str:
-    """A list of lessons, each with its chapters; times in seconds."""
+    """A list of lessons, each with its chapters; times in seconds. `FALLBACK` is there where it says anything."""
     content = [
         {
             "course_title": talk.talk.course_title,
             "lesson_num": talk.talk.lesson_num,
             "chapters": [
                 {"start_seconds": each.start_seconds, "end_seconds": each.end_seconds, "title": each.title}
-                for each in talk.chapters
+                | ({FALLBACK: said} if said else {})
+                for each, said in zip(talk.chapters, talk.marks, strict=True)
             ],
         }
         for talk in talks
@@ -162,7 +166,7 @@ def write_chapters(talks: Sequence[Chaptered], out: Path, name: str) -> None:
     """
     if name == "xlsx":
         with file_aside(out) as aside:
-            write_tables(out, *_tables(talks), aside)
+            write_tables(out, *_tables(talks), aside, _marks(talks))
     else:
         write_text(out, ("\ufeff" if name == "csv" else "") + TEXTS[name](talks))  # Excel takes it for UTF-8 by that
 
@@ -179,6 +183,12 @@ def _tables(talks: Sequence[Chaptered]) -> tuple[pd.DataFrame, pd.DataFrame]:
         pd.DataFrame(rows, columns=[*NAMES[name].values()]).assign(row=range(2, len(rows) + 2))
         for name, rows in ((TOPICS, topics), (LINES, lines))
     )
+
+
+def _marks(talks: Sequence[Chaptered]) -> dict[int, str]:
+    """By row of the topics' table, what the column `FALLBACK` says of its title."""
+    said = [each for talk in talks for each in talk.marks]
+    return {row: each for row, each in enumerate(said, start=2) if each}
 
 
 def _heading(talk: Talk) -> str:

@@ -17,8 +17,9 @@ from pipeline.data.tables import table_files
 from pipeline.errors import Misused, Refused
 from pipeline.files import file_aside, write_json
 from pipeline.paths import STATE
-from pipeline.titles.batch import KEYPHRASE, fill_titles, is_workbook
+from pipeline.titles.batch import fill_titles, is_workbook
 from pipeline.titles.batch_log import log_batch
+from pipeline.titles.fallbacks import KEYPHRASE
 from pipeline.titles.talk import refuse_too_large
 from pipeline.titles.version import Version, title_texts
 

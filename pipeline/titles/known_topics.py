@@ -24,6 +24,7 @@ from pipeline.data.workbook import TOPICS
 from pipeline.errors import Misused, Refused
 from pipeline.titles.batch import is_workbook
 from pipeline.titles.captions import read_cues
+from pipeline.titles.fallbacks import FALLBACK, stands_in, without_stand_ins
 from pipeline.titles.formats import from_markdown
 from pipeline.titles.lines import Talk, Topic
 from pipeline.titles.talk import decoded
@@ -37,6 +38,12 @@ _COLUMNS = {TOPICS: tuple(NAMES[TOPICS])}
 class _Chapter(BaseModel):
     start_seconds: Annotated[float, Field(ge=0, le=LONGEST)]
     title: str = ""
+    fallback: str | bool = ""  # HTTP says no more than that it is one
+
+    @property
+    def topic(self) -> Topic:
+        title = " ".join(without_controls(self.title).split())
+        return Topic(self.start_seconds, "" if stands_in(title, str(self.fallback)) else title)
 
 
 class _Lesson(BaseModel):
@@ -68,7 +75,8 @@ def with_topics(talks: Sequence[Talk], path: Path) -> list[Talk]:
 
 
 def read_topics(path: Path) -> dict[Lesson, list[Topic]]:
-    """The topics of each lesson, in the order of time. A file that names no lesson is of one, whatever its name.
+    """The topics of each lesson, in the order of time. A file that names no lesson is of one, whatever its name. Titles
+    that are marked as standing in for one do not count.
 
     Raises:
         Misused: there is nothing at `path`.
@@ -102,7 +110,7 @@ def _of_csv(path: Path) -> dict[Lesson, list[Topic]]:
 
 def _of_tables(tables_at: Path, path: Path) -> dict[Lesson, list[Topic]]:
     """The topics of the workbook or folder `tables_at`, whose user knows it as `path`. A table may name no lessons."""
-    tables, problems = open_tables(tables_at, _COLUMNS)
+    tables, problems = open_tables(tables_at, _COLUMNS, (FALLBACK,))
     if TOPICS in tables:
         sheet, found = understand(tables[TOPICS], NAMES[TOPICS])
         problems += found
@@ -116,7 +124,8 @@ def _of_tables(tables_at: Path, path: Path) -> dict[Lesson, list[Topic]]:
     problems = [_placed(problem, tables_at, path) for problem in problems if problem.kind != "empty title"]
     if errors(problems):
         raise WorkbookRefused(path, problems)
-    lessons = sheet.rows.sort_values("start_seconds").groupby(LESSON, sort=False)
+    rows = without_stand_ins(sheet.rows, tables_at)
+    lessons = rows.sort_values("start_seconds").groupby(LESSON, sort=False)
     return {("", "") if nameless else lesson: _topics(rows) for lesson, rows in lessons}
 
 
@@ -145,13 +154,7 @@ def _of_json(path: Path, text: str) -> dict[Lesson, list[Topic]]:
             "lessons, each with its chapters, each with start_seconds and title."
         ) from None
     return {
-        (lesson.course_title, lesson.lesson_num): _rising(
-            [
-                Topic(chapter.start_seconds, " ".join(without_controls(chapter.title).split()))
-                for chapter in lesson.chapters
-            ],
-            path,
-        )
+        (lesson.course_title, lesson.lesson_num): _rising([chapter.topic for chapter in lesson.chapters], path)
         for lesson in lessons
         if lesson.chapters
     }

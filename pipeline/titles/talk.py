@@ -14,6 +14,7 @@ from pipeline.data.workbook import TOPICS, read_workbook
 from pipeline.errors import Misused, Refused
 from pipeline.titles.batch import is_workbook
 from pipeline.titles.captions import holds_cues, read_cues
+from pipeline.titles.fallbacks import without_stand_ins
 from pipeline.titles.lines import Line, Talk, Topic, end_of
 from pipeline.titles.timed_json import read_json
 from pipeline.titles.timed_text import read_timed_text
@@ -100,7 +101,8 @@ def _lessons(path: Path) -> list[Talk]:
     rest = [problem for problem in workbook.problems if not _is_for_us_to_mend(problem)]
     if errors(rest):
         raise WorkbookRefused(path, rest)
-    topics = {lesson: _topics(rows) for lesson, rows in workbook.topics.groupby(LESSON, sort=False)}
+    known = without_stand_ins(workbook.topics, path)
+    topics = {lesson: _topics(rows) for lesson, rows in known.groupby(LESSON, sort=False)}
     talks = []
     for (course, number), rows in workbook.lines.groupby(LESSON, sort=False):
         spoken = rows.sort_values(["seconds", "row"])
@@ -110,7 +112,7 @@ def _lessons(path: Path) -> list[Talk]:
             talks.append(Talk(course, number, lines, end_of(lines), topics.pop((course, number), [])))
     if not talks:
         raise Refused(f"{path} holds no words. Fill in its transcripts.")
-    return talks + [Talk(*lesson, [], known[-1].seconds + 1, known) for lesson, known in topics.items()]
+    return talks + [Talk(*lesson, [], rows[-1].seconds + 1, rows) for lesson, rows in topics.items()]
 
 
 def _is_for_us_to_mend(problem: Problem) -> bool:

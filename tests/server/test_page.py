@@ -152,6 +152,8 @@ def test_a_wrong_row_is_named_and_nothing_is_made_of_it(page: Client, folder: Pa
     said, path = page.predict(wrong, "", "", "vtt", api_name="/download")
     assert (said, path) == ("Row 2 (1:12) has no title. Write one, or take the row away.", None)
     assert page.predict(wrong, "", "", api_name="/save") == said
+    numbered = _table(("0:00", "Bread"), ("1:12", "Chapter 2"))
+    assert "for 1:12 Chapter 2. Write it" in page.predict(numbered, "", "", api_name="/save")
     assert "other columns" in page.predict({"headers": ["a"], "data": [["x"]]}, "", "", api_name="/save")
     assert "Row 2 (1:12)" in page.predict(wrong, "", "", ["baseline: first-words"], api_name="/compare")[0]
     assert sorted(folder.glob("data/corrections/*")) == before

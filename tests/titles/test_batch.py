@@ -143,9 +143,9 @@ def test_a_keyphrase_stands_in_where_the_model_writes_nothing_and_is_marked(
     rows = list(sheet.iter_rows(values_only=True))
     assert rows[0][5] == "fallback"
     assert [(row[3], row[5]) for row in rows[1:4]] == [
-        ("talk about graphs", "keyphrase"),
+        ("talk about graphs", "keyphrase: talk about graphs"),
         ("Kept  as it is", None),
-        ("talk about threads", "keyphrase"),
+        ("talk about threads", "keyphrase: talk about threads"),
     ]
     assert lectern("check", "week.titled.xlsx", cwd=project).returncode == 1  # for the one topic without a line
     done = lectern("title", "so in this part we talk about hashing", cwd=project)

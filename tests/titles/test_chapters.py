@@ -168,6 +168,37 @@ def test_keyphrases_that_stand_in_are_said() -> None:
     assert "chapter 3" in done.remarks()[0]
 
 
+@pytest.mark.parametrize("name", ["csv", "json", "xlsx"])
+def test_what_stands_in_for_a_title_is_none_where_it_is_read_again(name: str, tmp_path: Path) -> None:
+    done = entitled(chaptered("Intro", "", "", "", "Chapter 5"), {"word 1": "=Two", "word 2": "Three"}, {"word 1"})
+    assert [each.title for each in done.chapters] == ["Intro", "=Two", "Three", "Chapter 4", "Chapter 5"]
+    formats.write_chapters([done], tmp_path / f"a.{name}", name)
+    (topics,) = read_topics(tmp_path / f"a.{name}").values()
+    assert [topic.title for topic in topics] == ["Intro", "", "Three", "", "Chapter 5"]
+
+
+def test_what_a_person_has_written_over_what_stood_in_is_a_title(tmp_path: Path) -> None:
+    formats.write_chapters([entitled(chaptered("", ""), {"word 0": "One"}, {"word 0"})], tmp_path / "a.xlsx", "xlsx")
+    assert ingest(tmp_path / "a.xlsx").topics["title"].tolist() == ["One", "Chapter 2"]
+    book = openpyxl.load_workbook(tmp_path / "a.xlsx")
+    book["lesson_topics"]["D3"].value = "Mine"
+    book.save(tmp_path / "a.xlsx")
+    (topics,) = read_topics(tmp_path / "a.xlsx").values()
+    assert [topic.title for topic in topics] == ["", "Mine"]
+    assert [topic.title for topic in read_talks(tmp_path / "a.xlsx")[0].topics] == ["", "Mine"]
+
+
+def test_a_keyphrase_that_stood_in_is_not_kept_for_a_title(project: Path, examples: pd.DataFrame) -> None:
+    register(project / "mute", examples, mute=True)
+    (project / "talk.txt").write_text("0:00 we talk about graphs\n1:00 we talk about threads")
+    (project / "topics.txt").write_text("0:00 Kept\n1:00\n")
+    for topics, out in (("topics.txt", "a.csv"), ("a.csv", "b.xlsx"), ("b.xlsx", "c.xlsx")):
+        done = chapters("talk.txt", "--topics", topics, "--out", out)
+        assert (done.exit_code, "2 chapters, 1 kept" in done.stdout) == (0, True), done.exception
+    row = [cell.value for cell in openpyxl.load_workbook("c.xlsx")["lesson_topics"][3]]
+    assert row[3:] == ["talk about threads", "keyphrase: talk about threads"]
+
+
 def test_youtube_gets_its_first_chapter_at_zero_and_a_word_where_it_would_show_none() -> None:
     done = chaptered("Intro", "End")
     late = Chaptered(done.talk, [Chapter(4.0, 60.0, "Intro", "a"), Chapter(3661.5, 3700.0, "End", "b")])

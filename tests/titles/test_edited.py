@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import Refused
+from pipeline.titles.corrections import keep_corrections
 from pipeline.titles.edited import Row, as_rows, from_rows, named
-from pipeline.titles.lines import Line, Talk
+from pipeline.titles.lines import Line, Talk, Topic
 
 TALK = Talk("C", "1", [Line(0.0, "hello"), Line(61.5, "so"), Line(3700.0, "bye")], 3710.0)
 
@@ -49,3 +53,15 @@ def test_a_row_that_is_no_chapter_is_named(rows: list[tuple[str, str]], why: str
 def test_a_talk_is_called_as_a_workbook_would_call_it() -> None:
     assert named(TALK, " My \n course ", "02") == ("My course", "2")
     assert named(TALK, " ", "") == ("C", "1")
+
+
+def test_a_number_that_nobody_has_changed_is_not_kept_to_train_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [Row("0:00", "Intro"), Row("1:01.5", "Chapter 3"), Row("1:01:40", "Chapter 4")]
+    with pytest.raises(Refused, match=r"0:01:01\.5 Chapter 3, 1:01:40 Chapter 4\. Write"):
+        keep_corrections(from_rows(TALK, rows), tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    given = replace(TALK, topics=[Topic(61.5, "Chapter 3"), Topic(3700.0, "Chapter 4")])
+    assert keep_corrections(from_rows(given, rows), tmp_path / "kept").is_file()
