@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.data.cells import LONGEST, Fault, as_clock, as_lesson, as_name, as_seconds
+from pipeline.data.cells import LONGEST, Fault, as_lesson, as_name, as_seconds
 from pipeline.errors import Refused
 from pipeline.titles.batch import as_cell
 from pipeline.titles.chapters import Chaptered, divide, is_number
 from pipeline.titles.lines import Talk, Topic
-from pipeline.titles.times import as_stamp
+from pipeline.titles.times import as_written
 
 _LONGEST_TITLE = 500
 _WRONG = {Fault.TOO_LONG: f"is over {LONGEST / 3600:,.0f} hours", Fault.BELOW_ZERO: "is a time below zero"}
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 def as_rows(talk: Chaptered) -> list[Row]:
     """The table of a talk's chapters."""
-    return [Row(_as_written(chapter.start_seconds), chapter.title) for chapter in talk.chapters]
+    return [Row(as_written(chapter.start_seconds), chapter.title) for chapter in talk.chapters]
 
 
 def named(talk: Talk, course: str, lesson: str) -> tuple[str, str]:
@@ -58,7 +58,7 @@ def from_rows(talk: Talk, rows: Sequence[Row]) -> Chaptered:
         if len(row.title) > _LONGEST_TITLE:
             raise Refused(f"The title of row {number} is longer than {_LONGEST_TITLE} characters. Shorten it.")
         if start >= talk.end_seconds:
-            raise Refused(f"Row {number}: {row.time} is after the end of the talk, {_as_written(talk.end_seconds)}.")
+            raise Refused(f"Row {number}: {row.time} is after the end of the talk, {as_written(talk.end_seconds)}.")
     for before, after in zip(range(len(seconds) - 1), range(1, len(seconds)), strict=True):
         if seconds[after] <= seconds[before]:
             raise Refused(
@@ -88,10 +88,6 @@ def _seconds(rows: Sequence[tuple[int, Row]]) -> list[float]:
         why = _WRONG.get(Fault(times.fault[wrong[0]]), "is not a time")
         raise Refused(f"Row {number}: {row.time[:60]!r} {why}. Write h:mm:ss or mm:ss.")
     return times.seconds.tolist()
-
-
-def _as_written(seconds: float) -> str:
-    return as_stamp(seconds) if seconds == int(seconds) else as_clock(seconds)
 
 
 def _one_line(text: str) -> str:

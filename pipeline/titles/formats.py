@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,7 @@ from pipeline.titles.batch import may_be_written, must_be_workbook, write_tables
 from pipeline.titles.chapters import Chaptered
 from pipeline.titles.fallbacks import FALLBACK
 from pipeline.titles.lines import Talk
-from pipeline.titles.times import as_stamp
+from pipeline.titles.times import as_stamp, as_written
 
 _MARKS = r"([\\`*_\[\]<>#|])"
 _MARKUP, _ESCAPED = re.compile(_MARKS), re.compile(rf"\\{_MARKS}")
@@ -75,17 +76,21 @@ def check_talks(talks: Sequence[Talk], name: str) -> None:
 
 
 def as_youtube(talks: Sequence[Chaptered]) -> str:
-    """A line a chapter for a video's description: its start, in whole seconds, and its title. The first starts at 0:00,
-    without which YouTube shows none."""
+    """A line a chapter for a video's description: its start, in whole seconds of which no two chapters share one, and
+    its title. The first starts at 0:00, without which YouTube shows none."""
     blocks = []
     for talk in talks:
-        starts = [0.0, *(chapter.start_seconds for chapter in talk.chapters[1:])]
+        starts = accumulate([0, *(int(chapter.start_seconds) for chapter in talk.chapters[1:])], _after)
         rows = [
             f"{as_stamp(start)} {chapter.title.translate(_NOT_ON_YOUTUBE)}"
             for start, chapter in zip(starts, talk.chapters, strict=True)
         ]
         blocks.append("\n".join([*([_heading(talk.talk)] if len(talks) > 1 else []), *rows, ""]))
     return "\n".join(blocks)
+
+
+def _after(before: int, start: int) -> int:
+    return max(start, before + 1)
 
 
 def as_webvtt(talks: Sequence[Chaptered]) -> str:
@@ -101,7 +106,7 @@ def as_markdown(talks: Sequence[Chaptered]) -> str:
     """A heading a talk, and a list of its chapters."""
     blocks = []
     for talk in talks:
-        rows = [f"- {as_stamp(chapter.start_seconds)} {_without_markup(chapter.title)}" for chapter in talk.chapters]
+        rows = [f"- {as_written(chapter.start_seconds)} {_without_markup(chapter.title)}" for chapter in talk.chapters]
         blocks.append("\n".join([f"## {_without_markup(_heading(talk.talk))}", "", *rows, ""]))
     return "\n".join(blocks)
 

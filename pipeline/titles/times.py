@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.data.cells import LONGEST, Fault, as_seconds
+from pipeline.data.cells import LONGEST, Fault, as_clock, as_seconds
 from pipeline.errors import Refused
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -47,3 +47,8 @@ def as_stamp(seconds: float) -> str:
     """As YouTube writes a chapter's start, in whole seconds: 0:00, 12:05, 1:02:03."""
     minutes, whole = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{whole:02}" if minutes >= 60 else f"{minutes}:{whole:02}"
+
+
+def as_written(seconds: float) -> str:
+    """As a person would write it: as `as_stamp`, unless there is a fraction."""
+    return as_stamp(seconds) if seconds == int(seconds) else as_clock(seconds)

@@ -237,7 +237,9 @@ SIGNS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), m
 TITLE = st.builds(
     lambda letter, rest: normalize("NFC", letter + " ".join(rest)), LETTER, st.lists(SIGNS, min_size=1, max_size=4)
 )
-LATER = st.lists(st.integers(10, 20_000), unique=True, max_size=8).map(sorted)
+WHOLE = st.integers(10, 20_000)
+THOUSANDTHS = st.integers(10_000, 20_000_000).map(lambda milli: milli / 1000)
+LATER = st.lists(WHOLE, unique=True, max_size=8).map(sorted)
 
 
 @settings(max_examples=25, deadline=None)
@@ -245,7 +247,7 @@ LATER = st.lists(st.integers(10, 20_000), unique=True, max_size=8).map(sorted)
 def test_chapters_are_read_back_as_they_were_written(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    starts = [0, *data.draw(LATER)]
+    starts = [0.0, *data.draw(st.lists(WHOLE | THOUSANDTHS, unique_by=int, max_size=8).map(sorted))]
     titles = [data.draw(TITLE) for _ in starts]
     chapters = [Chapter(float(s), s + 10.0, title, "word") for s, title in zip(starts, titles, strict=True)]
     talk = Chaptered(Talk("C", "1", [Line(0.0, "word")], starts[-1] + 10.0), chapters)
@@ -253,8 +255,22 @@ def test_chapters_are_read_back_as_they_were_written(
     for suffix, name in formats.SUFFIXES.items():
         formats.write_chapters([talk], folder / f"a{suffix}", name)
         (topics,) = read_topics(folder / f"a{suffix}").values()
-        shown = [title.translate(str.maketrans("<>", "‹›")) if name == "youtube" else title for title in titles]
-        assert [tuple(topic) for topic in topics] == [*zip(starts, shown, strict=True)], name
+        seconds, shown = starts, titles
+        if name == "youtube":
+            seconds, shown = map(int, starts), [title.translate(str.maketrans("<>", "‹›")) for title in titles]
+        assert [tuple(topic) for topic in topics] == [*zip(seconds, shown, strict=True)], name
+
+
+@pytest.mark.parametrize(("suffix", "name"), formats.SUFFIXES.items())
+def test_chapters_of_one_second_stay_apart(suffix: str, name: str, tmp_path: Path) -> None:
+    starts = [0.0, 65.2, 65.9, 66.0]
+    talk = Talk("C", "1", [Line(0.0, "word")], 80.0, [Topic(start, f"At {start}") for start in starts])
+    formats.write_chapters([cut(talk, SETTINGS)], tmp_path / f"a{suffix}", name)
+    (again,) = with_topics([talk], tmp_path / f"a{suffix}")
+    expected = [0.0, 65.0, 66.0, 67.0] if name == "youtube" else starts
+    assert [(*topic,) for topic in again.topics] == [
+        (second, f"At {start}") for second, start in zip(expected, starts, strict=True)
+    ]
 
 
 @settings(max_examples=25, deadline=None)
