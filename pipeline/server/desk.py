@@ -23,12 +23,35 @@ class Answer(NamedTuple):
     titles: list[Shown]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Job:
-    """One request's texts. Whoever gives up on it cancels `done`."""
+    """One request's texts, and what is written of their titles, all of it by one version.
+
+    done: what whoever gives up on it cancels. It begins to run when all is written, for what runs cannot be cancelled.
+    """
 
     texts: Sequence[str]
     done: Future[Answer] = field(default_factory=Future)
+    titles: list[Shown] = field(default_factory=list)
+    version: str = ""
+
+    def left(self, most: int) -> Sequence[str]:
+        """The next `most` of the texts that have no titles yet."""
+        return self.texts[len(self.titles) :][:most]
+
+    def take(self, version: str, titles: Sequence[Shown]) -> None:
+        """The titles of the next texts; by another version than those before, they and those count for nothing."""
+        if self.titles and version != self.version:
+            self.titles.clear()
+            return
+        self.version = version
+        self.titles += titles
+        if not self.left(1) and self.done.set_running_or_notify_cancel():
+            self.done.set_result(Answer(version, self.titles))
+
+    def fail(self, error: Exception) -> None:
+        if self.done.set_running_or_notify_cancel():
+            self.done.set_exception(error)
 
 
 class Full(Exception):
@@ -48,7 +71,7 @@ class Desk:
     Args:
         write: titles for texts.
         waiting: jobs that may wait.
-        batch: texts until which further jobs are done together with the first.
+        batch: texts that are written at once, of several jobs if the first has fewer.
     """
 
     def __init__(self, write: Write, *, waiting: int, batch: int) -> None:
@@ -94,8 +117,7 @@ class Desk:
                 first = self._jobs.get(timeout=_LOOKS_UP)
             except queue.Empty:
                 continue
-            jobs = [job for job in (first, *self._rest(self._batch - len(first.texts))) if _still_wanted(job)]
-            if jobs:
+            if jobs := _still_wanted([first, *self._rest(self._batch - len(first.texts))]):
                 self._do(jobs)
 
     def _rest(self, texts: int | None) -> list[Job]:
@@ -111,19 +133,30 @@ class Desk:
         return found
 
     def _do(self, jobs: list[Job]) -> None:
-        start = time.monotonic()
-        try:
-            version, titles = self._write([text for job in jobs for text in job.texts])
-        except Exception as error:  # whatever a model raises: the next request may be better off
-            _log.exception("%d requests failed", len(jobs))
-            for job in jobs:
-                job.done.set_exception(error)
-            return
-        self._seconds_a_job = (time.monotonic() - start) / len(jobs)
-        written = iter(titles)
+        """Part by part: of what somebody gives up on meanwhile, no more is written than the part at hand."""
+        start, many = time.monotonic(), len(jobs)
+        while jobs := _still_wanted(jobs):
+            self._do_part(jobs)
+        self._seconds_a_job = (time.monotonic() - start) / many
+
+    def _do_part(self, jobs: Sequence[Job]) -> None:
+        part: list[tuple[Job, Sequence[str]]] = []
+        room = self._batch
         for job in jobs:
-            job.done.set_result(Answer(version, [next(written) for _ in job.texts]))
+            if room:
+                part.append((job, job.left(room)))
+                room -= len(part[-1][1])
+        try:
+            version, titles = self._write([text for _, texts in part for text in texts])
+        except Exception as error:  # whatever a model raises: the next request may be better off
+            _log.exception("%d requests failed", len(part))
+            for job, _ in part:
+                job.fail(error)
+            return
+        written = iter(titles)
+        for job, texts in part:
+            job.take(version, [next(written) for _ in texts])
 
 
-def _still_wanted(job: Job) -> bool:
-    return job.done.set_running_or_notify_cancel()
+def _still_wanted(jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if not job.done.done()]

@@ -19,7 +19,7 @@ class ServeSettings(Section):
     megabytes: float = Field(gt=0)  # of a request's body, at most
     seconds: float = Field(gt=0)  # that a request may take to arrive, and again to be answered
     waiting: int = Field(ge=1)  # requests that may wait; the next one is told to come back
-    batch: int = Field(ge=1)  # texts of waiting requests that are titled together, at least while there are any
+    batch: int = Field(ge=1)  # texts that are titled together, of several requests if need be
     refresh: float = Field(gt=0)  # seconds between two looks at which version counts
 
 

@@ -18,7 +18,7 @@ from pipeline.server.present import Present
 from pipeline.server.settings import ServeSettings
 from pipeline.titles.version import Version
 
-SETTINGS = ServeSettings(texts=2, megabytes=0.001, seconds=1, waiting=2, batch=2, refresh=0.1)
+SETTINGS = ServeSettings(texts=2, megabytes=0.001, seconds=1, waiting=2, batch=1, refresh=0.1)
 
 
 @pytest.fixture
@@ -28,8 +28,15 @@ def go() -> threading.Event:
 
 
 @pytest.fixture
-def client(go: threading.Event) -> Iterator[TestClient]:
+def written() -> list[str]:
+    """All texts that a title was written for, or is being written for."""
+    return []
+
+
+@pytest.fixture
+def client(go: threading.Event, written: list[str]) -> Iterator[TestClient]:
     def write(texts: list[str]) -> list[Shown]:
+        written.extend(texts)
         if "slow" in texts:
             go.wait(30)
         if "fail" in texts:
@@ -54,6 +61,15 @@ def test_what_takes_too_long_is_given_up_and_the_next_is_served(client: TestClie
     assert (late.status_code, "within 1 s" in late.json()["detail"]) == (504, True)
     go.set()
     assert _ask(client, "b").json() == {"version": "titles/1", "titles": [{"title": "b", "fallback": False}]}
+
+
+def test_of_what_was_given_up_nothing_more_is_written(
+    client: TestClient, go: threading.Event, written: list[str]
+) -> None:
+    assert _ask(client, "slow", "rest").status_code == 504
+    go.set()
+    assert _ask(client, "b").status_code == 200
+    assert written == ["slow", "b"]
 
 
 def test_a_model_that_fails_shows_the_client_no_more_than_that(client: TestClient) -> None:

@@ -15,6 +15,7 @@ class Writer:
     """Titles are the texts. Each call waits for `go`."""
 
     def __init__(self) -> None:
+        self.version = "titles/1"
         self.calls: list[list[str]] = []
         self.go = threading.Semaphore(0)
 
@@ -23,7 +24,7 @@ class Writer:
         assert self.go.acquire(timeout=30)
         if "fail" in texts:
             raise ValueError("it failed")
-        return Answer("titles/1", [Shown(text, False) for text in texts])
+        return Answer(self.version, [Shown(text, False) for text in texts])
 
 
 @pytest.fixture
@@ -40,14 +41,19 @@ def desk(writer: Writer) -> Iterator[Desk]:
     desk.close()
 
 
-def _busy(desk: Desk, writer: Writer):
+def _busy(desk: Desk, writer: Writer, *texts: str):
     """The job that the worker is at."""
-    first = desk.submit(["first"])
+    first = desk.submit(texts or ["first"])
+    _until(writer, 1)
+    return first
+
+
+def _until(writer: Writer, calls: int) -> None:
+    """Returns once it has been called so often."""
     deadline = time.monotonic() + 30
-    while not writer.calls:
+    while len(writer.calls) < calls:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return first
 
 
 def test_who_waits_is_answered_together_and_each_gets_their_own(desk: Desk, writer: Writer) -> None:
@@ -76,6 +82,24 @@ def test_who_has_given_up_costs_nothing(desk: Desk, writer: Writer) -> None:
     writer.go.release(2)
     stays.result(30)
     assert writer.calls == [["first"], ["stays"]]
+
+
+def test_of_what_is_given_up_meanwhile_no_more_than_the_part_at_hand_is_written(desk: Desk, writer: Writer) -> None:
+    gone, stays = _busy(desk, writer, *"abcdefgh"), desk.submit(["stays"])
+    gone.cancel()
+    writer.go.release(2)
+    stays.result(30)
+    assert writer.calls == [["a", "b", "c", "d"], ["stays"]]
+
+
+def test_all_titles_of_a_request_are_by_one_version(desk: Desk, writer: Writer) -> None:
+    job = _busy(desk, writer, *"abcdef")
+    writer.go.release()
+    _until(writer, 2)
+    writer.version = "titles/2"
+    writer.go.release(3)
+    assert job.result(30) == Answer("titles/2", [Shown(text, False) for text in "abcdef"])
+    assert writer.calls == [["a", "b", "c", "d"], ["e", "f"]] * 2
 
 
 def test_a_failure_is_told_to_those_it_concerns_and_ends_nothing(desk: Desk, writer: Writer) -> None:
