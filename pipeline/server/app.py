@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.data.openings import MARK
-from pipeline.server.body import BodyLimit
+from pipeline.server.body import BodyLimit, retry_after
 from pipeline.server.desk import Desk, Full
 from pipeline.server.present import Present
 from pipeline.server.settings import ServeSettings
@@ -50,10 +50,6 @@ TOO_LARGE_OR_LATE = {
 """How the body limit refuses, on every path."""
 
 
-def retry_after(seconds: float) -> dict[str, str]:
-    return {"Retry-After": str(max(1, round(seconds)))}
-
-
 def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI:
     """The application, which opens `present` and `desk` as it starts, and closes them as it ends."""
 
@@ -67,7 +63,8 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
 
     app = FastAPI(title="Lectern", description=__doc__, version="1", lifespan=lifespan)
     app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
-    app.add_middleware(BodyLimit, most=int(settings.megabytes * 1_000_000), seconds=settings.seconds)
+    most = int(settings.megabytes * 1_000_000)
+    app.add_middleware(BodyLimit, most=most, seconds=settings.seconds, together=settings.waiting * most)
 
     class Texts(BaseModel):
         model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"texts": [_EXAMPLE]}]})

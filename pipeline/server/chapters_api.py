@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.server.app import COME_BACK, TOO_LARGE_OR_LATE, Refusal, retry_after
+from pipeline.server.app import COME_BACK, TOO_LARGE_OR_LATE, Refusal
+from pipeline.server.body import retry_after
 from pipeline.server.editor import Editor, Failed, Found, Late
 from pipeline.server.settings import ServeSettings
 

@@ -18,7 +18,9 @@ class ServeSettings(Section):
     texts: int = Field(ge=1)  # of a request, at most
     megabytes: float = Field(gt=0)  # of a request's body, at most
     seconds: float = Field(gt=0)  # that a request may take to arrive, and again to be answered
-    waiting: int = Field(ge=1)  # requests that may wait; the next one is told to come back
+    waiting: int = Field(
+        ge=1
+    )  # requests that may wait, and as many whole bodies all may hold; beyond, one is told to come back
     batch: int = Field(ge=1)  # texts that are titled together, of several requests if need be
     refresh: float = Field(gt=0)  # seconds between two looks at which version counts
 

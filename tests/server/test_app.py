@@ -120,6 +120,6 @@ def test_a_body_that_trickles_in_is_not_waited_for() -> None:
     async def send(message):
         sent.append(message)
 
-    limited = BodyLimit(lambda *_: pytest.fail("it was let through"), most=10**9, seconds=0.1)
+    limited = BodyLimit(lambda *_: pytest.fail("it was let through"), most=10**9, seconds=0.1, together=10**9)
     asyncio.run(limited({"type": "http", "method": "POST", "headers": []}, receive, send))
     assert sent[0]["status"] == 408
