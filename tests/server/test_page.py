@@ -135,7 +135,8 @@ def test_a_talk_may_be_pasted(page: Client) -> None:
 
 def test_a_lesson_of_a_workbook_is_chosen_and_keeps_its_topics(page: Client, folder: Path) -> None:
     lines = [("C", lesson, *line) for lesson in ("1", "2A") for line in THREE.lines]
-    book = write_book(folder / "week.xlsx", [("C", "2A", "0:00", "<b>Kept</b>"), ("C", "2A", "1:00", "Too")], lines)
+    topics = [("C", "2A", "0:00", "<b>Kept</b>"), ("C", "2A", "1:00", "Too"), ("C", "3", "0:00", "Nothing is said")]
+    book = write_book(folder / "week.xlsx", topics, lines)
     said, choice, *_ = page.predict(handle_file(str(book)), api_name="/read")
     assert ("2 lessons: 72 lines" in said, choice["visible"]) == (True, True)
     said, table, course, lesson, _ = page.predict("", "lesson 2A of C", 0, api_name="/chapters")
