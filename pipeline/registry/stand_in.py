@@ -14,6 +14,8 @@ from pipeline.data.openings import spoken
 from pipeline.evaluation.baselines import best_keyphrase
 from pipeline.models.tidy import TitleStyle, tidy, usable, without_marks
 
+_READ = 120_000  # characters of a text, 20,000 words as they are spoken: 2 s at most, where a million words take 90
+
 
 class Shown(NamedTuple):
     title: str  # empty where the text has no keyphrase either
@@ -38,6 +40,6 @@ def answer(texts: Sequence[str], candidates: Sequence[list[str]], style: TitleSt
 def _keyphrases(texts: Sequence[str], style: TitleStyle) -> list[str]:
     nothing_to_learn_of = pd.DataFrame({"title": []})
     texts = [spoken(text) for text in texts]
-    phrases = best_keyphrase(nothing_to_learn_of, [without_marks(text) for text in texts])
+    phrases = best_keyphrase(nothing_to_learn_of, [without_marks(text)[:_READ] for text in texts])
     titles = [tidy(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
     return [title if usable(title) else "" for title in titles]
