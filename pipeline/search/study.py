@@ -56,9 +56,6 @@ class StudyOnDisk:
                 pruner=_pruner(settings.pruning),
                 load_if_exists=True,
             )
-            today = space.drawn_today()
-            if today and not self._study.trials:
-                self._study.enqueue_trial(today, user_attrs={TODAY: True})
 
     @property
     def name(self) -> str:
@@ -107,12 +104,20 @@ class StudyOnDisk:
         with self._lock:
             if len(self._study.get_trials(states=(*FINISHED, TrialState.RUNNING))) >= wanted:
                 return None
+            today = self.space.drawn_today()
+            if today and not self._knows_today():
+                self._study.enqueue_trial(today, user_attrs={TODAY: True})
             # A seed of its own for each trial: one that goes on must not draw anew what the one before it drew.
             self._study.sampler = TPESampler(seed=self._seed + len(self._study.trials))
             trial = self._study.ask(self.space.distributions())
             hold = self._hold(trial)
             hold.acquire()
             return trial, hold
+
+    def _knows_today(self) -> bool:
+        """Whether the settings that the study began with are a trial that has come, or may come, to an end of its own:
+        one that was broken off says nothing of them."""
+        return any(TODAY in trial.user_attrs and not _broken_off(trial) for trial in self._study.trials)
 
     def _run(self, trial: Trial, hold: FileLock, objective: Objective) -> bool:
         """Whether the trial has finished."""
@@ -142,6 +147,10 @@ class StudyOnDisk:
 
     def _folder_of(self, trial: Trial | FrozenTrial) -> Path:
         return self._folder / f"trial-{trial.number}"
+
+
+def _broken_off(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and REASON not in trial.user_attrs
 
 
 def _pruner(pruning: Pruning | None) -> BasePruner:

@@ -250,7 +250,9 @@ def test_a_killed_search_is_gone_on_with(small: Path, tmp_path_factory: pytest.T
         cwd=small,
         streams=tmp_path_factory.mktemp("streams"),
     )
-    assert search(MODEL, 2).finished == 2
+    found = search(MODEL, 2)
+    assert found.finished == 2
+    assert found.suggestion.today is not None
     assert _states() == ["failed", "complete", "complete"]
     assert [run.info.status for run in _runs()[1]] == ["KILLED", "FINISHED", "FINISHED"]
     assert not list(small.glob(".lectern/search/*/trial-*"))

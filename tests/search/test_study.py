@@ -40,6 +40,27 @@ def test_todays_settings_are_tried_first(study: StudyOnDisk) -> None:
     assert study.trials()[0].params == study.space.drawn_today()
 
 
+def test_todays_settings_are_tried_again_after_they_were_broken_off(study: StudyOnDisk) -> None:
+    def stop(trial: Trial, folder: Path) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.optimise(stop, 2)
+    study.optimise(_rate, 2)
+    today = study.space.drawn_today()
+    assert [trial.params == today for trial in study.trials()] == [True, True, False]
+
+
+def test_todays_settings_are_not_tried_again_where_they_fail_by_themselves(study: StudyOnDisk) -> None:
+    def first_fails(trial: Trial, folder: Path) -> float:
+        if trial.number == 0:
+            raise TrialFailed("too large")
+        return 1.0
+
+    study.optimise(first_fails, 2)
+    assert [trial.params == study.space.drawn_today() for trial in study.trials()] == [True, False, False]
+
+
 def test_a_study_that_stops_and_goes_on_draws_what_one_in_one_go_draws(study: StudyOnDisk) -> None:
     for wanted in (2, 3, 5):
         _study().optimise(_rate, wanted)
