@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from mlflow import MlflowClient
 from transformers import TrainerCallback
 
 from pipeline.data.openings import usual_opening
+from pipeline.errors import Misused
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoints import ModelSettings, save_model
@@ -23,7 +25,13 @@ from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_log import LogToMlflow
 from pipeline.training.fit import CURVES, fit
-from pipeline.training.launch import in_several_processes, is_first_process, is_one_of_several
+from pipeline.training.launch import (
+    end_with_launcher,
+    in_several_processes,
+    is_first_process,
+    is_one_of_several,
+    processes,
+)
 from pipeline.training.prepare import Prepared, prepare
 from pipeline.training.preview import preview
 from pipeline.training.record import Training, TrainingRun, write_training
@@ -33,9 +41,12 @@ from pipeline.training.settings import TrainSettings
 def run(model: str) -> None:
     model_settings = ModelSettings.read(model)
     settings = TrainSettings.of_model(model, model_settings)
-    if settings.processes > 1 and not is_one_of_several():
+    if is_one_of_several():
+        end_with_launcher()
+    elif settings.processes > 1:
         in_several_processes(settings.processes, "train", model)
         return
+    _require_processes(model, settings)
     train, validation = (pd.read_parquet(path) for path in TRAINING_SPLITS.values())
     # Named after all that the training depends on: what another one left can never be gone on from by mistake.
     start = checkpoint_tags(model_settings)
@@ -63,6 +74,24 @@ def run(model: str) -> None:
     lineage = {**lineage_tags(), **start}
     _train_and_keep(model, model_settings, settings, lineage, prepared, train, fit_with, resume_from / "mlflow_run_id")
     shutil.rmtree(resume_from, ignore_errors=True)
+
+
+def _require_processes(model: str, settings: TrainSettings) -> None:
+    """
+    Raises:
+        Misused: others were started than the settings were made for, or more than there are GPUs.
+    """
+    if processes() != settings.processes:
+        raise Misused(
+            f"{processes()} processes were started, and params.yaml says processes: {settings.processes} for '{model}'."
+            " Set it there: the stage then starts them itself."
+        )
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < settings.processes:
+        raise Misused(
+            f"params.yaml says processes: {settings.processes} for '{model}', one a GPU, and there are {gpus} here. "
+            "Lower it."
+        )
 
 
 def _train_and_keep(

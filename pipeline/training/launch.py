@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import uuid
+from contextlib import suppress
+from threading import Thread
 
+import psutil
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+_LAUNCHER = "LECTERN_LAUNCHER"  # its process id, for the processes that it starts
 
 
 def is_first_process() -> bool:
@@ -22,12 +28,31 @@ def is_one_of_several() -> bool:
     return "RANK" in os.environ
 
 
+def processes() -> int:
+    """How many share this training, this one included."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def end_with_launcher() -> None:
+    """Kills this process once the one that started it is gone, however that ended: a training that goes on for nobody
+    would write where the next one goes on from."""
+    launcher = int(os.environ.get(_LAUNCHER, os.getppid()))
+
+    def watch() -> None:
+        with suppress(psutil.NoSuchProcess):  # gone already
+            psutil.Process(launcher).wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Thread(target=watch, name="launcher", daemon=True).start()
+
+
 def in_several_processes(count: int, *words: str) -> None:
     """Runs `python -m pipeline WORDS` in `count` processes of this machine that know of each other, as torchrun does.
 
     Raises:
         SystemExit: one of them failed; with its exit code.
     """
+    os.environ[_LAUNCHER] = str(os.getpid())
     with tempfile.TemporaryDirectory() as logs:
         config = LaunchConfig(
             min_nodes=1,

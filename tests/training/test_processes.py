@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
+from pipeline.registry.lineage import md5
 from pipeline.training.launch import is_first_process
 from tests.command import lectern, run_module
-from tests.training.small import STAGE, Killed, NoDropout, environment, fill_project, train
+from tests.training.small import (
+    STAGE,
+    Killed,
+    NoDropout,
+    environment,
+    fill_project,
+    kill_after_a_checkpoint,
+    train,
+)
 
 ONE_STEP = {"epochs": 1, "schedule": "constant", "warmup": 0.0, "freeze": ["embedding", "encoder"]}
 
@@ -80,6 +93,7 @@ def _one_of_two() -> None:
 
 def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, processes=2, epochs=1)
+    examples.head(1).to_parquet(project / "data/splits/validation.parquet")  # of which one process has none
     done = lectern(*STAGE, cwd=project, env=environment())
     assert done.returncode == 0, done.stderr
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
@@ -95,6 +109,50 @@ def test_what_one_process_refuses_the_stage_refuses(project: Path, examples: pd.
     done = lectern(*STAGE, cwd=project, env=environment())
     assert done.returncode == 1
     assert "'no/such/folder' is not a model folder" in done.stderr
+
+
+def test_none_of_them_goes_on_when_the_one_that_started_them_is_killed(project: Path, examples: pd.DataFrame) -> None:
+    fill_project(project, pd.concat([examples] * 40), processes=2, epochs=100)
+    kill_after_a_checkpoint(project)
+    deadline = time.monotonic() + 30
+    while _at_work_in(project):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _at_work_in(project: Path) -> list[psutil.Process]:
+    there = [each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(project)]
+    return [each for each in there if each.pid != os.getpid()]
+
+
+def test_other_processes_than_the_settings_say_are_refused(project: Path, examples: pd.DataFrame) -> None:
+    fill_project(project, examples, processes=1)
+    started_by_torchrun = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    done = lectern(*STAGE, cwd=project, env={**environment(), **started_by_torchrun})
+    assert done.returncode == 2
+    assert "2 processes were started, and params.yaml says processes: 1 for 'bart-tiny'" in done.stderr
+
+
+@pytest.mark.hard
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mixed_precision", "bf16"),
+    ],
+    ids=["torchrun", "accelerate launch"],
+)
+def test_the_stage_runs_under_other_launchers_too(
+    launcher: tuple[str, ...], project: Path, examples: pd.DataFrame
+) -> None:
+    fill_project(project, examples, processes=2, epochs=1, precision="float32")
+    done = run_module(*launcher, "-m", "pipeline", *STAGE, cwd=project, env=environment())
+    assert done.returncode == 0, done.stderr
+    under_another = md5(project / "models/bart-tiny")
+    shutil.rmtree(project / "models")
+    done = lectern(*STAGE, cwd=project, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert md5(project / "models/bart-tiny") == under_another
 
 
 if __name__ == "__main__":
