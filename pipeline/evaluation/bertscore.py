@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Set
 from contextlib import chdir
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -17,13 +18,16 @@ import torch
 import transformers
 from bert_score import BERTScorer
 from bert_score.utils import get_bert_embedding, greedy_cos_idf
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline import machine
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.scores import BERT_SCORES
 from pipeline.files import file_aside
 from pipeline.models.places import find
+from pipeline.models.room import limit_bytes, make_room
 from pipeline.paths import FEATURES
 
 _LONGEST_TITLE_TOKENS = 512
@@ -91,13 +95,26 @@ def _references(titles: frozenset[str], model: str, layers: int) -> dict[str, _R
     try:
         kept = load_file(file)
         os.utime(file.parent)
-    except FileNotFoundError:  # also where another process has made room meanwhile
+    except (FileNotFoundError, SafetensorError):  # another process has made room meanwhile; or it is damaged
         rows = _embed(titles, scorer)
         parts = {f"{place} {n}": rows[title][n].clone() for place, title in enumerate(ordered) for n in range(3)}
-        with file_aside(file) as aside:
-            save_file(parts, aside)
+        _keep(parts, file)
         return rows
     return {title: tuple(kept[f"{place} {n}"] for n in range(3)) for place, title in enumerate(ordered)}
+
+
+def _keep(parts: dict[str, Tensor], file: Path) -> None:
+    """Writes them to `file`, where the limit and the disk have room."""
+    room = sum(part.nbytes for part in parts.values())
+    if room > limit_bytes():
+        return
+    make_room(room, keep=file.parent)
+    try:
+        with file_aside(file) as aside:
+            save_file(parts, aside)
+    except (OSError, SafetensorError) as error:
+        if machine.in_our_words(error) is None:
+            raise
 
 
 def _fingerprint(scorer: BERTScorer, titles: list[str]) -> str:

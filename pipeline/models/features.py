@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import logging
 import os
-import shutil
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -20,42 +19,28 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors import safe_open
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from pipeline.errors import Misused
+from pipeline import machine
 from pipeline.files import file_aside
 from pipeline.models.families import Family
 from pipeline.models.inputs import Inputs, micro_batches, pad
+from pipeline.models.memory import in_halves
+from pipeline.models.room import limit_bytes, make_room
 from pipeline.paths import FEATURES
 
 log = logging.getLogger(__name__)
 
 _KEPT_AS = torch.bfloat16
-_DEFAULT_LIMIT_GB = 10.0
 _TOKENS_AT_ONCE = 4096
 _SHARD_BYTES = 1 << 28
 # What a configuration gains or loses when a model is saved and opened again.
 _SAYS_NOTHING_OF_FEATURES = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
-
-
-def limit_bytes() -> int:
-    """How much room the features of all models may take: `LECTERN_FEATURES_GB`; 0 switches them off.
-
-    Raises:
-        Misused: it is not a number of gigabytes.
-    """
-    asked = os.environ.get("LECTERN_FEATURES_GB", str(_DEFAULT_LIMIT_GB))
-    try:
-        gigabytes = float(asked)
-    except ValueError:
-        gigabytes = -1.0
-    if not 0 <= gigabytes < float("inf"):
-        raise Misused(f"LECTERN_FEATURES_GB must be a number of gigabytes, 0 or more; it is {asked!r}.")
-    return int(gigabytes * 1e9)
 
 
 def frozen_part(model: PreTrainedModel, family: Family) -> tuple[nn.Module, ...]:
@@ -81,13 +66,17 @@ class Features:
 
     Args:
         part: the frozen part, as `frozen_part` tells.
+        half: whether they are computed in bfloat16 too, and not in the weights' own precision.
     """
 
-    def __init__(self, model: PreTrainedModel, inputs: Inputs, part: tuple[nn.Module, ...]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, inputs: Inputs, part: tuple[nn.Module, ...], *, half: bool = False
+    ) -> None:
         self._model = model
         self._inputs = inputs
         self._layers = len(part) - 1
-        self._shards = _Shards(FEATURES / _fingerprint(model, inputs.family, part))
+        self._half = half
+        self._shards = _Shards(FEATURES / _fingerprint(model, inputs.family, part, half))
 
     def __call__(self, sources: Sequence[list[int]]) -> Tensor:
         """The features of `sources`, which were prepared: (batch, longest source, width), float32, padded with 0."""
@@ -99,40 +88,67 @@ class Features:
         return bool(self._shards)
 
     def prepare(self, sources: Sequence[list[int]], *, alone: bool = False) -> bool:
-        """Computes and keeps what is missing of `sources`; False, with nothing kept, where the limit has no room.
+        """Computes and keeps what is missing of `sources`; False where the limit, or the disk, has no room for it.
 
         Leaves the model in evaluation mode.
 
         Args:
             alone: whether what is kept of other texts may go for these.
         """
-        missing = list({_name(source): source for source in sources if _name(source) not in self._shards}.values())
+        if not self._missing(sources):
+            return True
+        if self._room(sources) > limit_bytes():
+            return self._without_room(sources)
+        # Another process with the same frozen part may be about to compute the same.
+        with self._shards.alone():
+            return self._prepare(sources, alone)
+
+    def _missing(self, sources: Sequence[list[int]]) -> list[list[int]]:
+        return list({_name(source): source for source in sources if _name(source) not in self._shards}.values())
+
+    def _prepare(self, sources: Sequence[list[int]], alone: bool) -> bool:
+        missing = self._missing(sources)
         if not missing:
             return True
-        width = self._model.get_input_embeddings().embedding_dim
-        room = sum(map(len, missing)) * width * _KEPT_AS.itemsize
-        in_all = sum(map(len, sources)) * width * _KEPT_AS.itemsize
-        if alone and in_all <= limit_bytes() < room + self._shards.bytes:
+        room = self._room(missing)
+        if alone and room + self._shards.bytes > limit_bytes():
             self._shards.clear()
-            return self.prepare(sources)
+            return self._prepare(sources, alone=False)
         if room + self._shards.bytes > limit_bytes():
-            log.info(
-                "The features of %d texts take %.1f GB, more than LECTERN_FEATURES_GB allows: they are computed anew "
-                "each time",
-                len(missing),
-                room / 1e9,
-            )
+            return self._without_room(missing)
+        make_room(room, keep=self._shards.folder)
+        try:
+            self._compute_and_keep(missing)
+        except (OSError, SafetensorError) as error:
+            lacking = machine.in_our_words(error)
+            if lacking is None:
+                raise
+            log.warning("The features of %d texts are computed anew each time: %s", len(missing), lacking)
             return False
-        _make_room(room, keep=self._shards.folder)
+        return True
+
+    def _room(self, sources: Sequence[list[int]]) -> int:
+        """Bytes that the features of `sources` take."""
+        return sum(map(len, sources)) * self._model.get_input_embeddings().embedding_dim * _KEPT_AS.itemsize
+
+    def _without_room(self, sources: Sequence[list[int]]) -> bool:
+        log.info(
+            "The features of %d texts take %.1f GB, more than LECTERN_FEATURES_GB allows: they are computed anew each "
+            "time",
+            len(sources),
+            self._room(sources) / 1e9,
+        )
+        return False
+
+    def _compute_and_keep(self, sources: Sequence[list[int]]) -> None:
         computed: dict[str, Tensor] = {}
-        batches = micro_batches(missing, len, _TOKENS_AT_ONCE)
+        batches = micro_batches(sources, len, _TOKENS_AT_ONCE)
         for batch in tqdm(batches, desc="features", unit="batch", disable=not sys.stderr.isatty()):
-            computed |= zip(map(_name, batch), self._compute(batch), strict=True)
+            computed |= zip(map(_name, batch), in_halves(self._compute, batch), strict=True)
             if sum(tensor.nbytes for tensor in computed.values()) > _SHARD_BYTES:
                 self._shards.add(computed)
                 computed = {}
         self._shards.add(computed)
-        return True
 
     def left_out(self) -> AbstractContextManager[None]:
         """While the block runs, a causal model's frozen layers pass on what they are given: it is fed from here."""
@@ -143,8 +159,8 @@ class Features:
     @torch.inference_mode()
     def _compute(self, sources: Sequence[list[int]]) -> list[Tensor]:
         batch = {name: tensor.to(self._model.device) for name, tensor in self._inputs.batch(sources).items()}
-        # In the weights' own precision, whoever asks: a training in half precision, an evaluation in float32.
-        with torch.autocast(self._model.device.type, enabled=False):
+        # As was asked when this was made, whatever the precision in which what they are computed for runs.
+        with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._half):
             states = self._run(self._model.eval(), batch).to(_KEPT_AS).cpu()
         return [row[mask.bool()].clone() for row, mask in zip(states, batch["attention_mask"].cpu(), strict=True)]
 
@@ -189,15 +205,34 @@ class _Shards:
         self.folder = folder
         self.bytes = 0
         self._places: dict[str, safe_open] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            with suppress(FileNotFoundError):  # another process makes room
-                self._open(path)
+        self._look()
         if self._places:
             with suppress(FileNotFoundError):
                 os.utime(folder)
 
+    def _look(self) -> None:
+        """Opens what lies there."""
+        self.bytes = 0
+        for path in sorted(self.folder.glob("*.safetensors")):
+            try:
+                self._open(path)
+            except FileNotFoundError:  # another process makes room
+                continue
+            except SafetensorError:
+                log.warning("%s is damaged; what it held is computed again", path)
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While the block runs, no other process adds to these; what those before have added is here."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            self._look()
+            yield
+
     def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for path in self.folder.glob("*.safetensors"):
+            path.unlink(missing_ok=True)
         self.bytes = 0
         self._places.clear()
 
@@ -227,27 +262,14 @@ def _name(source: Sequence[int]) -> str:
     return hashlib.blake2b(torch.tensor(source, dtype=torch.int32).numpy().tobytes(), digest_size=16).hexdigest()
 
 
-def _fingerprint(model: PreTrainedModel, family: Family, part: tuple[nn.Module, ...]) -> str:
+def _fingerprint(model: PreTrainedModel, family: Family, part: tuple[nn.Module, ...], half: bool) -> str:
     """Of all that the features depend on, but for the source."""
     digest = hashlib.blake2b(digest_size=16)
     config = {name: value for name, value in model.config.to_dict().items() if name not in _SAYS_NOTHING_OF_FEATURES}
     digest.update(f"{family.name} {transformers.__version__} {torch.__version__} {sorted(config.items())}".encode())
+    digest.update(b"in bfloat16" if half else b"")
     for module in part:
         for name, tensor in module.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _make_room(wanted: int, keep: Path) -> None:
-    """Removes the features that were not used for the longest time, until `wanted` bytes more are within the limit."""
-    ages, size = {}, {}
-    for path in {*FEATURES.glob("*"), keep}:
-        with suppress(FileNotFoundError):  # another process makes room too
-            size[path] = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-            ages[path] = path.stat().st_mtime
-    folders = sorted(ages.keys() - {keep}, key=ages.__getitem__)
-    while folders and sum(size.values()) + wanted > limit_bytes():
-        oldest = folders.pop(0)
-        del size[oldest]
-        shutil.rmtree(oldest, ignore_errors=True)

@@ -22,6 +22,7 @@ from pipeline.models.checkpoints import load_model
 from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
 from pipeline.models.features import Features
 from pipeline.models.inputs import Inputs, micro_batches, pad
+from pipeline.models.memory import in_halves
 from pipeline.models.tidy import PLAIN, TitleStyle, tidy
 from pipeline.settings import Section, Settings, check, read_params
 
@@ -151,7 +152,7 @@ class Titler:
                 # For each batch anew: what is drawn for a text depends on those beside it alone.
                 torch.manual_seed(self.settings.seed)
                 chosen = order[start : start + self.settings.batch_size]
-                found = self._written([sources[i] for i in chosen], features)
+                found = in_halves(lambda some: self._written(some, features), [sources[i] for i in chosen])
                 for i, candidates in zip(chosen, found, strict=True):
                     written[i] = best_first(candidates, texts[i], self.style, self.settings)
         return written
@@ -220,11 +221,15 @@ def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool
     model, tokenizer, card = load_model(folder)
     inputs = card.inputs(tokenizer)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    features = None
-    if keep_features and not inputs.family.causal:
-        features = Features(model, inputs, (model.get_encoder(),))
-    # An encoder that was trained is another one each time, and nobody would ask for its features again.
-    return Titler(model, inputs, settings, features if features and features.begun else None, card.style)
+    features = _features_begun(model, inputs) if keep_features and not inputs.family.causal else None
+    return Titler(model, inputs, settings, features, card.style)
+
+
+def _features_begun(model: PreTrainedModel, inputs: Inputs) -> Features | None:
+    """What a training with the same encoder, in either precision, has kept. An encoder that was trained is another one
+    each time, and nobody would ask for its features again."""
+    kept = (Features(model, inputs, (model.get_encoder(),), half=half) for half in (True, False))
+    return next((features for features in kept if features.begun), None)
 
 
 def best_first(written: list[str], text: str, style: TitleStyle, settings: GenerateSettings) -> list[str]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +153,20 @@ def test_references_are_read_once_for_all_models(monkeypatch: pytest.MonkeyPatch
     read.clear()
     score_titles(TITLES, [*REFERENCES[:-1], "Another"], MINILM)
     assert {*REFERENCES[1:3]} & {*read}, "other references are other company"
+
+
+def test_references_that_were_kept_and_damaged_are_read_again():
+    first = score_titles(TITLES, REFERENCES, MINILM)
+    (file,) = Path(".lectern/features").glob("bertscore-*/*.safetensors")
+    file.write_bytes(file.read_bytes()[:-8])
+    bertscore._references.cache_clear()
+    assert score_titles(TITLES, REFERENCES, MINILM).equals(first)
+
+
+def test_references_are_not_kept_where_nothing_may_be(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
+    assert score_titles(TITLES, REFERENCES, MINILM)["bertscore_f1"].notna().all()
+    assert not [*Path(".lectern").rglob("*.safetensors")]
 
 
 def test_a_very_long_title_is_cut_and_scored():

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pandas as pd
 import pytest
@@ -16,6 +20,7 @@ from pipeline.models.features import FEATURES, Features, frozen_part
 from pipeline.models.generation import Titler
 from pipeline.models.layers import freeze
 from pipeline.models.lora import LoraSettings
+from pipeline.models.room import limit_bytes
 from tests.models.small import GREEDY, lively_model, small_model
 from tests.training.small import LORA, train
 
@@ -132,6 +137,68 @@ def test_features_are_the_same_whether_half_precision_or_float32_asks_for_them_f
     assert torch.equal(in_half, found(sources))
 
 
+@pytest.mark.parametrize("family", ["t5", "causal"])
+def test_a_training_in_bfloat16_is_the_same_with_features_and_without(
+    family: str, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {**FROZEN, "precision": "bfloat16"}
+    with_features, _ = train(examples, tmp_path / "with", family, **chosen)
+    assert [*FEATURES.glob("*/*.safetensors")]
+    monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
+    without, _ = train(examples, tmp_path / "without", family, **chosen)
+    for loss in ("train_loss", "validation_loss"):
+        assert with_features[loss].tolist() == pytest.approx(without[loss].tolist(), rel=2e-2)
+
+
+def test_features_in_bfloat16_are_others(examples: pd.DataFrame) -> None:
+    model, inputs = small_model("bart", examples)
+    sources = [inputs.source("we talk about graphs")]
+    found = []
+    for half in (False, True):
+        kept = Features(model, inputs, (model.get_encoder(),), half=half)
+        assert kept.prepare(sources)
+        found.append(kept(sources))
+    assert len([*FEATURES.glob("*")]) == 2
+    torch.testing.assert_close(*found, rtol=5e-2, atol=5e-2)
+
+
+def test_a_damaged_file_is_computed_again(examples: pd.DataFrame) -> None:
+    found, sources = _prepared(examples, ["we talk about graphs"])
+    expected = found(sources)
+    (file,) = FEATURES.glob("*/*.safetensors")
+    file.write_bytes(file.read_bytes()[:-8])
+    found, sources = _prepared(examples, ["we talk about graphs"])
+    assert torch.equal(found(sources), expected)
+
+
+def test_two_trainings_at_once_compute_the_same_once(examples: pd.DataFrame) -> None:
+    model, inputs = small_model("bart", examples)
+    sources = [inputs.source(text) for text in examples["text"]]
+    together = Barrier(2)
+
+    def compute() -> bool:
+        features = Features(model.eval(), inputs, (model.get_encoder(),))
+        together.wait()
+        return features.prepare(sources)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(each.result() for each in [pool.submit(compute) for _ in range(2)])
+    assert len([*FEATURES.glob("*/*.safetensors")]) == 1
+
+
+def test_a_training_goes_on_where_the_disk_has_no_room_for_features(
+    examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    plenty, _ = train(examples, tmp_path / "plenty", "bart", **FROZEN)
+    monkeypatch.setattr(features, "FEATURES", tmp_path / "full")
+    monkeypatch.setattr(features, "save_file", full)
+    without, _ = train(examples, tmp_path / "none", "bart", **FROZEN)
+    assert without["validation_loss"].tolist() == pytest.approx(plenty["validation_loss"].tolist(), rel=5e-3)
+
+
 def test_other_weights_have_features_of_their_own(examples: pd.DataFrame) -> None:
     _prepared(examples, ["we talk"])
     model, inputs = small_model("bart", examples)
@@ -198,4 +265,4 @@ def test_a_training_that_wants_more_room_than_there_is_goes_on_without(
 def test_a_limit_that_is_no_number_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LECTERN_FEATURES_GB", limit)
     with pytest.raises(Misused, match="LECTERN_FEATURES_GB"):
-        features.limit_bytes()
+        limit_bytes()
