@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,12 @@ from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 
 from pipeline.errors import Unavailable
 from pipeline.models.cross_attention import states_instead_of_keys
-from pipeline.models.features import Features, frozen_part, limit_bytes
+from pipeline.models.features import Features, frozen_part
 from pipeline.models.generation import GenerateSettings, Titler
 from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
 from pipeline.models.layers import calm_frozen_layers
+from pipeline.models.precision import bfloat16_pays
+from pipeline.models.room import limit_bytes
 from pipeline.training.optimisers import GradualUnfreezing, build_optimiser
 from pipeline.training.resuming import SaveWithinEpochs, last_whole_checkpoint
 from pipeline.training.settings import TrainSettings
@@ -46,6 +49,8 @@ log = logging.getLogger(__name__)
 Score = Callable[[list[str], list[str]], dict[str, float]]
 """Predicted and true titles to the mean of each score."""
 
+# A token that attends to a whole text is as much as several that do not.
+_TEXT_TOKENS_A_TITLE_TOKEN = 8
 _SHORTEST_CYCLE_STEPS = 3  # a rise and a fall want two steps each, and share one
 
 CURVES = ["epoch", "step", "train_loss", "validation_loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "learning_rate"]
@@ -75,7 +80,7 @@ def fit(
     """
     trainer = _TitleTrainer(
         model=model,
-        args=_arguments(settings, inputs, resume_from),
+        args=_arguments(settings, inputs, model, resume_from),
         data_collator=_as_they_are,
         train_dataset=_examples(inputs, train),
         eval_dataset=_examples(inputs, validation),
@@ -97,6 +102,7 @@ def fit(
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(resume_from))
     # Once the first process is back, its caller may remove what the others still read.
     trainer.accelerator.wait_for_everyone()
+    trainer.leave_half_precision()
     return _curves(trainer.state)
 
 
@@ -117,7 +123,7 @@ class _TitleTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Sequence[Example] | None = None) -> Sampler[int]:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        lengths = [len(example.source) for example in dataset]
+        lengths = [*map(self._length(), dataset)]
         return _ByLength(self.args.train_batch_size, lengths, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
@@ -139,6 +145,14 @@ class _TitleTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """None where the training had stopped early, and was killed before it had ended."""
+        stops = [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
+        if any(each.early_stopping_patience_counter >= each.early_stopping_patience for each in stops):
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(**kwargs)
+
     def training_step(
         self, model: nn.Module, inputs: list[Example], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
@@ -158,7 +172,7 @@ class _TitleTrainer(Trainer):
             self._take_less_memory(inputs)
 
     def _accumulate(self, model: nn.Module, examples: list[Example], features: Features | None) -> Tensor:
-        batches = micro_batches(examples, _source_tokens, self._micro_batch_tokens)
+        batches = self._micro_batches(examples)
         # Each title token of the step counts alike, whichever micro-batch and process it is in.
         learnt = self.accelerator.reduce(torch.tensor(_title_tokens(examples), device=self.args.device)).item()
         total = torch.zeros((), device=self.args.device)
@@ -170,6 +184,14 @@ class _TitleTrainer(Trainer):
                     self.accelerator.backward(loss)
                 total += loss.detach()
         return total
+
+    def _micro_batches(self, examples: list[Example]) -> list[list[Example]]:
+        return micro_batches(examples, self._length(), self._micro_batch_tokens)
+
+    def _length(self) -> Callable[[Example], int]:
+        """Of an example: what the work of training on it, and the memory for that, grow with."""
+        reads_texts = self._inputs.family.causal or not frozen_part(self._network, self._inputs.family)
+        return _source_tokens if reads_texts else _title_weight
 
     def _mean_loss(self, model: nn.Module, examples: list[Example], features: Features | None) -> Tensor:
         """The mean over the titles' tokens."""
@@ -183,14 +205,14 @@ class _TitleTrainer(Trainer):
         Raises:
             Unavailable: one example is too much already; or others share the step, and would wait for us for ever.
         """
-        batches = micro_batches(examples, _source_tokens, self._micro_batch_tokens)
+        batches = self._micro_batches(examples)
         if len(batches) == len(examples) or self.accelerator.num_processes > 1:
             raise Unavailable(
                 f"There is too little memory for micro-batches of {self._micro_batch_tokens} tokens, with texts of up "
                 f"to {max(map(_source_tokens, examples))}. In params.yaml, lower micro_batch_tokens or "
                 "max_source_tokens, or set gradient_checkpointing: true."
             )
-        self._micro_batch_tokens = max(len(batch) * _source_tokens(batch[0]) for batch in batches) // 2
+        self._micro_batch_tokens = max(len(batch) * self._length()(batch[0]) for batch in batches) // 2
         clear_device_cache(garbage_collection=True)
         log.warning("Out of memory: going on with micro-batches of %d tokens", self._micro_batch_tokens)
 
@@ -202,7 +224,7 @@ class _TitleTrainer(Trainer):
             if part and limit_bytes():
                 sources = [example.source for example in (*self.train_dataset, *self.eval_dataset)]
                 with self.args.main_process_first(local=False):
-                    features = Features(self._network, self._inputs, part)
+                    features = Features(self._network, self._inputs, part, half=self.args.bf16)
                     self._features = features if features.prepare(sources, alone=True) else None
         return self._features
 
@@ -216,7 +238,8 @@ class _TitleTrainer(Trainer):
         # A causal model writes on from every layer's keys and values, and the features are one layer's.
         known = None if self._inputs.family.causal else features
         titler = Titler(self._network, self._inputs, _greedy(self._inputs, self._settings), known)
-        titles = titler.best_titles(self._texts[rank::processes], progress="validation titles")
+        with self._writing():
+            titles = titler.best_titles(self._texts[rank::processes], progress="validation titles")
         pairs = [*zip(titles, self._titles[rank::processes], strict=True)]
         predicted, true = zip(*gather_object(pairs), strict=True)
         scores = {"loss": loss, **self._score(list(predicted), list(true))}
@@ -225,12 +248,29 @@ class _TitleTrainer(Trainer):
 
     @torch.inference_mode()
     def _validation_loss(self, examples: list[Example], features: Features | None) -> float:
-        batches = micro_batches(examples, _source_tokens, self._micro_batch_tokens)
+        batches = self._micro_batches(examples)
         with states_instead_of_keys(self._network, self._inputs.family):
             total = sum(self._mean_loss(self.model, batch, features).item() * _title_tokens(batch) for batch in batches)
-        found = torch.tensor([total, _title_tokens(examples)], device=self.args.device)
+        # Of one type in all processes, one without an example too.
+        found = torch.tensor([total, _title_tokens(examples)], dtype=torch.float32, device=self.args.device)
         total, learnt = self.accelerator.reduce(found).tolist()
         return total / learnt
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """While the block runs, a processor computes in float32: to cast all weights for each token of a title takes
+        longer than to use them."""
+        half = vars(self.model).pop("forward", None) if self.args.device.type == "cpu" else None
+        try:
+            yield
+        finally:
+            if half:
+                self.model.forward = half
+
+    def leave_half_precision(self) -> None:
+        """The library has the model compute in half precision for good, whoever uses it then."""
+        for name in ("forward", "_original_forward"):
+            vars(self.model).pop(name, None)
 
     def floating_point_ops(self, inputs: list[Example]) -> int:
         """Not counted: the library's estimate knows nothing of layers that are left out."""
@@ -290,6 +330,11 @@ def _source_tokens(example: Example) -> int:
     return len(example.source)
 
 
+def _title_weight(example: Example) -> int:
+    """Where a frozen encoder reads the text, which keeps nothing for a backward pass."""
+    return _TEXT_TOKENS_A_TITLE_TOKEN * len(example.labels)
+
+
 def _title_tokens(examples: Sequence[Example]) -> int:
     return sum(label != IGNORED for example in examples for label in example.labels)
 
@@ -326,10 +371,13 @@ def _unfreezing(model: PreTrainedModel, inputs: Inputs, settings: TrainSettings)
     return [GradualUnfreezing(unwrap_peft_model(model), inputs.family, every)] if every else []
 
 
-def _arguments(settings: TrainSettings, inputs: Inputs, folder: Path) -> TrainingArguments:
-    on_gpu = torch.cuda.is_available()
-    half = on_gpu and settings.precision == "auto"
-    bf16 = settings.precision == "bfloat16" or (half and torch.cuda.is_bf16_supported())
+def _arguments(
+    settings: TrainSettings, inputs: Inputs, model: PreTrainedModel | PeftModel, folder: Path
+) -> TrainingArguments:
+    on_gpu, auto = torch.cuda.is_available(), settings.precision == "auto"
+    bf16 = settings.precision == "bfloat16" or (auto and bfloat16_pays(unwrap_peft_model(model)))
+    # `accelerate launch` sets it as its user's defaults have it, and params.yaml is to say what a training is.
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -340,7 +388,7 @@ def _arguments(settings: TrainSettings, inputs: Inputs, folder: Path) -> Trainin
         per_device_eval_batch_size=2 * settings.batch_size,
         max_grad_norm=settings.max_gradient_norm,
         bf16=bf16,
-        fp16=half and not bf16 and inputs.family.half_precision == "float16",
+        fp16=on_gpu and auto and not bf16 and inputs.family.half_precision == "float16",
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         torch_compile=settings.compile,
@@ -348,7 +396,7 @@ def _arguments(settings: TrainSettings, inputs: Inputs, folder: Path) -> Trainin
         ddp_find_unused_parameters=False,
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
+        save_total_limit=2,  # the best and the last; of one, the end of the training would take the last away
         restore_callback_states_from_checkpoint=True,  # early stopping's patience
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, TrainerCallback
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
 from pipeline.models.lora import LoraSettings, wrap
+from pipeline.models.precision import _gain
 from pipeline.training.fit import CURVES, fit
 from tests.models.small import GREEDY, lively_model, small_model
 from tests.training.small import LORA, SETTINGS, Killed, NoDropout, score, train
@@ -218,12 +219,89 @@ def test_on_a_gpu_without_bfloat16_what_overflows_in_float16_trains_in_float32(
         raise _Asked(**arguments)
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: False)
+    # As on a T4, where it is emulated.
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
     monkeypatch.setattr("pipeline.training.fit.TrainingArguments", ask)
     with pytest.raises(_Asked) as asked:
         train(examples, tmp_path, family)
     assert not asked.value.arguments["bf16"]
     assert asked.value.arguments["fp16"] == (family not in ("t5", "mt5", "pegasus"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "faster", "narrowest", "asked"),
+    [
+        ("auto", 3.0, 32, True),
+        ("auto", 1.1, 32, False),
+        ("auto", 3.0, 33, False),  # a model of width 32
+        ("float32", 3.0, 32, False),
+        ("bfloat16", 0.5, 32, True),
+    ],
+)
+def test_a_processor_computes_in_bfloat16_where_that_is_faster(
+    precision: str,
+    faster: float,
+    narrowest: int,
+    asked: bool,
+    examples: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ask(**arguments: object) -> None:
+        raise _Asked(**arguments)
+
+    monkeypatch.setattr("pipeline.models.precision._gain", lambda width: faster)
+    monkeypatch.setattr("pipeline.models.precision._NARROW", narrowest)
+    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", ask)
+    with pytest.raises(_Asked) as found:
+        train(examples, tmp_path, precision=precision)
+    assert found.value.arguments["bf16"] == asked
+    assert not found.value.arguments["fp16"]
+
+
+def test_what_is_faster_is_measured() -> None:
+    assert 0 < _gain(64) < float("inf")
+
+
+def test_a_launchers_own_precision_is_not_taken(
+    examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _ = train(examples, tmp_path / "plain", precision="float32")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    launched, _ = train(examples, tmp_path / "launched", precision="float32")
+    assert launched["validation_loss"].tolist() == plain["validation_loss"].tolist()
+
+
+def test_a_model_that_was_trained_in_bfloat16_computes_in_float32(examples: pd.DataFrame, tmp_path: Path) -> None:
+    model, inputs = small_model("t5", examples)
+    half = SETTINGS.model_copy(update={"precision": "bfloat16", "epochs": 1})
+    fit(model, inputs, examples, examples.head(4), half, score=score, resume_from=tmp_path)
+    same, _ = small_model("t5", examples)
+    same.load_state_dict(model.state_dict())
+    batch = inputs.training_batch([inputs.example(*examples.loc[0, ["text", "title"]])])
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(**batch).logits, same.eval()(**batch).logits)
+
+
+class _KilledAtTheEnd(TrainerCallback):
+    """Ends the process's work once all is trained, before anybody has it."""
+
+    def on_train_end(self, args, state, control, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_what_was_trained_to_its_end_is_not_trained_again(examples: pd.DataFrame, tmp_path: Path) -> None:
+    worse = {"epochs": 5, **RISING_LOSS, "early_stopping": 1}  # stops early, and its best epoch is not its last
+    whole, undisturbed = train(examples, tmp_path / "undisturbed", **worse)
+    assert len(whole) < 5
+    assert whole["validation_loss"].idxmin() < whole.index[-1]
+    with pytest.raises(KeyboardInterrupt):
+        train(examples, tmp_path / "killed", callbacks=(_KilledAtTheEnd(),), **worse)
+    begun = _Begun()
+    again, weights = train(examples, tmp_path / "killed", callbacks=(begun,), **worse)
+    assert not begun.steps
+    assert again["validation_loss"].tolist() == whole["validation_loss"].tolist()
+    assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
 
 
 @pytest.mark.parametrize("count", [1, 5, 9, 13])

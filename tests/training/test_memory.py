@@ -36,15 +36,17 @@ def test_a_step_in_micro_batches_is_the_same_step(family: str, examples: pd.Data
 
 
 class _LittleMemory(TrainerCallback):
-    """A device on which no more than so many texts fit."""
+    """A device on which no more than so many texts fit; `always`, or while gradients are kept."""
 
-    def __init__(self, texts: int) -> None:
+    def __init__(self, texts: int, *, always: bool = False) -> None:
         self._texts = texts
+        self._always = always
         self.refused = 0
 
     def on_train_begin(self, args, state, control, model, **kwargs):
         def look(_module, _positional, named):
-            if model.training and named["attention_mask"].shape[0] > self._texts:
+            texts = max(len(each) for each in named.values() if isinstance(each, torch.Tensor))
+            if (model.training or self._always) and texts > self._texts:
                 self.refused += 1
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
@@ -59,6 +61,18 @@ def test_a_training_that_runs_out_of_memory_goes_on_with_smaller_batches(
     plenty, _ = train(examples, tmp_path / "much", "bart", callbacks=(NoDropout(),))
     assert 0 < memory.refused <= 4  # halved for good, not at every step anew
     assert curves["validation_loss"].tolist() == pytest.approx(plenty["validation_loss"].tolist(), rel=2e-3)
+
+
+@pytest.mark.parametrize("family", ["bart", "causal"])
+def test_titles_are_written_of_fewer_texts_where_memory_is_little(
+    family: str, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    memory = _LittleMemory(texts=1, always=True)
+    curves, _ = train(examples, tmp_path / "little", family, callbacks=(NoDropout(), memory))
+    plenty, _ = train(examples, tmp_path / "much", family, callbacks=(NoDropout(),))
+    assert memory.refused
+    for name in ("validation_loss", "rouge1"):
+        assert curves[name].tolist() == pytest.approx(plenty[name].tolist(), rel=2e-3)
 
 
 def test_where_not_even_one_text_fits_it_says_what_to_lower(examples: pd.DataFrame, tmp_path: Path) -> None:
@@ -78,6 +92,19 @@ def test_a_mistake_of_ours_is_not_taken_for_a_lack_of_memory(examples: pd.DataFr
         train(examples, tmp_path, "bart", callbacks=(Broken(),))
 
 
+class _CountLayer(TrainerCallback):
+    """How often the lowest layer of the decoder is run in training, for the backward pass too."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        def count(module, _positional):
+            self.runs += module.training
+
+        model.get_decoder().layers[0].self_attn.register_forward_pre_hook(count)
+
+
 @pytest.mark.parametrize("family", ["t5", "causal"])
 def test_gradient_checkpointing_gives_the_same_training(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     (plain, _), (checkpointed, _) = (
@@ -85,6 +112,15 @@ def test_gradient_checkpointing_gives_the_same_training(family: str, examples: p
         for on in (False, True)
     )
     assert checkpointed["validation_loss"].tolist() == pytest.approx(plain["validation_loss"].tolist(), rel=1e-3)
+
+
+def test_gradient_checkpointing_computes_again_what_it_does_not_keep(examples: pd.DataFrame, tmp_path: Path) -> None:
+    runs = {}
+    for on in (False, True):
+        counted = _CountLayer()
+        train(examples, tmp_path / str(on), "bart", callbacks=(counted,), gradient_checkpointing=on)
+        runs[on] = counted.runs
+    assert runs[True] == 2 * runs[False] > 0
 
 
 def test_bfloat16_is_near_to_float32(examples: pd.DataFrame, tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def test_matrices_decay_and_biases_and_norms_do_not(examples: pd.DataFrame) -> N
         assert dimensions == {group["weight_decay"] > 0}
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_all_parameters_are_stepped_at_once(name: str, examples: pd.DataFrame) -> None:
+    model, inputs = small_model("bart", examples)
+    assert build_optimiser(model, inputs.family, SETTINGS.model_copy(update={"optimiser": name})).defaults["fused"]
+
+
 def test_what_is_frozen_is_not_given_to_the_optimiser(examples: pd.DataFrame) -> None:
     model, inputs = small_model("bart", examples)
     freeze(model, inputs.family, ["embedding", "encoder"], 1)
