@@ -27,7 +27,7 @@ class BehaviourSettings(Settings):
 
     words: int  # that a title may have
     copied: float  # share of titles that may be the text's first words
-    repeated: float  # share of titles that may say a word or two twice
+    repeated: float = 0.1  # share of titles that may say a word or two twice
     agreement: float  # mean ROUGE-1 between the titles of a text and of its disturbed twin, at least
     different: float  # share of titles that no other text has, at least
 

@@ -60,6 +60,11 @@ def md5(path: Path) -> str:
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
+def code_that_writes_titles(package: Path) -> list[str]:
+    """Hashes of what of `package`, a folder with our code, titles depend on beside the weights."""
+    return [md5(package / part) for part in ("models", "data/openings.py")]
+
+
 def _md5_of_file(path: Path) -> str:
     digest = hashlib.md5()
     with path.open("rb") as file:

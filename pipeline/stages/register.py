@@ -18,13 +18,10 @@ from pipeline.models.generation import GenerateSettings
 from pipeline.paths import LEADERBOARD, MODELS, REGISTERED, SPLITS
 from pipeline.registry.card import Facts, keep_card, write_card
 from pipeline.registry.figures import log_figures
-from pipeline.registry.lineage import md5
+from pipeline.registry.lineage import code_that_writes_titles, md5
 from pipeline.registry.tracking import connect, find_run
 from pipeline.registry.versions import Registered, RegisterSettings, register
 from pipeline.training.record import read_training
-
-# The code on which titles depend beside the weights.
-_WRITES_TITLES = (Path("pipeline/models"), Path("pipeline/data/openings.py"))
 
 
 def run() -> None:
@@ -36,7 +33,7 @@ def run() -> None:
     tags = {
         "model": best.model,
         "model.md5": model_md5,
-        "model.code": " ".join(map(md5, _WRITES_TITLES)),
+        "model.code": " ".join(code_that_writes_titles(Path("pipeline"))),
         "beats_baselines": str(leaderboard.best_beats_baselines).lower(),
         **{f"validation.{name}": f"{value:.4f}" for name, value in best.validation.items()},
         **{f"test.{name}": f"{value:.4f}" for name, value in best.test.items()},

@@ -22,11 +22,13 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from tqdm import tqdm
 
+import pipeline
 from pipeline.errors import Misused, Refused
 from pipeline.files import write_json
 from pipeline.models.tidy import PLAIN
 from pipeline.paths import EXPORTS, STATE
 from pipeline.registry.away import in_our_words
+from pipeline.registry.lineage import code_that_writes_titles
 from pipeline.registry.stand_in import Shown, answer
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, version_to_use
@@ -36,6 +38,7 @@ CHUNK = 16
 """Texts whose titles are kept together: what a kill costs at most."""
 
 _log = logging.getLogger(__name__)
+_OURS = Path(pipeline.__file__).parent
 
 Write = Callable[[list[str]], list[Shown]]
 
@@ -90,10 +93,23 @@ def _model(version: Version, scratch: str) -> mlflow.pyfunc.PyFuncModel:
         folder = _files(f"models:/{version}", scratch)
     except Exception as error:  # of whatever store its model is in
         raise in_our_words(error) or Refused(f"{does_not_load}: {error}") from error
+    if _is_of_other_code(Path(folder)):
+        _log.warning(
+            "Version %s of '%s' was registered with other code than is installed here, which writes its titles now: "
+            "they may differ from those it was judged by. `lectern register` makes a version with this code.",
+            version.number,
+            version.name,
+        )
     try:
         return mlflow.pyfunc.load_model(folder)
     except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
         raise Refused(f"{does_not_load}: {error}") from error
+
+
+def _is_of_other_code(folder: Path) -> bool:
+    """Whether the version in `folder` carries other code than ours, which Python has loaded already."""
+    carried = folder / "code" / pipeline.__name__
+    return carried.is_dir() and code_that_writes_titles(carried) != code_that_writes_titles(_OURS)
 
 
 def _files(uri: str, scratch: str) -> str:

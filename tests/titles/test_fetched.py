@@ -65,3 +65,19 @@ def test_a_version_whose_files_are_here_is_read_where_it_is_and_stays(
         assert not list(fetched.rglob("MLmodel"))
         load.cache_clear()
         gc.collect()
+
+
+def test_a_version_of_other_code_says_that_this_code_writes_its_titles(
+    registered: MlflowClient,  # noqa: F811
+    project: Path,
+    fetched: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    version = as_version(registered.get_model_version(NAME, "1"))
+    load(version)
+    assert "other code" not in caplog.text
+    for code in project.rglob("code/pipeline/models/tidy.py"):
+        code.write_text("# as it was once", encoding="utf-8")
+    load.cache_clear()
+    load(version)
+    assert f"Version 1 of '{NAME}' was registered with other code" in caplog.text
