@@ -2,7 +2,8 @@
 
     python benchmarks/titling.py [--texts 64] [--model FOLDER]
 
-Run in a project folder: the version is the champion, else the challenger; or, with --model, a trained model's folder.
+Run in a project folder: the version is the champion, else the challenger, which a command for each passage asks too.
+With --model it is a trained model, and what bounds its speed is told: the time to read the texts, in batches.
 The texts are distinct ones of the embedded workbook. Both ways use the same model in the same process, which is loaded
 and has written a title before the clock starts. Beam search and padding leave room for a title to differ now and then:
 how many are alike is printed.
@@ -13,21 +14,27 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from quality import read_examples
 
-from pipeline.models.generation import GenerateSettings, open_titler
+from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.registry.versions import TRIAL_TEXT
 from pipeline.titles import version
 
 GOAL = 3
+COMMANDS = 3  # that are timed
 
+T = TypeVar("T")
 Write = Callable[[list[str]], list[str]]
 
 
@@ -47,6 +54,14 @@ def main() -> None:
     print(f"{name}, {len(texts)} texts: {alone:.1f} s one by one, {together:.1f} s together")
     same = sum(a == b for a, b in zip(single, many, strict=True))
     print(f"{alone / together:.2f} times faster (goal: {GOAL}); {same} of {len(texts)} titles alike")
+    if options.model:
+        _, reading = timed(lambda: read(options.model, texts))
+        print(f"Of the time together, {reading:.1f} s are the reading of the texts, which one by one takes no less")
+    else:
+        _, commands = timed(lambda: [command(text) for text in texts[:COMMANDS]])
+        print(
+            f"A command for each passage: {commands / COMMANDS * len(texts) / together:.0f} times as long as together"
+        )
 
 
 def writer(folder: Path | None) -> tuple[str, Write]:
@@ -54,8 +69,31 @@ def writer(folder: Path | None) -> tuple[str, Write]:
         found = version.present_version()
         write = version.writer_of(found)
         return f"version {found}", lambda texts: [each.title for each in write(texts)]
-    titler = open_titler(folder, GenerateSettings.read(folder.name))
-    return f"model {folder}", titler.best_titles
+    return f"model {folder}", titler_of(folder).best_titles
+
+
+@cache
+def titler_of(folder: Path) -> Titler:
+    return open_titler(folder, GenerateSettings.read(folder.name))
+
+
+@torch.inference_mode()
+def read(folder: Path, texts: list[str]) -> None:
+    """Passes the texts through the encoder, or through a causal model, in batches as their titles are written in."""
+    titler = titler_of(folder)
+    causal = titler.inputs.family.causal
+    sources = sorted(map(titler.inputs.source, texts), key=len, reverse=True)
+    for start in range(0, len(sources), titler.settings.batch_size):
+        batch = titler.inputs.batch(sources[start : start + titler.settings.batch_size])
+        if causal:
+            titler.model(**batch, logits_to_keep=1)
+        else:
+            titler.model.get_encoder()(**batch)
+
+
+def command(text: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "pipeline", "title", text], capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def in_chunks(write: Write, texts: list[str]) -> list[str]:
@@ -66,7 +104,7 @@ def in_chunks(write: Write, texts: list[str]) -> list[str]:
     return [written[text] for text in texts]
 
 
-def timed(work: Callable[[], list[str]]) -> tuple[list[str], float]:
+def timed(work: Callable[[], T]) -> tuple[T, float]:
     start = time.monotonic()
     found = work()
     return found, time.monotonic() - start
