@@ -191,6 +191,8 @@ def _open_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
 def _completed(tokenizer: PreTrainedTokenizerBase, family: Family) -> PreTrainedTokenizerBase:
     for name, value in family.tokenizer_attributes.items():
         setattr(tokenizer, name, value)
+    if tokenizer.pad_token is None:  # as Llama's: what stands there is masked, whichever token it is
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 

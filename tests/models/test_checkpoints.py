@@ -149,6 +149,19 @@ def test_a_causal_checkpoint_without_a_chat_template_is_refused_before_any_work(
         open_checkpoint(_settings("causal", tmp_path / "model"), [])
 
 
+def test_a_causal_checkpoint_whose_tokenizer_has_no_token_to_pad_with_gives_the_same_titles(
+    examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    before, _ = _saved(tmp_path / "model", "causal", examples)
+    config = tmp_path / "model" / "tokenizer_config.json"
+    without = {name: value for name, value in json.loads(config.read_text()).items() if name != "pad_token"}
+    config.write_text(json.dumps(without))
+    model, tokenizer = open_checkpoint(_settings("causal", tmp_path / "model"), [])
+    inputs = Inputs(FAMILIES["causal"], tokenizer, max_source_tokens=48, max_target_tokens=12)
+    texts = examples["text"].head(4).tolist()
+    assert Titler(model.eval(), inputs, GREEDY).best_titles(texts) == before.best_titles(texts)
+
+
 def test_of_a_causal_model_text_title_and_prompt_together_are_refused_where_they_do_not_fit(
     examples: pd.DataFrame, tmp_path: Path
 ) -> None:
