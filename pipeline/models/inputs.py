@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from pipeline.models.families import Family
+from pipeline.models.tidy import without_marks
 
 T = TypeVar("T")
 
@@ -48,8 +49,9 @@ class Inputs:
         self.prompt = self._prompt_around_text() if family.prompt else None
 
     def source(self, text: str) -> list[int]:
-        """Token ids of what is asked of the model about `text`."""
-        text = calm(text)
+        """Token ids of what is asked of the model about `text`, of which it reads what is said alone: a mark such as
+        [Music] it might take for the subject."""
+        text = calm(" ".join(without_marks(text).split()))
         if self.prompt is None:
             return self.tokenizer(self.family.prefix + text, truncation=True, max_length=self.max_source_tokens)[
                 "input_ids"

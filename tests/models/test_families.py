@@ -129,6 +129,11 @@ def test_a_text_all_in_capitals_is_read_as_one_in_small_letters(family: str, exa
     assert inputs.source(shouted) == inputs.source(shouted.lower())
 
 
+def test_a_model_reads_what_is_said_alone(family: str, examples: pd.DataFrame) -> None:
+    _, inputs = small_model(family, examples)
+    assert inputs.source("[Music] we talk\n[Applause]  about (laughter) graphs ♪") == inputs.source(TALK)
+
+
 def test_capitals_among_small_letters_stay(examples: pd.DataFrame) -> None:
     _, inputs = small_model("t5", examples)
     text = "NASA AND HOW WE talk about graphs"
