@@ -38,6 +38,7 @@ Paste or drop the transcript of a talk, and get its chapters. Correct them in th
 _EXAMPLE = """0:00 hello and welcome, today we talk about bread
 0:07 first we look at the flour ..."""
 _CHAPTERS = ["time", "title"]
+_TIME_WIDTH, _TITLE_WIDTH = "90px", "240px"
 _FONT = ["system-ui", "sans-serif"]
 _STYLE = """
 .gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
@@ -112,7 +113,7 @@ def build_page(editor: Editor, present: Present) -> gr.Blocks:
                     label="Chapters: click a cell to correct it, a cell's ⋮ to add or remove a row",
                     interactive=True,
                     buttons=[],
-                    column_widths=["90px", "auto"],
+                    column_widths=[_TIME_WIDTH, "auto"],
                     show_row_numbers=True,
                     wrap=True,
                     elem_id="chapters",
@@ -226,7 +227,10 @@ class _Acts:
         titles = self._editor.compare(chaptered, models)
         yours = as_rows(chaptered)
         rows = [[*row, *(titles[model][n] for model in models)] for n, row in enumerate(yours)]
-        shown = gr.Dataframe(value=rows, headers=["time", "in the table", *models], visible=True)
+        columns = ["time", "in the table", *models]
+        # Of their own accord the last of many would be so narrow that their heads stand upright.
+        widths = [_TIME_WIDTH, *[_TITLE_WIDTH] * (len(columns) - 1)]
+        shown = gr.Dataframe(value=rows, headers=columns, column_widths=widths, visible=True)
         return f"The titles of {len(models)} models stand beside those of the table.", shown
 
     def look_around(self) -> tuple:
