@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
+
 from tests.forking import Forked
 
 _SECONDS = 120
@@ -49,6 +51,19 @@ def kill_once(
         time.sleep(0.01)
     process.kill()
     process.wait()
+
+
+def processes_in(folder: Path) -> list[str]:
+    """The command lines of what runs with a working directory in `folder`, except for the tests themselves."""
+    others = (process.info for process in psutil.process_iter(["pid", "cwd", "cmdline", "status"]))
+    return [
+        " ".join(info["cmdline"] or [])
+        for info in others
+        if info["pid"] != os.getpid()
+        and info["cwd"]
+        and info["status"] != psutil.STATUS_ZOMBIE
+        and Path(info["cwd"]).is_relative_to(folder)
+    ]
 
 
 def _start(words: tuple[str | Path, ...], *, cwd: Path, env: Mapping[str, str] | None, streams: Path) -> Forked:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from prefect import get_client
 from prefect.states import Cancelling
-from toy_project import SERVED, MakeProject, PrefectServer, new_run, processes_in, serving, state, wait_for
+from toy_project import SERVED, MakeProject, PrefectServer, new_run, serving, state, wait_for
 
 from flows.train import train
+from tests.command import processes_in
 from tests.conftest import ROOT
 
 GRAPH = "stages: {slow: {cmd: touch begun && (test -e GO || sleep 300) && echo 1 > out.txt, outs: [out.txt]}}"

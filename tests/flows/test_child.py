@@ -5,9 +5,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from toy_project import processes_in, wait_for
+from toy_project import wait_for
 
 from flows.child import Child
+from tests.command import processes_in
 
 
 def child(script: str) -> Child:

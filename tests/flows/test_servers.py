@@ -14,12 +14,13 @@ import httpx
 import psutil
 import pytest
 from prefect import get_client
-from toy_project import MakeProject, PrefectServer, dvc, processes_in, wait_for
+from toy_project import MakeProject, PrefectServer, dvc, wait_for
 
 from flows.deployments import read_deployments
 from flows.server import api_url, prefect_service
 from flows.service import free_port
 from pipeline.errors import Misused
+from tests.command import processes_in
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,11 +10,12 @@ from prefect import get_client, runtime
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
-from toy_project import TWO_STAGES, MakeProject, dvc, processes_in, wait_for
+from toy_project import TWO_STAGES, MakeProject, dvc, wait_for
 
 from flows.graph import Busy
 from flows.stage import run_stage
 from flows.train import train
+from tests.command import processes_in
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "no_waiting_between_attempts")
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-import psutil
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, State
 
@@ -61,12 +60,6 @@ def wait_for(happened: Callable[[], object], seconds: float = 60) -> None:
     while not happened():
         assert time.monotonic() < deadline, f"waited for {seconds} s"
         time.sleep(0.1)
-
-
-def processes_in(folder: Path) -> list[str]:
-    """The command lines of what runs with a working directory in `folder`, except for the tests themselves."""
-    others = (process.info for process in psutil.process_iter(["pid", "cwd", "cmdline"]) if process.pid != os.getpid())
-    return [" ".join(info["cmdline"]) for info in others if info["cwd"] and Path(info["cwd"]).is_relative_to(folder)]
 
 
 @contextmanager

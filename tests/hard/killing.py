@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 from mlflow import MlflowClient
 from mlflow.entities import RunStatus
 
 from pipeline.registry.lineage import md5
+from tests.command import processes_in
 from tests.whole_project import environment, make_project
 
 DVC = (sys.executable, "-m", "dvc", "repro")
@@ -146,19 +146,6 @@ class Killing:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-
-
-def processes_in(folder: Path) -> list[str]:
-    """The command lines of what runs with a working directory in `folder`, but for us."""
-    others = (process.info for process in psutil.process_iter(["pid", "cwd", "cmdline", "status"]))
-    return [
-        " ".join(info["cmdline"] or [])
-        for info in others
-        if info["pid"] != os.getpid()
-        and info["cwd"]
-        and info["status"] != psutil.STATUS_ZOMBIE
-        and Path(info["cwd"]).is_relative_to(folder)
-    ]
 
 
 def _at_work(folder: Path) -> str:

@@ -44,15 +44,22 @@ class _CountRuns(TrainerCallback):
         lowest.register_forward_hook(count, with_kwargs=True)
 
 
+def _with_and_without(
+    family: str, examples: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: object
+) -> list[pd.DataFrame]:
+    """The curves of the same training where features are kept, and where they may not be."""
+    with_features, _ = train(examples, folder / "with", family, **FROZEN, **knobs)
+    assert [*FEATURES.glob("*/*.safetensors")]
+    monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
+    without, _ = train(examples, folder / "without", family, **FROZEN, **knobs)
+    return [with_features, without]
+
+
 @pytest.mark.parametrize(("family", "lora"), [*((name, None) for name in FAMILIES), ("bart", LORA), ("causal", LORA)])
 def test_a_training_is_the_same_with_features_and_without(
     family: str, lora: LoraSettings | None, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = {**FROZEN, "lora": lora}
-    with_features, _ = train(examples, tmp_path / "with", family, **chosen)
-    assert [*FEATURES.glob("*/*.safetensors")]
-    monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
-    without, _ = train(examples, tmp_path / "without", family, **chosen)
+    with_features, without = _with_and_without(family, examples, tmp_path, monkeypatch, lora=lora)
     for loss in ("train_loss", "validation_loss"):
         assert with_features[loss].tolist() == pytest.approx(without[loss].tolist(), rel=5e-3)
 
@@ -141,11 +148,7 @@ def test_features_are_the_same_whether_half_precision_or_float32_asks_for_them_f
 def test_a_training_in_bfloat16_is_the_same_with_features_and_without(
     family: str, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = {**FROZEN, "precision": "bfloat16"}
-    with_features, _ = train(examples, tmp_path / "with", family, **chosen)
-    assert [*FEATURES.glob("*/*.safetensors")]
-    monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
-    without, _ = train(examples, tmp_path / "without", family, **chosen)
+    with_features, without = _with_and_without(family, examples, tmp_path, monkeypatch, precision="bfloat16")
     for loss in ("train_loss", "validation_loss"):
         assert with_features[loss].tolist() == pytest.approx(without[loss].tolist(), rel=2e-2)
 

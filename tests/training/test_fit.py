@@ -211,17 +211,18 @@ class _Asked(Exception):
         self.arguments = arguments
 
 
+def _ask(**arguments: object) -> None:
+    raise _Asked(**arguments)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_on_a_gpu_without_bfloat16_what_overflows_in_float16_trains_in_float32(
     family: str, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ask(**arguments: object) -> None:
-        raise _Asked(**arguments)
-
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     # As on a T4, where it is emulated.
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
-    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", ask)
+    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", _ask)
     with pytest.raises(_Asked) as asked:
         train(examples, tmp_path, family)
     assert not asked.value.arguments["bf16"]
@@ -247,12 +248,9 @@ def test_a_processor_computes_in_bfloat16_where_that_is_faster(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def ask(**arguments: object) -> None:
-        raise _Asked(**arguments)
-
     monkeypatch.setattr("pipeline.models.precision._gain", lambda width: faster)
     monkeypatch.setattr("pipeline.models.precision._NARROW", narrowest)
-    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", ask)
+    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", _ask)
     with pytest.raises(_Asked) as found:
         train(examples, tmp_path, precision=precision)
     assert found.value.arguments["bf16"] == asked

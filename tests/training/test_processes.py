@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -18,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.registry.lineage import md5
 from pipeline.training.launch import is_first_process
-from tests.command import lectern, run_module
+from tests.command import lectern, processes_in, run_module
 from tests.training.small import (
     STAGE,
     Killed,
@@ -115,14 +113,9 @@ def test_none_of_them_goes_on_when_the_one_that_started_them_is_killed(project: 
     fill_project(project, pd.concat([examples] * 40), processes=2, epochs=100)
     kill_after_a_checkpoint(project)
     deadline = time.monotonic() + 30
-    while _at_work_in(project):
-        assert time.monotonic() < deadline
+    while left := processes_in(project):
+        assert time.monotonic() < deadline, left
         time.sleep(0.1)
-
-
-def _at_work_in(project: Path) -> list[psutil.Process]:
-    there = [each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(project)]
-    return [each for each in there if each.pid != os.getpid()]
 
 
 def test_other_processes_than_the_settings_say_are_refused(project: Path, examples: pd.DataFrame) -> None:
