@@ -1,13 +1,13 @@
 """How fast Lectern trains, against `Seq2SeqTrainer` set up as the library's own summarization example sets it up.
 
     python benchmarks/training.py [WORKBOOK] [--models t5-small bart-base] [--train 96] [--validation 32]
-                                  [--frozen-epochs 10] [--whole-epochs 3]
+                                  [--frozen-epochs 10] [--whole-epochs 3] [--precision float32]
 
 Both sides start from the same random checkpoint of the real size and class, and see the same texts (512 tokens),
-batches of 8, epochs, learning rates, float32 and seed; both measure loss, greedy titles and ROUGE after each epoch,
+batches of 8, epochs, learning rates, precision and seed; both measure loss, greedy titles and ROUGE after each epoch,
 and keep a checkpoint of each. The losses shown are those of the best epochs' weights, which both sides end with, taken
-in one way after the clock has stopped: the mean over the titles' tokens of the validation split, without padding and
-without a cache. WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, else the embedded
+in one way after the clock has stopped: the mean over the titles' tokens of the validation split, in float32, without
+padding and without a cache. WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, else the embedded
 one is built.
 """
 
@@ -98,14 +98,16 @@ def main() -> None:
         "--frozen-epochs", type=int, default=10, help="with embedding and encoder frozen; 0 leaves it out"
     )
     parser.add_argument("--whole-epochs", type=int, default=3, help="with everything trained; 0 leaves it out")
-    parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of both sides")
+    parser.add_argument("--side", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         print(json.dumps(measure(*options.side)))
         return
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}"
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"{options.precision}"
     )
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder), options.workbook, options.train, options.validation)
@@ -116,14 +118,15 @@ def main() -> None:
             write_checkpoint(Path(folder), model)
             for trained, epochs in (("decoder", options.frozen_epochs), ("all", options.whole_epochs)):
                 if epochs:
-                    peer, ours = (run_side(side, folder, model, trained, epochs) for side in ("peer", "lectern"))
+                    asked = (model, trained, epochs, options.precision)
+                    peer, ours = (run_side(side, folder, *asked) for side in ("peer", "lectern"))
                     cells = [model, trained, epochs, f"{peer['seconds']:.0f}", f"{ours['seconds']:.0f}"]
                     cells += [f"{peer['seconds'] / ours['seconds']:.1f}", f"{peer['loss']:.3f}", f"{ours['loss']:.3f}"]
                     cells += [f"{peer['memory']:.1f}", f"{ours['memory']:.1f}"]
                     print(f"| {' | '.join(map(str, cells))} |", flush=True)
                     notes += what_is_missed(model, trained, peer, ours)
                     if peer["seconds"] / ours["seconds"] < GOALS[trained]:
-                        counted = run_side("count", folder, model, trained, epochs)
+                        counted = run_side("count", folder, *asked)
                         notes.append(what_bounds(model, trained, peer, ours, counted["operations"]))
         print("", *notes, sep="\n")
 
@@ -149,9 +152,10 @@ def write_checkpoint(folder: Path, model: str) -> None:
     tokenizer.save_pretrained(folder / model)
 
 
-def run_side(side: str, folder: str, model: str, trained: str, epochs: int) -> dict[str, float]:
+def run_side(side: str, folder: str, model: str, trained: str, epochs: int, precision: str) -> dict[str, float]:
     """`measure` in a process of its own, in an empty working directory."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--side", side, f"{folder}/{model}", trained, str(epochs)]
+    asked = [side, f"{folder}/{model}", trained, str(epochs), precision]
+    command = [sys.executable, str(Path(__file__).resolve()), "--side", *asked]
     with tempfile.TemporaryDirectory() as working_directory:
         done = subprocess.run(
             command,
@@ -166,7 +170,7 @@ def run_side(side: str, folder: str, model: str, trained: str, epochs: int) -> d
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(side: str, checkpoint: str, trained: str, epochs: str) -> dict[str, float]:
+def measure(side: str, checkpoint: str, trained: str, epochs: str, precision: str) -> dict[str, float]:
     """Seconds of the training, the validation loss that it ends with, the peak memory of this process in GB, and for
     the side `count`, which is slower, the operations of Lectern's matrix products."""
     path = Path(checkpoint)
@@ -180,7 +184,7 @@ def measure(side: str, checkpoint: str, trained: str, epochs: str) -> dict[str, 
     start = time.monotonic()
     with FlopCounterMode(display=False) if side == "count" else nullcontext() as counter:
         train = peer if side == "peer" else lectern
-        train(model, inputs, *examples, int(epochs))
+        train(model, inputs, *examples, int(epochs), precision)
     found = {
         "operations": counter.get_total_flops() if counter else 0,
         "seconds": time.monotonic() - start,
@@ -201,14 +205,28 @@ def loss_of(model: PreTrainedModel, inputs: Inputs, examples: pd.DataFrame) -> f
     return total / tokens
 
 
-def lectern(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation: pd.DataFrame, epochs: int) -> None:
+def lectern(
+    model: PreTrainedModel,
+    inputs: Inputs,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    epochs: int,
+    precision: str,
+) -> None:
     shipped = TrainSettings.read(ROOT / "params.yaml").model_dump()
     asked = {"epochs": epochs, "learning_rate": RATE, "schedule": "linear", "warmup": 0.0, "weight_decay": 0.0}
-    settings = TrainSettings(**{**shipped, **asked, "batch_size": BATCH, "early_stopping": 0, "precision": "float32"})
+    settings = TrainSettings(**{**shipped, **asked, "batch_size": BATCH, "early_stopping": 0, "precision": precision})
     fit(model, inputs, train, validation, settings, score=mean_rouge, resume_from=Path("checkpoints"))
 
 
-def peer(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation: pd.DataFrame, epochs: int) -> None:
+def peer(
+    model: PreTrainedModel,
+    inputs: Inputs,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    epochs: int,
+    precision: str,
+) -> None:
     tokenizer, prefix = inputs.tokenizer, inputs.family.prefix
 
     def rows(examples: pd.DataFrame) -> list[dict[str, list[int]]]:
@@ -244,6 +262,7 @@ def peer(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation
             greater_is_better=False,
             predict_with_generate=True,
             generation_max_length=TARGET_TOKENS,
+            bf16=precision == "bfloat16",
             report_to="none",
             seed=1,
         ),
@@ -254,6 +273,8 @@ def peer(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation
         compute_metrics=metrics,
     )
     trainer.train()
+    # The library has the model compute in half precision for good.
+    vars(model).pop("forward", None)
 
 
 def what_is_missed(model: str, trained: str, peer: dict[str, float], ours: dict[str, float]) -> list[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from accelerate.utils import send_to_device
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 _KEPT_AS = torch.bfloat16
 _TOKENS_AT_ONCE = 4096
+# A step of a decoder is short, and wants many texts; an encoder has enough to do with a few, and of more it would only
+# pad more and leave the processor's cache.
+_ENCODED_AT_ONCE = 2048
 _SHARD_BYTES = 1 << 28
 # What a configuration gains or loses when a model is saved and opened again.
 _SAYS_NOTHING_OF_FEATURES = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
@@ -176,6 +180,31 @@ class Features:
         finally:
             hook.remove()
         return found[0]
+
+
+class Encoded:
+    """What the encoder of one model, as it is now, makes of a few sources, in memory."""
+
+    @torch.inference_mode()
+    def __init__(self, model: PreTrainedModel, inputs: Inputs, sources: Sequence[list[int]]) -> None:
+        self._side = inputs.side
+        self._rows: dict[tuple[int, ...], Tensor] = {}
+        for part in micro_batches(sources, len, _ENCODED_AT_ONCE):
+            states = model.get_encoder()(**send_to_device(inputs.batch(part), model.device)).last_hidden_state
+            for source, row in zip(part, states.to(model.dtype), strict=True):
+                self._rows[tuple(source)] = row[: len(source)]
+
+    def __call__(self, sources: Sequence[list[int]]) -> Tensor:
+        """(batch, longest source, width), padded with 0."""
+        return pad([self._rows[tuple(source)] for source in sources], 0, self._side)
+
+    def prepare(self, sources: Sequence[list[int]]) -> bool:
+        """False where one of `sources` is not among those that it was made of."""
+        return all(tuple(source) in self._rows for source in sources)
+
+    def left_out(self) -> AbstractContextManager[None]:
+        """Nothing: whoever is fed with these asks no encoder."""
+        return nullcontext()
 
 
 @contextmanager

@@ -20,17 +20,13 @@ from pipeline.data.openings import opens, spoken
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import load_model
 from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
-from pipeline.models.features import Features
-from pipeline.models.inputs import Inputs, micro_batches, pad
+from pipeline.models.features import Encoded, Features
+from pipeline.models.inputs import Inputs
 from pipeline.models.memory import in_halves
 from pipeline.models.tidy import PLAIN, TitleStyle, tidy
 from pipeline.settings import Section, Settings, check, read_params
 
 log = logging.getLogger(__name__)
-
-# Tokens that the encoder is given at once. A step of the decoder is short, and wants many texts; the encoder has enough
-# to do with a few, and of more it would only pad more and leave the processor's cache.
-_ENCODED_AT_ONCE = 2048
 
 
 class GenerateSettings(Settings):
@@ -115,7 +111,7 @@ class Titler:
         model: PreTrainedModel,
         inputs: Inputs,
         settings: GenerateSettings,
-        features: Features | None = None,
+        features: Features | Encoded | None = None,
         style: TitleStyle = PLAIN,
     ) -> None:
         self.model = model
@@ -148,7 +144,8 @@ class Titler:
         written: list[list[str]] = [[] for _ in texts]
         # Drawn from a state of its own: a training that looks at titles in between goes on as if it had not.
         with torch.random.fork_rng():
-            for start in tqdm(starts, desc=progress, unit="batch", disable=progress is None or not sys.stderr.isatty()):
+            watched = progress is not None and len(starts) > 1 and sys.stderr.isatty()
+            for start in tqdm(starts, desc=progress, unit="batch", disable=not watched):
                 # For each batch anew: what is drawn for a text depends on those beside it alone.
                 torch.manual_seed(self.settings.seed)
                 chosen = order[start : start + self.settings.batch_size]
@@ -161,13 +158,12 @@ class Titler:
         """One title for each text."""
         return [candidates[0] for candidates in self.titles(texts, progress=progress)]
 
-    def _written(self, sources: list[list[int]], features: Features | None) -> list[list[str]]:
+    def _written(self, sources: list[list[int]], features: Features | Encoded | None) -> list[list[str]]:
         """As the model writes them: of each source as many as the settings have it write."""
         batch = self.inputs.batch(sources)
-        if features:
+        if not self.inputs.family.causal:
+            features = features or Encoded(self.model, self.inputs, sources)
             batch = self.inputs.fed_with(features(sources), batch)
-        elif not self.inputs.family.causal:
-            batch = self.inputs.fed_with(self._encoded(sources), batch)
         batch = send_to_device(batch, self.model.device)
         if self.settings.sequences > 1:
             read = self._with_prompt if self.inputs.family.causal else self._with_cross_attention
@@ -178,14 +174,6 @@ class Titler:
         written = self.inputs.tokenizer.batch_decode(sequences, skip_special_tokens=True)
         count = self._config.num_return_sequences
         return [written[i : i + count] for i in range(0, len(written), count)]
-
-    def _encoded(self, sources: list[list[int]]) -> torch.Tensor:
-        """What the encoder makes of `sources`, the longest first: (batch, longest source, width), padded with 0."""
-        rows: list[torch.Tensor] = []
-        for part in micro_batches(sources, len, _ENCODED_AT_ONCE):
-            states = self.model.get_encoder()(**send_to_device(self.inputs.batch(part), self.model.device))
-            rows += [row[: len(source)] for row, source in zip(states.last_hidden_state, part, strict=True)]
-        return pad(rows, 0, self.inputs.side)
 
     def _with_prompt(self, batch: dict[str, Any], titles_at_once: int) -> dict[str, Any]:
         """`batch` with every layer's keys and values of the prompts: `generate` would read one again for each title."""

@@ -18,6 +18,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import Sampler
+from tqdm.auto import tqdm
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -34,7 +35,7 @@ from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 
 from pipeline.errors import Unavailable
 from pipeline.models.cross_attention import states_instead_of_keys
-from pipeline.models.features import Features, frozen_part
+from pipeline.models.features import Encoded, Features, frozen_part
 from pipeline.models.generation import GenerateSettings, Titler
 from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
 from pipeline.models.layers import calm_frozen_layers
@@ -45,6 +46,9 @@ from pipeline.training.resuming import SaveWithinEpochs, last_whole_checkpoint
 from pipeline.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
+
+_Validated = tuple[Example, str, str]
+"""An example of the validation split with its text and its title."""
 
 Score = Callable[[list[str], list[str]], dict[str, float]]
 """Predicted and true titles to the mean of each score."""
@@ -193,7 +197,7 @@ class _TitleTrainer(Trainer):
         reads_texts = self._inputs.family.causal or not frozen_part(self._network, self._inputs.family)
         return _source_tokens if reads_texts else _title_weight
 
-    def _mean_loss(self, model: nn.Module, examples: list[Example], features: Features | None) -> Tensor:
+    def _mean_loss(self, model: nn.Module, examples: list[Example], features: Features | Encoded | None) -> Tensor:
         """The mean over the titles' tokens."""
         batch = self._prepare_inputs(self._inputs.training_batch(examples, features))
         with features.left_out() if features else nullcontext(), self.compute_loss_context_manager():
@@ -233,28 +237,48 @@ class _TitleTrainer(Trainer):
         self.model.eval()
         _set_optimiser_mode(self.optimizer, training=False)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        share = [*zip(self.eval_dataset, self._texts, self._titles, strict=True)][rank::processes]
         features = self._current_features()
-        loss = self._validation_loss(list(self.eval_dataset)[rank::processes], features)
-        # A causal model writes on from every layer's keys and values, and the features are one layer's.
-        known = None if self._inputs.family.causal else features
-        titler = Titler(self._network, self._inputs, _greedy(self._inputs, self._settings), known)
-        with self._writing():
-            titles = titler.best_titles(self._texts[rank::processes], progress="validation titles")
-        pairs = [*zip(titles, self._titles[rank::processes], strict=True)]
+        groups = self._read_together(share, features)
+        loss, pairs = 0.0, []
+        watched = len(groups) > 1 and sys.stderr.isatty()
+        for group in tqdm(groups, desc="validation", unit="batch", disable=not watched):
+            examples, texts, titles = map(list, zip(*group, strict=True))
+            read = features or self._encoded(examples)
+            loss += self._sum_of_losses(examples, read)
+            # A causal model writes on from every layer's keys and values, and the features are one layer's.
+            known = None if self._inputs.family.causal else read
+            titler = Titler(self._network, self._inputs, _greedy(self._inputs, self._settings), known)
+            with self._writing():
+                pairs += zip(titler.best_titles(texts, progress="validation titles"), titles, strict=True)
         predicted, true = zip(*gather_object(pairs), strict=True)
-        scores = {"loss": loss, **self._score(list(predicted), list(true))}
+        # Of one type in all processes, one without an example too.
+        loss = self.accelerator.reduce(torch.tensor(loss, dtype=torch.float32, device=self.args.device)).item()
+        scores = {"loss": loss / _title_tokens(self.eval_dataset), **self._score(list(predicted), list(true))}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(self._texts))
 
+    def _read_together(self, share: list[_Validated], features: Features | None) -> list[list[_Validated]]:
+        """`share` in as many groups as may be in memory, of what an encoder that trains makes of them."""
+        if self._inputs.family.causal or features:
+            return [share] if share else []
+        share = sorted(share, key=lambda each: _source_tokens(each[0]), reverse=True)
+        size = self.args.per_device_eval_batch_size
+        return [share[start : start + size] for start in range(0, len(share), size)]
+
+    def _encoded(self, examples: list[Example]) -> Encoded | None:
+        """For loss and titles alike."""
+        if self._inputs.family.causal:
+            return None
+        with self.compute_loss_context_manager():
+            return Encoded(self._network, self._inputs, [example.source for example in examples])
+
     @torch.inference_mode()
-    def _validation_loss(self, examples: list[Example], features: Features | None) -> float:
+    def _sum_of_losses(self, examples: list[Example], features: Features | Encoded | None) -> float:
+        """Over the titles' tokens."""
         batches = self._micro_batches(examples)
         with states_instead_of_keys(self._network, self._inputs.family):
-            total = sum(self._mean_loss(self.model, batch, features).item() * _title_tokens(batch) for batch in batches)
-        # Of one type in all processes, one without an example too.
-        found = torch.tensor([total, _title_tokens(examples)], dtype=torch.float32, device=self.args.device)
-        total, learnt = self.accelerator.reduce(found).tolist()
-        return total / learnt
+            return sum(self._mean_loss(self.model, batch, features).item() * _title_tokens(batch) for batch in batches)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -266,6 +290,19 @@ class _TitleTrainer(Trainer):
         finally:
             if half:
                 self.model.forward = half
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Without what never trains: whoever goes on has opened the same model, and has that."""
+        if not isinstance(self.model, PeftModel):
+            trained = {id(tensor) for group in self.optimizer.param_groups for tensor in group["params"]}
+            parameters = self.model.named_parameters(remove_duplicate=False)
+            left_out = {name for name, tensor in parameters if id(tensor) not in trained}
+            tensors = (state_dict or self.model.state_dict()).items()
+            state_dict = {name: tensor for name, tensor in tensors if name not in left_out}
+        super()._save(output_dir, state_dict)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """None: that a checkpoint lacks what never trains is no news."""
 
     def leave_half_precision(self) -> None:
         """The library has the model compute in half precision for good, whoever uses it then."""

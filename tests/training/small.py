@@ -43,6 +43,7 @@ SETTINGS = TrainSettings(
 
 
 STAGE = ("train", "bart-tiny")
+VALIDATED = 4  # examples, the first
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.1)
 
 
@@ -68,7 +69,7 @@ def train(
         trained,
         inputs,
         examples,
-        examples.head(4),
+        examples.head(VALIDATED),
         chosen,
         score=score,
         resume_from=folder / "run",

@@ -22,7 +22,7 @@ from pipeline.models.layers import freeze
 from pipeline.models.lora import LoraSettings
 from pipeline.models.room import limit_bytes
 from tests.models.small import GREEDY, lively_model, small_model
-from tests.training.small import LORA, train
+from tests.training.small import LORA, VALIDATED, train
 
 FROZEN = {"freeze": ["embedding", "encoder"], "freeze_lower_layers": 1}
 
@@ -74,10 +74,10 @@ def test_every_text_passes_the_frozen_part_once(family: str, examples: pd.DataFr
     assert again.texts == 0
 
 
-def test_what_trains_is_not_taken_from_the_disk(examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_an_encoder_that_trains_reads_a_text_once_for_loss_and_title(examples: pd.DataFrame, tmp_path: Path) -> None:
     runs = _CountRuns()
     train(examples, tmp_path, "bart", callbacks=(runs,), epochs=2)
-    assert runs.texts > 2 * len(examples)
+    assert runs.texts == 2 * (len(examples) + VALIDATED)
     assert not FEATURES.exists()
 
 

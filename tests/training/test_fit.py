@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from torch._dynamo.utils import counters
 from transformers import GenerationConfig, TrainerCallback
 
@@ -106,6 +107,23 @@ def test_the_best_epochs_checkpoint_outlives_those_within_the_next(examples: pd.
         train(examples, tmp_path, callbacks=(Killed(step=7),), **often)
     kept = {path.name for path in (tmp_path / "run").glob("checkpoint-*")}
     assert kept == {"checkpoint-4", "checkpoint-6"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "held"),
+    [
+        (BART_FEATURES, {"model.decoder"}),
+        ({"family": "bart", "freeze": ["embedding"], "unfreeze_every": 2}, {"model.decoder", "model.encoder"}),
+    ],
+)
+def test_a_checkpoint_holds_what_may_train_by_its_end_and_nothing_else(
+    chosen: dict[str, object], held: set[str], examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(examples, tmp_path, callbacks=(Killed(step=6),), **chosen)
+    with safe_open(tmp_path / "run" / "checkpoint-4" / "model.safetensors", framework="pt") as weights:
+        parts = {".".join(name.split(".")[:2]) for name in weights.keys()}  # noqa: SIM118
+    assert parts - {"final_logits_bias"} == held
 
 
 def test_within_an_epoch_a_checkpoint_is_left_when_it_is_time_and_not_sooner(
