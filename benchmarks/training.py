@@ -263,6 +263,7 @@ def peer(
             predict_with_generate=True,
             generation_max_length=TARGET_TOKENS,
             bf16=precision == "bfloat16",
+            use_cpu=not torch.cuda.is_available(),  # which the library wants to hear of bfloat16 on a processor
             report_to="none",
             seed=1,
         ),

@@ -255,7 +255,7 @@ def title(
     if beams:
         knobs |= {"num_beams": beams, "do_sample": False}
     if sample:
-        knobs |= {"do_sample": True, "num_beams": beams or 1, "seed": seed or 1}
+        knobs |= {"do_sample": True, "num_beams": beams or 1, "seed": 1 if seed is None else seed}
         knobs |= {"top_k": 50 if top_k is None else top_k, "top_p": 0.95 if top_p is None else top_p}
     print("\n".join(title_passage(text, knobs, fast=fast)))
 
@@ -496,7 +496,9 @@ def models() -> None:
 
 @app.command(epilog="Example: `lectern card 3 --html card.html`")
 def card(
-    version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the champion.")] = None,
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="The version; without it, the champion, else the challenger.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write it as a page into this file instead.")] = None,
 ) -> None:
     """Prints the model card of a version, as Markdown: its data, training, scores, examples, limits and lineage."""
@@ -517,7 +519,9 @@ def card(
 
 @app.command(epilog="Example: `lectern lineage 3`")
 def lineage(
-    version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the champion.")] = None,
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="The version; without it, the champion, else the challenger.")
+    ] = None,
 ) -> None:
     """Walks from a version back to its workbook, and says where each thing that made it can still be had."""
     _enter_project()

@@ -37,8 +37,8 @@ def in_our_words(error: BaseException) -> Unavailable | None:
             )
         if code == errno.ENOMEM or isinstance(cause, MemoryError) or _SAYS_NO_MEMORY.search(said):
             return Unavailable(
-                "There is too little memory. End other programs, or lower `micro_batch_tokens` or `batch_size` in "
-                "params.yaml; then give the same command again: a training goes on from its last epoch."
+                "There is too little memory. End other programs, or lower `micro_batch_tokens` in params.yaml; then "
+                "give the same command again: a training goes on from its last checkpoint."
             )
     return None
 

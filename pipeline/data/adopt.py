@@ -151,4 +151,7 @@ def _dvc(command: list[str], *words: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise Unavailable(f"DVC did not take {words[-1]}: {done.stderr.strip()}")
+        raise Unavailable(
+            f"DVC did not take {words[0]}: {done.stderr.strip()}. See whether it is there and may be read from here; "
+            "then give the same command again."
+        )

@@ -50,7 +50,7 @@ def run(model: str) -> None:
     train, validation = (pd.read_parquet(path) for path in TRAINING_SPLITS.values())
     # Named after all that the training depends on: what another one left can never be gone on from by mistake.
     start = checkpoint_tags(model_settings)
-    fingerprint = training_fingerprint(model_settings, settings.model_dump(), start)
+    fingerprint = training_fingerprint(model_settings, settings.of_what_is_learnt(), start)
     resume_from = STATE / "checkpoints" / f"{model}-{fingerprint}"
     prepared = prepare(model, model_settings, settings, [*train["text"], *train["title"]])
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.lora import LoraSettings
 from pipeline.settings import Section, check, read_params
+
+# What decides how much is in memory at once and how often it is kept, and nothing of what is learnt.
+_OF_THE_MACHINE = {"micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes"}
 
 
 class TrainSettings(Section):
@@ -49,6 +52,10 @@ class TrainSettings(Section):
         if self.optimiser == "schedulefreeadamw" and self.schedule != "constant":
             raise ValueError("schedulefreeadamw goes with schedule: constant, which it does without")
         return self
+
+    def of_what_is_learnt(self) -> dict[str, Any]:
+        """The knobs without those that a training may be gone on with changed."""
+        return self.model_dump(exclude=_OF_THE_MACHINE)
 
     @classmethod
     def of_model(cls, name: str, model: ModelSettings) -> TrainSettings:

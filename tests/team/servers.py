@@ -21,7 +21,7 @@ from flows.service import HOST, free_port
 USER, PASSWORD = "lectern", "swordfish"
 BUCKET = "lectern-team"
 DEADLINE = 60
-HOW_TO_INSTALL = "{} is not installed: pip install --no-deps -r requirements-team.txt"
+HOW_TO_INSTALL = "{} is not installed: pip install --no-deps -r requirements-team.txt -r requirements-team-test.txt"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.registry.lineage import md5
+from pipeline.settings import set_params
 from tests.command import lectern
 from tests.training.small import STAGE, environment, fill_project, kill_after_a_checkpoint
 
@@ -39,6 +40,18 @@ def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(
     one, other = (_steps(client, run.info.run_id) for run in runs)
     assert one == other
     assert one["train_loss"] == [*range(1, len(one["train_loss"]) + 1)]
+
+
+def test_a_training_for_which_memory_was_too_little_goes_on_with_smaller_micro_batches(
+    project: Path, examples: pd.DataFrame
+) -> None:
+    fill_project(project, pd.concat([examples] * 4, ignore_index=True), early_stopping=0, epochs=6)
+    kill_after_a_checkpoint(project)
+    smaller = {"micro_batch_tokens": 100, "gradient_checkpointing": True}
+    set_params(["train"], smaller, project / "params.yaml")
+    resumed = lectern(*STAGE, cwd=project, env=environment())
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from checkpoint-" in resumed.stderr
 
 
 def _steps(client: MlflowClient, run_id: str) -> dict[str, list[int]]:
