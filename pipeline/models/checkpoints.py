@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 
 from pipeline import machine
 from pipeline.errors import Misused, Refused
-from pipeline.models.families import FAMILIES, Family, families_instead_of
+from pipeline.models.families import FAMILIES, Family, families_instead_of, family_in
 from pipeline.models.gguf import converted
 from pipeline.models.inputs import Inputs
 from pipeline.models.places import find
@@ -32,6 +32,7 @@ class ModelSettings(Settings):
     family: str  # a name in the table of families
     checkpoint: str  # `scratch`, or a place as pipeline.models.places finds it
     scratch: ScratchSize | None = None  # how large, where the checkpoint is `scratch`
+    language: str | None = None  # of texts and titles, as the checkpoint's tokenizer writes it, where not English
     weights: Literal["float32", "bfloat16"] = "float32"  # precision in which the weights are kept on disk
     max_source_tokens: int = Field(gt=0)  # a text's tokens beyond these are not seen
     max_target_tokens: int = Field(gt=0)  # a title's tokens beyond these are not learnt
@@ -43,6 +44,13 @@ class ModelSettings(Settings):
         if name not in FAMILIES:
             raise ValueError(f"no family of that name; {families_instead_of([name])}")
         return name
+
+    @model_validator(mode="after")
+    def _language_is_asked_for(self) -> ModelSettings:
+        if self.language and (self.scratch or not FAMILIES[self.family].language):
+            named = ", ".join(name for name, family in FAMILIES.items() if family.language)
+            raise ValueError(f"'language' goes with a checkpoint of a family that is told it: {named}")
+        return self
 
     @model_validator(mode="after")
     def _scratch_has_a_size(self) -> ModelSettings:
@@ -73,6 +81,7 @@ class Card(Settings):
     model: str
     family: str
     checkpoint: str
+    language: str | None = None
     max_source_tokens: int
     max_target_tokens: int
     style: TitleStyle = TitleStyle()  # of the titles that it was trained on
@@ -80,7 +89,7 @@ class Card(Settings):
     def inputs(self, tokenizer: PreTrainedTokenizerBase) -> Inputs:
         """What feeds the model."""
         return Inputs(
-            FAMILIES[self.family],
+            family_in(self.family, self.language),
             tokenizer,
             max_source_tokens=self.max_source_tokens,
             max_target_tokens=self.max_target_tokens,
@@ -97,7 +106,7 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
         Refused: the checkpoint cannot be had, is not of the family that the settings name, or cannot be asked for what
             they want of it.
     """
-    family = FAMILIES[settings.family]
+    family = family_in(settings.family, settings.language)
     model, tokenizer = _open(settings, family, texts)
     for knob, positions in zip(("max_source_tokens", "max_target_tokens"), family.positions(model.config), strict=True):
         if getattr(settings, knob) > positions:
@@ -165,6 +174,8 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
             f"Checkpoint '{settings.checkpoint}' was not read: its .bin file is damaged, or holds more than numbers, "
             "code perhaps. Take a revision of it with safetensors, or another checkpoint."
         ) from None
+    except Refused:
+        raise
     except Exception as error:  # each format has errors of its own for a damaged file
         if lacking := machine.in_our_words(error):
             raise lacking from None
@@ -185,7 +196,13 @@ def _open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTraine
 
 def _open_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
     languages = {"src_lang": family.language, "tgt_lang": family.language} if family.language else {}
-    return _completed(AutoTokenizer.from_pretrained(path, **languages), family)
+    tokenizer = AutoTokenizer.from_pretrained(path, **languages)
+    if family.language and family.language not in tokenizer.lang_code_to_id:
+        raise Refused(
+            f"The tokenizer in {path} knows no language '{family.language}'. As the model's language in params.yaml, "
+            f"write one of {', '.join(sorted(tokenizer.lang_code_to_id))}."
+        )
+    return _completed(tokenizer, family)
 
 
 def _completed(tokenizer: PreTrainedTokenizerBase, family: Family) -> PreTrainedTokenizerBase:
@@ -215,7 +232,7 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, 
     """
     with _refusing_a_damaged(folder):
         card = _read_card(folder)
-        model, tokenizer = _open_folder(folder, FAMILIES[card.family])
+        model, tokenizer = _open_folder(folder, family_in(card.family, card.language))
     return model.eval(), tokenizer, card
 
 
@@ -227,7 +244,7 @@ def load_inputs(folder: Path) -> tuple[Inputs, Card]:
     """
     with _refusing_a_damaged(folder):
         card = _read_card(folder)
-        return card.inputs(_open_tokenizer(folder, FAMILIES[card.family])), card
+        return card.inputs(_open_tokenizer(folder, family_in(card.family, card.language))), card
 
 
 def _read_card(folder: Path) -> Card:

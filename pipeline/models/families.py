@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedTokenizerBase
@@ -258,6 +258,11 @@ FAMILIES = {
 
 DROPPED = {"xlm-prophetnet": "transformers 4 was the last to carry it, and 5 has no class that reads its checkpoints"}
 """Families that somebody may look for, and why they are not among ours."""
+
+
+def family_in(name: str, language: str | None) -> Family:
+    """The family of that name, whose texts and titles are in `language` where that is not its own."""
+    return replace(FAMILIES[name], language=language) if language else FAMILIES[name]
 
 
 def families_instead_of(unknown: Iterable[str]) -> str:

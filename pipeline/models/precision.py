@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import timeit
 from functools import cache
+from pathlib import Path
 
 import torch
+from filelock import FileLock
 from transformers import PreTrainedModel
+
+from pipeline.files import write_text
 
 _TOKENS = 512
 _NARROW = 256  # below, what is cast and what stays in float32 outweigh the products
 _GAIN = 1.5  # times faster, at least: casting costs, and a measurement errs
+
+
+def bfloat16_paid(model: PreTrainedModel, folder: Path) -> bool:
+    """`bfloat16_pays` as it was when first asked for `folder`: whoever shares a training, or goes on with it, computes
+    as it began."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "precision"
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            write_text(kept, "bfloat16" if bfloat16_pays(model) else "other")
+        return kept.read_text(encoding="utf-8") == "bfloat16"
 
 
 def bfloat16_pays(model: PreTrainedModel) -> bool:

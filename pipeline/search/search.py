@@ -53,7 +53,7 @@ def search(model: str, wanted: int) -> Found:
         "ranges": {knob: values.model_dump(exclude_none=True) for knob, values in space.ranges.items()},
     }
     fingerprint = training_fingerprint(
-        space.model_settings, {**space.fixed, "search": asked}, checkpoint_tags(space.model_settings)
+        space.model_settings, {**space.fixed_of_what_is_learnt, "search": asked}, checkpoint_tags(space.model_settings)
     )
     study = StudyOnDisk(STATE / "search" / f"{model}-{fingerprint}", space, settings)
     client = connect()

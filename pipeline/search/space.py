@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import BaseDistribution
+from pydantic import create_model
 
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.search.settings import Range, SearchSettings
-from pipeline.settings import check
+from pipeline.settings import Settings, check
 from pipeline.training.settings import TrainSettings
 
 
@@ -44,7 +45,7 @@ class Space:
             raise Misused(f"{space.place}.seed: a better seed is luck, and does not last. Remove it.")
         for knob, values in space.ranges.items():
             for value in values.extremes:
-                space._settings({knob: value})
+                space._check_alone(knob, value)
             if values.choices is None and _kind(knob) not in (int, float):
                 raise Misused(f"{space.place}.{knob}: nothing lies between its values. Write {{choices: […]}}.")
         return space
@@ -53,6 +54,11 @@ class Space:
     def fixed(self) -> dict[str, Any]:
         """The knobs that are not searched."""
         return self.today.model_dump(exclude=set(self.ranges))
+
+    @property
+    def fixed_of_what_is_learnt(self) -> dict[str, Any]:
+        """Those of them that a search may not be gone on with changed."""
+        return {knob: value for knob, value in self.today.of_what_is_learnt().items() if knob not in self.ranges}
 
     def distributions(self) -> dict[str, BaseDistribution]:
         return {knob: values.distribution(whole=_kind(knob) is int) for knob, values in self.ranges.items()}
@@ -77,16 +83,33 @@ class Space:
 
     def _settings(self, values: dict[str, Any]) -> TrainSettings:
         settings = check(TrainSettings, {**self.today.model_dump(), **values}, at=self.place)
-        if not settings.epochs:
+        self._require_a_trial(settings.epochs, settings.processes)
+        return settings
+
+    def _check_alone(self, knob: str, value: Any) -> None:
+        """As the knob itself takes it. What goes together is seen in each trial, since other knobs are drawn too."""
+        today = self.today.model_dump()
+        if knob in today:
+            field = TrainSettings.model_fields[knob]
+            check(
+                create_model("Knob", __base__=Settings, **{knob: (field.annotation, field)}),
+                {knob: value},
+                at=self.place,
+            )
+        else:
+            check(TrainSettings, {**today, knob: value}, at=self.place)
+        self._require_a_trial({**today, knob: value}["epochs"], {**today, knob: value}["processes"])
+
+    def _require_a_trial(self, epochs: int, processes: int) -> None:
+        if not epochs:
             raise Misused(
                 f"{self.place}: a trial of 0 epochs trains nothing. Set epochs for the model, or give them a range."
             )
-        if settings.processes > 1:
+        if processes > 1:
             raise Misused(
                 f"{self.place}: a trial is trained in one process. Set processes to 1; to use several GPUs, run the "
                 "same search on each at once: they share its trials."
             )
-        return settings
 
 
 def _kind(knob: str) -> Any:

@@ -115,5 +115,6 @@ class _Prune(TrainerCallback):
         **kwargs: object,
     ) -> None:
         self._trial.report(metrics[f"eval_{self._metric}"], round(state.epoch))
-        if self._trial.should_prune():
+        # After its last epoch there is nothing left to spare.
+        if state.global_step < state.max_steps and self._trial.should_prune():
             self.pruned = control.should_training_stop = True

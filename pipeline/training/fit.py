@@ -15,6 +15,7 @@ import torch
 from accelerate.utils import gather_object
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from peft import PeftModel
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import Sampler
@@ -32,6 +33,7 @@ from transformers import (
 from transformers.modeling_utils import PreTrainedModel
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from pipeline.errors import Unavailable
 from pipeline.models.cross_attention import states_instead_of_keys
@@ -39,7 +41,8 @@ from pipeline.models.features import Encoded, Features, frozen_part
 from pipeline.models.generation import GenerateSettings, Titler
 from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
 from pipeline.models.layers import calm_frozen_layers
-from pipeline.models.precision import bfloat16_pays
+from pipeline.models.memory import in_halves
+from pipeline.models.precision import bfloat16_paid
 from pipeline.models.room import limit_bytes
 from pipeline.training.optimisers import GradualUnfreezing, build_optimiser
 from pipeline.training.resuming import SaveWithinEpochs, last_whole_checkpoint
@@ -200,7 +203,7 @@ class _TitleTrainer(Trainer):
     def _mean_loss(self, model: nn.Module, examples: list[Example], features: Features | Encoded | None) -> Tensor:
         """The mean over the titles' tokens."""
         batch = self._prepare_inputs(self._inputs.training_batch(examples, features))
-        with features.left_out() if features else nullcontext(), self.compute_loss_context_manager():
+        with features.left_out() if features else nullcontext():
             return model(**batch, use_cache=False).loss
 
     def _take_less_memory(self, examples: list[Example]) -> None:
@@ -240,20 +243,15 @@ class _TitleTrainer(Trainer):
         share = [*zip(self.eval_dataset, self._texts, self._titles, strict=True)][rank::processes]
         features = self._current_features()
         groups = self._read_together(share, features)
-        loss, pairs = 0.0, []
-        watched = len(groups) > 1 and sys.stderr.isatty()
-        for group in tqdm(groups, desc="validation", unit="batch", disable=not watched):
-            examples, texts, titles = map(list, zip(*group, strict=True))
-            read = features or self._encoded(examples)
-            loss += self._sum_of_losses(examples, read)
-            # A causal model writes on from every layer's keys and values, and the features are one layer's.
-            known = None if self._inputs.family.causal else read
-            titler = Titler(self._network, self._inputs, _greedy(self._inputs, self._settings), known)
-            with self._writing():
-                pairs += zip(titler.best_titles(texts, progress="validation titles"), titles, strict=True)
+        watched = tqdm(groups, desc="validation", unit="batch", disable=len(groups) < 2 or not sys.stderr.isatty())
+        judged = [
+            part for group in watched for part in in_halves(lambda some: [self._loss_and_titles(some, features)], group)
+        ]
+        pairs = [pair for _, written in judged for pair in written]
         predicted, true = zip(*gather_object(pairs), strict=True)
         # Of one type in all processes, one without an example too.
-        loss = self.accelerator.reduce(torch.tensor(loss, dtype=torch.float32, device=self.args.device)).item()
+        loss = torch.tensor(sum(loss for loss, _ in judged), dtype=torch.float32, device=self.args.device)
+        loss = self.accelerator.reduce(loss).item()
         scores = {"loss": loss / _title_tokens(self.eval_dataset), **self._score(list(predicted), list(true))}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(self._texts))
@@ -266,11 +264,25 @@ class _TitleTrainer(Trainer):
         size = self.args.per_device_eval_batch_size
         return [share[start : start + size] for start in range(0, len(share), size)]
 
+    def _loss_and_titles(
+        self, group: Sequence[_Validated], features: Features | None
+    ) -> tuple[float, list[tuple[str, str]]]:
+        """The sum over the titles' tokens; and what the model writes, beside the true titles."""
+        examples, texts, titles = map(list, zip(*group, strict=True))
+        read = features or self._encoded(examples)
+        loss = self._sum_of_losses(examples, read)
+        # A causal model writes on from every layer's keys and values, and the features are one layer's.
+        known = None if self._inputs.family.causal else read
+        titler = Titler(self._network, self._inputs, _greedy(self._inputs, self._settings), known)
+        with self._writing():
+            written = titler.best_titles(texts, progress="validation titles")
+        return loss, [*zip(written, titles, strict=True)]
+
     def _encoded(self, examples: list[Example]) -> Encoded | None:
-        """For loss and titles alike."""
+        """For loss and titles alike, in the training's precision, which the library gives to the whole model alone."""
         if self._inputs.family.causal:
             return None
-        with self.compute_loss_context_manager():
+        with self.accelerator.autocast():
             return Encoded(self._network, self._inputs, [example.source for example in examples])
 
     @torch.inference_mode()
@@ -292,14 +304,15 @@ class _TitleTrainer(Trainer):
                 self.model.forward = half
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Without what never trains: whoever goes on has opened the same model, and has that."""
-        if not isinstance(self.model, PeftModel):
-            trained = {id(tensor) for group in self.optimizer.param_groups for tensor in group["params"]}
-            parameters = self.model.named_parameters(remove_duplicate=False)
-            left_out = {name for name, tensor in parameters if id(tensor) not in trained}
-            tensors = (state_dict or self.model.state_dict()).items()
-            state_dict = {name: tensor for name, tensor in tensors if name not in left_out}
-        super()._save(output_dir, state_dict)
+        """Weights without those that never train: whoever goes on has opened the same model, and has these."""
+        if isinstance(self.model, PeftModel):
+            super()._save(output_dir, state_dict)
+            return
+        trained = {id(tensor) for group in self.optimizer.param_groups for tensor in group["params"]}
+        weights = {name: tensor.data for name, tensor in self.model.named_parameters() if id(tensor) in trained}
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, folder / SAFE_WEIGHTS_NAME)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """None: that a checkpoint lacks what never trains is no news."""
@@ -412,10 +425,10 @@ def _arguments(
     settings: TrainSettings, inputs: Inputs, model: PreTrainedModel | PeftModel, folder: Path
 ) -> TrainingArguments:
     on_gpu, auto = torch.cuda.is_available(), settings.precision == "auto"
-    bf16 = settings.precision == "bfloat16" or (auto and bfloat16_pays(unwrap_peft_model(model)))
+    bf16 = settings.precision == "bfloat16" or (auto and bfloat16_paid(unwrap_peft_model(model), folder))
     # `accelerate launch` sets it as its user's defaults have it, and params.yaml is to say what a training is.
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
@@ -446,6 +459,9 @@ def _arguments(
         report_to="none",
         seed=settings.seed,
     )
+    # Of several GPUs that it sees, a process uses one: the library would split each batch between them.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _curves(state: TrainerState) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint
-from pipeline.models.families import FAMILIES
+from pipeline.models.families import family_in
 from pipeline.models.inputs import Inputs
 from pipeline.models.layers import count_parameters, freeze
 from pipeline.models.lora import merge, wrap
@@ -51,7 +51,7 @@ def prepare(model: str, model_settings: ModelSettings, settings: TrainSettings, 
     """
     transformers.set_seed(settings.seed)
     network, tokenizer = open_checkpoint(model_settings, list(texts))
-    family = FAMILIES[model_settings.family]
+    family = family_in(model_settings.family, model_settings.language)
     freeze(network, family, settings.freeze, settings.freeze_lower_layers)
     trained = wrap(network, settings.lora) if settings.lora else network
     card = Card(model=model, **model_settings.model_dump(include=set(Card.model_fields)))

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import GenerationConfig, MBart50TokenizerFast, PreTrainedModel
 
-from pipeline.errors import Misused
+from pipeline.errors import Misused, Refused
 from pipeline.models import scratch
+from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint
 from pipeline.models.families import FAMILIES, GROUPS
 from pipeline.models.generation import Titler
 from pipeline.models.inputs import IGNORED, Inputs
@@ -200,6 +203,36 @@ def test_mbart_50_names_the_language_ahead_of_a_text_and_of_a_title(examples: pd
     assert fifty.source(TALK)[0] == language
     taught, written = _first_tokens(model, fifty)
     assert taught == written == [tokenizer.eos_token_id, language]
+
+
+def test_a_course_in_another_language_is_told_to_mbart(examples: pd.DataFrame, tmp_path: Path) -> None:
+    model, inputs = lively_model("mbart", examples)
+    model.save_pretrained(tmp_path)
+    inputs.tokenizer.save_pretrained(tmp_path)
+    asked = {"family": "mbart", "checkpoint": str(tmp_path), "max_source_tokens": 48, "max_target_tokens": 12}
+    settings = ModelSettings(**asked, language="de_DE")
+    model, tokenizer = open_checkpoint(settings, [])
+    inputs = Card(model="ours", **settings.model_dump(include=set(Card.model_fields))).inputs(tokenizer)
+    german = tokenizer.convert_tokens_to_ids("de_DE")
+    assert inputs.source(TALK)[-1] == german
+    taught, written = _first_tokens(model, inputs)
+    assert taught[0] == written[0] == german
+    with pytest.raises(Refused, match=r"knows no language 'de'.*de_DE"):
+        open_checkpoint(settings.model_copy(update={"language": "de"}), [])
+
+
+@pytest.mark.parametrize(("family", "checkpoint"), [("bart", "somewhere"), ("mbart", "scratch")])
+def test_a_language_is_refused_where_nobody_is_told_it(family: str, checkpoint: str) -> None:
+    size = {"width": 32, "layers": 2, "heads": 2, "vocabulary": 400} if checkpoint == "scratch" else None
+    with pytest.raises(ValidationError, match="'language' goes with a checkpoint of a family that is told it: mbart"):
+        ModelSettings(
+            family=family,
+            checkpoint=checkpoint,
+            scratch=size,
+            language="de_DE",
+            max_source_tokens=48,
+            max_target_tokens=12,
+        )
 
 
 @pytest.mark.parametrize("family", ["blenderbot-small", "prophetnet", "encoder-decoder"])

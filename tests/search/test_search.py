@@ -180,6 +180,25 @@ def test_other_ranges_or_other_splits_are_another_search(
     assert len({*studies}) == 3
 
 
+def test_a_search_goes_on_with_less_memory(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend(monkeypatch, 3.0, 2.0)
+    search(MODEL, 1)
+    write_params({"micro_batch_tokens": 100, "gradient_checkpointing": True})
+    assert search(MODEL, 2).finished == 2
+    assert len(_runs()[1]) == 2
+
+
+def test_a_trial_is_not_given_up_after_its_last_epoch(small: Path) -> None:
+    write_params(
+        {"epochs": 1},
+        ranges={"learning_rate": {"choices": [GOOD, HOPELESS]}},
+        pruning={"startup_trials": 1, "after_epochs": 1},
+    )
+    search(MODEL, 4)
+    assert {run.data.params["learning_rate"] for run in _runs()[1]} == {str(GOOD), str(HOPELESS)}
+    assert set(_states()) == {"complete"}
+
+
 def test_a_hopeless_trial_ends_early(small: Path) -> None:
     write_params(
         {"epochs": 3},

@@ -45,6 +45,16 @@ def test_a_wrong_range_is_named_with_its_place(project: Path, knob: str, values:
         _space(ranges={knob: values})
 
 
+def test_a_range_may_hold_what_goes_with_some_values_of_another_alone(project: Path) -> None:
+    ranges = {
+        "optimiser": {"choices": ["adamw", "schedulefreeadamw"]},
+        "schedule": {"choices": ["one-cycle", "constant"]},
+    }
+    space = _space(ranges=ranges)
+    drawn = {knob: values.drawn(values.choices[1]) for knob, values in space.ranges.items()}
+    assert space.settings(drawn).optimiser == "schedulefreeadamw"
+
+
 def test_a_model_that_is_not_trained_cannot_be_searched(project: Path) -> None:
     with pytest.raises(Misused, match="0 epochs"):
         _space({"epochs": 0})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch._dynamo.utils import counters
-from transformers import GenerationConfig, TrainerCallback
+from transformers import GenerationConfig, TrainerCallback, TrainingArguments
 
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
@@ -273,6 +273,49 @@ def test_a_processor_computes_in_bfloat16_where_that_is_faster(
         train(examples, tmp_path, precision=precision)
     assert found.value.arguments["bf16"] == asked
     assert not found.value.arguments["fp16"]
+
+
+def test_a_training_goes_on_in_the_precision_that_it_began_with(
+    examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.models.precision._NARROW", 32)
+    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", _ask)
+    for faster in (3.0, 1.1):
+        monkeypatch.setattr("pipeline.models.precision._gain", lambda width, faster=faster: faster)
+        with pytest.raises(_Asked) as found:
+            train(examples, tmp_path)
+        assert found.value.arguments["bf16"]
+
+
+class _InHalf(TrainerCallback):
+    """Whether the encoder computes in half precision, each time that it reads."""
+
+    def __init__(self) -> None:
+        self.half: list[bool] = []
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        model.get_encoder().register_forward_hook(lambda *_: self.half.append(torch.is_autocast_enabled("cpu")))
+
+
+def test_the_validation_loss_is_of_the_precision_that_is_trained_in(examples: pd.DataFrame, tmp_path: Path) -> None:
+    read = _InHalf()
+    train(examples, tmp_path, "bart", (read,), precision="bfloat16")
+    assert len(read.half) > 2 * STEPS_AN_EPOCH
+    assert all(read.half)
+
+
+def test_one_process_uses_one_of_the_gpus_that_it_sees(
+    examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = TrainingArguments.__post_init__
+
+    def with_two_gpus(arguments: TrainingArguments) -> None:
+        found(arguments)
+        arguments._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", with_two_gpus)
+    curves, _ = train(examples, tmp_path, epochs=1)
+    assert curves["step"].tolist() == [STEPS_AN_EPOCH]
 
 
 def test_what_is_faster_is_measured() -> None:
