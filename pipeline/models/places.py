@@ -8,13 +8,19 @@ anything else               a folder that transformers saved
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import logging
+import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx2
+from filelock import FileLock
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -25,12 +31,19 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.paths import PARAMS
+from pipeline.files import folder_aside
+from pipeline.paths import PARAMS, STATE
 from pipeline.settings import read_params
+
+if TYPE_CHECKING:
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+log = logging.getLogger(__name__)
 
 _HUB_SECONDS = 5
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tokenizer"]
 _PICKLES = "pytorch_model*.bin"  # all that older repositories have; transformers runs no code that is in them
+_COMMIT = re.compile("[0-9a-f]{40}")
 _UNKNOWN_TO_MLFLOW = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -142,6 +155,11 @@ def _find_on_hub(repository: str, revision: str) -> Path:
         _ask_hub(repository, revision)  # the download itself has more patience than a person
         with _hub_says_no(repository, revision):
             folder = _snapshot(repository, revision)
+    if not _COMMIT.fullmatch(revision):
+        log.warning(
+            "hub:%s@%s may be other weights tomorrow. In params.yaml, write the commit that it is now: hub:%s@%s",
+            *(repository, revision, repository, folder.name),
+        )
     return folder
 
 
@@ -213,9 +231,38 @@ def _find_in_package(place: str) -> Path:
 
 
 def _find_in_registry(uri: str) -> Path:
-    import mlflow
+    """Where the version's model folder is, if that is on this machine; else a copy of it, which is fetched once."""
+    inside = _path_in_version(uri)
+    store = store_of(uri)
+    if is_here(store):
+        return Path(store.download_artifacts(inside))
+    folder = STATE / "fetched" / hashlib.blake2b(store.artifact_uri.encode(), digest_size=16).hexdigest()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            log.info("fetching %s, once", uri)
+            with folder_aside(folder) as aside:
+                store.download_artifacts(inside, dst_path=str(aside))
+    os.utime(folder)
+    return (folder / inside).resolve()
 
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/{_path_in_version(uri)}"))
+
+def store_of(uri: str) -> ArtifactRepository:
+    """What holds the files of that registered version: of the one that an alias names now, should it move meanwhile."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+
+    store = get_artifact_repository(uri)
+    while isinstance(store, ModelsArtifactRepository):
+        store = store.repo
+    return store
+
+
+def is_here(store: ArtifactRepository) -> bool:
+    """Whether its files lie on this machine, and need not be fetched."""
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    return isinstance(store, LocalArtifactRepository)
 
 
 def _path_in_version(uri: str) -> str:

@@ -17,14 +17,12 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from tqdm import tqdm
 
 import pipeline
 from pipeline.errors import Misused, Refused
 from pipeline.files import write_json
+from pipeline.models.places import is_here, store_of
 from pipeline.models.tidy import PLAIN
 from pipeline.paths import EXPORTS, STATE
 from pipeline.registry.away import in_our_words
@@ -114,11 +112,7 @@ def _is_of_other_code(folder: Path) -> bool:
 
 def _files(uri: str, scratch: str) -> str:
     """The folder of a version's files: where they are if that is on this machine, else in `scratch`."""
-    store = get_artifact_repository(uri)
-    while isinstance(store, ModelsArtifactRepository):
-        store = store.repo
-    here = isinstance(store, LocalArtifactRepository)
-    return mlflow.artifacts.download_artifacts(uri, dst_path=None if here else scratch)
+    return mlflow.artifacts.download_artifacts(uri, dst_path=None if is_here(store_of(uri)) else scratch)
 
 
 def _exported(folder: Path) -> Predict:

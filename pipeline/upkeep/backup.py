@@ -19,7 +19,7 @@ from pipeline.errors import Misused, Refused
 from pipeline.files import file_aside, folder_aside
 
 _LABEL = "lectern-backup.json"
-_MADE_AGAIN = {".venv", ".dvc/tmp", *(f".lectern/{name}" for name in ("features", "converted", "logs"))}
+_MADE_AGAIN = {".venv", ".dvc/tmp", *(f".lectern/{name}" for name in ("features", "converted", "fetched", "logs"))}
 _MADE_AGAIN_ANYWHERE = {"__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 _OF_RUNNING_SERVERS = (".db-wal", ".db-shm", ".db-journal", "mlflow.url", "prefect.url", "reports.url")
 _PATIENCE = 60.0  # seconds that a database may be busy

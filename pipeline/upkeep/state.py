@@ -21,7 +21,7 @@ _WRITTEN_ASIDE_IN = (
     Path("data"),
     MODELS,
     Path("reports"),
-    *(STATE / name for name in ("batches", "converted", "features")),
+    *(STATE / name for name in ("batches", "converted", "features", "fetched")),
 )
 
 
@@ -32,6 +32,7 @@ def state_piles(before: float) -> list[Pile]:
     return [
         _pile("features of frozen layers", "not used of late; computed anew when wanted", features),
         _pile("converted checkpoints", "of no model in params.yaml, or for another transformers", _converted()),
+        _pile("versions to go on from", "not used of late; fetched anew when wanted", _fetched(before)),
         _pile("checkpoints of killed trainings", "not gone on with of late", _old("checkpoints/*", before)),
         _pile("titles of killed runs", "not gone on with of late", _old("titles/*", before)),
         _pile("searches", "not gone on with of late; reports/search keeps what they found", _searches(before)),
@@ -62,6 +63,10 @@ def _converted() -> list[Path]:
     wanted = re.compile(rf"({'|'.join(map(re.escape, stems))})-[0-9a-f]{{16}}-{re.escape(version('transformers'))}")
     folders = [path for path in STATE.glob("converted/*") if path.is_dir() and not _is_aside(path)]
     return [path for path in folders if not wanted.fullmatch(path.name)]
+
+
+def _fetched(before: float) -> list[Path]:
+    return [path for path in _old("fetched/*", before) if not _is_aside(path)]
 
 
 def _searches(before: float) -> list[Path]:

@@ -119,12 +119,14 @@ def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.mark.parametrize("revision", [REVISION, "main"])
 def test_a_hub_checkpoint_is_opened_from_the_local_cache_without_a_network(
-    revision: str, cache: Path, examples: pd.DataFrame, tmp_path: Path
+    revision: str, cache: Path, examples: pd.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = _save(tmp_path / "model", examples)
     snapshot = _keep(cache, tmp_path / "model")
     place = f"hub:owner/name@{revision}"
     assert find(place) == snapshot
+    assert ("may be other weights tomorrow" in caplog.text) == (revision == "main")
+    assert (f"write the commit that it is now: {PLACE}" in caplog.text) == (revision == "main")
     settings = ModelSettings(family="t5", checkpoint=place, max_source_tokens=48, max_target_tokens=12)
     model, _ = open_checkpoint(settings, [])
     assert all(torch.equal(weight, saved.state_dict()[name]) for name, weight in model.state_dict().items())

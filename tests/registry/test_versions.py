@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +26,9 @@ from pipeline.registry.lineage import md5
 from pipeline.registry.show import history_table
 from pipeline.registry.tracking import connect
 from pipeline.registry.trial import Trial
+from pipeline.upkeep.state import state_piles
 from tests.models.small import GREEDY, lively_model, small_model
+from tests.registry.server import TrackingServer
 
 NAME = "titles"
 
@@ -225,6 +230,33 @@ def test_the_champion_is_a_checkpoint_to_go_on_from(three_versions: MlflowClient
     registered, its_tokenizer, _ = load_model(tmp_path / "model")
     assert all(torch.equal(weight, registered.state_dict()[name]) for name, weight in model.state_dict().items())
     assert tokenizer("why graphs matter")["input_ids"] == its_tokenizer("why graphs matter")["input_ids"]
+
+
+@pytest.fixture
+def elsewhere(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    """A tracking server that alone has the artifacts."""
+    server = TrackingServer(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    server.start()
+    yield connect()
+    server.kill()
+
+
+def test_a_version_that_lies_elsewhere_is_fetched_once_and_cleaned_away(
+    elsewhere: MlflowClient, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _model(tmp_path / "model", examples)
+    _register(elsewhere, folder)
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    first, second = (find(f"models:/{NAME}@challenger") for _ in range(2))
+    assert first == second
+    assert load_model(first)[2] == load_model(folder)[2]
+    assert not [*temporary.rglob("*.safetensors")]
+    for pile in state_piles(before=time.time() + 1):
+        pile.remove()
+    assert not first.exists()
+    assert find(f"models:/{NAME}/1") == first
 
 
 OTHER = """
