@@ -25,6 +25,7 @@ import time
 import timeit
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,6 +89,17 @@ MODELS: dict[str, tuple[str, Callable[[PreTrainedTokenizerBase], PretrainedConfi
 }
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Of one row of the table, what both sides are to do."""
+
+    model: str
+    trained: str
+    epochs: int
+    precision: str
+    compiled: bool  # Lectern's side alone
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx with lessons")
@@ -100,7 +112,7 @@ def main() -> None:
     parser.add_argument("--whole-epochs", type=int, default=3, help="with everything trained; 0 leaves it out")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of both sides")
     parser.add_argument("--compile", action="store_true", help="Lectern's side by torch.compile")
-    parser.add_argument("--side", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         print(json.dumps(measure(*options.side)))
@@ -119,15 +131,15 @@ def main() -> None:
             write_checkpoint(Path(folder), model)
             for trained, epochs in (("decoder", options.frozen_epochs), ("all", options.whole_epochs)):
                 if epochs:
-                    asked = (model, trained, epochs, options.precision, options.compile)
-                    peer, ours = (run_side(side, folder, *asked) for side in ("peer", "lectern"))
+                    asked = Asked(model, trained, epochs, options.precision, options.compile)
+                    peer, ours = (run_side(side, folder, asked) for side in ("peer", "lectern"))
                     cells = [model, trained, epochs, f"{peer['seconds']:.0f}", f"{ours['seconds']:.0f}"]
                     cells += [f"{peer['seconds'] / ours['seconds']:.1f}", f"{peer['loss']:.3f}", f"{ours['loss']:.3f}"]
                     cells += [f"{peer['memory']:.1f}", f"{ours['memory']:.1f}"]
                     print(f"| {' | '.join(map(str, cells))} |", flush=True)
                     notes += what_is_missed(model, trained, peer, ours)
                     if peer["seconds"] / ours["seconds"] < GOALS[trained] and not options.compile:
-                        counted = run_side("count", folder, *asked)
+                        counted = run_side("count", folder, asked)
                         notes.append(what_bounds(model, trained, peer, ours, counted["operations"]))
         print("", *notes, sep="\n")
 
@@ -153,12 +165,9 @@ def write_checkpoint(folder: Path, model: str) -> None:
     tokenizer.save_pretrained(folder / model)
 
 
-def run_side(
-    side: str, folder: str, model: str, trained: str, epochs: int, precision: str, compiled: bool
-) -> dict[str, float]:
+def run_side(side: str, folder: str, asked: Asked) -> dict[str, float]:
     """`measure` in a process of its own, in an empty working directory."""
-    asked = [side, f"{folder}/{model}", trained, str(epochs), precision, "compiled" if compiled else ""]
-    command = [sys.executable, str(Path(__file__).resolve()), "--side", *asked]
+    command = [sys.executable, str(Path(__file__).resolve()), "--side", side, folder, json.dumps(asdict(asked))]
     with tempfile.TemporaryDirectory() as working_directory:
         done = subprocess.run(
             command,
@@ -173,23 +182,22 @@ def run_side(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(side: str, checkpoint: str, trained: str, epochs: str, precision: str, compiled: str) -> dict[str, float]:
+def measure(side: str, folder: str, asked_json: str) -> dict[str, float]:
     """Seconds of the training, the validation loss that it ends with, the peak memory of this process in GB, and for
     the side `count`, which is slower, the operations of Lectern's matrix products."""
-    path = Path(checkpoint)
+    asked = Asked(**json.loads(asked_json))
+    path = Path(folder, asked.model)
     examples = [pd.read_parquet(path.parent / f"{name}.parquet") for name in ("train", "validation")]
     model = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    family = FAMILIES[MODELS[path.name][0]]
+    family = FAMILIES[MODELS[asked.model][0]]
     inputs = Inputs(family, tokenizer, max_source_tokens=SOURCE_TOKENS, max_target_tokens=TARGET_TOKENS)
-    freeze(model, family, ["embedding", "encoder"] if trained == "decoder" else [], 0)
+    freeze(model, family, ["embedding", "encoder"] if asked.trained == "decoder" else [], 0)
     transformers.set_seed(1)
     start = time.monotonic()
     with FlopCounterMode(display=False) if side == "count" else nullcontext() as counter:
-        if side == "peer":
-            peer(model, inputs, *examples, int(epochs), precision)
-        else:
-            lectern(model, inputs, *examples, int(epochs), precision, bool(compiled))
+        train = peer if side == "peer" else lectern
+        train(model, inputs, *examples, asked)
     found = {
         "operations": counter.get_total_flops() if counter else 0,
         "seconds": time.monotonic() - start,
@@ -211,29 +219,16 @@ def loss_of(model: PreTrainedModel, inputs: Inputs, examples: pd.DataFrame) -> f
 
 
 def lectern(
-    model: PreTrainedModel,
-    inputs: Inputs,
-    train: pd.DataFrame,
-    validation: pd.DataFrame,
-    epochs: int,
-    precision: str,
-    compiled: bool,
+    model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation: pd.DataFrame, asked: Asked
 ) -> None:
     shipped = TrainSettings.read(ROOT / "params.yaml").model_dump()
-    asked = {"epochs": epochs, "learning_rate": RATE, "schedule": "linear", "warmup": 0.0, "weight_decay": 0.0}
-    asked |= {"batch_size": BATCH, "early_stopping": 0, "precision": precision, "compile": compiled}
-    settings = TrainSettings(**{**shipped, **asked})
+    knobs = {"epochs": asked.epochs, "learning_rate": RATE, "schedule": "linear", "warmup": 0.0, "weight_decay": 0.0}
+    knobs |= {"batch_size": BATCH, "early_stopping": 0, "precision": asked.precision, "compile": asked.compiled}
+    settings = TrainSettings(**{**shipped, **knobs})
     fit(model, inputs, train, validation, settings, score=mean_rouge, resume_from=Path("checkpoints"))
 
 
-def peer(
-    model: PreTrainedModel,
-    inputs: Inputs,
-    train: pd.DataFrame,
-    validation: pd.DataFrame,
-    epochs: int,
-    precision: str,
-) -> None:
+def peer(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation: pd.DataFrame, asked: Asked) -> None:
     tokenizer, prefix = inputs.tokenizer, inputs.family.prefix
 
     def rows(examples: pd.DataFrame) -> list[dict[str, list[int]]]:
@@ -257,7 +252,7 @@ def peer(
         model=model,
         args=Seq2SeqTrainingArguments(
             output_dir="checkpoints",
-            num_train_epochs=epochs,
+            num_train_epochs=asked.epochs,
             learning_rate=RATE,
             per_device_train_batch_size=BATCH,
             per_device_eval_batch_size=BATCH,
@@ -269,7 +264,7 @@ def peer(
             greater_is_better=False,
             predict_with_generate=True,
             generation_max_length=TARGET_TOKENS,
-            bf16=precision == "bfloat16",
+            bf16=asked.precision == "bfloat16",
             use_cpu=not torch.cuda.is_available(),  # which the library wants to hear of bfloat16 on a processor
             report_to="none",
             seed=1,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 
 @contextmanager
@@ -32,6 +34,16 @@ def folder_aside(target: Path) -> Iterator[Path]:
         if target.exists():
             shutil.rmtree(target)
         path.replace(target)
+
+
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """`folder`, which `make` fills where it is not there yet: of several processes one does, and the others wait."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            with folder_aside(folder) as aside:
+                make(aside)
+    return folder
 
 
 def write_text(target: Path, text: str) -> None:

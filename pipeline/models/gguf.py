@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 import transformers
-from filelock import FileLock
 from transformers import AutoTokenizer
 
-from pipeline.files import folder_aside
+from pipeline.files import made_once
 from pipeline.paths import STATE
 
 log = logging.getLogger(__name__)
@@ -28,16 +27,11 @@ def converted(path: Path, model_class: type) -> Path:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = STATE / "converted" / f"{path.stem}-{digest[:16]}-{transformers.__version__}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            log.info("converting %s, once", path.name)
-            with folder_aside(folder) as aside:
-                _convert(path, model_class, aside)
-    return folder
+    return made_once(folder, lambda aside: _convert(path, model_class, aside))
 
 
 def _convert(path: Path, model_class: type, folder: Path) -> None:
+    log.info("converting %s, once", path.name)
     model = model_class.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     # Its weights are plain numbers by now; transformers refuses to save a model that it remembers as a quantised one.
     del model.hf_quantizer, model.config.quantization_config

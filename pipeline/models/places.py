@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
-from filelock import FileLock
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -31,7 +30,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.files import folder_aside
+from pipeline.files import made_once
 from pipeline.paths import PARAMS, STATE
 from pipeline.settings import read_params
 
@@ -237,13 +236,13 @@ def _find_in_registry(uri: str) -> Path:
     if is_here(store):
         return Path(store.download_artifacts(inside))
     folder = STATE / "fetched" / hashlib.blake2b(store.artifact_uri.encode(), digest_size=16).hexdigest()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            log.info("fetching %s, once", uri)
-            with folder_aside(folder) as aside:
-                store.download_artifacts(inside, dst_path=str(aside))
-    os.utime(folder)
+
+    def fetch(aside: Path) -> None:
+        log.info("fetching %s, once", uri)
+        store.download_artifacts(inside, dst_path=str(aside))
+
+    made_once(folder, fetch)
+    os.utime(folder)  # `lectern clean` sees that it is used
     return (folder / inside).resolve()
 
 

@@ -88,8 +88,8 @@ class Space:
 
     def _check_alone(self, knob: str, value: Any) -> None:
         """As the knob itself takes it. What goes together is seen in each trial, since other knobs are drawn too."""
-        today = self.today.model_dump()
-        if knob in today:
+        asked = {**self.today.model_dump(), knob: value}
+        if knob in TrainSettings.model_fields:
             field = TrainSettings.model_fields[knob]
             check(
                 create_model("Knob", __base__=Settings, **{knob: (field.annotation, field)}),
@@ -97,8 +97,8 @@ class Space:
                 at=self.place,
             )
         else:
-            check(TrainSettings, {**today, knob: value}, at=self.place)
-        self._require_a_trial({**today, knob: value}["epochs"], {**today, knob: value}["processes"])
+            check(TrainSettings, asked, at=self.place)
+        self._require_a_trial(asked["epochs"], asked["processes"])
 
     def _require_a_trial(self, epochs: int, processes: int) -> None:
         if not epochs:
