@@ -16,7 +16,7 @@ _SAYS_FULL = re.compile(r"no space left on device|disk quota exceeded|file too l
 _SAYS_CLOSED = re.compile(r"read-only file system|attempt to write a readonly database", re.I)
 _SAYS_NO_MEMORY = re.compile(
     r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|std::bad_alloc"
-    r"|failed to map segment",
+    r"|failed to map segment|STATUS_ALLOC_FAILED",
     re.I,
 )
 
@@ -35,12 +35,18 @@ def in_our_words(error: BaseException) -> Unavailable | None:
                 f"This user may not read or write there, or the disk is read-only: {_place(cause)}. `ls -ld` shows "
                 "whose it is; once that is put right, give the same command again."
             )
-        if code == errno.ENOMEM or isinstance(cause, MemoryError) or _SAYS_NO_MEMORY.search(said):
+        if lacks_memory(cause):
             return Unavailable(
                 "There is too little memory. End other programs, or lower `micro_batch_tokens` in params.yaml; then "
                 "give the same command again: a training goes on from its last checkpoint."
             )
     return None
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether `error` says that the machine, or a device of it, has too little memory for what was asked of it."""
+    code = getattr(error, "errno", None)
+    return code == errno.ENOMEM or isinstance(error, MemoryError) or bool(_SAYS_NO_MEMORY.search(str(error)))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

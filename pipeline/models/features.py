@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -291,11 +292,20 @@ def _name(source: Sequence[int]) -> str:
     return hashlib.blake2b(torch.tensor(source, dtype=torch.int32).numpy().tobytes(), digest_size=16).hexdigest()
 
 
+def _telling(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What `config` says of features, and what each configuration within it does."""
+    return [
+        (name, _telling(value) if isinstance(value, dict) else value)
+        for name, value in sorted(config.items(), key=lambda item: str(item[0]))
+        if name not in _SAYS_NOTHING_OF_FEATURES
+    ]
+
+
 def _fingerprint(model: PreTrainedModel, family: Family, part: tuple[nn.Module, ...], half: bool) -> str:
     """Of all that the features depend on, but for the source."""
     digest = hashlib.blake2b(digest_size=16)
-    config = {name: value for name, value in model.config.to_dict().items() if name not in _SAYS_NOTHING_OF_FEATURES}
-    digest.update(f"{family.name} {transformers.__version__} {torch.__version__} {sorted(config.items())}".encode())
+    config = _telling(model.config.to_dict())
+    digest.update(f"{family.name} {transformers.__version__} {torch.__version__} {config}".encode())
     digest.update(b"in bfloat16" if half else b"")
     for module in part:
         for name, tensor in module.state_dict().items():

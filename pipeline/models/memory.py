@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
+
+from pipeline.machine import lacks_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -15,12 +17,12 @@ def in_halves(work: Callable[[Sequence[T]], list[R]], rows: Sequence[T]) -> list
     """What `work` gives for `rows`; where that is too much for the memory, for their halves, and for halves of these.
 
     Raises:
-        RuntimeError: as `work` raises it: one row is too much already, or it is no matter of memory.
+        RuntimeError, MemoryError: as `work` raises it: one row is too much already, or it is no matter of memory.
     """
     try:
         return work(rows)
-    except RuntimeError as error:
-        if len(rows) == 1 or not should_reduce_batch_size(error):
+    except (RuntimeError, MemoryError) as error:
+        if len(rows) == 1 or not lacks_memory(error):
             raise
     # Here, since the error holds on to the tensors of the work that broke.
     clear_device_cache(garbage_collection=True)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from mlflow import MlflowClient
 from optuna.trial import Trial
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.evaluation.rouge import mean_rouge
+from pipeline.machine import lacks_memory
 from pipeline.paths import TRAINING_SPLITS
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_log import LogToMlflow
@@ -95,7 +96,7 @@ class TrainTrial:
 
 
 def _is_of_this_trial_alone(error: Exception) -> bool:
-    return isinstance(error, (Refused, Misused, Unavailable, MemoryError)) or should_reduce_batch_size(error)
+    return isinstance(error, (Refused, Misused, Unavailable)) or lacks_memory(error)
 
 
 class _Prune(TrainerCallback):

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate.utils import gather_object
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from pipeline.errors import Unavailable
+from pipeline.machine import lacks_memory
 from pipeline.models.cross_attention import states_instead_of_keys
 from pipeline.models.features import Encoded, Features, frozen_part
 from pipeline.models.generation import GenerateSettings, Titler
@@ -171,8 +172,8 @@ class _TitleTrainer(Trainer):
         while True:
             try:
                 return self._accumulate(model, inputs, features)
-            except RuntimeError as error:
-                if not should_reduce_batch_size(error):
+            except (RuntimeError, MemoryError) as error:
+                if not lacks_memory(error):
                     raise
             # Here, since the error holds on to the tensors of the step that broke.
             model.zero_grad()

@@ -133,6 +133,21 @@ def test_bertscore_is_what_bert_score_gives_each_pair_alone():
     assert scores["bertscore_f1"].to_numpy() == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-5)
 
 
+def test_the_model_is_opened_once_a_process(monkeypatch: pytest.MonkeyPatch):
+    opened = []
+    scorer = bertscore.BERTScorer
+
+    def counted(**settings: object) -> bertscore.BERTScorer:
+        opened.append(settings["num_layers"])
+        return scorer(**settings)
+
+    monkeypatch.setattr(bertscore, "BERTScorer", counted)
+    load_scorer.cache_clear()
+    for title in TITLES:
+        score_titles([title, "Data"], ["Data sources", title], MINILM)
+    assert opened == [MINILM.bertscore_layers]
+
+
 def test_references_are_read_once_for_all_models(monkeypatch: pytest.MonkeyPatch):
     read: list[str] = []
     embed = bertscore.get_bert_embedding

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from pipeline.models.checkpoints import ModelSettings, open_checkpoint
 from pipeline.models.families import FAMILIES
-from pipeline.models.generation import GenerateSettings
+from pipeline.models.generation import GenerateSettings, Titler
 from pipeline.models.inputs import Inputs
 
 _LIVELY = 1.5
@@ -44,3 +44,21 @@ def small_model(family: str, examples: pd.DataFrame, **settings: object) -> tupl
     model, tokenizer = open_checkpoint(chosen, [*examples["text"], *examples["title"]])
     inputs = Inputs(FAMILIES[family], tokenizer, max_source_tokens=48, max_target_tokens=12)
     return model, inputs
+
+
+def titles_after_learning(model: PreTrainedModel, inputs: Inputs, examples: pd.DataFrame) -> tuple[list[str], ...]:
+    """What the model writes for two texts whose titles it was shown until it knew them; and these titles."""
+    texts, titles = examples["text"].tolist()[:2], examples["title"].tolist()[:2]
+    rows = [inputs.example(text, title) for text, title in zip(texts, titles, strict=True)]
+    batch = inputs.training_batch(rows)
+    optimiser = torch.optim.AdamW(model.eval().parameters(), lr=3e-3)
+    for _ in range(100):
+        optimiser.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        optimiser.step()
+        if loss.item() < 0.1:
+            break
+    settings = GREEDY.model_copy(update={"max_new_tokens": 16})
+    learnt = [inputs.tokenizer.decode(inputs.target(title), skip_special_tokens=True).strip() for title in titles]
+    return Titler(model, inputs, settings).best_titles(texts), learnt

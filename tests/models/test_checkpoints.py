@@ -23,7 +23,7 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
 from pipeline.models.inputs import Inputs
 from pipeline.models.layers import freeze
-from tests.models.small import GREEDY, lively_model, small_model
+from tests.models.small import GREEDY, lively_model, small_model, titles_after_learning
 
 
 def _saved(folder: Path, family: str, examples: pd.DataFrame) -> tuple[Titler, Card]:
@@ -214,6 +214,20 @@ def test_both_sides_go_ways_of_their_own(encoder: PreTrainedModel, tmp_path: Pat
     save_model(tmp_path / "model", model, tokenizer, card, "float32")
     again, _ = open_checkpoint(_settings("encoder-decoder", tmp_path / "model"), [])
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_model_out_of_an_encoder_that_a_package_carries_writes_what_it_has_learnt(
+    encoder: PreTrainedModel, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (package := tmp_path / "site" / "encoders").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (tmp_path / "encoder").rename(package / "small")
+    monkeypatch.syspath_prepend(package.parent)
+    settings = _settings("encoder-decoder", tmp_path).model_copy(update={"checkpoint": "package:encoders/small"})
+    model, tokenizer = open_checkpoint(settings, [])
+    inputs = Inputs(FAMILIES["encoder-decoder"], tokenizer, max_source_tokens=48, max_target_tokens=12)
+    written, learnt = titles_after_learning(model, inputs, examples)
+    assert written == learnt
 
 
 def test_an_encoder_of_another_kind_is_refused(encoder: PreTrainedModel, tmp_path: Path) -> None:

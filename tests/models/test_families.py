@@ -16,7 +16,7 @@ from pipeline.models.families import FAMILIES, GROUPS
 from pipeline.models.generation import Titler
 from pipeline.models.inputs import IGNORED, Inputs
 from pipeline.models.layers import freeze, group_of, summarise
-from tests.models.small import GREEDY, lively_model, small_model
+from tests.models.small import GREEDY, lively_model, small_model, titles_after_learning
 
 TALK, TITLE = "we talk about graphs", "Why graphs matter"
 
@@ -59,27 +59,9 @@ def test_what_is_not_frozen_takes_part_in_every_step(family: str, examples: pd.D
     assert not idle
 
 
-def _titles_after_learning(model: PreTrainedModel, inputs: Inputs, examples: pd.DataFrame) -> tuple[list[str], ...]:
-    """What the model writes for two texts whose titles it was shown until it knew them; and these titles."""
-    texts, titles = examples["text"].tolist()[:2], examples["title"].tolist()[:2]
-    rows = [inputs.example(text, title) for text, title in zip(texts, titles, strict=True)]
-    batch = inputs.training_batch(rows)
-    optimiser = torch.optim.AdamW(model.eval().parameters(), lr=3e-3)
-    for _ in range(100):
-        optimiser.zero_grad()
-        loss = model(**batch).loss
-        loss.backward()
-        optimiser.step()
-        if loss.item() < 0.1:
-            break
-    settings = GREEDY.model_copy(update={"max_new_tokens": 16})
-    learnt = [inputs.tokenizer.decode(inputs.target(title), skip_special_tokens=True).strip() for title in titles]
-    return Titler(model, inputs, settings).best_titles(texts), learnt
-
-
 def test_what_a_model_has_learnt_is_what_it_writes(family: str, examples: pd.DataFrame) -> None:
     """From its first token to its end: generation begins, goes on and ends as training did."""
-    written, learnt = _titles_after_learning(*small_model(family, examples), examples)
+    written, learnt = titles_after_learning(*small_model(family, examples), examples)
     assert written == learnt
 
 
@@ -281,6 +263,15 @@ def test_titles_longer_than_a_model_has_positions_for_are_misused(examples: pd.D
     with pytest.raises(Misused, match=r"max_new_tokens is 1025, .* titles of 1024 tokens"):
         Titler(model, inputs, GREEDY.model_copy(update={"max_new_tokens": 1025}))
     Titler(model, inputs, GREEDY.model_copy(update={"max_new_tokens": 1024}))
+
+
+def test_a_causal_model_is_asked_through_its_chat_template(examples: pd.DataFrame) -> None:
+    _, inputs = small_model("causal", examples)
+    prompt = inputs.family.prompt
+    chat = [{"role": "user", "content": prompt.question.format(text=TALK)}]
+    asked = inputs.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + prompt.answer
+    assert asked.startswith("<|im_start|>user\n")
+    assert inputs.tokenizer.decode(inputs.source(TALK)) == asked
 
 
 def test_a_causal_model_learns_the_title_alone(examples: pd.DataFrame) -> None:

@@ -57,6 +57,20 @@ def test_titles_are_those_that_generate_writes_by_itself(
     assert len(set(found)) > 3
 
 
+def test_texts_of_like_length_are_titled_together(examples: pd.DataFrame) -> None:
+    model, inputs = lively_model("causal", examples)
+    texts = ["word " * words for words in (40, 1, 39, 2, 38, 3, 37, 4)]
+    read: list[torch.Size] = []
+
+    def look(_module: object, _args: object, named: dict[str, torch.Tensor]) -> None:
+        if named["input_ids"].shape[1] > 1:  # the prompts; each further token comes alone
+            read.append(named["input_ids"].shape)
+
+    model.register_forward_pre_hook(look, with_kwargs=True)
+    Titler(model, inputs, GREEDY).titles(texts)
+    assert read == [(4, len(inputs.source(longest))) for longest in (texts[0], texts[-1])]
+
+
 @pytest.mark.parametrize("otherwise", [{"num_beams": 4}, {"candidates": 4, "do_sample": True}])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_text_is_attended_to_by_four_titles_at_less_than_the_cost_of_four_texts(

@@ -16,6 +16,7 @@ from mlflow.entities import Run
 
 from pipeline.errors import Refused
 from pipeline.models.checkpoints import ModelSettings
+from pipeline.paths import FEATURES
 from pipeline.registry.tracking import connect
 from pipeline.search import trial as trial_module
 from pipeline.search.search import Found, search
@@ -129,6 +130,12 @@ def test_a_training_with_the_suggestion_is_the_best_trials(
         ready.trained, ready.inputs, examples, examples.head(4), settings, score=score, resume_from=tmp_path / "run"
     )
     assert curves["validation_loss"].min() == _suggestion().value
+
+
+def test_all_trials_use_what_the_first_one_kept_of_frozen_layers(small: Path) -> None:
+    write_params({"freeze": ["embedding", "encoder"]})
+    assert search(MODEL, 2).finished == 2
+    assert len([*(small / FEATURES).glob("*/*.safetensors")]) == 1
 
 
 def test_a_search_that_has_what_it_wants_trains_nothing(searched: Found, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,19 +11,22 @@ from threading import Barrier
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import TrainerCallback
 
 from pipeline.errors import Misused
 from pipeline.models import features
+from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.families import FAMILIES
 from pipeline.models.features import FEATURES, Features, frozen_part
-from pipeline.models.generation import Titler
+from pipeline.models.generation import Titler, open_titler
 from pipeline.models.layers import freeze
 from pipeline.models.lora import LoraSettings
 from pipeline.models.room import limit_bytes
 from tests.models.small import GREEDY, lively_model, small_model
 from tests.training.small import LORA, VALIDATED, train
 
+WITH_ENCODER = [name for name, family in FAMILIES.items() if not family.causal]
 FROZEN = {"freeze": ["embedding", "encoder"], "freeze_lower_layers": 1}
 
 
@@ -117,7 +120,36 @@ def test_features_are_the_encoders_output_padded_with_nothing(examples: pd.DataF
         assert not row[len(source) :].any()
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if not FAMILIES[family].causal])
+def test_features_lie_on_disk_in_half_precision_and_are_not_read_into_memory(examples: pd.DataFrame) -> None:
+    found, sources = _prepared(examples, ["we talk about graphs", "we talk"])
+    (file,) = FEATURES.glob("*/*.safetensors")
+    with safe_open(file, framework="pt") as kept:
+        assert {kept.get_tensor(name).dtype for name in kept.keys()} == {torch.bfloat16}  # noqa: SIM118
+    assert found(sources).dtype == torch.float32
+    assert str(file.resolve()) in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("family", WITH_ENCODER)
+@pytest.mark.parametrize("half", [False, True])
+def test_a_saved_models_titles_come_from_what_its_training_has_kept(
+    family: str, half: bool, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    model, inputs = small_model(family, examples)
+    texts = examples["text"].tolist()
+    kept = Features(model, inputs, (model.get_encoder(),), half=half)
+    assert kept.prepare([inputs.source(text) for text in texts])
+    card = Card(model="m", family=family, checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
+    save_model(tmp_path, model, inputs.tokenizer, card, "float32")
+    titler = open_titler(tmp_path, GREEDY, keep_features=True)
+    read: list[object] = []
+    titler.model.get_encoder().register_forward_hook(lambda *_: read.append(1))
+    titler.titles(texts)
+    assert not read
+    titler.titles(["another text"])
+    assert read
+
+
+@pytest.mark.parametrize("family", WITH_ENCODER)
 def test_titles_are_the_same_from_what_the_encoder_said_before(
     family: str, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,14 +186,62 @@ def test_looking_at_titles_in_between_does_not_change_the_training(examples: pd.
     assert torch.equal(*states)
 
 
+class _Rates(TrainerCallback):
+    """The learning rates of each step: one a group of parameters."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[float]] = []
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer, **kwargs):
+        self.steps.append([group["lr"] for group in optimizer.param_groups])
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "linear"])
+def test_a_lower_layer_groups_rate_stays_in_proportion(schedule: str, examples: pd.DataFrame, tmp_path: Path) -> None:
+    rates = _Rates()
+    train(examples, tmp_path, "bart", (rates,), schedule=schedule, discriminative=2.0, epochs=4)
+    peaks = sorted({max(of_group) for of_group in zip(*rates.steps, strict=True)}, reverse=True)
+    highest = SETTINGS.learning_rate
+    assert peaks == pytest.approx([highest, highest / 2, highest / 4], rel=0.05)
+
+
+def test_linear_rises_to_the_peak_and_falls_by_equal_steps(examples: pd.DataFrame, tmp_path: Path) -> None:
+    rates = _Rates()
+    train(examples, tmp_path, callbacks=(rates,), schedule="linear", epochs=4)
+    of_all = [step[0] for step in rates.steps]
+    peak, highest = 4, SETTINGS.learning_rate  # a quarter of 16 steps
+    assert of_all[: peak + 1] == pytest.approx([highest * step / peak for step in range(peak + 1)])
+    assert of_all[peak:] == pytest.approx([highest * (16 - step) / 12 for step in range(peak, 16)])
+
+
+class _Padding(TrainerCallback):
+    """How many tokens the encoder is given while the model is trained, and how many places that hold none."""
+
+    def __init__(self) -> None:
+        self.tokens = self.empty = 0
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        def look(_module, _positional, named):
+            if model.training:
+                self.tokens += int(named["attention_mask"].sum())
+                self.empty += int((named["attention_mask"] == 0).sum())
+
+        model.get_encoder().register_forward_pre_hook(look, with_kwargs=True)
+
+
+def test_texts_of_like_length_are_trained_on_together(examples: pd.DataFrame, tmp_path: Path) -> None:
+    many = pd.concat([examples] * 8, ignore_index=True)
+    many["text"] = ["word " * (1 + 7 * place % 41) for place in range(len(many))]
+    seen = _Padding()
+    train(many, tmp_path, "bart", (seen,), epochs=1)
+    assert seen.tokens > len(many)
+    assert seen.empty < seen.tokens / 5  # of texts put together by chance: more than a half
+
+
 def test_one_cycle_rises_to_the_peak_and_falls(examples: pd.DataFrame, tmp_path: Path) -> None:
-    rates: list[float] = []
-
-    class Watch(TrainerCallback):
-        def on_log(self, args, state, control, logs, **kwargs):
-            rates.extend([logs["learning_rate"]] if "learning_rate" in logs else [])
-
-    train(examples, tmp_path, callbacks=(Watch(),), epochs=4)
+    watched = _Rates()
+    train(examples, tmp_path, callbacks=(watched,), epochs=4)
+    rates = [step[0] for step in watched.steps]
     peak = rates.index(max(rates))
     assert max(rates) == pytest.approx(SETTINGS.learning_rate, rel=0.05)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
@@ -245,6 +293,29 @@ def test_on_a_gpu_without_bfloat16_what_overflows_in_float16_trains_in_float32(
         train(examples, tmp_path, family)
     assert not asked.value.arguments["bf16"]
     assert asked.value.arguments["fp16"] == (family not in ("t5", "mt5", "pegasus"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_a_gpu_that_has_bfloat16_every_family_trains_in_it(
+    family: str, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", _ask)
+    with pytest.raises(_Asked) as asked:
+        train(examples, tmp_path, family)
+    assert asked.value.arguments["bf16"]
+    assert not asked.value.arguments["fp16"]
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_model_is_compiled_where_that_is_asked_for(
+    chosen: bool, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", _ask)
+    with pytest.raises(_Asked) as asked:
+        train(examples, tmp_path, compile=chosen)
+    assert asked.value.arguments["torch_compile"] == chosen
 
 
 @pytest.mark.parametrize(

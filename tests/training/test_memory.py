@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from transformers import TrainerCallback
 from pipeline.errors import Unavailable
 from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import micro_batches
+from pipeline.paths import FEATURES
 from tests.training.small import NoDropout, train
 
 
@@ -35,12 +37,17 @@ def test_a_step_in_micro_batches_is_the_same_step(family: str, examples: pd.Data
         assert split[loss].tolist() == pytest.approx(whole[loss].tolist(), rel=2e-3)
 
 
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
 class _LittleMemory(TrainerCallback):
     """A device on which no more than so many texts fit; `always`, or while gradients are kept."""
 
-    def __init__(self, texts: int, *, always: bool = False) -> None:
+    def __init__(self, texts: int, *, always: bool = False, of: str = "", error: Exception = OUT_OF_MEMORY) -> None:
         self._texts = texts
         self._always = always
+        self._of = of
+        self._error = error
         self.refused = 0
 
     def on_train_begin(self, args, state, control, model, **kwargs):
@@ -48,15 +55,26 @@ class _LittleMemory(TrainerCallback):
             texts = max(len(each) for each in named.values() if isinstance(each, torch.Tensor))
             if (model.training or self._always) and texts > self._texts:
                 self.refused += 1
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+                raise self._error
 
-        model.register_forward_pre_hook(look, with_kwargs=True)
+        model.get_submodule(self._of).register_forward_pre_hook(look, with_kwargs=True)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OUT_OF_MEMORY,
+        RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to enable assertions."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: 9"),
+        MemoryError(),
+    ],
+    ids=str,
+)
 def test_a_training_that_runs_out_of_memory_goes_on_with_smaller_batches(
-    examples: pd.DataFrame, tmp_path: Path
+    error: Exception, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
-    memory = _LittleMemory(texts=1)
+    memory = _LittleMemory(texts=1, error=error)
     curves, _ = train(examples, tmp_path / "little", "bart", callbacks=(NoDropout(), memory))
     plenty, _ = train(examples, tmp_path / "much", "bart", callbacks=(NoDropout(),))
     assert 0 < memory.refused <= 4  # halved for good, not at every step anew
@@ -73,6 +91,16 @@ def test_titles_are_written_of_fewer_texts_where_memory_is_little(
     assert memory.refused
     for name in ("validation_loss", "rouge1"):
         assert curves[name].tolist() == pytest.approx(plenty[name].tolist(), rel=2e-3)
+
+
+def test_features_are_computed_of_fewer_texts_where_memory_is_little(examples: pd.DataFrame, tmp_path: Path) -> None:
+    frozen = {"freeze": ["embedding", "encoder"]}
+    memory = _LittleMemory(texts=1, always=True, of="model.encoder")
+    curves, _ = train(examples, tmp_path / "little", "bart", callbacks=(NoDropout(), memory), **frozen)
+    assert memory.refused
+    shutil.rmtree(FEATURES)
+    plenty, _ = train(examples, tmp_path / "much", "bart", callbacks=(NoDropout(),), **frozen)
+    assert curves["validation_loss"].tolist() == pytest.approx(plenty["validation_loss"].tolist(), rel=2e-3)
 
 
 def test_where_not_even_one_text_fits_it_says_what_to_lower(examples: pd.DataFrame, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from pydantic import ValidationError
+from pytorch_optimizer import Ranger, ScheduleFreeAdamW
+from torch.optim import Adam, AdamW, Optimizer
 from transformers import TrainerCallback
 
 from pipeline.models.layers import freeze, group_of
@@ -21,6 +23,13 @@ from tests.training.small import SETTINGS, Killed, train
 def test_every_optimiser_lowers_the_loss(name: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     curves, _ = train(examples, tmp_path, "bart", optimiser=name, schedule="constant", epochs=4)
     assert curves["validation_loss"].iloc[-1] < curves["validation_loss"].iloc[0]
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW, Ranger, ScheduleFreeAdamW])
+def test_the_optimiser_is_the_one_of_that_name(kind: type[Optimizer], examples: pd.DataFrame) -> None:
+    model, inputs = small_model("bart", examples)
+    chosen = SETTINGS.model_copy(update={"optimiser": kind.__name__.lower()})
+    assert type(build_optimiser(model, inputs.family, chosen)) is kind
 
 
 @pytest.mark.parametrize("name", ["ranger", "schedulefreeadamw"])
