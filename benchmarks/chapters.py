@@ -34,8 +34,8 @@ import torch
 import transformers
 from nltk.metrics.segmentation import pk, windowdiff
 from sklearn.model_selection import KFold
+from workbooks import workbook_or_sample
 
-from pipeline.data.sample import SampleSettings, build_sample, write_workbook
 from pipeline.evaluation.intervals import interval_of_mean
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.titles.embedding import embed
@@ -85,21 +85,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options.kept.mkdir(parents=True, exist_ok=True)
     settings = ChaptersSettings.read()
-    talks = [talk for talk in read_talks(found(options.workbook, options.kept)) if talk.lines and len(talk.topics) > 1]
+    workbook = workbook_or_sample(options.workbook, options.kept)
+    talks = [talk for talk in read_talks(workbook) if talk.lines and len(talk.topics) > 1]
     lessons = [read(talk, settings, options.kept) for talk in talks]
     folds = list(KFold(min(options.folds, len(lessons)), shuffle=True, random_state=SEED).split(lessons))
     print(heading(lessons, settings, len(folds)))
     print(known_count(lessons, folds, settings, options.seeds))
     print(chosen_length(lessons, folds, settings, options.seeds))
     print(shipped_length(lessons, settings, options.seeds))
-
-
-def found(workbook: Path | None, kept: Path) -> Path:
-    workbook = workbook or next(Path(os.environ.get("LECTERN_SHARED", "/nowhere")).glob("data/*.xlsx"), None)
-    if workbook is None:
-        workbook = kept / "sample.xlsx"
-        write_workbook(*build_sample(SampleSettings.read()), workbook)
-    return workbook
 
 
 def read(talk: Talk, settings: ChaptersSettings, kept: Path) -> Lesson:

@@ -26,6 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from workbooks import find_workbook
 
 from pipeline.data.cells import as_lesson, as_name, as_seconds, as_text
 from pipeline.data.lessons import LESSON
@@ -48,7 +49,7 @@ def main() -> None:
         return
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, pandas {pd.__version__}, pyarrow {pa.__version__}\n")
-    workbook = options.workbook or next(Path(os.environ.get("LECTERN_SHARED", "/nowhere")).glob("data/*.xlsx"), None)
+    workbook = find_workbook(options.workbook)
     if workbook:
         compare(workbook)
     grow(options.lines)

@@ -32,7 +32,6 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
-from quality import read_examples
 from rouge_score.rouge_scorer import RougeScorer
 from torch import nn
 from training import MODELS, SOURCE_TOKENS, SPLIT, TARGET_TOKENS, products_a_second, write_checkpoint
@@ -44,6 +43,7 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
 )
+from workbooks import read_examples
 
 from pipeline.data.split import split
 from pipeline.evaluation.bertscore import load_scorer
@@ -90,7 +90,7 @@ def main() -> None:
             peer, ours = (min(side, key=lambda run: run["seconds"]) for side in zip(*runs, strict=True))
             faster = peer["seconds"] / ours["seconds"]
             same = [a == b for a, b in zip(peer["titles"], ours["titles"], strict=True)]
-            apart = np.abs(np.array(peer["scores"]) - ours["scores"])[same].max()
+            apart = np.abs(np.array(peer["scores"]) - ours["scores"])[same].max(initial=0)
             cells = [model, f"{peer['seconds']:.1f}", f"{ours['seconds']:.1f}", f"{faster:.2f}"]
             cells += [f"{peer['memory']:.2f}", f"{ours['memory']:.2f}", f"{sum(same)} of {len(same)}", f"{apart:.0e}"]
             print(f"| {' | '.join(cells)} |", flush=True)

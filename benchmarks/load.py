@@ -23,7 +23,7 @@ from pathlib import Path
 
 import httpx2
 import numpy as np
-from quality import read_examples
+from workbooks import read_examples
 
 _PATIENCE = 600
 

@@ -11,6 +11,7 @@ in FOLDER, so that a run that was stopped goes on there.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import os
 import platform
@@ -24,12 +25,10 @@ import pandas as pd
 import torch
 import transformers
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
+from workbooks import read_examples
 
 from pipeline.data.lessons import LESSON
-from pipeline.data.merge import merge
 from pipeline.data.openings import usual_opening
-from pipeline.data.sample import SampleSettings, build_sample, write_workbook
-from pipeline.data.workbook import ingest
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.intervals import interval_of_mean
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
@@ -65,15 +64,6 @@ def main() -> None:
     print(as_markdown(titled, models, examples, options.folds))
 
 
-def read_examples(workbook: Path | None, kept: Path) -> pd.DataFrame:
-    workbook = workbook or next(Path(os.environ.get("LECTERN_SHARED", "/nowhere")).glob("data/*.xlsx"), None)
-    if workbook is None:
-        workbook = kept / "sample.xlsx"
-        write_workbook(*build_sample(SampleSettings.read()), workbook)
-    tables = ingest(workbook)
-    return merge(tables.topics, tables.lines).examples
-
-
 def folds(examples: pd.DataFrame, count: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """For each fold what may be trained on, and what is held out; no lesson is on both sides."""
     lessons = examples.groupby(LESSON).ngroup()
@@ -86,7 +76,7 @@ def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd
 
     Its column `own` are the titles as the model wrote them.
     """
-    path = kept / f"{model}-{fold}.parquet"
+    path = kept / f"{model}-{fold}-{digest(model, train, test)}.parquet"
     if not path.exists():
         titled = titles_of(model, train, test).assign(model=model, fold=fold)
         titled.to_parquet(path, index=False)
@@ -96,6 +86,18 @@ def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd
     titled, usual = pd.read_parquet(path), usual_opening(train)
     called = titled["prediction"].mask(test["opens"], usual) if usual else titled["prediction"]
     return titled.assign(own=titled["prediction"], prediction=called)
+
+
+def digest(model: str, train: pd.DataFrame, test: pd.DataFrame) -> str:
+    """Of all that a model's titles come of, but for the code."""
+    found = hashlib.sha256()
+    for frame in (train, test):
+        found.update(frame[["text", "title"]].to_json().encode())
+    if model not in BASELINES:
+        entry = ModelSettings.read(model)
+        for settings in (entry, TrainSettings.of_model(model, entry), GenerateSettings.read(model)):
+            found.update(settings.model_dump_json().encode())
+    return found.hexdigest()[:16]
 
 
 def titles_of(model: str, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:

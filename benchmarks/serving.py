@@ -21,7 +21,7 @@ from pathlib import Path
 
 import ctranslate2
 import torch
-from quality import read_examples
+from workbooks import read_examples
 
 from pipeline.exports.card import ENGINE, ExportCard
 from pipeline.exports.convert import convert

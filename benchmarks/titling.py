@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from quality import read_examples
+from workbooks import read_examples
 
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.registry.versions import TRIAL_TEXT

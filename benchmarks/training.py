@@ -33,7 +33,6 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
-from quality import read_examples
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -47,6 +46,7 @@ from transformers import (
     Seq2SeqTrainingArguments,
     T5Config,
 )
+from workbooks import read_examples
 
 from pipeline.data.split import SplitSettings, split
 from pipeline.evaluation.rouge import mean_rouge

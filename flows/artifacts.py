@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from pipeline.addresses import without_user
-from pipeline.errors import Unavailable
+from pipeline.addresses import hide_passwords, without_user
+from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, STATE, TRAINING, VALIDATION
 
 MLFLOW_URL_FILE = STATE / "mlflow.url"
@@ -102,18 +103,24 @@ def _runs() -> Iterator[str]:
     paths = sorted(TRAINING.glob("*/run.json"))
     if not paths:
         return
-    from pipeline.registry.tracking import connect, find_run  # seconds, which a run without stale stages need not wait
+    # Seconds, which a run without stale stages need not wait.
+    from mlflow.exceptions import MlflowException
+
+    from pipeline.registry.tracking import connect, find_run
 
     try:
         client, address = connect(), mlflow_address()
-    except Unavailable:
+        ids = {path.parent.name: json.loads(path.read_text(encoding="utf-8"))["run_id"] for path in paths}
+        found = {model: find_run(client, run_id) for model, run_id in ids.items()}
+    except (Misused, Refused, Unavailable, MlflowException) as error:
+        # The stages are done, or say better than this why not.
+        get_run_logger().warning("The page shows no MLflow runs: %s", hide_passwords(str(error)))
         return
-    for path in paths:
-        run = find_run(client, json.loads(path.read_text(encoding="utf-8"))["run_id"])
+    for model, run in found.items():
         if run and address.startswith("http"):
-            yield f"[{path.parent.name}]({address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+            yield f"[{model}]({address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
         elif run:
-            yield f"{path.parent.name}: run `{run.info.run_id}`"
+            yield f"{model}: run `{run.info.run_id}`"
 
 
 def mlflow_address() -> str:

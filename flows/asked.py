@@ -27,7 +27,7 @@ _AS_ASKED = STATE / "params_asked.yaml"
 
 def _models() -> tuple[str, ...]:
     with suppress(Misused):  # who reads the settings says what is wrong with them
-        return tuple(read_params().get("models", ())) if PARAMS.is_file() else ()
+        return tuple(read_params().get("models") or ()) if PARAMS.is_file() else ()
     return ()
 
 
@@ -71,18 +71,19 @@ def asked(params: dict[str, Any], models: list[str] | None, epochs: int | None, 
         Misused: a model is not one of them.
     """
     params = copy.deepcopy(params)
-    if unknown := set(models or ()) - params["models"].keys():
-        raise Misused(f"{PARAMS} has no model {', '.join(sorted(unknown))}; it has {', '.join(params['models'])}.")
-    params["contestants"] = models or params["contestants"]
+    known, contestants = params.get("models") or {}, models or params.get("contestants") or []
+    if unknown := {*contestants} - known.keys():
+        raise Misused(f"{PARAMS} has no model {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
+    params["contestants"] = contestants
     if epochs:
-        for name in params["contestants"]:
-            model = params["models"][name]
-            train = model.get("train", {})
-            if train.get("epochs", params["train"]["epochs"]):
+        usual = (params.get("train") or {}).get("epochs")
+        for name in contestants:
+            train = known[name].get("train") or {}
+            if train.get("epochs", usual) != 0:
                 # Not in place: through an anchor several models may share a mapping.
-                params["models"][name] = {**model, "train": {**train, "epochs": epochs}}
+                known[name] = {**known[name], "train": {**train, "epochs": epochs}}
     if workbook:
-        params["ingest"]["workbook"] = workbook
+        params["ingest"] = {**(params.get("ingest") or {}), "workbook": workbook}
     return params
 
 

@@ -38,7 +38,7 @@ def idle_repo(root: Path) -> Iterator[Repo]:
         Busy: a stage is running.
         Misused: DVC cannot read the project; its own words say why.
     """
-    with Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
+    with _open(root, wait_for_lock=True) as repo, lock_repo(repo):
         mend(repo)
         try:
             repo.status(check_updates=False)  # which asks for what a stage at work holds
@@ -47,6 +47,13 @@ def idle_repo(root: Path) -> Iterator[Repo]:
         except DvcException as error:
             raise Misused(f"DVC cannot read the project: {error}") from error
         yield repo
+
+
+def _open(root: Path, *, wait_for_lock: bool = False) -> Repo:
+    try:
+        return Repo(str(root), _wait_for_lock=wait_for_lock)
+    except DvcException as error:
+        raise Misused(f"DVC cannot read the project: {error}") from error
 
 
 @contextmanager
@@ -59,10 +66,7 @@ def shelves(root: Path) -> Iterator[Callable[[str], list[str]]]:
         Misused: DVC cannot read the project at `root`.
         Unavailable: the remote does not answer.
     """
-    try:
-        repo = Repo(str(root))
-    except DvcException as error:
-        raise Misused(f"DVC cannot read the project: {error}") from error
+    repo = _open(root)
     remote = repo.config["core"].get("remote")
 
     def places(digest: str) -> list[str]:

@@ -58,12 +58,12 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
     """
     try:
         source, target = in_project(inbox, "inbox"), in_project(outbox, "outbox")
+        crew = Crew()
     except Misused as error:
         return Failed(message=str(error))
     if inbox == INBOX:
         source.mkdir(exist_ok=True)  # so that a schedule has a folder to look into before anybody uses it
     before, began = read_rows(target / TABLE), datetime.now(UTC)
-    crew = Crew()
     crew.declare_slots()
     try:
         future = title_folder.submit(source, target, again, crew)

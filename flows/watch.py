@@ -37,8 +37,8 @@ def watch(train: Training = "train/nightly") -> State:
     Args:
         train: The deployment that trains, as train/NAME.
     """
-    workbook = IngestSettings.read().workbook
     try:
+        workbook = IngestSettings.read().workbook
         with work_tree_lock().acquire(timeout=0):
             read_plan(Path.cwd())  # beside a `dvc repro` at work, the workbook stays what it reads
             fetch(workbook)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 from rich.text import Text
 
@@ -183,7 +183,7 @@ def read_leaderboard(path: Path = LEADERBOARD) -> Leaderboard:
         return Leaderboard.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Refused(f"{path} is not here: the models have not been compared yet. Run `dvc repro compare`.") from None
-    except (ValidationError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise Refused(f"{path} is not a leaderboard: {error}. Run `dvc repro --force compare`.") from None
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import Refused
 from pipeline.evaluation.intervals import interval_of_mean
@@ -50,7 +49,7 @@ def scored_predictions(
     Raises:
         ValueError: there are not as many titles as examples.
     """
-    known = examples[["course_title", "lesson_num", "start_seconds", "title"]].reset_index(drop=True)
+    known = examples[[*EXAMPLE[1:], "title"]].reset_index(drop=True)
     scores = score_titles(predicted, known["title"].tolist(), settings)
     known.insert(0, "split", split)
     predictions = pd.Series(list(predicted), dtype="str")
@@ -115,13 +114,13 @@ def read_results(model: str) -> tuple[ModelMetrics, pd.DataFrame]:
         Refused: it is not there, or is not of that shape.
     """
     try:
-        metrics = ModelMetrics.model_validate(json.loads((METRICS / f"{model}.json").read_text(encoding="utf-8")))
+        metrics = ModelMetrics.model_validate_json((METRICS / f"{model}.json").read_text(encoding="utf-8"))
         scored = pd.read_parquet(PREDICTIONS / f"{model}.parquet")
     except FileNotFoundError as error:
         raise Refused(
             f"{error.filename} is not here: '{model}' has not been evaluated. Run `dvc repro` first."
         ) from None
-    except (ValueError, ValidationError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise Refused(f"The results of '{model}' cannot be read: {error}. Evaluate it again.") from None
     if missing := {*EXAMPLE, "title", "prediction", *SCORES} - {*scored.columns}:
         raise Refused(

@@ -16,13 +16,13 @@ from pipeline.data.openings import of_openings
 from pipeline.errors import Refused
 from pipeline.evaluation.figures import as_svg, curves_figure, score_figure
 from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline
-from pipeline.evaluation.predictions import ModelMetrics
+from pipeline.evaluation.predictions import EXAMPLE, ModelMetrics
 from pipeline.evaluation.scores import SCORES
 from pipeline.evaluation.slices import LENGTH_BANDS, length_bands
 from pipeline.evaluation.templates import templates
 from pipeline.training.record import Training
 
-_KEY = ["course_title", "lesson_num", "start_seconds"]
+_KEY = EXAMPLE[1:]  # within a split
 _SHOWN_EXAMPLES = 60  # side by side; of a larger split, evenly spaced ones
 _SHOWN_EXTREMES = 8
 _EXCERPT_CHARACTERS = 1500

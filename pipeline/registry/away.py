@@ -5,7 +5,10 @@ Or could not use the machine that this runs on, which whoever logs to a database
 
 from __future__ import annotations
 
+import logging
 import re
+import time
+from collections.abc import Callable
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -14,6 +17,11 @@ from sqlalchemy.exc import DBAPIError
 from pipeline import machine
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 120.0
+"""Seconds that what is done, and has but to be logged, waits for a server that is away."""
 
 _MAY_PASS = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "IO_ERROR"}
 _DAMAGED = re.compile(r"file is not a database|database disk image is malformed")  # SQLite's words
@@ -76,6 +84,29 @@ def _bucket_away(why: str) -> Unavailable:
         f"The bucket of MLflow's artifacts does not answer as it should: {why} "
         "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say how to reach it."
     )
+
+
+def patiently(send: Callable[[], None], waiting: str) -> None:
+    """Calls `send`, which may be called again, until it gets through; for `PATIENCE` at the most.
+
+    Args:
+        waiting: who waits, as a log names it.
+
+    Raises:
+        Unavailable: the server stays away.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return send()
+        except Exception as error:  # MLflow's, or its database's
+            away = in_our_words(error)
+            if not isinstance(away, Unavailable):
+                raise
+            if time.monotonic() > deadline:
+                raise away from None
+            log.warning("%s %s waits for it.", away, waiting)
+        time.sleep(1)
 
 
 def tracking_away(why: str) -> Unavailable:

@@ -11,12 +11,9 @@ from mlflow.utils.time import get_current_time_millis
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import Unavailable
-from pipeline.registry.away import in_our_words
+from pipeline.registry.away import in_our_words, patiently
 
 log = logging.getLogger(__name__)
-
-PATIENCE = 120.0
-"""Seconds that a training which is done waits for a server that is away."""
 
 LOOK_AGAIN = 30.0
 """Seconds between looks at such a server while the training goes on: a look holds it up for as long as MLflow tries."""
@@ -60,7 +57,12 @@ class LogToMlflow(TrainerCallback):
         self._keep(logs, state.global_step)
         if len(self._waiting) < _FLUSH_METRICS or time.monotonic() < self._next_look:
             return
-        if away := self._flush():
+        try:
+            self._flush()
+        except Exception as error:  # MLflow's, or its database's
+            away = in_our_words(error)
+            if not isinstance(away, Unavailable):
+                raise
             self._next_look = time.monotonic() + LOOK_AGAIN
             log.warning("%s The training goes on; %d metrics wait.", away, len(self._waiting))
 
@@ -71,12 +73,7 @@ class LogToMlflow(TrainerCallback):
         Raises:
             Unavailable: the server stays away. The checkpoint is there: the same command has but to log again.
         """
-        deadline = time.monotonic() + PATIENCE
-        while away := self._flush():
-            if time.monotonic() > deadline:
-                raise away
-            log.warning("%s The training is done, and waits for it.", away)
-            time.sleep(1)
+        patiently(self._flush, "What was trained")
 
     def _keep(self, logs: dict[str, float], step: int) -> None:
         now = get_current_time_millis()
@@ -85,18 +82,10 @@ class LogToMlflow(TrainerCallback):
             Metric(name, value, now, step) for name, value in named.items() if (name, step) not in self._there
         ]
 
-    def _flush(self) -> Unavailable | None:
-        """Sends what waits. Returns why it could not, where that may pass."""
-        try:
-            while batch := self._waiting[:_BATCH]:
-                self._client.log_batch(self._run_id, metrics=batch)
-                del self._waiting[: len(batch)]
-        except Exception as error:  # MLflow's, or its database's
-            away = in_our_words(error)
-            if not isinstance(away, Unavailable):
-                raise
-            return away
-        return None
+    def _flush(self) -> None:
+        while batch := self._waiting[:_BATCH]:
+            self._client.log_batch(self._run_id, metrics=batch)
+            del self._waiting[: len(batch)]
 
 
 def _name(key: str) -> str:

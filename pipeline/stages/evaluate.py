@@ -8,9 +8,10 @@ import pandas as pd
 
 from pipeline.data.openings import asked
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import scored_predictions, write_results
+from pipeline.evaluation.predictions import MEASURED_SPLITS, scored_predictions, write_results
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.paths import MODELS, SPLITS
+from pipeline.registry.away import patiently
 from pipeline.registry.tracking import connect, log_evaluation
 from pipeline.training.record import read_training
 
@@ -20,7 +21,7 @@ def run(model: str) -> None:
     client, run_id = connect(), read_training(model).run.run_id
     titler = open_titler(MODELS / model, GenerateSettings.read(model), keep_features=True)
     scored, seconds = [], 0.0
-    for split in ("validation", "test"):
+    for split in MEASURED_SPLITS:
         examples = pd.read_parquet(SPLITS / f"{split}.parquet")
         start = time.monotonic()
         titles = titler.best_titles(asked(examples), progress=f"{model}, {split}")
@@ -28,5 +29,5 @@ def run(model: str) -> None:
         scored.append(scored_predictions(examples, titles, split, settings))
     predictions = pd.concat(scored, ignore_index=True)
     metrics = write_results(model, predictions, settings, seconds, run_id=run_id)
-    log_evaluation(client, metrics, predictions)
+    patiently(lambda: log_evaluation(client, metrics, predictions), "What was evaluated")
     print(f"{model}: validation ROUGE-1 {metrics.validation['rouge1']:.4f}, test ROUGE-1 {metrics.test['rouge1']:.4f}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from pipeline.training.launch import (
 from pipeline.training.prepare import Prepared, prepare
 from pipeline.training.preview import preview
 from pipeline.training.record import Training, TrainingRun, write_training
+from pipeline.training.resuming import Stopwatch
 from pipeline.training.settings import TrainSettings
 
 
@@ -72,7 +72,7 @@ def run(model: str) -> None:
         fit_with([])
         return
     lineage = {**lineage_tags(), **start}
-    _train_and_keep(model, model_settings, settings, lineage, prepared, train, fit_with, resume_from / "mlflow_run_id")
+    _train_and_keep(model, model_settings, settings, lineage, prepared, train, fit_with, resume_from)
     shutil.rmtree(resume_from, ignore_errors=True)
 
 
@@ -102,14 +102,15 @@ def _train_and_keep(
     prepared: Prepared,
     train: pd.DataFrame,
     fit_with: Callable[[Sequence[TrainerCallback]], pd.DataFrame],
-    run_id_file: Path,
+    resume_from: Path,
 ) -> None:
     """Trains inside an MLflow run, and writes the model folder and the record of its training.
 
     Args:
-        run_id_file: says which run an interrupted training was in.
+        resume_from: says which run an interrupted training was in, and how long it took.
     """
     size = prepared.size()
+    run_id_file, watch = resume_from / "mlflow_run_id", Stopwatch(resume_from / "seconds")
     begun = run_id_file.read_text(encoding="utf-8") if run_id_file.exists() else None
     flat = {**model_settings.model_dump(exclude={"train"}), **settings.model_dump(), **size}
     with training_run(
@@ -121,9 +122,8 @@ def _train_and_keep(
             run_id, summarise(prepared.network, prepared.inputs.family).to_csv(index=False), "model_summary.csv"
         )
         client.log_text(run_id, preview(prepared.inputs, train), "batch_preview.txt")
-        start = time.monotonic()
-        curves = fit_with([LogToMlflow(client, run_id)])
-        seconds = round(time.monotonic() - start, 1)
+        curves = fit_with([LogToMlflow(client, run_id), watch])
+        seconds = round(watch.seconds, 1)
         prepared.merge()
         card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})
         with folder_aside(MODELS / model) as folder:

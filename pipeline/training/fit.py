@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils import gather_object
@@ -35,7 +36,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from pipeline.errors import Unavailable
+from pipeline.errors import Refused, Unavailable
 from pipeline.machine import lacks_memory
 from pipeline.models.cross_attention import states_instead_of_keys
 from pipeline.models.features import Encoded, Features, frozen_part
@@ -85,6 +86,7 @@ def fit(
 
     Raises:
         Unavailable: there is too little memory for one example.
+        Refused: the validation loss was no number after any epoch.
     """
     trainer = _TitleTrainer(
         model=model,
@@ -111,7 +113,13 @@ def fit(
     # Once the first process is back, its caller may remove what the others still read.
     trainer.accelerator.wait_for_everyone()
     trainer.leave_half_precision()
-    return _curves(trainer.state)
+    curves = _curves(trainer.state)
+    if not np.isfinite(curves["validation_loss"]).any():
+        raise Refused(
+            "The loss grew beyond all numbers. In params.yaml, lower the model's learning_rate, or set precision: "
+            "float32."
+        )
+    return curves
 
 
 class _TitleTrainer(Trainer):
@@ -168,7 +176,7 @@ class _TitleTrainer(Trainer):
         features = self._current_features()
         model.train()
         calm_frozen_layers(self.model)
-        _set_optimiser_mode(self.optimizer, training=True)
+        self.optimizer.train()  # a schedule-free one keeps two sets of weights: one to train, and one to use
         while True:
             try:
                 return self._accumulate(model, inputs, features)
@@ -239,7 +247,7 @@ class _TitleTrainer(Trainer):
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Loss and scores of the validation split; each process does its share."""
         self.model.eval()
-        _set_optimiser_mode(self.optimizer, training=False)
+        self.optimizer.eval()
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         share = [*zip(self.eval_dataset, self._texts, self._titles, strict=True)][rank::processes]
         features = self._current_features()
@@ -388,13 +396,6 @@ def _title_weight(example: Example) -> int:
 
 def _title_tokens(examples: Sequence[Example]) -> int:
     return sum(label != IGNORED for example in examples for label in example.labels)
-
-
-def _set_optimiser_mode(optimiser: torch.optim.Optimizer, *, training: bool) -> None:
-    """A schedule-free one keeps two sets of weights: one that it trains, and one that is used."""
-    switch = getattr(optimiser, "train" if training else "eval", None)
-    if callable(switch):
-        switch()
 
 
 def _examples(inputs: Inputs, frame: pd.DataFrame) -> list[Example]:

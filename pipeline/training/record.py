@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import Refused
 from pipeline.files import file_aside, write_text
@@ -50,5 +50,5 @@ def read_training(model: str) -> Training:
         return Training(run, pd.read_csv(folder / "curves.csv"))
     except FileNotFoundError as error:
         raise Refused(f"{error.filename} is not here: '{model}' has not been trained. Run `dvc repro` first.") from None
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:
         raise Refused(f"{folder} does not tell how '{model}' was trained: {error}. Train it again.") from None

@@ -12,6 +12,8 @@ import torch
 from accelerate.utils import broadcast
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pipeline.files import write_text
+
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +41,37 @@ class SaveWithinEpochs(TrainerCallback):
         """By the first process's clock: all of them save, or none does."""
         over = time.monotonic() - self._last >= self._seconds
         return bool(broadcast(torch.tensor(int(over), device=device)))
+
+
+class Stopwatch(TrainerCallback):
+    """How long a training takes: of one that was interrupted, also what it had taken up to where it is gone on from.
+
+    Args:
+        kept: a file of this training's own.
+    """
+
+    def __init__(self, kept: Path) -> None:
+        self.seconds = 0.0
+        self._kept = kept
+        self._began = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        before = float(self._kept.read_text(encoding="utf-8")) if self._kept.exists() else 0.0
+        self._began = time.monotonic() - before
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._look()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        self.seconds = time.monotonic() - self._began
+        write_text(self._kept, str(self.seconds))
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

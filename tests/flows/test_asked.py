@@ -12,7 +12,9 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectHTTPStatusError
 from toy_project import MakeProject, dvc, wait_for
 
+from flows.asked import asked
 from flows.train import train
+from pipeline.errors import Misused
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -94,6 +96,34 @@ def test_a_workbook_that_is_not_there_fails_the_run_with_its_name(folder: Path):
     assert state.is_failed()
     assert "nowhere/lessons.xlsx" in state.message
     assert (folder / "params.yaml").read_text() == PARAMS
+
+
+def test_a_contestant_without_an_entry_fails_the_run_with_its_name(folder: Path):
+    (folder / "params.yaml").write_text(PARAMS.replace("[bart-tiny]", "[bart-tniy]"))
+    state = train(epochs=3, return_state=True)
+    assert state.is_failed()
+    assert "has no model bart-tniy; it has t5-tiny, bart-tiny, smollm2-zero-shot" in state.message
+
+
+def test_sections_that_are_empty_are_as_good_as_none():
+    empty = {"models": {"ours": {"train": None}}, "contestants": ["ours"], "train": None, "ingest": None}
+    changed = asked(empty, None, 3, "lessons.xlsx")
+    assert changed["models"]["ours"]["train"] == {"epochs": 3}
+    assert changed["ingest"] == {"workbook": "lessons.xlsx"}
+    with pytest.raises(Misused, match="has no model ours"):
+        asked({"models": None, "contestants": None}, ["ours"], None, None)
+
+
+def test_a_tracking_database_that_is_damaged_does_not_hide_how_the_stages_went(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (run := folder / "reports/training/bart-tiny/run.json").parent.mkdir(parents=True)
+    run.write_text('{"run_id": "x"}')
+    (folder / "damaged.db").write_text("no database, however long one looks at it" * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/damaged.db")
+    state = train(return_state=True)
+    assert state.is_completed(), state.message
+    assert state.message == "1 stages brought up to date."
 
 
 def test_the_run_is_named_after_commit_and_workbook(folder: Path):

@@ -180,6 +180,12 @@ def test_while_dvc_runs_a_stage_nothing_is_touched(folder: Path, capsys: pytest.
     assert "second" in cached()
 
 
+def test_a_project_that_dvc_cannot_read_is_told_in_a_line(folder: Path, capsys: pytest.CaptureFixture[str]):
+    Path(".dvc/config").write_text("[core\n", encoding="utf-8")
+    assert clean.main(["--yes"]) == 2
+    assert "DVC cannot read the project" in capsys.readouterr().err
+
+
 def test_a_cache_that_others_may_share_stays_as_it_is(folder: Path, tmp_path: Path):
     dvc("cache", "dir", str(tmp_path / "shared"))
     for content in ("seventh", "eighth"):

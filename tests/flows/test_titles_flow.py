@@ -82,6 +82,13 @@ def test_of_a_long_refusal_a_later_run_says_the_first_line(tmp_path: Path) -> No
     ]
 
 
+def test_a_wrong_number_of_slots_fails_the_run_with_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LECTERN_GPU_SLOTS", "many")
+    state = titles(return_state=True)
+    assert state.is_failed()
+    assert state.message.startswith("LECTERN_GPU_SLOTS")
+
+
 def test_without_a_version_the_run_says_what_to_do(folder: Path) -> None:
     state = titles(return_state=True)
     assert state.is_failed()

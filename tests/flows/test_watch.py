@@ -152,6 +152,14 @@ def test_a_workbook_that_is_gone_fails_the_run_with_its_name_and_the_one_before_
     assert (folder / "data/workbooks/lessons.xlsx").is_file()
 
 
+def test_a_misspelt_knob_fails_the_run_with_its_name(folder: Path):
+    (folder / "params.yaml").write_text("{contestants: [], models: {}, ingest: {workbok: none.xlsx}}\n")
+    state = watch(return_state=True)
+    assert state.is_failed()
+    assert state.message.startswith("params.yaml")
+    assert "ingest.workbok" in state.message
+
+
 def test_while_another_run_works_here_it_leaves_the_workbook_alone(folder: Path, elsewhere: Path, deployment: str):
     adopt(str(elsewhere / "lessons.xlsx"))
     before = started(deployment)

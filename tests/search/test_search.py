@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from pathlib import Path
@@ -240,8 +239,8 @@ def test_a_trial_without_memory_fails_alone(small: Path, monkeypatch: pytest.Mon
     assert _states() == ["complete", "failed", "complete"]
 
 
-def test_a_trial_whose_loss_is_no_number_fails_alone(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _pretend(monkeypatch, 3.0, math.nan, math.inf, 2.0, 4.0)
+def test_a_trial_that_cannot_be_trained_fails_alone(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend(monkeypatch, 3.0, Refused("its loss"), MemoryError(), 2.0, 4.0)
     assert search(MODEL, 3).suggestion.value == 2.0
     assert _states() == ["complete", "failed", "failed", "complete", "complete"]
 

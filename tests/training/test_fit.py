@@ -11,11 +11,13 @@ from safetensors import safe_open
 from torch._dynamo.utils import counters
 from transformers import GenerationConfig, TrainerCallback, TrainingArguments
 
+from pipeline.errors import Refused
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
 from pipeline.models.lora import LoraSettings, wrap
 from pipeline.models.precision import _gain
 from pipeline.training.fit import CURVES, fit
+from pipeline.training.resuming import Stopwatch
 from tests.models.small import GREEDY, lively_model, small_model
 from tests.training.small import LORA, SETTINGS, Killed, NoDropout, score, train
 
@@ -101,6 +103,17 @@ def test_a_training_interrupted_within_an_epoch_goes_on_from_there_and_ends_with
     pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
 
 
+def test_the_time_before_an_interruption_counts(examples: pd.DataFrame, tmp_path: Path) -> None:
+    kept = tmp_path / "seconds"
+    with pytest.raises(KeyboardInterrupt):
+        train(examples, tmp_path, callbacks=(Killed(step=6), Stopwatch(kept)))
+    assert float(kept.read_text()) > 0
+    kept.write_text("1000")
+    watch = Stopwatch(kept)
+    train(examples, tmp_path, callbacks=(watch,))
+    assert 1000 < watch.seconds < 2000
+
+
 def test_the_best_epochs_checkpoint_outlives_those_within_the_next(examples: pd.DataFrame, tmp_path: Path) -> None:
     often = {"epochs": 3, "checkpoint_minutes": 0, **RISING_LOSS}
     with pytest.raises(KeyboardInterrupt):
@@ -154,6 +167,14 @@ def test_a_half_written_checkpoint_is_not_gone_on_from(
         (half / "trainer_state.json").write_text(state, encoding="utf-8")
     _, weights = train(examples, tmp_path / "half")
     assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
+
+
+def test_a_training_whose_loss_is_no_number_is_refused_each_time_it_is_asked_for(
+    examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        with pytest.raises(Refused, match="lower the model's learning_rate"):
+            train(examples, tmp_path, learning_rate=1e30, max_gradient_norm=1e30, schedule="constant")
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
