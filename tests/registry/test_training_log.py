@@ -18,6 +18,8 @@ from pipeline import cli
 from pipeline.registry import away
 from pipeline.registry.tracking import connect
 from pipeline.registry.training_log import LogToMlflow
+from pipeline.stages import evaluate as evaluate_stage
+from pipeline.stages import train as train_stage
 from tests.registry.server import TrackingServer
 from tests.training.small import fill_project, train
 
@@ -75,7 +77,32 @@ def test_a_server_that_is_away_for_a_while_gets_every_metric_in_the_end(
     assert_whole(histories(client, run.info.run_id), EPOCHS, steps=EPOCHS * 4)
 
 
-def train_stage(monkeypatch: pytest.MonkeyPatch) -> int:
+def test_an_evaluation_that_is_done_waits_for_a_server_that_is_away(
+    server: TrackingServer,
+    project: Path,
+    examples: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fill_project(project, examples, epochs=1)
+    train_stage.run("bart-tiny")
+    back, write_results = threading.Thread(target=server.start), evaluate_stage.write_results
+
+    def as_the_server_goes(*words: object, **named: object) -> object:
+        server.kill()
+        back.start()
+        return write_results(*words, **named)
+
+    monkeypatch.setattr(evaluate_stage, "write_results", as_the_server_goes)
+    evaluate_stage.run("bart-tiny")
+    back.join()
+    assert "What was evaluated waits" in caplog.text
+    client = MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    assert {"validation.rouge1", "test.rouge1"} <= run.data.metrics.keys()
+
+
+def run_train_stage(monkeypatch: pytest.MonkeyPatch) -> int:
     """The exit code of `lectern train bart-tiny`."""
     monkeypatch.setattr(sys, "argv", ["lectern", "train", "bart-tiny"])
     with pytest.raises(SystemExit) as ended:
@@ -101,13 +128,13 @@ def test_a_server_that_stays_away_ends_the_training_with_75_and_the_next_one_log
 
     killer = threading.Thread(target=kill_after_an_epoch, daemon=True)
     killer.start()
-    assert train_stage(monkeypatch) == 75
+    assert run_train_stage(monkeypatch) == 75
     killer.join(DEADLINE)
     said = capsys.readouterr().err
     assert f"MLflow at {server.url} does not answer" in said
     assert "Traceback" not in said
     server.start()
-    assert train_stage(monkeypatch) == 0
+    assert run_train_stage(monkeypatch) == 0
     client = MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
     assert run.info.status == "FINISHED"
