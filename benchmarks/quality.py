@@ -35,6 +35,7 @@ from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.generation import GenerateSettings, Titler
+from pipeline.registry.fingerprint import checkpoint_tags
 from pipeline.training.fit import fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
@@ -92,11 +93,12 @@ def digest(model: str, train: pd.DataFrame, test: pd.DataFrame) -> str:
     """Of all that a model's titles come of, but for the code."""
     found = hashlib.sha256()
     for frame in (train, test):
-        found.update(frame[["text", "title"]].to_json().encode())
+        found.update(frame[[*LESSON, "text", "title"]].to_json().encode())
     if model not in BASELINES:
         entry = ModelSettings.read(model)
         for settings in (entry, TrainSettings.of_model(model, entry), GenerateSettings.read(model)):
             found.update(settings.model_dump_json().encode())
+        found.update(repr(checkpoint_tags(entry)).encode())
     return found.hexdigest()[:16]
 
 

@@ -73,15 +73,16 @@ def asked(params: dict[str, Any], models: list[str] | None, epochs: int | None, 
     params = copy.deepcopy(params)
     known, contestants = params.get("models") or {}, models or params.get("contestants") or []
     if unknown := {*contestants} - known.keys():
-        raise Misused(f"{PARAMS} has no model {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
+        raise Misused(f"{PARAMS} has no model {', '.join(sorted(map(str, unknown)))}; it has {', '.join(known)}.")
     params["contestants"] = contestants
     if epochs:
         usual = (params.get("train") or {}).get("epochs")
         for name in contestants:
-            train = known[name].get("train") or {}
+            entry = known[name] or {}
+            train = entry.get("train") or {}
             if train.get("epochs", usual) != 0:
                 # Not in place: through an anchor several models may share a mapping.
-                known[name] = {**known[name], "train": {**train, "epochs": epochs}}
+                known[name] = {**entry, "train": {**train, "epochs": epochs}}
     if workbook:
         params["ingest"] = {**(params.get("ingest") or {}), "workbook": workbook}
     return params

@@ -21,7 +21,7 @@ from pipeline.errors import Misused, Refused, Unavailable
 log = logging.getLogger(__name__)
 
 PATIENCE = 120.0
-"""Seconds that what is done, and has but to be logged, waits for a server that is away."""
+"""Seconds that what is done, and has but to be logged, waits for a server that is away, or for room on a disk."""
 
 _MAY_PASS = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "IO_ERROR"}
 _DAMAGED = re.compile(r"file is not a database|database disk image is malformed")  # SQLite's words
@@ -93,7 +93,7 @@ def patiently(send: Callable[[], None], waiting: str) -> None:
         waiting: who waits, as a log names it.
 
     Raises:
-        Unavailable: the server stays away.
+        Unavailable: the server stays away, or what the machine lacks.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -105,7 +105,7 @@ def patiently(send: Callable[[], None], waiting: str) -> None:
                 raise
             if time.monotonic() > deadline:
                 raise away from None
-            log.warning("%s %s waits for it.", away, waiting)
+            log.warning("%s %s waits until that has passed.", away, waiting)
         time.sleep(1)
 
 

@@ -22,7 +22,7 @@ from pipeline.registry.training_log import LogToMlflow
 from pipeline.search.show import short
 from pipeline.search.space import Space
 from pipeline.search.study import RUN_ID, TrialFailed
-from pipeline.training.fit import fit
+from pipeline.training.fit import Diverged, fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
 
@@ -74,7 +74,7 @@ class TrainTrial:
         except Exception as error:
             if not _is_of_this_trial_alone(error):
                 raise
-            raise TrialFailed(str(error)) from error
+            raise TrialFailed(_why(error)) from error
 
     def _fit_with(self, settings: TrainSettings, folder: Path, callbacks: list[TrainerCallback]) -> pd.DataFrame:
         texts = [*self.train["text"], *self.train["title"]]
@@ -93,6 +93,12 @@ class TrainTrial:
 
 def _is_of_this_trial_alone(error: Exception) -> bool:
     return isinstance(error, (Refused, Misused, Unavailable)) or lacks_memory(error)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, Diverged):
+        return "its loss grew beyond all numbers"  # at a rate that the search has drawn, and no entry of params.yaml
+    return "there was too little memory for it" if lacks_memory(error) else str(error)
 
 
 class _Prune(TrainerCallback):

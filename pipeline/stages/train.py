@@ -23,7 +23,7 @@ from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_log import LogToMlflow
-from pipeline.training.fit import CURVES, fit
+from pipeline.training.fit import CURVES, Diverged, fit
 from pipeline.training.launch import (
     end_with_launcher,
     in_several_processes,
@@ -72,7 +72,11 @@ def run(model: str) -> None:
         fit_with([])
         return
     lineage = {**lineage_tags(), **start}
-    _train_and_keep(model, model_settings, settings, lineage, prepared, train, fit_with, resume_from)
+    try:
+        _train_and_keep(model, model_settings, settings, lineage, prepared, train, fit_with, resume_from)
+    except Diverged:
+        shutil.rmtree(resume_from, ignore_errors=True)  # nothing to go on from: another machine may compute otherwise
+        raise
     shutil.rmtree(resume_from, ignore_errors=True)
 
 
@@ -122,7 +126,7 @@ def _train_and_keep(
             run_id, summarise(prepared.network, prepared.inputs.family).to_csv(index=False), "model_summary.csv"
         )
         client.log_text(run_id, preview(prepared.inputs, train), "batch_preview.txt")
-        curves = fit_with([LogToMlflow(client, run_id), watch])
+        curves = fit_with([watch, LogToMlflow(client, run_id)])
         seconds = round(watch.seconds, 1)
         prepared.merge()
         card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})

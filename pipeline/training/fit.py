@@ -65,6 +65,16 @@ _SHORTEST_CYCLE_STEPS = 3  # a rise and a fall want two steps each, and share on
 CURVES = ["epoch", "step", "train_loss", "validation_loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "learning_rate"]
 
 
+class Diverged(Refused):
+    """The loss of a training grew beyond all numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The loss grew beyond all numbers. In params.yaml, lower the model's learning_rate, or set precision: "
+            "float32."
+        )
+
+
 def fit(
     model: PreTrainedModel | PeftModel,
     inputs: Inputs,
@@ -86,7 +96,7 @@ def fit(
 
     Raises:
         Unavailable: there is too little memory for one example.
-        Refused: the validation loss was no number after any epoch.
+        Diverged: the validation loss was no number after any epoch.
     """
     trainer = _TitleTrainer(
         model=model,
@@ -114,11 +124,9 @@ def fit(
     trainer.accelerator.wait_for_everyone()
     trainer.leave_half_precision()
     curves = _curves(trainer.state)
-    if not np.isfinite(curves["validation_loss"]).any():
-        raise Refused(
-            "The loss grew beyond all numbers. In params.yaml, lower the model's learning_rate, or set precision: "
-            "float32."
-        )
+    # The first process says it for all of them.
+    if trainer.is_world_process_zero() and not np.isfinite(curves["validation_loss"]).any():
+        raise Diverged
     return curves
 
 
@@ -228,7 +236,9 @@ class _TitleTrainer(Trainer):
                 f"to {max(map(_source_tokens, examples))}. In params.yaml, lower micro_batch_tokens or "
                 "max_source_tokens, or set gradient_checkpointing: true."
             )
-        self._micro_batch_tokens = max(len(batch) * self._length()(batch[0]) for batch in batches) // 2
+        self._micro_batch_tokens = (
+            max(len(batch) * self._length()(batch[0]) for batch in batches if len(batch) > 1) // 2
+        )
         clear_device_cache(garbage_collection=True)
         log.warning("Out of memory: going on with micro-batches of %d tokens", self._micro_batch_tokens)
 

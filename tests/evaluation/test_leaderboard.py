@@ -200,7 +200,7 @@ def test_the_terminal_shows_names_as_they_are():
 
 
 def test_an_unknown_metric_is_misuse():
-    with pytest.raises(Misused, match=r"compare\.metric.*there are rouge1"):
+    with pytest.raises(Misused, match=r"compare\.metric: Input should be 'rouge1', .* \(it is 'bleu'\)"):
         check(CompareSettings, {"metric": "bleu"}, at="compare")
 
 

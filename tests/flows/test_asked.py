@@ -110,6 +110,9 @@ def test_sections_that_are_empty_are_as_good_as_none():
     changed = asked(empty, None, 3, "lessons.xlsx")
     assert changed["models"]["ours"]["train"] == {"epochs": 3}
     assert changed["ingest"] == {"workbook": "lessons.xlsx"}
+    assert asked({"models": {"ours": None}, "contestants": ["ours"]}, None, 3, None)["models"]["ours"]
+    with pytest.raises(Misused, match="has no model 1, other; it has ours"):
+        asked({"models": {"ours": None}, "contestants": [1, "other"]}, None, 3, None)
     with pytest.raises(Misused, match="has no model ours"):
         asked({"models": None, "contestants": None}, ["ours"], None, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -100,6 +101,25 @@ def test_an_evaluation_that_is_done_waits_for_a_server_that_is_away(
     client = MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
     assert {"validation.rouge1", "test.rouge1"} <= run.data.metrics.keys()
+
+
+def test_scores_are_there_once_though_their_table_was_refused_at_first(
+    project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_project(project, examples, epochs=1)
+    train_stage.run("bart-tiny")
+    log_text, refused = MlflowClient.log_text, [OSError(errno.ENOSPC, "No space left on device")]
+
+    def full_at_first(client: MlflowClient, *words: str) -> None:
+        if refused:
+            raise refused.pop()
+        log_text(client, *words)
+
+    monkeypatch.setattr(MlflowClient, "log_text", full_at_first)
+    evaluate_stage.run("bart-tiny")
+    client = MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    assert histories(client, run.info.run_id)["test.rouge1"] == [0]
 
 
 def run_train_stage(monkeypatch: pytest.MonkeyPatch) -> int:

@@ -20,7 +20,7 @@ from pipeline.registry.tracking import connect
 from pipeline.search import trial as trial_module
 from pipeline.search.search import Found, search
 from pipeline.search.suggestion import Suggestion
-from pipeline.training.fit import fit
+from pipeline.training.fit import Diverged, fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
 from tests.command import kill_once, lectern
@@ -239,9 +239,13 @@ def test_a_trial_without_memory_fails_alone(small: Path, monkeypatch: pytest.Mon
     assert _states() == ["complete", "failed", "complete"]
 
 
-def test_a_trial_that_cannot_be_trained_fails_alone(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _pretend(monkeypatch, 3.0, Refused("its loss"), MemoryError(), 2.0, 4.0)
+def test_a_trial_that_cannot_be_trained_fails_alone_and_says_why(
+    small: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _pretend(monkeypatch, 3.0, Diverged(), MemoryError(), 2.0, 4.0)
     assert search(MODEL, 3).suggestion.value == 2.0
+    assert "its loss grew beyond all numbers" in caplog.text
+    assert "too little memory" in caplog.text
     assert _states() == ["complete", "failed", "failed", "complete", "complete"]
 
 

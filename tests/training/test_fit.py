@@ -11,12 +11,11 @@ from safetensors import safe_open
 from torch._dynamo.utils import counters
 from transformers import GenerationConfig, TrainerCallback, TrainingArguments
 
-from pipeline.errors import Refused
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
 from pipeline.models.lora import LoraSettings, wrap
 from pipeline.models.precision import _gain
-from pipeline.training.fit import CURVES, fit
+from pipeline.training.fit import CURVES, Diverged, fit
 from pipeline.training.resuming import Stopwatch
 from tests.models.small import GREEDY, lively_model, small_model
 from tests.training.small import LORA, SETTINGS, Killed, NoDropout, score, train
@@ -173,7 +172,7 @@ def test_a_training_whose_loss_is_no_number_is_refused_each_time_it_is_asked_for
     examples: pd.DataFrame, tmp_path: Path
 ) -> None:
     for _ in range(2):
-        with pytest.raises(Refused, match="lower the model's learning_rate"):
+        with pytest.raises(Diverged, match="lower the model's learning_rate"):
             train(examples, tmp_path, learning_rate=1e30, max_gradient_norm=1e30, schedule="constant")
 
 

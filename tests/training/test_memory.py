@@ -108,6 +108,12 @@ def test_where_not_even_one_text_fits_it_says_what_to_lower(examples: pd.DataFra
         train(examples, tmp_path, "bart", callbacks=(_LittleMemory(texts=0),))
 
 
+def test_where_a_long_text_fits_not_even_alone_it_is_not_tried_for_ever(examples: pd.DataFrame, tmp_path: Path) -> None:
+    uneven = examples.assign(text=["word " * (40 if place % 4 == 0 else 5) for place in range(len(examples))])
+    with pytest.raises(Unavailable, match="max_source_tokens"):
+        train(uneven, tmp_path, "bart", callbacks=(_LittleMemory(texts=0),), batch_size=16)
+
+
 def test_a_mistake_of_ours_is_not_taken_for_a_lack_of_memory(examples: pd.DataFrame, tmp_path: Path) -> None:
     class Broken(TrainerCallback):
         def on_train_begin(self, args, state, control, model, **kwargs):
