@@ -236,9 +236,8 @@ class _TitleTrainer(Trainer):
                 f"to {max(map(_source_tokens, examples))}. In params.yaml, lower micro_batch_tokens or "
                 "max_source_tokens, or set gradient_checkpointing: true."
             )
-        self._micro_batch_tokens = (
-            max(len(batch) * self._length()(batch[0]) for batch in batches if len(batch) > 1) // 2
-        )
+        several = [len(batch) * self._length()(batch[0]) for batch in batches if len(batch) > 1]
+        self._micro_batch_tokens = max(several) // 2
         clear_device_cache(garbage_collection=True)
         log.warning("Out of memory: going on with micro-batches of %d tokens", self._micro_batch_tokens)
 
