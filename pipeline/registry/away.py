@@ -96,17 +96,23 @@ def patiently(send: Callable[[], None], waiting: str) -> None:
         Unavailable: the server stays away, or what the machine lacks.
     """
     deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return send()
-        except Exception as error:  # MLflow's, or its database's
-            away = in_our_words(error)
-            if not isinstance(away, Unavailable):
-                raise
-            if time.monotonic() > deadline:
-                raise away from None
-            log.warning("%s %s waits until that has passed.", away, waiting)
+    while away := attempt(send):
+        if time.monotonic() > deadline:
+            raise away
+        log.warning("%s %s waits until that has passed.", away, waiting)
         time.sleep(1)
+
+
+def attempt(send: Callable[[], None]) -> Unavailable | None:
+    """Calls `send`. Returns why it did not get through, where that may pass."""
+    try:
+        send()
+    except Exception as error:  # MLflow's, or its database's
+        away = in_our_words(error)
+        if not isinstance(away, Unavailable):
+            raise
+        return away
+    return None
 
 
 def tracking_away(why: str) -> Unavailable:

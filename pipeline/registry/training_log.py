@@ -10,8 +10,7 @@ from mlflow.entities import Metric
 from mlflow.utils.time import get_current_time_millis
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.errors import Unavailable
-from pipeline.registry.away import in_our_words, patiently
+from pipeline.registry.away import attempt, patiently
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +56,7 @@ class LogToMlflow(TrainerCallback):
         self._keep(logs, state.global_step)
         if len(self._waiting) < _FLUSH_METRICS or time.monotonic() < self._next_look:
             return
-        try:
-            self._flush()
-        except Exception as error:  # MLflow's, or its database's
-            away = in_our_words(error)
-            if not isinstance(away, Unavailable):
-                raise
+        if away := attempt(self._flush):
             self._next_look = time.monotonic() + LOOK_AGAIN
             log.warning("%s The training goes on; %d metrics wait.", away, len(self._waiting))
 

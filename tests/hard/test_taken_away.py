@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from pipeline.registry.lineage import md5
 from tests.command import lectern
-from tests.training.small import STAGE, environment, fill_project, kill_after_a_checkpoint
+from tests.training.small import STAGE, environment, fill_project, kill_after_a_checkpoint, mlflow_runs
 
 Train = Callable[[], subprocess.CompletedProcess[str]]
 
@@ -91,7 +91,7 @@ def full_disk(project: Path, kilobytes: int) -> None:
     again = lectern(*STAGE, cwd=project, env=environment())
     assert again.returncode == 0, again.stderr
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    runs = mlflow_runs(client)
     assert "RUNNING" not in {run.info.status for run in runs}
 
 

@@ -22,7 +22,7 @@ from pipeline.registry.training_log import LogToMlflow
 from pipeline.stages import evaluate as evaluate_stage
 from pipeline.stages import train as train_stage
 from tests.registry.server import TrackingServer
-from tests.training.small import fill_project, train
+from tests.training.small import fill_project, mlflow_runs, train
 
 EPOCHS = 12
 DEADLINE = 120
@@ -99,7 +99,7 @@ def test_an_evaluation_that_is_done_waits_for_a_server_that_is_away(
     back.join()
     assert "What was evaluated waits" in caplog.text
     client = MlflowClient()
-    (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    (run,) = mlflow_runs(client)
     assert {"validation.rouge1", "test.rouge1"} <= run.data.metrics.keys()
 
 
@@ -118,7 +118,7 @@ def test_scores_are_there_once_though_their_table_was_refused_at_first(
     monkeypatch.setattr(MlflowClient, "log_text", full_at_first)
     evaluate_stage.run("bart-tiny")
     client = MlflowClient()
-    (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    (run,) = mlflow_runs(client)
     assert histories(client, run.info.run_id)["test.rouge1"] == [0]
 
 
@@ -156,7 +156,7 @@ def test_a_server_that_stays_away_ends_the_training_with_75_and_the_next_one_log
     server.start()
     assert run_train_stage(monkeypatch) == 0
     client = MlflowClient()
-    (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    (run,) = mlflow_runs(client)
     assert run.info.status == "FINISHED"
     assert_whole(histories(client, run.info.run_id), EPOCHS, steps=EPOCHS * 4)
 

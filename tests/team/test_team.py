@@ -25,7 +25,7 @@ from flows.service import HOST, free_port
 from tests.command import start
 from tests.conftest import ROOT
 from tests.team.servers import BUCKET, PASSWORD, keys, postgresql, query, s3
-from tests.training.small import fill_project
+from tests.training.small import fill_project, mlflow_runs
 
 MODELS = [f"bart-{number}" for number in range(1, 6)]
 EPOCHS, STEPS = 2, 4  # of 16 examples in batches of 8
@@ -135,7 +135,7 @@ def train_all_at_once(project: Path, env: dict[str, str], models: Sequence[str] 
 
 
 def runs(client: MlflowClient) -> dict[str, Run]:
-    found = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    found = mlflow_runs(client)
     return {run.info.run_name: run for run in found if run.info.run_name.startswith("bart-")}
 
 

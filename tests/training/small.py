@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -18,6 +19,10 @@ from pipeline.training.settings import TrainSettings
 from tests.command import kill_once
 from tests.conftest import ROOT
 from tests.models.small import small_model
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 SETTINGS = TrainSettings(
     epochs=2,
@@ -92,6 +97,11 @@ def fill_project(
     size = {"width": 32, "layers": 1, "heads": 2, "vocabulary": 400}
     params["models"]["bart-tiny"] |= {"scratch": size, **(model or {})}
     (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def mlflow_runs(client: MlflowClient) -> list[Run]:
+    """All of the project's experiment."""
+    return client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
 
 
 def environment() -> dict[str, str]:

@@ -297,45 +297,53 @@ class _Asked(Exception):
         self.arguments = arguments
 
 
-def _ask(**arguments: object) -> None:
-    raise _Asked(**arguments)
+def _arguments(
+    examples: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch, family: str = "t5", **settings: object
+) -> dict[str, object]:
+    """The library's arguments for that training."""
+
+    def ask(**arguments: object) -> None:
+        raise _Asked(**arguments)
+
+    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", ask)
+    with pytest.raises(_Asked) as asked:
+        train(examples, folder, family, **settings)
+    return asked.value.arguments
+
+
+def _pretend_a_gpu(monkeypatch: pytest.MonkeyPatch, *, bfloat16: bool) -> None:
+    """One that has bfloat16; or, as a T4 does, emulates it."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported", lambda including_emulation=True: bfloat16 or including_emulation
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_on_a_gpu_without_bfloat16_what_overflows_in_float16_trains_in_float32(
     family: str, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    # As on a T4, where it is emulated.
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
-    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", _ask)
-    with pytest.raises(_Asked) as asked:
-        train(examples, tmp_path, family)
-    assert not asked.value.arguments["bf16"]
-    assert asked.value.arguments["fp16"] == (family not in ("t5", "mt5", "pegasus"))
+    _pretend_a_gpu(monkeypatch, bfloat16=False)
+    arguments = _arguments(examples, tmp_path, monkeypatch, family)
+    assert not arguments["bf16"]
+    assert arguments["fp16"] == (family not in ("t5", "mt5", "pegasus"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_on_a_gpu_that_has_bfloat16_every_family_trains_in_it(
     family: str, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: True)
-    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", _ask)
-    with pytest.raises(_Asked) as asked:
-        train(examples, tmp_path, family)
-    assert asked.value.arguments["bf16"]
-    assert not asked.value.arguments["fp16"]
+    _pretend_a_gpu(monkeypatch, bfloat16=True)
+    arguments = _arguments(examples, tmp_path, monkeypatch, family)
+    assert arguments["bf16"]
+    assert not arguments["fp16"]
 
 
 @pytest.mark.parametrize("chosen", [False, True])
 def test_a_model_is_compiled_where_that_is_asked_for(
     chosen: bool, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", _ask)
-    with pytest.raises(_Asked) as asked:
-        train(examples, tmp_path, compile=chosen)
-    assert asked.value.arguments["torch_compile"] == chosen
+    assert _arguments(examples, tmp_path, monkeypatch, compile=chosen)["torch_compile"] == chosen
 
 
 @pytest.mark.parametrize(
@@ -359,23 +367,18 @@ def test_a_processor_computes_in_bfloat16_where_that_is_faster(
 ) -> None:
     monkeypatch.setattr("pipeline.models.precision._gain", lambda width: faster)
     monkeypatch.setattr("pipeline.models.precision._NARROW", narrowest)
-    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", _ask)
-    with pytest.raises(_Asked) as found:
-        train(examples, tmp_path, precision=precision)
-    assert found.value.arguments["bf16"] == asked
-    assert not found.value.arguments["fp16"]
+    arguments = _arguments(examples, tmp_path, monkeypatch, precision=precision)
+    assert arguments["bf16"] == asked
+    assert not arguments["fp16"]
 
 
 def test_a_training_goes_on_in_the_precision_that_it_began_with(
     examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.models.precision._NARROW", 32)
-    monkeypatch.setattr("pipeline.training.fit.TrainingArguments", _ask)
     for faster in (3.0, 1.1):
         monkeypatch.setattr("pipeline.models.precision._gain", lambda width, faster=faster: faster)
-        with pytest.raises(_Asked) as found:
-            train(examples, tmp_path)
-        assert found.value.arguments["bf16"]
+        assert _arguments(examples, tmp_path, monkeypatch)["bf16"]
 
 
 class _InHalf(TrainerCallback):

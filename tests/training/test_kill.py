@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from pipeline.registry.lineage import md5
 from pipeline.settings import set_params
 from tests.command import lectern
-from tests.training.small import STAGE, environment, fill_project, kill_after_a_checkpoint
+from tests.training.small import STAGE, environment, fill_project, kill_after_a_checkpoint, mlflow_runs
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(
     assert md5(model) == expected
     assert not [*project.glob(".lectern/checkpoints/*")]
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    runs = mlflow_runs(client)
     assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED"]
     # No metric is lost, and none is there twice.
     one, other = (_steps(client, run.info.run_id) for run in runs)

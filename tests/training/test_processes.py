@@ -24,6 +24,7 @@ from tests.training.small import (
     environment,
     fill_project,
     kill_after_a_checkpoint,
+    mlflow_runs,
     train,
 )
 
@@ -95,7 +96,7 @@ def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, ex
     done = lectern(*STAGE, cwd=project, env=environment())
     assert done.returncode == 0, done.stderr
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
-    (run,) = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
+    (run,) = mlflow_runs(client)
     assert run.info.status == "FINISHED"
     assert run.info.run_id in (project / "reports/training/bart-tiny/run.json").read_text(encoding="utf-8")
     assert (project / "models/bart-tiny/model.safetensors").is_file()

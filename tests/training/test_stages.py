@@ -15,7 +15,7 @@ from pipeline.paths import MODELS, STATE
 from pipeline.stages import evaluate, train
 from pipeline.training.fit import Diverged
 from pipeline.training.record import read_training
-from tests.training.small import STAGE, fill_project
+from tests.training.small import STAGE, fill_project, mlflow_runs
 
 _, MODEL = STAGE
 
@@ -38,7 +38,7 @@ def test_a_training_that_diverged_leaves_nothing_to_go_on_from(project: Path, ex
         train.run(MODEL)
     assert not [*(STATE / "checkpoints").iterdir()]
     assert not (MODELS / MODEL).exists()
-    (run,) = MlflowClient().search_runs([MlflowClient().get_experiment_by_name("lectern").experiment_id])
+    (run,) = mlflow_runs(MlflowClient())
     assert run.info.status == "FAILED"
 
 
