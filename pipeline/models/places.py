@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HUB_SECONDS = 5
+_MLFLOW_SECONDS = 5
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tokenizer"]
 _PICKLES = "pytorch_model*.bin"  # all that older repositories have; transformers runs no code that is in them
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -264,12 +265,34 @@ def is_here(store: ArtifactRepository) -> bool:
     return isinstance(store, LocalArtifactRepository)
 
 
+def _ask_mlflow() -> None:
+    """Asks the registry's server, where it is one, whether it answers at all: MLflow's own requests wait for minutes.
+
+    Raises:
+        MlflowException: there is no answer within a few seconds.
+    """
+    import mlflow
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    server = mlflow.get_registry_uri()
+    if server.startswith(("http://", "https://")):
+        http_request(
+            get_default_host_creds(server),
+            *("/health", "GET"),
+            timeout=_MLFLOW_SECONDS,
+            max_retries=0,
+            raise_on_status=False,
+        )
+
+
 def _path_in_version(uri: str) -> str:
     """Where among the artifacts of that version its model folder lies."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
+        _ask_mlflow()
         flavors = mlflow.models.Model.load(uri).flavors
     except MlflowException as error:
         server = mlflow.get_tracking_uri()

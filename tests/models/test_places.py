@@ -222,9 +222,20 @@ def test_a_missing_checkpoint_is_refused_with_its_name(place: str, message: str)
 
 def test_a_tracking_server_that_is_away_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    start = time.monotonic()
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9 does not answer"):
         find("models:/titles@champion")
+    assert time.monotonic() - start < 5
+
+
+def test_a_tracking_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_MLFLOW_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        start = time.monotonic()
+        with pytest.raises(Unavailable, match="does not answer as it should"):
+            find("models:/titles@champion")
+    assert time.monotonic() - start < 5
 
 
 def _set_checkpoints(**checkpoints: str) -> None:
