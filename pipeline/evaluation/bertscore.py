@@ -9,6 +9,7 @@ from collections.abc import Set
 from contextlib import chdir
 from functools import cache, lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import datasets
@@ -83,10 +84,16 @@ class BertScore(evaluate.Metric):
         return known | _embed(predictions - known.keys(), load_scorer(self.model, self.layers))
 
 
+def mean_bertscore(predictions: list[str], titles: list[str], model: str, layers: int) -> dict[str, float]:
+    """The mean of each of BERTScore's scores; `model` and `layers` as `BertScore` takes them."""
+    scores = BertScore(model, layers, keep_in_memory=True).compute(predictions=predictions, references=titles)
+    return {name: fmean(values) for name, values in scores.items()}
+
+
 @lru_cache(maxsize=4)
 def _references(titles: frozenset[str], model: str, layers: int) -> dict[str, _Row]:
-    """What `_embed` makes of `titles`, which are the same for every model and every evaluation: computed once, and kept
-    on disk beside what frozen layers make of texts, where `lectern clean` finds it.
+    """What `_embed` makes of `titles`, which are the same for every model, epoch and evaluation: computed once, and
+    kept on disk beside what frozen layers make of texts, where `lectern clean` finds it.
 
     Always all of them together: in other company the last digits of a title's states are others.
     """
@@ -152,14 +159,15 @@ def load_scorer(model: str, layers: int) -> BERTScorer:
     try:
         folder = find(model)
     except Refused as error:
-        raise Refused(f"evaluate.bertscore_model in params.yaml: {error}") from None
+        raise Refused(f"evaluate.bertscore_model, or train's bertscore, in params.yaml: {error}") from None
     try:
         # bert_score takes every path with "t5" in it for a T5 model, so it is given a path without a name.
         with chdir(folder):
             scorer = BERTScorer(model_type=".", num_layers=layers)
     except AssertionError as error:
         raise Misused(
-            f"evaluate.bertscore_layers is {layers}, which BERTScore's model '{model}' has not: {error}."
+            f"In params.yaml, evaluate.bertscore_layers is {layers}, or the layers of train's bertscore are, and "
+            f"BERTScore's model '{model}' has fewer: {error}."
         ) from None
     except (OSError, ValueError) as error:
         raise Refused(f"BERTScore's model '{model}' cannot be opened: {error}. Set another in params.yaml.") from None

@@ -74,19 +74,18 @@ def score_figure(leaderboard: Leaderboard) -> Figure:
 
 
 def curves_figure(curves: pd.DataFrame) -> Figure:
-    """One training run's losses and ROUGE scores by epoch.
+    """One training run's losses and scores by epoch.
 
     Args:
-        curves: a row an epoch with the column epoch, and those of train_loss, validation_loss, rouge1, rouge2 and
-            rougeL that were measured. Values that are missing are left out.
+        curves: a row an epoch with the column epoch, and those of train_loss, validation_loss, rouge1, rouge2,
+            rougeL and bertscore_f1 that were measured. Values that are missing are left out.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(11, 2.9), layout="constrained")
         losses, scores = figure.subplots(1, 2)
         _draw_curves(losses, curves, {"train_loss": SECOND, "validation_loss": FIRST}, "loss")
-        _draw_curves(
-            scores, curves, {"rouge1": FIRST, "rougeL": THIRD, "rouge2": SECOND}, "score on the validation split"
-        )
+        colours = {"rouge1": FIRST, "rougeL": THIRD, "rouge2": SECOND, "bertscore_f1": INK}
+        _draw_curves(scores, curves, colours, "score on the validation split")
     return figure
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import datasets
 import evaluate
 from rouge_score.rouge_scorer import RougeScorer
@@ -36,6 +38,6 @@ class Rouge(evaluate.Metric):
 
 
 def mean_rouge(predictions: list[str], titles: list[str]) -> dict[str, float]:
-    """The mean of each ROUGE score: what a training looks at after each epoch, where BERTScore would cost too much."""
+    """The mean of each ROUGE score."""
     scores = Rouge(keep_in_memory=True).compute(predictions=predictions, references=titles)
-    return {name: sum(values) / len(values) for name, values in scores.items()}
+    return {name: fmean(values) for name, values in scores.items()}

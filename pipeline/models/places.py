@@ -119,7 +119,11 @@ def _wanted_by(stages: Iterable[str]) -> dict[str, str]:
     for stage in stages:
         name, _, model = stage.partition("@")
         if name == "train":
-            wanted[f"models.{model}.checkpoint"] = (models.get(model) or {}).get("checkpoint")
+            settings = models.get(model) or {}
+            wanted[f"models.{model}.checkpoint"] = settings.get("checkpoint")
+            own, common = settings.get("train") or {}, params.get("train") or {}
+            at, train = (f"models.{model}.train", own) if "bertscore" in own else ("train", common)
+            wanted[f"{at}.bertscore.model"] = (train.get("bertscore") or {}).get("model")
         elif name in ("evaluate", "baselines"):
             wanted["evaluate.bertscore_model"] = evaluate.get("bertscore_model")
     return {knob: place for knob, place in wanted.items() if isinstance(place, str) and place != "scratch"}

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from rich.table import Table
 
 from pipeline.errors import Refused
+from pipeline.evaluation.epoch import epoch_score
 from pipeline.paths import STATE, TRAINING_SPLITS
 from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.lineage import lineage_tags
@@ -43,7 +44,7 @@ def search(model: str, wanted: int) -> Found:
 
     Raises:
         Misused: the settings are wrong.
-        Refused: the model's checkpoint cannot be had, or no trial is complete.
+        Refused: the model's checkpoint, or BERTScore's, cannot be had, or no trial is complete.
     """
     settings = SearchSettings.read()
     space = Space.of_model(model, settings)
@@ -62,7 +63,14 @@ def search(model: str, wanted: int) -> Found:
     interrupted = False
     if len(study.finished()) < wanted:
         tags = {"model": model, "study": study.name, **lineage_tags()}
-        objective = TrainTrial(space=space, metric=settings.metric, client=client, tags=tags, **splits)
+        objective = TrainTrial(
+            space=space,
+            metric=settings.metric,
+            score=epoch_score(space.today.bertscore),
+            client=client,
+            tags=tags,
+            **splits,
+        )
         try:
             _go_on(study, objective, wanted, asked)
         except KeyboardInterrupt:

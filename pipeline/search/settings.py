@@ -61,7 +61,7 @@ class Pruning(Settings):
 class SearchSettings(Section):
     section: ClassVar[str] = "search"
 
-    metric: Literal["validation_loss", "rouge1", "rouge2", "rougeL", "rougeLsum"]
+    metric: Literal["validation_loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1"]
     ranges: dict[str, Range] = Field(min_length=1)  # by knob of `train`
     models: dict[str, dict[str, Range]] = {}  # what a model has otherwise
     pruning: Pruning | None = None  # None: every trial is trained to its end

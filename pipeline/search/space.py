@@ -15,6 +15,11 @@ from pipeline.search.settings import Range, SearchSettings
 from pipeline.settings import Settings, check
 from pipeline.training.settings import TrainSettings
 
+_NOT_SEARCHED = {
+    "seed": "a better seed is luck, and does not last.",
+    "bertscore": "what trials are measured by is the same for all of them.",
+}
+
 
 @dataclass(frozen=True)
 class Space:
@@ -31,7 +36,8 @@ class Space:
         """The space of the model of that name.
 
         Raises:
-            Misused: a range names no knob of `train`, or holds a value that the knob or a trial cannot take.
+            Misused: a range names no knob of `train`, or holds a value that the knob or a trial cannot take; or the
+                metric is not measured.
         """
         model_settings = ModelSettings.read(model)
         space = cls(
@@ -41,8 +47,10 @@ class Space:
             ranges=search.ranges_of(model),
             place=f"search.ranges (with search.models.{model})" if model in search.models else "search.ranges",
         )
-        if "seed" in space.ranges:
-            raise Misused(f"{space.place}.seed: a better seed is luck, and does not last. Remove it.")
+        for knob in _NOT_SEARCHED.keys() & space.ranges.keys():
+            raise Misused(f"{space.place}.{knob}: {_NOT_SEARCHED[knob]} Remove it.")
+        if search.metric == "bertscore_f1" and space.today.bertscore is None:
+            raise Misused(f"search.metric is bertscore_f1, which '{model}' is not measured by: set bertscore in train.")
         for knob, values in space.ranges.items():
             for value in values.extremes:
                 space._check_alone(knob, value)

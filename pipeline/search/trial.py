@@ -14,7 +14,6 @@ from optuna.trial import Trial
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.evaluation.rouge import mean_rouge
 from pipeline.machine import lacks_memory
 from pipeline.paths import TRAINING_SPLITS
 from pipeline.registry.tracking import training_run
@@ -22,7 +21,7 @@ from pipeline.registry.training_log import LogToMlflow
 from pipeline.search.show import short
 from pipeline.search.space import Space
 from pipeline.search.study import RUN_ID, TrialFailed
-from pipeline.training.fit import Diverged, fit
+from pipeline.training.fit import Diverged, Score, fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
 
@@ -37,6 +36,7 @@ class TrainTrial:
 
     space: Space
     metric: str
+    score: Score
     train: pd.DataFrame
     validation: pd.DataFrame
     client: MlflowClient
@@ -85,7 +85,7 @@ class TrainTrial:
             self.train,
             self.validation,
             settings,
-            score=mean_rouge,
+            score=self.score,
             resume_from=folder,
             callbacks=callbacks,
         )

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from pipeline.data.openings import usual_opening
 from pipeline.errors import Misused
-from pipeline.evaluation.rouge import mean_rouge
+from pipeline.evaluation.epoch import epoch_score
 from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoints import ModelSettings, save_model
 from pipeline.models.layers import summarise
@@ -52,6 +52,7 @@ def run(model: str) -> None:
     start = checkpoint_tags(model_settings)
     fingerprint = training_fingerprint(model_settings, settings.of_what_is_learnt(), start)
     resume_from = STATE / "checkpoints" / f"{model}-{fingerprint}"
+    score = epoch_score(settings.bertscore if settings.epochs else None)
     prepared = prepare(model, model_settings, settings, [*train["text"], *train["title"]])
 
     def fit_with(callbacks: Sequence[TrainerCallback]) -> pd.DataFrame:
@@ -63,7 +64,7 @@ def run(model: str) -> None:
             train,
             validation,
             settings,
-            score=mean_rouge,
+            score=score,
             resume_from=resume_from,
             callbacks=callbacks,
         )

@@ -63,6 +63,7 @@ _TEXT_TOKENS_A_TITLE_TOKEN = 8
 _SHORTEST_CYCLE_STEPS = 3  # a rise and a fall want two steps each, and share one
 
 CURVES = ["epoch", "step", "train_loss", "validation_loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "learning_rate"]
+BERTSCORE_CURVES = ["bertscore_precision", "bertscore_recall", "bertscore_f1"]  # where it is measured
 
 
 class Diverged(Refused):
@@ -86,7 +87,8 @@ def fit(
     resume_from: Path,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> pd.DataFrame:
-    """Trains `model` in place, ends with the weights of its best epoch, and returns one row an epoch (`CURVES`).
+    """Trains `model` in place, ends with the weights of its best epoch, and returns one row an epoch (`CURVES`,
+    `BERTSCORE_CURVES`).
 
     Args:
         train, validation: examples, with the columns `text` and `title`.
@@ -381,12 +383,14 @@ class _LogLines(TrainerCallback):
         metrics: dict[str, float],
         **kwargs: Any,
     ) -> None:
+        bertscore = f", BERTScore {metrics['eval_bertscore_f1']:.4f}" if "eval_bertscore_f1" in metrics else ""
         log.info(
-            "epoch %g of %g: validation loss %.4f, ROUGE-1 %.4f",
+            "epoch %g of %g: validation loss %.4f, ROUGE-1 %.4f%s",
             state.epoch,
             state.num_train_epochs,
             metrics["eval_loss"],
             metrics["eval_rouge1"],
+            bertscore,
         )
 
 
@@ -485,4 +489,4 @@ def _curves(state: TrainerState) -> pd.DataFrame:
     epoch_of_step = steps["step"].map(lambda step: (epochs["step"] < step).sum())
     epochs["train_loss"] = steps.groupby(epoch_of_step)["loss"].mean().reindex(epochs.index)
     epochs["learning_rate"] = steps.groupby(epoch_of_step)["learning_rate"].last().reindex(epochs.index)
-    return epochs[CURVES]
+    return epochs[[*CURVES, *(name for name in BERTSCORE_CURVES if name in epochs)]]

