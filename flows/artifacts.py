@@ -13,6 +13,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.addresses import hide_passwords, without_user
 from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.evaluation.intervals import Interval
+from pipeline.evaluation.leaderboard import show
 from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, STATE, TRAINING, VALIDATION
 
 MLFLOW_URL_FILE = STATE / "mlflow.url"
@@ -41,7 +43,10 @@ def publish(*, failed: Collection[str], with_runs: bool) -> None:
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`rows`, each with the same flat columns: what is nested gets a column of its own, such as `test rouge1`."""
+    """`rows`, each with the same flat columns: what is nested gets columns of its own, such as `test rouge1`.
+
+    An interval is one text.
+    """
     flat = [dict(_cells(row)) for row in rows]
     columns = dict.fromkeys(column for row in flat for column in row)
     return [{column: row.get(column) for column in columns} for row in flat]
@@ -50,6 +55,8 @@ def as_table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _cells(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in row.items():
         match value:
+            case {"mean": mean, "low": low, "high": high}:
+                yield prefix + name, show(Interval(mean, low, high))
             case dict():
                 yield from _cells(value, f"{prefix}{name} ")
             case float():

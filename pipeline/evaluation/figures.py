@@ -51,12 +51,13 @@ def score_figure(leaderboard: Leaderboard) -> Figure:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(11, 0.9 + 0.36 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        bar = leaderboard.row(leaderboard.best_baseline).interval.mean
-        axes.axvline(bar, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        bar = leaderboard.row(leaderboard.best_baseline).test[leaderboard.metric]
+        axes.axvline(bar.mean, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for height, row in enumerate(rows):
             colour = MUTED if row.is_baseline else FIRST
-            axes.plot([row.interval.low, row.interval.high], [height, height], color=colour, solid_capstyle="round")
-            axes.plot(row.interval.mean, height, "o", color=colour, markersize=7)
+            score = row.test[leaderboard.metric]
+            axes.plot([score.low, score.high], [height, height], color=colour, solid_capstyle="round")
+            axes.plot(score.mean, height, "o", color=colour, markersize=7)
             axes.plot(row.validation[leaderboard.metric], height, "o", color=colour, markersize=7, fillstyle="none")
         axes.set_yticks(range(len(rows)), [row.model for row in rows])
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):
@@ -73,19 +74,27 @@ def score_figure(leaderboard: Leaderboard) -> Figure:
     return figure
 
 
-def curves_figure(curves: pd.DataFrame) -> Figure:
+def curves_figure(curves: pd.DataFrame, bertscore: str | None = None) -> Figure:
     """One training run's losses and scores by epoch.
 
     Args:
         curves: a row an epoch with the column epoch, and those of train_loss, validation_loss, rouge1, rouge2,
             rougeL and bertscore_f1 that were measured. Values that are missing are left out.
+        bertscore: by whom that was measured.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(11, 2.9), layout="constrained")
         losses, scores = figure.subplots(1, 2)
-        _draw_curves(losses, curves, {"train_loss": SECOND, "validation_loss": FIRST}, "loss")
-        colours = {"rouge1": FIRST, "rougeL": THIRD, "rouge2": SECOND, "bertscore_f1": INK}
-        _draw_curves(scores, curves, colours, "score on the validation split")
+        named = curves.rename(
+            columns={
+                "train_loss": "train loss",
+                "validation_loss": "validation loss",
+                "bertscore_f1": f"BERTScore F1 by {bertscore}",
+            }
+        )
+        _draw_curves(losses, named, {"train loss": SECOND, "validation loss": FIRST}, "loss")
+        colours = {"rouge1": FIRST, "rougeL": THIRD, "rouge2": SECOND, f"BERTScore F1 by {bertscore}": INK}
+        _draw_curves(scores, named, colours, "score on the validation split")
     return figure
 
 
@@ -112,7 +121,7 @@ def _draw_curves(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], titl
     for name, colour in colours.items():
         if name in curves and curves[name].notna().any():
             known = curves[["epoch", name]].dropna()
-            axes.plot(known["epoch"], known[name], "o-", color=colour, label=name.replace("_", " "))
+            axes.plot(known["epoch"], known[name], "o-", color=colour, label=name)
     axes.set_title(title, color=MUTED)
     axes.set_xlabel("epoch")
     axes.set_ylim(bottom=0)

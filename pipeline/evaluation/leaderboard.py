@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import Misused, Refused
-from pipeline.evaluation.intervals import Interval, interval_of_mean, paired_difference
+from pipeline.evaluation.intervals import Interval, paired_difference
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import EXAMPLE, ModelMetrics
 from pipeline.evaluation.scores import SCORES, Score
@@ -42,8 +42,7 @@ class Row(Record):
     model: str
     is_baseline: bool
     validation: dict[str, float]  # the mean of every score
-    test: dict[str, float]
-    interval: Interval  # of the metric, on the test split
+    test: dict[str, Interval]  # the mean of every score, and how far it may be a matter of chance
     difference: Interval | None  # from the best baseline, on the same test examples; none for itself
     verdict: str
 
@@ -123,8 +122,7 @@ def build_leaderboard(
             model=model,
             is_baseline=model in baselines,
             validation={score: metrics[model].validation[score] for score in SCORES},
-            test={score: metrics[model].test[score] for score in SCORES},
-            interval=interval_of_mean(test[model], **bootstrap),
+            test={score: metrics[model].on_test(score) for score in SCORES},
             difference=difference,
             verdict=_verdict(difference, best_baseline),
         )
@@ -197,9 +195,8 @@ def headline(leaderboard: Leaderboard) -> str:
             f"It is no better than the best baseline ({leaderboard.best_baseline}), from which it differs by "
             f"{show(best.difference)}: not worth promoting."
         )
-    return (
-        f"The best model is {best.model}, with {leaderboard.metric} {show(best.interval)} on the test split. {verdict}"
-    )
+    score = f"{leaderboard.metric} {show(best.test[leaderboard.metric])}"
+    return f"The best model is {best.model}, with {score} on the test split. {verdict}"
 
 
 def conditions(leaderboard: Leaderboard) -> str:
@@ -223,12 +220,12 @@ def show(interval: Interval) -> str:
 
 
 def _cells(place: int, row: Row, metric: str) -> list[str]:
-    others = [f"{row.test[score]:.3f}" for score in SCORES if score != metric]
+    others = [show(row.test[score]) for score in SCORES if score != metric]
     return [
         str(place),
         row.model,
         f"{row.validation[metric]:.3f}",
-        show(row.interval),
+        show(row.test[metric]),
         show(row.difference) if row.difference else "-",
         *others,
         row.verdict,

@@ -1,4 +1,4 @@
-"""How near predicted titles are to the true ones: one row of scores an example, and their means."""
+"""How near predicted titles are to the true ones: one row of scores an example."""
 
 from __future__ import annotations
 
@@ -55,14 +55,3 @@ def score_titles(
         metrics.append(BertScore(settings.bertscore_model, settings.bertscore_layers, keep_in_memory=True))
     scores = evaluate.combine(metrics).compute(predictions=list(predictions), references=list(references))
     return pd.DataFrame(scores)[columns]
-
-
-def mean_scores(scores: pd.DataFrame) -> dict[str, float]:
-    """The mean of each score column of `scores`.
-
-    Raises:
-        ValueError: there is no example to take a mean of.
-    """
-    if scores.empty:
-        raise ValueError("there are no scores to take a mean of")
-    return {name: float(scores[name].mean()) for name in SCORES if name in scores}

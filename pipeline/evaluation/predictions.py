@@ -8,15 +8,14 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import Refused
-from pipeline.evaluation.intervals import interval_of_mean
-from pipeline.evaluation.metrics import EvaluateSettings, mean_scores, score_titles
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.intervals import Interval, interval_of_mean
+from pipeline.evaluation.metrics import EvaluateSettings, score_titles
+from pipeline.evaluation.scores import SCORES, Score
 from pipeline.files import file_aside, write_json
 from pipeline.paths import METRICS, PREDICTIONS
 
 EXAMPLE = ["split", "course_title", "lesson_num", "start_seconds"]  # the columns that tell one example from another
 MEASURED_SPLITS = ("validation", "test")
-_WITH_INTERVAL = ("rouge1", "rougeL", "bertscore_f1")
 
 
 class ModelMetrics(BaseModel):
@@ -27,11 +26,15 @@ class ModelMetrics(BaseModel):
     model: str
     bertscore_model: str
     bertscore_layers: int
-    # Both: the mean of every score, `SCORE_low` and `SCORE_high` of some, mean_words and examples.
+    # Both: of every score the mean, `SCORE_low` and `SCORE_high`; mean_words and examples.
     validation: dict[str, float | int]
     test: dict[str, float | int]
     seconds: float  # what giving the titles took
     run_id: str | None = None  # the MLflow run, where there is one
+
+    def on_test(self, score: Score) -> Interval:
+        """That score on the test split."""
+        return Interval(self.test[score], self.test[f"{score}_low"], self.test[f"{score}_high"])
 
 
 def scored_predictions(
@@ -82,13 +85,11 @@ def _summary(scored: pd.DataFrame, split: str, settings: EvaluateSettings) -> di
             f"raise split.{split} in params.yaml."
         )
     summary: dict[str, float | int] = {}
-    for name, mean in mean_scores(scored).items():
-        summary[name] = mean
-        if name in _WITH_INTERVAL:
-            interval = interval_of_mean(
-                scored[name], resamples=settings.bootstrap, confidence=settings.confidence, seed=settings.seed
-            )
-            summary |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+    for name in SCORES:
+        interval = interval_of_mean(
+            scored[name], resamples=settings.bootstrap, confidence=settings.confidence, seed=settings.seed
+        )
+        summary |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return summary | {"mean_words": float(scored["prediction_words"].mean()), "examples": len(scored)}
 
 

@@ -71,7 +71,9 @@ def render_report(
         by_course=_means_by(shown, "course_title", sorted(shown.examples["course_title"].unique())),
         by_length=_means_by(shown, "length", list(LENGTH_BANDS)),
         curves={
-            model: _inline(curves_figure(trained.curves), f"Losses and scores of {model} by epoch")
+            model: _inline(
+                curves_figure(trained.curves, trained.run.bertscore), f"Losses and scores of {model} by epoch"
+            )
             for model, trained in training.items()
             if len(trained.curves)
         },

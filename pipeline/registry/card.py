@@ -154,9 +154,9 @@ def _head(facts: Facts) -> str:
             dataset_revision=tags.get("data.test.md5"),
             metric_type="rouge" if score in ROUGE_SCORES else "bertscore",
             metric_name=score,
-            metric_value=round(value, 4),
+            metric_value=round(interval.mean, 4),
         )
-        for score, value in board.row(board.best).test.items()
+        for score, interval in board.row(board.best).test.items()
     ]
     data = ModelCardData(
         model_name=f"{facts.name}-{facts.number}",

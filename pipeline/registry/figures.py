@@ -16,6 +16,6 @@ def log_figures(client: MlflowClient, training: Training, leaderboard: Leaderboa
     if find_run(client, run_id) is None:
         return
     if not training.curves.empty:
-        client.log_figure(run_id, curves_figure(training.curves), "curves.png")
+        client.log_figure(run_id, curves_figure(training.curves, training.run.bertscore), "curves.png")
     client.log_figure(run_id, score_figure(leaderboard), "leaderboard.png")
     client.log_text(run_id, as_markdown(leaderboard), "leaderboard.md")

@@ -36,7 +36,7 @@ def run() -> None:
         "model.code": " ".join(code_that_writes_titles(Path("pipeline"))),
         "beats_baselines": str(leaderboard.best_beats_baselines).lower(),
         **{f"validation.{name}": f"{value:.4f}" for name, value in best.validation.items()},
-        **{f"test.{name}": f"{value:.4f}" for name, value in best.test.items()},
+        **{f"test.{name}": f"{interval.mean:.4f}" for name, interval in best.test.items()},
         **training.run.lineage,
     }
     generate = GenerateSettings.read(best.model)

@@ -48,11 +48,13 @@ def run(model: str) -> None:
         return
     _require_processes(model, settings)
     train, validation = (pd.read_parquet(path) for path in TRAINING_SPLITS.values())
+    model_settings = model_settings.pinned()
     # Named after all that the training depends on: what another one left can never be gone on from by mistake.
     start = checkpoint_tags(model_settings)
     fingerprint = training_fingerprint(model_settings, settings.of_what_is_learnt(), start)
     resume_from = STATE / "checkpoints" / f"{model}-{fingerprint}"
-    score = epoch_score(settings.bertscore if settings.epochs else None)
+    # By the first process alone: the others have no GPU yet on which to load a model, and nobody reads their scores.
+    score = epoch_score(settings.bertscore if settings.epochs and is_first_process() else None)
     prepared = prepare(model, model_settings, settings, [*train["text"], *train["title"]])
 
     def fit_with(callbacks: Sequence[TrainerCallback]) -> pd.DataFrame:
@@ -133,5 +135,7 @@ def _train_and_keep(
         card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})
         with folder_aside(MODELS / model) as folder:
             save_model(folder, prepared.network, prepared.inputs.tokenizer, card, model_settings.weights)
-        write_training(model, Training(TrainingRun(run_id=run_id, seconds=seconds, lineage=lineage, **size), curves))
+        measured_by = str(settings.bertscore) if settings.bertscore else None
+        trained = TrainingRun(run_id=run_id, seconds=seconds, bertscore=measured_by, lineage=lineage, **size)
+        write_training(model, Training(trained, curves))
     print(f"{model}: {size['trainable_parameters']:,} of {size['parameters']:,} parameters trained in {seconds} s")

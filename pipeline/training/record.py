@@ -21,6 +21,7 @@ class TrainingRun(BaseModel):
     parameters: int
     trainable_parameters: int
     seconds: float
+    bertscore: str | None = None  # by whom it was measured after each epoch
     lineage: dict[str, str]  # the run's tags, for a tracking server that does not know it
 
 

@@ -10,15 +10,19 @@ from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.lora import LoraSettings
 from pipeline.settings import Section, Settings, check, read_params
 
-# What decides how much is in memory at once and how often it is kept, and nothing of what is learnt.
-_OF_THE_MACHINE = {"micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes"}
+# What decides how much is in memory at once, how often it is kept and by what it is measured, and nothing of what is
+# learnt.
+_BESIDE = {"micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes", "bertscore"}
 
 
 class BertScoreSettings(Settings):
-    """`bertscore` of `train`: a score that knows more than letters a-z, after each epoch too."""
+    """`bertscore` of `train`: after each epoch too, where titles hold more than the a-z and digits that ROUGE knows."""
 
     model: str = Field(min_length=1)  # a place, as pipeline.models.places finds it
     layers: int = Field(ge=1)  # the layer whose output is compared
+
+    def __str__(self) -> str:
+        return f"{self.model}, layer {self.layers}"
 
 
 class TrainSettings(Section):
@@ -63,10 +67,11 @@ class TrainSettings(Section):
 
     def of_what_is_learnt(self) -> dict[str, Any]:
         """The knobs without those that a training may be gone on with changed."""
-        return self.model_dump(exclude=_OF_THE_MACHINE)
+        return self.model_dump(exclude=_BESIDE)
 
     @classmethod
     def of_model(cls, name: str, model: ModelSettings) -> TrainSettings:
         """The section, with what the model named `name` sets otherwise."""
         section = read_params().get(cls.section) or {}
-        return check(cls, {**section, **model.train}, at=f"train (with models.{name}.train)")
+        knobs = {**section, **model.train} if isinstance(section, dict) else section
+        return check(cls, knobs, at=f"train (with models.{name}.train)")

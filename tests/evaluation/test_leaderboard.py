@@ -19,6 +19,7 @@ from pipeline.evaluation.leaderboard import (
     build_leaderboard,
     read_contestants,
     read_leaderboard,
+    show,
 )
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import MEASURED_SPLITS, summarise
@@ -106,7 +107,17 @@ def test_the_difference_is_taken_on_the_test_split(board):
 
 
 def test_the_interval_is_of_the_metric_on_the_test_split(board):
-    assert board.row("weak").interval.mean == pytest.approx(board.row("weak").test["rouge1"])
+    shown = board.row("weak").test["rouge1"]
+    assert shown.mean == pytest.approx(scored(0.2, 0.1).query("split == 'test'")["rouge1"].mean())
+    assert shown.low < shown.mean < shown.high
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_every_score_has_its_interval(board, score):
+    interval = board.row("strong").test[score]
+    assert interval.low < interval.mean < interval.high
+    row = next(line for line in as_markdown(board).splitlines() if "**strong**" in line)
+    assert row.count(show(interval)) == len(SCORES)  # all of them are alike here
 
 
 def test_another_metric_ranks_otherwise():

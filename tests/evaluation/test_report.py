@@ -218,8 +218,9 @@ def test_a_figure_in_a_page_takes_the_colours_of_the_page():
 
 def test_bertscore_is_drawn_where_a_training_measured_it():
     curves = pd.DataFrame({"epoch": [1, 2], "rouge1": [0.1, 0.2], "bertscore_f1": [0.5, 0.6]})
-    assert "bertscore f1" in as_svg(curves_figure(curves), "curves")
-    assert "bertscore f1" not in as_svg(curves_figure(curves.drop(columns="bertscore_f1")), "curves")
+    drawn = as_svg(curves_figure(curves, "some-model, layer 6"), "curves")
+    assert "BERTScore F1 by some-model, layer 6" in drawn
+    assert "BERTScore" not in as_svg(curves_figure(curves.drop(columns="bertscore_f1")), "curves")
 
 
 def test_curves_without_a_single_value_can_be_drawn():

@@ -260,7 +260,12 @@ def test_a_second_run_in_the_work_tree_waits_for_the_first(chain: Path):
 def test_the_leaderboard_becomes_a_table_of_the_run(chain: Path):
     rows = [
         {"model": "first-words", "validation": {"rouge1": 0.2}, "difference": None},
-        {"model": "t5-tiny", "validation": {"rouge1": 0.123456}, "difference": {"low": -0.1}},
+        {
+            "model": "t5-tiny",
+            "validation": {"rouge1": 0.123456},
+            "test": {"rouge1": {"mean": 0.2, "low": 0.1234, "high": 0.3}},
+            "difference": {"mean": 0.0, "low": -0.1, "high": 0.1},
+        },
     ]
     (chain / "reports").mkdir()
     (chain / "reports" / "leaderboard.json").write_text(json.dumps({"rows": rows}))
@@ -274,7 +279,12 @@ def test_the_leaderboard_becomes_a_table_of_the_run(chain: Path):
     tables = [json.loads(artifact["data"]) for artifact in artifacts if artifact["key"] == "leaderboard"]
     assert tables == [
         [
-            {"model": "first-words", "validation rouge1": 0.2, "difference low": None},
-            {"model": "t5-tiny", "validation rouge1": 0.1235, "difference low": -0.1},
+            {"model": "first-words", "validation rouge1": 0.2, "test rouge1": None, "difference": None},
+            {
+                "model": "t5-tiny",
+                "validation rouge1": 0.1235,
+                "test rouge1": "0.200 [0.123, 0.300]",
+                "difference": "0.000 [-0.100, 0.100]",
+            },
         ]
     ]
