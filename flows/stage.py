@@ -22,7 +22,7 @@ from flows.slots import Stopped
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Unavailable
 from pipeline.paths import PARAMS
-from pipeline.settings import read_params
+from pipeline.settings import mapping, read_params
 
 RETRY_AFTER = [5, 20]
 """Seconds before the second and before the third attempt at a stage that the infrastructure broke."""
@@ -97,8 +97,8 @@ def processes(stage: str) -> int:
     if kind != "train" or not PARAMS.is_file():
         return 1
     params = read_params()
-    own = (params.get("models") or {}).get(model) or {}
-    count = {**(params.get("train") or {}), **(own.get("train") or {})}.get("processes")
+    own = mapping(mapping(params.get("models")).get(model))
+    count = {**mapping(params.get("train")), **mapping(own.get("train"))}.get("processes")
     return count if isinstance(count, int) and count > 1 else 1
 
 

@@ -61,10 +61,16 @@ def read_params(params: Path = PARAMS) -> dict[str, Any]:
     return content
 
 
+def mapping(value: object) -> Mapping[str, Any]:
+    """`value`; an empty mapping where it is none: what is wrong with it is for whoever checks it to say."""
+    return value if isinstance(value, dict) else {}
+
+
 def _check_names(content: Mapping[str, Any], params: Path) -> None:
     """The graph makes files and a shell's words of the models' names."""
     for section in ("models", "contestants"):
-        for name in content.get(section) or ():
+        names = content.get(section)
+        for name in names if isinstance(names, dict | list) else ():
             if not _NAME.fullmatch(str(name)):
                 raise Misused(
                     f"{params}, {section}: a model cannot be named {str(name)!r}. Use letters, digits, dashes and "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from contextlib import chdir
 from functools import cache, lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from pipeline import machine
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.scores import BERT_SCORES
 from pipeline.files import file_aside
+from pipeline.models.memory import in_halves
 from pipeline.models.places import find
 from pipeline.models.room import limit_bytes, make_room
 from pipeline.paths import FEATURES
@@ -139,12 +140,18 @@ def _embed(titles: Set[str], scorer: BERTScorer) -> dict[str, _Row]:
     weights = defaultdict(lambda: 1.0, {tokenizer.sep_token_id: 0.0, tokenizer.cls_token_id: 0.0})
     ordered = sorted(titles, key=lambda title: (len(title), title))  # so that little is padded
     rows = {}
+
+    def embedded(batch: Sequence[str]) -> list[_Row]:
+        padded = get_bert_embedding(batch, scorer._model, tokenizer, weights, device=scorer.device)
+        lengths = padded[1].sum(dim=1).int().tolist()
+        return [
+            tuple(part[None, :tokens] for part in row)
+            for tokens, *row in zip(lengths, *(part.cpu() for part in padded), strict=True)
+        ]
+
     for start in range(0, len(ordered), _TITLES_A_BATCH):
         batch = ordered[start : start + _TITLES_A_BATCH]
-        padded = get_bert_embedding(batch, scorer._model, tokenizer, weights, device=scorer.device)
-        for title, *row in zip(batch, *(part.cpu() for part in padded), strict=True):
-            tokens = int(row[1].sum())
-            rows[title] = tuple(part[None, :tokens] for part in row)
+        rows |= zip(batch, in_halves(embedded, batch), strict=True)
     return rows
 
 

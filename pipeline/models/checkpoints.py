@@ -17,11 +17,11 @@ from pipeline.errors import Misused, Refused
 from pipeline.models.families import FAMILIES, Family, families_instead_of, family_in
 from pipeline.models.gguf import converted
 from pipeline.models.inputs import Inputs
-from pipeline.models.places import find
+from pipeline.models.places import find, pinned
 from pipeline.models.scratch import ScratchSize
 from pipeline.models.tidy import TitleStyle
 from pipeline.models.warm_start import warm_start
-from pipeline.settings import Settings, check, read_params
+from pipeline.settings import Settings, check, mapping, read_params
 
 _CARD = "lectern.json"
 
@@ -60,6 +60,14 @@ class ModelSettings(Settings):
             )
         return self
 
+    def pinned(self) -> ModelSettings:
+        """These, with the version of a registered model that its alias names now: a training starts from one.
+
+        Raises:
+            Refused, Unavailable: as `pipeline.models.places.pinned` does.
+        """
+        return self.model_copy(update={"checkpoint": pinned(self.checkpoint)})
+
     @classmethod
     def read(cls, model: str) -> ModelSettings:
         """The entry named `model`.
@@ -69,7 +77,7 @@ class ModelSettings(Settings):
         """
         if "." in model:
             raise Misused(f"A model cannot be named '{model}': DVC would look for its knobs below the dot. Use a dash.")
-        entries = read_params().get("models") or {}
+        entries = mapping(read_params().get("models"))
         if model not in entries:
             raise Misused(f"params.yaml has no model '{model}' under 'models'; there are {', '.join(entries)}.")
         return check(cls, entries[model], at=f"models.{model}")

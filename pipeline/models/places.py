@@ -29,10 +29,11 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.files import made_once
 from pipeline.paths import PARAMS, STATE
-from pipeline.settings import read_params
+from pipeline.settings import mapping, read_params
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HUB_SECONDS = 5
-_MLFLOW_SECONDS = 5
+_MLFLOW_SECONDS = 5  # to answer at all; it is asked twice
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tokenizer"]
 _PICKLES = "pytorch_model*.bin"  # all that older repositories have; transformers runs no code that is in them
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -92,6 +93,24 @@ def _is_known(kind: str, name: object) -> bool:
     return isinstance(name, str) and hasattr(transformers, name)
 
 
+def pinned(place: str) -> str:
+    """`place`; of a registered model with the version that its alias names now, so that all who ask for what this gives
+    mean the same weights, should the alias move meanwhile.
+
+    Raises:
+        Refused: MLflow has no such version.
+        Unavailable: MLflow does not answer.
+    """
+    if not place.startswith("models:"):
+        return place
+
+    import mlflow
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    with _asking_registry(place):
+        return "/".join(["models:", *map(str, get_model_name_and_version(mlflow.MlflowClient(), place))])
+
+
 def require(stages: Iterable[str]) -> None:
     """Looks for every pretrained model that `stages` will open, and fetches none: for seconds, ahead of hours of work.
 
@@ -114,16 +133,17 @@ def require(stages: Iterable[str]) -> None:
 def _wanted_by(stages: Iterable[str]) -> dict[str, str]:
     """Knob → place. What is missing or misspelt there is for the stage itself to name."""
     params = read_params() if PARAMS.exists() else {}
-    models, evaluate = params.get("models") or {}, params.get("evaluate") or {}
+    models, evaluate = mapping(params.get("models")), mapping(params.get("evaluate"))
     wanted = {}
     for stage in stages:
         name, _, model = stage.partition("@")
         if name == "train":
-            settings = models.get(model) or {}
+            settings = mapping(models.get(model))
             wanted[f"models.{model}.checkpoint"] = settings.get("checkpoint")
-            own, common = settings.get("train") or {}, params.get("train") or {}
+            own, common = mapping(settings.get("train")), mapping(params.get("train"))
             at, train = (f"models.{model}.train", own) if "bertscore" in own else ("train", common)
-            wanted[f"{at}.bertscore.model"] = (train.get("bertscore") or {}).get("model")
+            if own.get("epochs", common.get("epochs")) != 0:
+                wanted[f"{at}.bertscore.model"] = mapping(train.get("bertscore")).get("model")
         elif name in ("evaluate", "baselines"):
             wanted["evaluate.bertscore_model"] = evaluate.get("bertscore_model")
     return {knob: place for knob, place in wanted.items() if isinstance(place, str) and place != "scratch"}
@@ -236,6 +256,7 @@ def _find_in_package(place: str) -> Path:
 
 def _find_in_registry(uri: str) -> Path:
     """Where the version's model folder is, if that is on this machine; else a copy of it, which is fetched once."""
+    uri = pinned(uri)
     inside = _path_in_version(uri)
     store = store_of(uri)
     if is_here(store):
@@ -269,43 +290,58 @@ def is_here(store: ArtifactRepository) -> bool:
     return isinstance(store, LocalArtifactRepository)
 
 
-def _ask_mlflow() -> None:
-    """Asks the registry's server, where it is one, whether it answers at all: MLflow's own requests wait for minutes.
+def _ask_registry() -> None:
+    """Whether the registry's server, where it is one, answers at all: MLflow's own requests wait for minutes.
 
     Raises:
-        MlflowException: there is no answer within a few seconds.
+        Unavailable: it gives no answer within seconds.
     """
     import mlflow
+    from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
     server = mlflow.get_registry_uri()
-    if server.startswith(("http://", "https://")):
-        http_request(
-            get_default_host_creds(server),
-            *("/health", "GET"),
-            timeout=_MLFLOW_SECONDS,
-            max_retries=0,
-            raise_on_status=False,
-        )
+    if not server.startswith(("http://", "https://")):
+        return
+    ask = {"endpoint": "/health", "method": "GET", "timeout": _MLFLOW_SECONDS, "max_retries": 1}
+    try:
+        http_request(get_default_host_creds(server), raise_on_status=False, **ask)
+    except MlflowException as error:
+        raise Unavailable(
+            f"MLflow at {hide_passwords(server)} does not answer: {error.__context__ or error}. Start it "
+            "(`lectern up`), or set MLFLOW_TRACKING_URI to one that runs."
+        ) from None
 
 
-def _path_in_version(uri: str) -> str:
-    """Where among the artifacts of that version its model folder lies."""
+@contextmanager
+def _asking_registry(uri: str) -> Iterator[None]:
+    """Makes of what goes wrong between us and the registry an error of ours."""
     import mlflow
     from mlflow.exceptions import MlflowException
+    from requests import HTTPError
 
+    _ask_registry()
+    server = hide_passwords(mlflow.get_registry_uri())
     try:
-        _ask_mlflow()
-        flavors = mlflow.models.Model.load(uri).flavors
+        yield
     except MlflowException as error:
-        server = mlflow.get_tracking_uri()
         if error.error_code not in _UNKNOWN_TO_MLFLOW:
             raise Unavailable(f"MLflow at {server} does not answer as it should: {error.message}") from None
         raise Refused(
             f"MLflow at {server} has no '{uri}': {error.message.rstrip('.')}. `lectern models` lists the versions and "
             "their aliases; `lectern promote` makes one the champion."
         ) from None
+    except HTTPError as error:  # of the artifacts that it hands on
+        raise Unavailable(f"MLflow at {server} does not give out the files of '{uri}': {error}") from None
+
+
+def _path_in_version(uri: str) -> str:
+    """Where among the artifacts of that version its model folder lies."""
+    import mlflow
+
+    with _asking_registry(uri):
+        flavors = mlflow.models.Model.load(uri).flavors
     artifacts = flavors.get("python_function", {}).get("artifacts", {})
     if "model" not in artifacts:
         raise Refused(f"'{uri}' is not a model that Lectern registered.")

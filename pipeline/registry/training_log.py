@@ -70,6 +70,8 @@ class LogToMlflow(TrainerCallback):
         patiently(self._flush, "What was trained")
 
     def _keep(self, logs: dict[str, float], step: int) -> None:
+        if "train_runtime" in logs:  # the trainer's own summary, of its last leg alone
+            return
         now = get_current_time_millis()
         named = {_name(key): value for key, value in logs.items() if key not in ("epoch", "step")}
         self._waiting += [

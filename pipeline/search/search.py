@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -48,21 +48,23 @@ def search(model: str, wanted: int) -> Found:
     """
     settings = SearchSettings.read()
     space = Space.of_model(model, settings)
+    space = replace(space, model_settings=space.model_settings.pinned())  # all trials start from the same weights
+    start = checkpoint_tags(space.model_settings)
     splits = {split: pd.read_parquet(path) for split, path in TRAINING_SPLITS.items()}
     asked = {
         **settings.model_dump(include={"metric", "pruning", "seed"}),
         "ranges": {knob: values.model_dump(exclude_none=True) for knob, values in space.ranges.items()},
     }
-    fingerprint = training_fingerprint(
-        space.model_settings, {**space.fixed_of_what_is_learnt, "search": asked}, checkpoint_tags(space.model_settings)
-    )
+    if settings.metric == "bertscore_f1":
+        asked["bertscore"] = space.today.bertscore.model_dump()
+    fingerprint = training_fingerprint(space.model_settings, {**space.fixed_of_what_is_learnt, "search": asked}, start)
     study = StudyOnDisk(STATE / "search" / f"{model}-{fingerprint}", space, settings)
     client = connect()
     for trial in study.fail_lost():
         _end_lost_run(client, trial)
     interrupted = False
     if len(study.finished()) < wanted:
-        tags = {"model": model, "study": study.name, **lineage_tags()}
+        tags = {"model": model, "study": study.name, **lineage_tags(), **start}
         objective = TrainTrial(
             space=space,
             metric=settings.metric,

@@ -13,7 +13,9 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import DatabaseError, OperationalError
 
+from pipeline.errors import Refused
 from pipeline.search.settings import Pruning, SearchSettings
 from pipeline.search.space import Space
 
@@ -49,13 +51,21 @@ class StudyOnDisk:
         self._lock = FileLock(folder / "study.lock")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with self._lock:  # processes that meet on a fresh database make its tables at the same time, and crash
-            self._study = optuna.create_study(
-                storage=f"sqlite:///{folder / 'study.db'}",
-                study_name=folder.name,
-                direction=settings.direction,
-                pruner=_pruner(settings.pruning),
-                load_if_exists=True,
-            )
+            try:
+                self._study = optuna.create_study(
+                    storage=f"sqlite:///{folder / 'study.db'}",
+                    study_name=folder.name,
+                    direction=settings.direction,
+                    pruner=_pruner(settings.pruning),
+                    load_if_exists=True,
+                )
+            except DatabaseError as error:
+                if isinstance(error, OperationalError):  # locked, or the disk is full: the machine's, and it may pass
+                    raise
+                raise Refused(
+                    f"What the search has come to, {folder}, is damaged: {error.orig}. Remove that folder; the search "
+                    "then begins anew."
+                ) from None
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from optuna.trial import Trial
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Misused, Refused
 from pipeline.machine import lacks_memory
 from pipeline.paths import TRAINING_SPLITS
 from pipeline.registry.tracking import training_run
@@ -21,7 +21,7 @@ from pipeline.registry.training_log import LogToMlflow
 from pipeline.search.show import short
 from pipeline.search.space import Space
 from pipeline.search.study import RUN_ID, TrialFailed
-from pipeline.training.fit import Diverged, Score, fit
+from pipeline.training.fit import Diverged, Score, TooLittleMemory, fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
 
@@ -92,7 +92,7 @@ class TrainTrial:
 
 
 def _is_of_this_trial_alone(error: Exception) -> bool:
-    return isinstance(error, (Refused, Misused, Unavailable)) or lacks_memory(error)
+    return isinstance(error, (Refused, Misused, TooLittleMemory)) or lacks_memory(error)
 
 
 def _why(error: Exception) -> str:

@@ -66,6 +66,10 @@ CURVES = ["epoch", "step", "train_loss", "validation_loss", "rouge1", "rouge2", 
 BERTSCORE_CURVES = ["bertscore_precision", "bertscore_recall", "bertscore_f1"]  # where it is measured
 
 
+class TooLittleMemory(Unavailable):
+    """For one example, on this device."""
+
+
 class Diverged(Refused):
     """The loss of a training grew beyond all numbers."""
 
@@ -97,7 +101,7 @@ def fit(
             from. It is the caller's to remove once what came of the training is safe.
 
     Raises:
-        Unavailable: there is too little memory for one example.
+        TooLittleMemory: of the device, for one example.
         Diverged: the validation loss was no number after any epoch.
     """
     trainer = _TitleTrainer(
@@ -229,11 +233,11 @@ class _TitleTrainer(Trainer):
         """Halves the micro-batches.
 
         Raises:
-            Unavailable: one example is too much already; or others share the step, and would wait for us for ever.
+            TooLittleMemory: one example is too much already; or others share the step, and would wait for us for ever.
         """
         batches = self._micro_batches(examples)
         if len(batches) == len(examples) or self.accelerator.num_processes > 1:
-            raise Unavailable(
+            raise TooLittleMemory(
                 f"There is too little memory for micro-batches of {self._micro_batch_tokens} tokens, with texts of up "
                 f"to {max(map(_source_tokens, examples))}. In params.yaml, lower micro_batch_tokens or "
                 "max_source_tokens, or set gradient_checkpointing: true."
@@ -383,14 +387,12 @@ class _LogLines(TrainerCallback):
         metrics: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        bertscore = f", BERTScore {metrics['eval_bertscore_f1']:.4f}" if "eval_bertscore_f1" in metrics else ""
         log.info(
-            "epoch %g of %g: validation loss %.4f, ROUGE-1 %.4f%s",
+            "epoch %g of %g: validation loss %.4f, ROUGE-1 %.4f",
             state.epoch,
             state.num_train_epochs,
             metrics["eval_loss"],
             metrics["eval_rouge1"],
-            bertscore,
         )
 
 

@@ -12,6 +12,7 @@ from threading import Thread
 
 import psutil
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -50,7 +51,7 @@ def in_several_processes(count: int, *words: str) -> None:
     """Runs `python -m pipeline WORDS` in `count` processes of this machine that know of each other, as torchrun does.
 
     Raises:
-        SystemExit: one of them failed; with its exit code.
+        SystemExit: one of them failed, with its exit code; or this process is told to end, by SIGINT or SIGTERM.
     """
     os.environ[_LAUNCHER] = str(os.getpid())
     with tempfile.TemporaryDirectory() as logs:
@@ -69,3 +70,5 @@ def in_several_processes(count: int, *words: str) -> None:
         except ChildFailedError as error:
             _, failure = error.get_first_failure()
             raise SystemExit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode) from None
+        except SignalException as told:
+            raise SystemExit(128 + told.sigval) from None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
-from pipeline.evaluation.metrics import EvaluateSettings, mean_scores, score_titles
+from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import BERT_SCORES, ROUGE_SCORES, SCORES
 from pipeline.models.places import find
 
@@ -170,6 +170,21 @@ def test_references_are_read_once_for_all_models(monkeypatch: pytest.MonkeyPatch
     assert {*REFERENCES[1:3]} & {*read}, "other references are other company"
 
 
+def test_titles_are_read_in_halves_where_the_memory_is_too_little(monkeypatch: pytest.MonkeyPatch):
+    plenty = score_titles(TITLES, REFERENCES, MINILM)
+    embed = bertscore.get_bert_embedding
+
+    def little(titles: list[str], *words: object, **more: object) -> object:
+        if len(titles) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return embed(titles, *words, **more)
+
+    monkeypatch.setattr(bertscore, "get_bert_embedding", little)
+    monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
+    bertscore._references.cache_clear()
+    assert score_titles(TITLES, REFERENCES, MINILM).to_numpy() == pytest.approx(plenty.to_numpy(), abs=1e-5)
+
+
 def test_references_that_were_kept_and_damaged_are_read_again():
     first = score_titles(TITLES, REFERENCES, MINILM)
     (file,) = Path(".lectern/features").glob("bertscore-*/*.safetensors")
@@ -199,16 +214,6 @@ def test_no_titles_give_no_rows():
 def test_titles_without_their_references_are_an_error():
     with pytest.raises(ValueError, match="2 predictions cannot be scored against 1"):
         score_titles(["a", "b"], ["a"], MINILM)
-
-
-def test_the_mean_of_each_score_is_taken():
-    scores = score_titles(["Data", "Model"], ["Data", "Data"], MINILM, bertscore=False)
-    assert mean_scores(scores) == {"rouge1": 0.5, "rouge2": 0, "rougeL": 0.5, "rougeLsum": 0.5}
-
-
-def test_no_scores_have_no_mean():
-    with pytest.raises(ValueError, match="no scores"):
-        mean_scores(score_titles([], [], MINILM))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+import requests
 import torch
 import yaml
 
@@ -25,6 +26,7 @@ from pipeline.models.checkpoints import ModelSettings, open_checkpoint
 from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import Inputs
 from pipeline.models.places import find, require
+from pipeline.stages import train
 from tests.conftest import ROOT
 from tests.models.small import small_model
 
@@ -234,9 +236,21 @@ def test_a_tracking_server_that_does_not_answer_is_not_waited_for(monkeypatch: p
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
-        with pytest.raises(Unavailable, match="does not answer as it should"):
+        with pytest.raises(Unavailable, match=r"does not answer: .*timed out"):
             find("models:/titles@champion")
     assert time.monotonic() - start < 5
+
+
+def test_a_server_that_does_not_give_out_a_versions_files_is_said_to_be_so(
+    empty_tracking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(uri: str) -> None:
+        raise requests.HTTPError("403 Client Error: FORBIDDEN")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{empty_tracking}")
+    monkeypatch.setattr("mlflow.models.Model.load", forbidden)
+    with pytest.raises(Unavailable, match=r"does not give out the files of 'models:/titles/1': 403"):
+        find("models:/titles/1")
 
 
 def _set_checkpoints(**checkpoints: str) -> None:
@@ -278,6 +292,19 @@ def test_the_model_behind_bertscore_after_each_epoch_is_looked_for_too(place: st
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     with pytest.raises(Refused, match=rf"  {place}\.bertscore\.model: 'gone' is not a model folder"):
         require(["train@t5-tiny"])
+    require(["train@smollm2-zero-shot"])  # which trains nothing
+
+
+@pytest.mark.parametrize("wrong", ["text", 3, ["list"]])
+@pytest.mark.parametrize("place", ["train", "train.bertscore", "models", "models.t5-tiny", "models.t5-tiny.train"])
+def test_what_is_no_section_is_left_to_the_stage_to_name(place: str, wrong: object, project: Path, cache: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    *above, name = place.split(".")
+    reduce(lambda within, name: within[name], above, params)[name] = wrong
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    require(["train@t5-tiny"])
+    with pytest.raises(Misused):
+        train.run("t5-tiny")
 
 
 def test_looking_for_a_model_on_the_hub_fetches_nothing(project: Path, cache: Path, hub: Hub) -> None:

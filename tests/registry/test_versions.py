@@ -232,6 +232,20 @@ def test_the_champion_is_a_checkpoint_to_go_on_from(three_versions: MlflowClient
     assert tokenizer("why graphs matter")["input_ids"] == its_tokenizer("why graphs matter")["input_ids"]
 
 
+def test_a_training_means_one_version_though_its_alias_moves_meanwhile(
+    three_versions: MlflowClient, project: Path
+) -> None:
+    _promote(three_versions, NAME, "2", because="")
+    settings = ModelSettings(
+        family="causal", checkpoint=f"models:/{NAME}@champion", max_source_tokens=48, max_target_tokens=12
+    )
+    pinned = settings.pinned()
+    _promote(three_versions, NAME, "3", because="")
+    assert (pinned.checkpoint, settings.pinned().checkpoint) == (f"models:/{NAME}/2", f"models:/{NAME}/3")
+    assert find(pinned.checkpoint) != find(settings.checkpoint)
+    assert pinned.pinned() == pinned
+
+
 @pytest.fixture
 def elsewhere(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
     """A tracking server that alone has the artifacts."""

