@@ -17,7 +17,7 @@ from prefect.tasks import Task
 from flows.facts import facts
 from flows.slots import on_a_device
 from flows.stage import stage_task
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Unavailable
 from pipeline.registry import versions as registry
 from pipeline.registry.away import in_our_words
 from pipeline.registry.gate import PromoteSettings, Verdict, judge
@@ -32,14 +32,9 @@ class Proposal:
     facts: str
 
 
-def in_words_of_ours(error: Exception) -> Misused | Refused | Unavailable | None:
-    """`error`, as one of the ways in which Lectern says no; None where it is a bug."""
-    return error if isinstance(error, Misused | Refused | Unavailable) else in_our_words(error)
-
-
 def _may_pass(_task: Task, _run: TaskRun, state: State) -> bool:
     error = state.result(raise_on_failure=False)
-    return isinstance(error, Exception) and isinstance(in_words_of_ours(error), Unavailable)
+    return isinstance(error, Exception) and isinstance(in_our_words(error), Unavailable)
 
 
 registry_task = functools.partial(stage_task, retry_condition_fn=_may_pass)

@@ -19,10 +19,11 @@ from prefect.states import Cancelled, Completed, Failed, State
 from pydantic import Field, ValidationError
 
 from flows.events import announce
-from flows.judging import Proposal, in_words_of_ours, judge_version, make_champion
+from flows.judging import Proposal, judge_version, make_champion
 from flows.notify import send, tell
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused
+from pipeline.registry.away import in_our_words
 from pipeline.registry.gate import PromoteSettings
 from pipeline.registry.versions import RegisterSettings
 
@@ -78,7 +79,7 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
             because = "; ".join(filter(None, [because, answer.reason]))
         move = make_champion(name, number, settings, because, who)
     except Exception as error:
-        ours = in_words_of_ours(error)
+        ours = in_our_words(error)
         if ours is None:
             raise
         return Failed(message=hide_passwords(str(ours)))

@@ -29,7 +29,7 @@ from flows.service import ServiceDied
 from flows.stage import log_without_traceback, run_stage
 from flows.work_tree import alone_in_work_tree
 from pipeline.addresses import hide_passwords
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Misused, Unavailable
 from pipeline.models.places import require
 from pipeline.terminal import complain, say_no
 
@@ -86,10 +86,14 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
                 stages = plan()
                 require(stage.name for stage in stages)
                 failures = cluster.run(stages, run, reason, stop_if_cancelled) if cluster.address() else run(stages)
-        except (Misused, Refused, Unavailable) as error:
-            return Failed(message=hide_passwords(str(error)))
         except RunCancelled:
             return Cancelled(message="Cancelled; its stages were stopped.")
+        except Exception as error:
+            from pipeline.registry.away import in_our_words  # with MLflow, which takes seconds
+
+            if ours := in_our_words(error):
+                return Failed(message=hide_passwords(str(ours)))
+            raise
         with at_best("all that the run's page shows"):
             artifacts.publish(failed=failures, with_runs=bool(stages))
         if failures:

@@ -681,9 +681,10 @@ def _show_search(found: Found, wanted: int) -> None:
     screen = console()
     screen.print(found.table)
     before = f"; {best.today:.4f} with the settings that params.yaml had" if best.today is not None else ""
+    by = f" (by {best.bertscore})" if best.bertscore else ""
     on = "" if found.finished >= wanted else " The same command goes on."
     screen.print(
-        f"\n{found.finished} of {wanted} trials finished.{on} The best: {best.metric} {best.value:.4f}{before}.\n"
+        f"\n{found.finished} of {wanted} trials finished.{on} The best: {best.metric}{by} {best.value:.4f}{before}.\n"
         f"{SEARCHES / best.model}.yaml keeps it. With --apply it is written into params.yaml, or put there by hand:\n\n"
         f"{best.as_yaml()}",
         highlight=False,

@@ -98,13 +98,15 @@ def build_leaderboard(
         predictions: of every contestant and baseline, by name, with both splits.
 
     Raises:
-        Refused: two of them were not evaluated on the same examples, or not with the same BERTScore model.
+        Refused: two of them were not evaluated on the same examples, or not with the same BERTScore model; or the
+            intervals of one are of another confidence than `evaluation` asks for.
     """
     models = [*baselines, *contestants]
     aligned = _same_examples({model: predictions[model] for model in models})
     reference = metrics[models[0]]
     for model in models:
         _check_bertscore(metrics[model], reference)
+        _check_confidence(metrics[model], evaluation)
 
     def on_validation(model: str) -> float:
         return metrics[model].validation[settings.metric]
@@ -169,6 +171,14 @@ def _verdict(difference: Interval | None, best_baseline: str) -> str:
     if difference is None:
         return "the best baseline"
     return "beats the best baseline" if difference.low > 0 else f"no better than the best baseline ({best_baseline})"
+
+
+def _check_confidence(metrics: ModelMetrics, evaluation: EvaluateSettings) -> None:
+    if metrics.confidence != evaluation.confidence:
+        raise Refused(
+            f"'{metrics.model}' was measured with intervals of {metrics.confidence:.0%}, and evaluate.confidence is "
+            f"{evaluation.confidence} now. Evaluate it again: `dvc repro` runs whatever is out of date."
+        )
 
 
 def read_leaderboard(path: Path = LEADERBOARD) -> Leaderboard:

@@ -26,6 +26,7 @@ class ModelMetrics(BaseModel):
     model: str
     bertscore_model: str
     bertscore_layers: int
+    confidence: float  # of every interval
     # Both: of every score the mean, `SCORE_low` and `SCORE_high`; mean_words and examples.
     validation: dict[str, float | int]
     test: dict[str, float | int]
@@ -72,6 +73,7 @@ def summarise(
         model=model,
         bertscore_model=settings.bertscore_model,
         bertscore_layers=settings.bertscore_layers,
+        confidence=settings.confidence,
         seconds=round(seconds, 2),
         run_id=run_id,
         **{split: _summary(scored[scored["split"] == split], split, settings) for split in MEASURED_SPLITS},

@@ -45,6 +45,8 @@ _MLFLOW_SECONDS = 5  # to answer at all; it is asked twice
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tokenizer"]
 _PICKLES = "pytorch_model*.bin"  # all that older repositories have; transformers runs no code that is in them
 _COMMIT = re.compile("[0-9a-f]{40}")
+_VERSION = re.compile("models:/[^/]+(?:/[^/]+)?")
+_NO_VERSIONS = "No versions of model"  # MLflow's words, without a code of their own
 _UNKNOWN_TO_MLFLOW = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -98,11 +100,14 @@ def pinned(place: str) -> str:
     mean the same weights, should the alias move meanwhile.
 
     Raises:
+        Misused: it is no name of a registered model's version.
         Refused: MLflow has no such version.
         Unavailable: MLflow does not answer.
     """
     if not place.startswith("models:"):
         return place
+    if not _VERSION.fullmatch(place):
+        raise Misused(f"'{place}' names no version. Write models:/NAME@ALIAS or models:/NAME/VERSION.")
 
     import mlflow
     from mlflow.store.artifact.utils.models import get_model_name_and_version
@@ -158,7 +163,7 @@ def _look(place: str) -> None:
             if _in_cache(*name) is None:
                 _ask_hub(*name)
         case "models":
-            _path_in_version(place)
+            _path_in_version(pinned(place))
         case _:
             find(place)
 
@@ -308,15 +313,16 @@ def _ask_registry() -> None:
     try:
         http_request(get_default_host_creds(server), raise_on_status=False, **ask)
     except MlflowException as error:
+        variable = "MLFLOW_REGISTRY_URI" if "MLFLOW_REGISTRY_URI" in os.environ else "MLFLOW_TRACKING_URI"
         raise Unavailable(
             f"MLflow at {hide_passwords(server)} does not answer: {error.__context__ or error}. Start it "
-            "(`lectern up`), or set MLFLOW_TRACKING_URI to one that runs."
+            f"(`lectern up`), or set {variable} to one that runs."
         ) from None
 
 
 @contextmanager
 def _asking_registry(uri: str) -> Iterator[None]:
-    """Makes of what goes wrong between us and the registry an error of ours."""
+    """Makes of what the registry answers an error of ours; what its database lacks is no matter of that version."""
     import mlflow
     from mlflow.exceptions import MlflowException
     from requests import HTTPError
@@ -326,7 +332,7 @@ def _asking_registry(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        if error.error_code not in _UNKNOWN_TO_MLFLOW:
+        if error.error_code not in _UNKNOWN_TO_MLFLOW and not error.message.startswith(_NO_VERSIONS):
             raise Unavailable(f"MLflow at {server} does not answer as it should: {error.message}") from None
         raise Refused(
             f"MLflow at {server} has no '{uri}': {error.message.rstrip('.')}. `lectern models` lists the versions and "

@@ -35,6 +35,8 @@ _OF_THE_TEAM = ("boto3", "botocore", "psycopg2")
 
 def in_our_words(error: Exception) -> Unavailable | Refused | Misused | None:
     """`error` as one of ours; None if it says nothing of the machine, of servers, databases and buckets."""
+    if isinstance(error, Unavailable | Refused | Misused):
+        return error
     if ours := machine.in_our_words(error):
         return ours
     match error:

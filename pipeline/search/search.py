@@ -20,7 +20,7 @@ from pipeline.registry.tracking import connect, find_run, search_run
 from pipeline.search.settings import SearchSettings
 from pipeline.search.show import trials_table
 from pipeline.search.space import Space
-from pipeline.search.study import REASON, RUN_ID, StudyOnDisk
+from pipeline.search.study import REASON, RUN_ID, StudyOnDisk, errors_of
 from pipeline.search.suggestion import Suggestion, suggest
 from pipeline.search.trial import STATE_TAG, TrainTrial
 
@@ -44,7 +44,8 @@ def search(model: str, wanted: int) -> Found:
 
     Raises:
         Misused: the settings are wrong.
-        Refused: the model's checkpoint, or BERTScore's, cannot be had, or no trial is complete.
+        Refused: the model's checkpoint, or BERTScore's, cannot be had, no trial is complete, or the search is damaged.
+        Unavailable: MLflow stays away.
     """
     settings = SearchSettings.read()
     space = Space.of_model(model, settings)
@@ -58,30 +59,31 @@ def search(model: str, wanted: int) -> Found:
     if settings.metric == "bertscore_f1":
         asked["bertscore"] = space.today.bertscore.model_dump()
     fingerprint = training_fingerprint(space.model_settings, {**space.fixed_of_what_is_learnt, "search": asked}, start)
-    study = StudyOnDisk(STATE / "search" / f"{model}-{fingerprint}", space, settings)
-    client = connect()
-    for trial in study.fail_lost():
-        _end_lost_run(client, trial)
-    interrupted = False
-    if len(study.finished()) < wanted:
-        tags = {"model": model, "study": study.name, **lineage_tags(), **start}
-        objective = TrainTrial(
-            space=space,
-            metric=settings.metric,
-            score=epoch_score(space.today.bertscore),
-            client=client,
-            tags=tags,
-            **splits,
-        )
-        try:
-            _go_on(study, objective, wanted, asked)
-        except KeyboardInterrupt:
-            interrupted = True
-    suggestion = suggest(study)
-    if suggestion is None:
-        raise KeyboardInterrupt if interrupted else Refused(_nothing_found(study))
-    suggestion.write()
-    return Found(len(study.finished()), interrupted, trials_table(study), suggestion)
+    folder = STATE / "search" / f"{model}-{fingerprint}"
+    with errors_of(folder):
+        study = StudyOnDisk(folder, space, settings)
+        client = connect()
+        for trial in study.fail_lost():
+            _end_lost_run(client, trial)
+        interrupted = False
+        if len(study.finished()) < wanted:
+            objective = TrainTrial(
+                space=space,
+                metric=settings.metric,
+                score=epoch_score(space.today.bertscore),
+                client=client,
+                tags={"model": model, "study": study.name, **lineage_tags(), **start},
+                **splits,
+            )
+            try:
+                _go_on(study, objective, wanted, asked)
+            except KeyboardInterrupt:
+                interrupted = True
+        suggestion = suggest(study)
+        if suggestion is None:
+            raise KeyboardInterrupt if interrupted else Refused(_nothing_found(study))
+        suggestion.write()
+        return Found(len(study.finished()), interrupted, trials_table(study), suggestion)
 
 
 def _go_on(study: StudyOnDisk, objective: TrainTrial, wanted: int, asked: dict[str, Any]) -> None:

@@ -65,8 +65,9 @@ class Space:
 
     @property
     def fixed_of_what_is_learnt(self) -> dict[str, Any]:
-        """Those of them that a search may not be gone on with changed."""
-        return {knob: value for knob, value in self.today.of_what_is_learnt().items() if knob not in self.ranges}
+        """Those of them that a search may not be gone on with changed; what measures counts with the metric."""
+        beside = {*self.ranges, "bertscore"}
+        return {knob: value for knob, value in self.today.of_what_is_learnt().items() if knob not in beside}
 
     def distributions(self) -> dict[str, BaseDistribution]:
         return {knob: values.distribution(whole=_kind(knob) is int) for knob, values in self.ranges.items()}

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError
 
-from pipeline.errors import Refused
+from pipeline import machine
+from pipeline.errors import Refused, Unavailable
 from pipeline.search.settings import Pruning, SearchSettings
 from pipeline.search.space import Space
 
@@ -25,6 +29,8 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 REASON = "reason"
 RUN_ID = "run_id"
 TODAY = "today"
+
+_DAMAGED = re.compile(r"file is not a database|database disk image is malformed")  # SQLite's words
 
 Objective = Callable[[Trial, Path], float]
 """A trial, and a folder that is its own while it runs, to its value. It raises `optuna.TrialPruned` when it ends early
@@ -50,22 +56,16 @@ class StudyOnDisk:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "study.lock")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with self._lock:  # processes that meet on a fresh database make its tables at the same time, and crash
-            try:
-                self._study = optuna.create_study(
-                    storage=f"sqlite:///{folder / 'study.db'}",
-                    study_name=folder.name,
-                    direction=settings.direction,
-                    pruner=_pruner(settings.pruning),
-                    load_if_exists=True,
-                )
-            except DatabaseError as error:
-                if isinstance(error, OperationalError):  # locked, or the disk is full: the machine's, and it may pass
-                    raise
-                raise Refused(
-                    f"What the search has come to, {folder}, is damaged: {error.orig}. Remove that folder; the search "
-                    "then begins anew."
-                ) from None
+        # Processes that meet on a fresh database make its tables at the same time, and crash; these are made beside
+        # Optuna's own sessions.
+        with self._lock, errors_of(folder, DatabaseError):
+            self._study = optuna.create_study(
+                storage=f"sqlite:///{folder / 'study.db'}",
+                study_name=folder.name,
+                direction=settings.direction,
+                pruner=_pruner(settings.pruning),
+                load_if_exists=True,
+            )
 
     @property
     def name(self) -> str:
@@ -157,6 +157,31 @@ class StudyOnDisk:
 
     def _folder_of(self, trial: Trial | FrozenTrial) -> Path:
         return self._folder / f"trial-{trial.number}"
+
+
+@contextmanager
+def errors_of(folder: Path, *others: type[Exception]) -> Iterator[None]:
+    """Makes of Optuna's word that the database of the study in `folder` broke, and of `others`, an error of ours: who
+    knows no better takes it for MLflow's.
+
+    Raises:
+        Refused: the database is damaged.
+        Unavailable: it cannot be used now.
+    """
+    try:
+        yield
+    except (StorageInternalError, *others) as error:
+        why = str(getattr(error.__cause__ or error, "orig", error.__cause__ or error))
+        if lacking := machine.in_our_words(error):
+            raise lacking from error
+        if _DAMAGED.search(why):
+            raise Refused(
+                f"What the search has come to, {folder}, is damaged: {why}. Remove that folder; the search then begins "
+                "anew."
+            ) from error
+        raise Unavailable(
+            f"The search's database in {folder} cannot be used: {why}. The same command goes on once that has passed."
+        ) from error
 
 
 def _broken_off(trial: FrozenTrial) -> bool:

@@ -23,6 +23,7 @@ class Suggestion(BaseModel):
     model: str
     study: str
     metric: str
+    bertscore: str | None = None  # by whom that is measured, where it is the metric
     value: float  # of the metric
     today: float | None  # of the settings that params.yaml had when the study began; None if they were no trial
     trial: int
@@ -57,6 +58,7 @@ def suggest(study: StudyOnDisk) -> Suggestion | None:
         model=study.space.model,
         study=study.name,
         metric=study.metric,
+        bertscore=str(study.space.today.bertscore) if study.metric == "bertscore_f1" else None,
         value=best.value,
         today=next((trial.value for trial in complete if TODAY in trial.user_attrs), None),
         trial=best.number,

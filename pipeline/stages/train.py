@@ -135,7 +135,7 @@ def _train_and_keep(
         card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})
         with folder_aside(MODELS / model) as folder:
             save_model(folder, prepared.network, prepared.inputs.tokenizer, card, model_settings.weights)
-        measured_by = str(settings.bertscore) if settings.bertscore else None
+        measured_by = str(settings.bertscore) if settings.bertscore and settings.epochs else None
         trained = TrainingRun(run_id=run_id, seconds=seconds, bertscore=measured_by, lineage=lineage, **size)
         write_training(model, Training(trained, curves))
     print(f"{model}: {size['trainable_parameters']:,} of {size['parameters']:,} parameters trained in {seconds} s")

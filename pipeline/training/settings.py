@@ -10,9 +10,8 @@ from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.lora import LoraSettings
 from pipeline.settings import Section, Settings, check, read_params
 
-# What decides how much is in memory at once, how often it is kept and by what it is measured, and nothing of what is
-# learnt.
-_BESIDE = {"micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes", "bertscore"}
+# What decides how much is in memory at once and how often it is kept, and nothing of what is learnt.
+_OF_THE_MACHINE = {"micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes"}
 
 
 class BertScoreSettings(Settings):
@@ -67,7 +66,7 @@ class TrainSettings(Section):
 
     def of_what_is_learnt(self) -> dict[str, Any]:
         """The knobs without those that a training may be gone on with changed."""
-        return self.model_dump(exclude=_BESIDE)
+        return self.model_dump(exclude=_OF_THE_MACHINE)
 
     @classmethod
     def of_model(cls, name: str, model: ModelSettings) -> TrainSettings:

@@ -145,6 +145,12 @@ def test_a_model_of_examples_with_other_titles_is_refused():
         build({"renamed": renamed, "-keyphrase": scored(0.3, 0.3)})
 
 
+def test_intervals_of_another_confidence_are_refused():
+    models = {"strong": scored(0.5, 0.5), "-words": scored(0.1, 0.1)}
+    with pytest.raises(Refused, match=r"intervals of 95%, and evaluate.confidence is 0\.8 now"):
+        build(models, evaluation=EVALUATION.model_copy(update={"confidence": 0.8}))
+
+
 def test_scores_by_another_bertscore_model_are_refused():
     frames = {"other": scored(0.5, 0.5), "keyphrase": scored(0.3, 0.3)}
     metrics = {name: summarise(name, frame, EVALUATION, seconds=1) for name, frame in frames.items()}

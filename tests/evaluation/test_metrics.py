@@ -171,6 +171,7 @@ def test_references_are_read_once_for_all_models(monkeypatch: pytest.MonkeyPatch
 
 
 def test_titles_are_read_in_halves_where_the_memory_is_too_little(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
     plenty = score_titles(TITLES, REFERENCES, MINILM)
     embed = bertscore.get_bert_embedding
 
@@ -180,7 +181,6 @@ def test_titles_are_read_in_halves_where_the_memory_is_too_little(monkeypatch: p
         return embed(titles, *words, **more)
 
     monkeypatch.setattr(bertscore, "get_bert_embedding", little)
-    monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
     bertscore._references.cache_clear()
     assert score_titles(TITLES, REFERENCES, MINILM).to_numpy() == pytest.approx(plenty.to_numpy(), abs=1e-5)
 

@@ -202,6 +202,24 @@ def test_a_pretrained_model_that_cannot_be_had_stops_all_stages_before_the_first
     assert not (folder / "prepared").exists()
 
 
+def test_a_registry_whose_database_is_damaged_is_said_to_be_so_before_the_first_stage(make_project: MakeProject):
+    folder = make_project("""
+        stages:
+          train:
+            foreach: [one]
+            do:
+              cmd: touch model-${item}
+              outs: ['model-${item}']
+    """)
+    (folder / "params.yaml").write_text("models: {one: {checkpoint: 'models:/lectern@champion'}}")
+    (folder / "mlflow.db").write_bytes(b"damaged" * 1000)
+    state = train(return_state=True)
+    assert state.is_failed()
+    assert "MLflow's database" in state.message
+    assert "is damaged. Restore the last backup" in state.message
+    assert not (folder / "model-one").exists()
+
+
 def test_a_slot_that_does_not_exist_is_named(make_project: MakeProject):
     make_project("stages: {lone: {cmd: touch out.txt, outs: [out.txt], meta: {slot: tpu}}}")
     assert "there is no slot 'tpu'" in train(return_state=True).message

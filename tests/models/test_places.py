@@ -203,9 +203,15 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(cache: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("place", "message"), [("hub:owner/name", "names no revision"), ("hub:a/b/c@main", "is no name of a model")]
+    ("place", "message"),
+    [
+        ("hub:owner/name", "names no revision"),
+        ("hub:a/b/c@main", "is no name of a model"),
+        ("models:lectern@champion", "Write models:/NAME@ALIAS"),
+        ("models:/lectern/3/", "Write models:/NAME@ALIAS"),
+    ],
 )
-def test_a_misspelt_hub_checkpoint_is_misused(place: str, message: str) -> None:
+def test_a_misspelt_checkpoint_is_misused(place: str, message: str) -> None:
     with pytest.raises(Misused, match=message):
         find(place)
 

