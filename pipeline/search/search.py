@@ -52,12 +52,7 @@ def search(model: str, wanted: int) -> Found:
     space = replace(space, model_settings=space.model_settings.pinned())  # all trials start from the same weights
     start = checkpoint_tags(space.model_settings)
     splits = {split: pd.read_parquet(path) for split, path in TRAINING_SPLITS.items()}
-    asked = {
-        **settings.model_dump(include={"metric", "pruning", "seed"}),
-        "ranges": {knob: values.model_dump(exclude_none=True) for knob, values in space.ranges.items()},
-    }
-    if settings.metric == "bertscore_f1":
-        asked["bertscore"] = space.today.bertscore.model_dump()
+    asked = _asked(settings, space)
     fingerprint = training_fingerprint(space.model_settings, {**space.fixed_of_what_is_learnt, "search": asked}, start)
     folder = STATE / "search" / f"{model}-{fingerprint}"
     with errors_of(folder):
@@ -84,6 +79,17 @@ def search(model: str, wanted: int) -> Found:
             raise KeyboardInterrupt if interrupted else Refused(_nothing_found(study))
         suggestion.write()
         return Found(len(study.finished()), interrupted, trials_table(study), suggestion)
+
+
+def _asked(settings: SearchSettings, space: Space) -> dict[str, Any]:
+    """What makes a search another one, beside what each of its trials depends on."""
+    asked = {
+        **settings.model_dump(include={"metric", "pruning", "seed"}),
+        "ranges": {knob: values.model_dump(exclude_none=True) for knob, values in space.ranges.items()},
+    }
+    if settings.metric == "bertscore_f1":
+        asked["bertscore"] = space.today.bertscore.model_dump()
+    return asked
 
 
 def _go_on(study: StudyOnDisk, objective: TrainTrial, wanted: int, asked: dict[str, Any]) -> None:
