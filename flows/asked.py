@@ -19,7 +19,7 @@ from flows.trained_on import note_last
 from pipeline.errors import Misused
 from pipeline.files import file_aside, write_text
 from pipeline.paths import PARAMS, STATE
-from pipeline.settings import read_params
+from pipeline.settings import read_params, train_knobs
 
 _BEFORE = STATE / "params_before.yaml"
 _AS_ASKED = STATE / "params_asked.yaml"
@@ -76,13 +76,11 @@ def asked(params: dict[str, Any], models: list[str] | None, epochs: int | None, 
         raise Misused(f"{PARAMS} has no model {', '.join(sorted(map(str, unknown)))}; it has {', '.join(known)}.")
     params["contestants"] = contestants
     if epochs:
-        usual = (params.get("train") or {}).get("epochs")
         for name in contestants:
-            entry = known[name] or {}
-            train = entry.get("train") or {}
-            if train.get("epochs", usual) != 0:
+            if train_knobs(params, name).get("epochs") != 0:
+                entry = known[name] or {}
                 # Not in place: through an anchor several models may share a mapping.
-                known[name] = {**entry, "train": {**train, "epochs": epochs}}
+                known[name] = {**entry, "train": {**(entry.get("train") or {}), "epochs": epochs}}
     if workbook:
         params["ingest"] = {**(params.get("ingest") or {}), "workbook": workbook}
     return params

@@ -15,15 +15,14 @@ from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.input.actions import create_flow_run_input, read_flow_run_input
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect.states import Cancelled, Completed, State
 from pydantic import Field, ValidationError
 
 from flows.events import announce
 from flows.judging import Proposal, judge_version, make_champion
 from flows.notify import send, tell
-from pipeline.addresses import hide_passwords
+from flows.stage import ended_by
 from pipeline.errors import Misused
-from pipeline.registry.away import in_our_words
 from pipeline.registry.gate import PromoteSettings
 from pipeline.registry.versions import RegisterSettings
 
@@ -79,10 +78,7 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
             because = "; ".join(filter(None, [because, answer.reason]))
         move = make_champion(name, number, settings, because, who)
     except Exception as error:
-        ours = in_our_words(error)
-        if ours is None:
-            raise
-        return Failed(message=hide_passwords(str(ours)))
+        return ended_by(error)
     announce(name, move)
     before = f"version {move.before} was" if move.before else "there was none"
     return Completed(message=f"Version {move.version} of '{name}' is the champion now; before it {before}.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Failed
 from prefect.tasks import Task
 
 from flows.child import Child
@@ -22,7 +23,7 @@ from flows.slots import Stopped
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Unavailable
 from pipeline.paths import PARAMS
-from pipeline.settings import mapping, read_params
+from pipeline.settings import read_params, train_knobs
 
 RETRY_AFTER = [5, 20]
 """Seconds before the second and before the third attempt at a stage that the infrastructure broke."""
@@ -96,10 +97,21 @@ def processes(stage: str) -> int:
     kind, _, model = stage.partition("@")
     if kind != "train" or not PARAMS.is_file():
         return 1
-    params = read_params()
-    own = mapping(mapping(params.get("models")).get(model))
-    count = {**mapping(params.get("train")), **mapping(own.get("train"))}.get("processes")
+    count = train_knobs(read_params(), model).get("processes")
     return count if isinstance(count, int) and count > 1 else 1
+
+
+def ended_by(error: Exception) -> State:
+    """How a flow run ends that `error` ends: failed, in words of ours and without a traceback.
+
+    Raises:
+        Exception: `error` itself, where it is a bug.
+    """
+    from pipeline.registry.away import in_our_words  # with MLflow, which takes seconds
+
+    if ours := in_our_words(error):
+        return Failed(message=hide_passwords(str(ours)))
+    raise error
 
 
 def run_logged(command: Sequence[str], crew: Crew, *, slot: str | None, devices: int = 1) -> tuple[int, list[str]]:

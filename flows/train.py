@@ -26,9 +26,8 @@ from flows.naming import commit_and_workbook
 from flows.notify import tell
 from flows.server import a_server, at_best, is_away
 from flows.service import ServiceDied
-from flows.stage import log_without_traceback, run_stage
+from flows.stage import ended_by, log_without_traceback, run_stage
 from flows.work_tree import alone_in_work_tree
-from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Unavailable
 from pipeline.models.places import require
 from pipeline.terminal import complain, say_no
@@ -89,11 +88,7 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
         except RunCancelled:
             return Cancelled(message="Cancelled; its stages were stopped.")
         except Exception as error:
-            from pipeline.registry.away import in_our_words  # with MLflow, which takes seconds
-
-            if ours := in_our_words(error):
-                return Failed(message=hide_passwords(str(ours)))
-            raise
+            return ended_by(error)
         with at_best("all that the run's page shows"):
             artifacts.publish(failed=failures, with_runs=bool(stages))
         if failures:

@@ -66,6 +66,12 @@ def mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def train_knobs(params: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """How a model is trained, its own knobs ahead of those of the `train` section; unchecked."""
+    own = mapping(mapping(params.get("models")).get(model)).get("train")
+    return {**mapping(params.get("train")), **mapping(own)}
+
+
 def _check_names(content: Mapping[str, Any], params: Path) -> None:
     """The graph makes files and a shell's words of the models' names."""
     for section in ("models", "contestants"):

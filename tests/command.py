@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -40,17 +41,22 @@ def start(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, s
 
 
 def kill_once(
-    happened: Callable[[], object], *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, streams: Path
-) -> None:
-    """Starts `lectern`, and kills it as soon as that has happened."""
+    happened: Callable[[], object],
+    *words: str | Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    streams: Path,
+    by: signal.Signals = signal.SIGKILL,
+) -> int:
+    """Starts `lectern`, and kills it as soon as that has happened. Returns the code that it ends with."""
     process = start(*words, cwd=cwd, env=env, streams=streams)
     deadline = time.monotonic() + _SECONDS
     while not happened():
         assert process.is_alive(), "it was over before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.kill()
-    process.wait()
+    process.send_signal(by)
+    return process.wait()
 
 
 def processes_in(folder: Path) -> list[str]:

@@ -85,16 +85,14 @@ def curves_figure(curves: pd.DataFrame, bertscore: str | None = None) -> Figure:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(11, 2.9), layout="constrained")
         losses, scores = figure.subplots(1, 2)
-        named = curves.rename(
-            columns={
-                "train_loss": "train loss",
-                "validation_loss": "validation loss",
-                "bertscore_f1": f"BERTScore F1 by {bertscore}",
-            }
-        )
-        _draw_curves(losses, named, {"train loss": SECOND, "validation loss": FIRST}, "loss")
-        colours = {"rouge1": FIRST, "rougeL": THIRD, "rouge2": SECOND, f"BERTScore F1 by {bertscore}": INK}
-        _draw_curves(scores, named, colours, "score on the validation split")
+        labels = {
+            "train_loss": "train loss",
+            "validation_loss": "validation loss",
+            "bertscore_f1": f"BERTScore F1 by {bertscore}",
+        }
+        _draw_curves(losses, curves, {"train_loss": SECOND, "validation_loss": FIRST}, labels, "loss")
+        colours = {"rouge1": FIRST, "rougeL": THIRD, "rouge2": SECOND, "bertscore_f1": INK}
+        _draw_curves(scores, curves, colours, labels, "score on the validation split")
     return figure
 
 
@@ -117,11 +115,11 @@ def cumulative_figure(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]
     return figure
 
 
-def _draw_curves(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], title: str) -> None:
+def _draw_curves(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], labels: dict[str, str], title: str) -> None:
     for name, colour in colours.items():
         if name in curves and curves[name].notna().any():
             known = curves[["epoch", name]].dropna()
-            axes.plot(known["epoch"], known[name], "o-", color=colour, label=name)
+            axes.plot(known["epoch"], known[name], "o-", color=colour, label=labels.get(name, name))
     axes.set_title(title, color=MUTED)
     axes.set_xlabel("epoch")
     axes.set_ylim(bottom=0)

@@ -167,18 +167,18 @@ def _check_bertscore(metrics: ModelMetrics, reference: ModelMetrics) -> None:
         )
 
 
-def _verdict(difference: Interval | None, best_baseline: str) -> str:
-    if difference is None:
-        return "the best baseline"
-    return "beats the best baseline" if difference.low > 0 else f"no better than the best baseline ({best_baseline})"
-
-
 def _check_confidence(metrics: ModelMetrics, evaluation: EvaluateSettings) -> None:
     if metrics.confidence != evaluation.confidence:
         raise Refused(
             f"'{metrics.model}' was measured with intervals of {metrics.confidence:.0%}, and evaluate.confidence is "
             f"{evaluation.confidence} now. Evaluate it again: `dvc repro` runs whatever is out of date."
         )
+
+
+def _verdict(difference: Interval | None, best_baseline: str) -> str:
+    if difference is None:
+        return "the best baseline"
+    return "beats the best baseline" if difference.low > 0 else f"no better than the best baseline ({best_baseline})"
 
 
 def read_leaderboard(path: Path = LEADERBOARD) -> Leaderboard:

@@ -64,7 +64,7 @@ class ModelSettings(Settings):
         """These, with the version of a registered model that its alias names now: a training starts from one.
 
         Raises:
-            Refused, Unavailable: as `pipeline.models.places.pinned` does.
+            Misused, Refused, Unavailable: as `pipeline.models.places.pinned` does.
         """
         return self.model_copy(update={"checkpoint": pinned(self.checkpoint)})
 

@@ -33,7 +33,7 @@ from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.files import made_once
 from pipeline.paths import PARAMS, STATE
-from pipeline.settings import mapping, read_params
+from pipeline.settings import mapping, read_params, train_knobs
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -112,7 +112,8 @@ def pinned(place: str) -> str:
     import mlflow
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-    with _asking_registry(place):
+    _ask_registry()
+    with _registry_says_no(place):
         return "/".join(["models:", *map(str, get_model_name_and_version(mlflow.MlflowClient(), place))])
 
 
@@ -145,10 +146,10 @@ def _wanted_by(stages: Iterable[str]) -> dict[str, str]:
         if name == "train":
             settings = mapping(models.get(model))
             wanted[f"models.{model}.checkpoint"] = settings.get("checkpoint")
-            own, common = mapping(settings.get("train")), mapping(params.get("train"))
-            at, train = (f"models.{model}.train", own) if "bertscore" in own else ("train", common)
-            if own.get("epochs", common.get("epochs")) != 0:
-                wanted[f"{at}.bertscore.model"] = mapping(train.get("bertscore")).get("model")
+            knobs = train_knobs(params, model)
+            if knobs.get("epochs") != 0:
+                at = f"models.{model}.train" if "bertscore" in mapping(settings.get("train")) else "train"
+                wanted[f"{at}.bertscore.model"] = mapping(knobs.get("bertscore")).get("model")
         elif name in ("evaluate", "baselines"):
             wanted["evaluate.bertscore_model"] = evaluate.get("bertscore_model")
     return {knob: place for knob, place in wanted.items() if isinstance(place, str) and place != "scratch"}
@@ -321,13 +322,12 @@ def _ask_registry() -> None:
 
 
 @contextmanager
-def _asking_registry(uri: str) -> Iterator[None]:
+def _registry_says_no(uri: str) -> Iterator[None]:
     """Makes of what the registry answers an error of ours; what its database lacks is no matter of that version."""
     import mlflow
     from mlflow.exceptions import MlflowException
     from requests import HTTPError
 
-    _ask_registry()
     server = hide_passwords(mlflow.get_registry_uri())
     try:
         yield
@@ -346,7 +346,7 @@ def _path_in_version(uri: str) -> str:
     """Where among the artifacts of that version its model folder lies."""
     import mlflow
 
-    with _asking_registry(uri):
+    with _registry_says_no(uri):
         flavors = mlflow.models.Model.load(uri).flavors
     artifacts = flavors.get("python_function", {}).get("artifacts", {})
     if "model" not in artifacts:

@@ -24,7 +24,7 @@ PATIENCE = 120.0
 """Seconds that what is done, and has but to be logged, waits for a server that is away, or for room on a disk."""
 
 _MAY_PASS = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "IO_ERROR"}
-_DAMAGED = re.compile(r"file is not a database|database disk image is malformed")  # SQLite's words
+DAMAGED = re.compile(r"file is not a database|database disk image is malformed")  # SQLite's words
 _LOCKED = re.compile(r"database is locked")
 _BUCKETS = ("boto3", "botocore", "s3transfer")
 _IN_A_BUCKET = re.compile(r"artifacts (?:from|in) s3://")  # MLflow's words, ahead of what it was told there
@@ -54,7 +54,7 @@ def in_our_words(error: Exception) -> Unavailable | Refused | Misused | None:
 
 def _of_mlflow(error: MlflowException | DBAPIError) -> Unavailable | Refused | None:
     said = str(error)
-    if _DAMAGED.search(said):
+    if DAMAGED.search(said):
         return Refused(
             f"MLflow's database {_address()} is damaged. Restore the last backup (`lectern restore`), or move that "
             "file away: the next run begins a new one, which knows nothing of earlier versions."

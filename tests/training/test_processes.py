@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.registry.lineage import md5
 from pipeline.training.launch import is_first_process
-from tests.command import lectern, processes_in, run_module, start
+from tests.command import kill_once, lectern, processes_in, run_module
 from tests.training.small import (
     MINILM,
     STAGE,
@@ -128,14 +128,15 @@ def test_all_of_them_end_when_the_one_that_started_them_is_told_to(
 ) -> None:
     fill_project(project, pd.concat([examples] * 40), processes=2, epochs=100)
     (streams := project / "streams").mkdir()
-    process = start(*STAGE, cwd=project, env=environment(), streams=streams)
-    deadline = time.monotonic() + 60
-    while not [*project.glob(".lectern/checkpoints/*/checkpoint-*")]:
-        assert process.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(told)
-    assert process.wait() == 128 + told
+    code = kill_once(
+        lambda: [*project.glob(".lectern/checkpoints/*/checkpoint-*")],
+        *STAGE,
+        cwd=project,
+        env=environment(),
+        streams=streams,
+        by=told,
+    )
+    assert code == 128 + told
     assert "Traceback" not in (streams / "2").read_text(encoding="utf-8")
     assert not processes_in(project)
 

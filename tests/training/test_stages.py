@@ -19,6 +19,7 @@ from pipeline.paths import MODELS, STATE
 from pipeline.stages import evaluate, train
 from pipeline.training.fit import Diverged
 from pipeline.training.record import read_training
+from tests.reading import titles_read
 from tests.training.small import MINILM, STAGE, fill_project, mlflow_runs
 
 _, MODEL = STAGE
@@ -51,14 +52,7 @@ def test_a_training_that_diverged_leaves_nothing_to_go_on_from(project: Path, ex
 def test_bertscore_reads_the_true_titles_once_for_all_epochs_and_evaluations(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[str] = []
-    embed = bertscore.get_bert_embedding
-
-    def noting(titles: list[str], *words: object, **more: object) -> object:
-        read.extend(titles)
-        return embed(titles, *words, **more)
-
-    monkeypatch.setattr(bertscore, "get_bert_embedding", noting)
+    read = titles_read(monkeypatch)
     fill_project(project, examples, **WRITES, bertscore=MINILM)
     train.run(MODEL)
     bertscore._references.cache_clear()  # as in another process
