@@ -479,10 +479,16 @@ def matrix(
         sys.exit(REFUSED)
 
 
-@app.command(epilog="Example: `lectern models`")
-def models() -> None:
+models_app = typer.Typer(no_args_is_help=False)
+app.add_typer(models_app, name="models", epilog="Example: `lectern models`")
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> None:
     """Lists the registered versions with their aliases and scores, the newest first."""
     _enter_project()
+    if context.invoked_subcommand:
+        return
     from pipeline.registry.show import versions_table
     from pipeline.registry.tracking import connect
     from pipeline.registry.versions import RegisterSettings, nothing_registered, versions
@@ -492,6 +498,17 @@ def models() -> None:
     if not found:
         raise Refused(nothing_registered(name))
     console().print(versions_table(name, found))
+
+
+@models_app.command("add", epilog="Example: `lectern models add t5-small bart-base`")
+def add_models(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models of catalogue.yaml.")],
+) -> None:
+    """Copies models from catalogue.yaml into params.yaml and makes them contestants of the next run."""
+    from pipeline.catalogue import add
+
+    add(names)
+    print(f"params.yaml has {', '.join(names)} as contestants now. Train with `lectern run` or `dvc repro`.")
 
 
 @app.command(epilog="Example: `lectern card 3 --html card.html`")

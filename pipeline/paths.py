@@ -3,6 +3,7 @@
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+CATALOGUE = Path("catalogue.yaml")
 
 SAMPLE = Path("data/raw/sample.xlsx")
 WORKBOOKS = Path("data/workbooks")

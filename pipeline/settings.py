@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.errors import Misused
 from pipeline.files import file_aside
 from pipeline.paths import PARAMS
+
+if TYPE_CHECKING:
+    from ruamel.yaml import YAML
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -84,18 +87,27 @@ def _check_names(content: Mapping[str, Any], params: Path) -> None:
                 )
 
 
+def round_trip() -> YAML:
+    """A YAML reader and writer that keeps comments and layout."""
+    from ruamel.yaml import YAML  # a registered version only reads settings, and does not install it
+
+    ruamel = YAML()
+    ruamel.preserve_quotes = True
+    ruamel.width = 4096
+    ruamel.indent(mapping=2, sequence=4, offset=2)
+    ruamel.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return ruamel
+
+
 def set_params(section: Sequence[str], values: Mapping[str, Any], params: Path = PARAMS) -> None:
     """Writes `values` into that section of `params` and keeps the rest of it, comments included, as it is.
 
     Raises:
         Misused: other sections would change too, since they take theirs from it.
     """
-    from ruamel.yaml import YAML  # which a registered version, that only reads settings, does not require
-
-    ruamel = YAML()
-    ruamel.preserve_quotes = True
-    ruamel.width = 4096
-    ruamel.indent(mapping=2, sequence=4, offset=2)
+    ruamel = round_trip()
     content = ruamel.load(params.read_text(encoding="utf-8"))
     # ruamel itself would write 1e-05, which YAML 1.1, as others read it, takes for a text.
     written = ruamel.load(yaml.safe_dump(dict(values), default_flow_style=None, sort_keys=False))
