@@ -33,15 +33,18 @@ _STAGES = {
     "validate": "Holds both tables against the suites in expectations/.",
     "merge": "Puts every line under its topic.",
     "split": "Divides the examples into train, validation and test.",
+    "settings": "Writes the settings that decide each contestant's weights and titles.",
+    "collect": "Writes the hashes of all contestants' results.",
     "baselines": "Measures what no training gives.",
     "compare": "Makes the leaderboard and the report.",
     "register": "Registers the best model as the challenger.",
 }
 _STAGES_OF_A_MODEL = {
     "train": "Fine-tunes one model.",
-    "evaluate": "Measures one model on the validation and test splits.",
+    "predict": "Writes one model's titles for the validation and test splits.",
+    "score": "Scores one model's titles.",
 }
-_OUTPUTS = ("data/", "models/", "reports/")
+_OUTPUTS = ("data/", "models/", "reports/", "settings/", "best_model/")
 _PANEL = "Stages, which dvc.yaml runs"
 
 app = typer.Typer(

@@ -19,6 +19,9 @@ from pipeline.paths import PARAMS
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
 
+MACHINE_SETTINGS = frozenset({"micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes"})
+"""Training settings that suit the machine and decide nothing of what is learnt."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -73,6 +76,26 @@ def train_knobs(params: Mapping[str, Any], model: str) -> dict[str, Any]:
     """How a model is trained, its own knobs ahead of those of the `train` section; unchecked."""
     own = mapping(mapping(params.get("models")).get(model)).get("train")
     return {**mapping(params.get("train")), **mapping(own)}
+
+
+def generate_settings(params: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """How a model writes titles: the defaults with its own settings; unchecked."""
+    section = mapping(params.get("generate"))
+    return {**mapping(section.get("default")), **mapping(mapping(section.get("models")).get(model))}
+
+
+def read_contestants(params: Path = PARAMS) -> list[str]:
+    """The names of the models that take part.
+
+    Raises:
+        Misused: `params` names none, or one twice.
+    """
+    contestants = read_params(params).get("contestants")
+    if not isinstance(contestants, list) or not contestants or not all(isinstance(name, str) for name in contestants):
+        raise Misused(f"{params} names no models under 'contestants'. Switch on at least one.")
+    if len(set(contestants)) < len(contestants):
+        raise Misused(f"{params} names a model twice under 'contestants'.")
+    return contestants
 
 
 def _check_names(content: Mapping[str, Any], params: Path) -> None:
