@@ -17,7 +17,7 @@ from pipeline.evaluation.figures import as_svg, curves_figure
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import MEASURED_SPLITS, write_results
 from pipeline.evaluation.scores import SCORES
-from pipeline.stages import compare
+from pipeline.stages import collect, compare
 
 PARAMS = """
 contestants: [trained, zero-shot]
@@ -87,6 +87,8 @@ def project(tmp_path, monkeypatch) -> Path:
             "lineage": {},
         }
         (folder / "run.json").write_text(json.dumps(run))
+        Path("models", model).mkdir(parents=True)
+    collect.run()
     return tmp_path
 
 
@@ -199,13 +201,13 @@ def test_predictions_of_another_test_split_are_refused(project):
 
 
 def test_a_model_that_was_not_evaluated_is_refused(project):
-    Path("reports/metrics/trained.json").unlink()
+    Path("reports/results/trained.json").unlink()
     with pytest.raises(Refused, match="'trained' has not been evaluated"):
         compare.run()
 
 
 def test_a_refusal_leaves_no_leaderboard(project):
-    Path("reports/metrics/trained.json").unlink()
+    Path("reports/results/trained.json").unlink()
     with pytest.raises(Refused):
         compare.run()
     assert not Path("reports/leaderboard.json").exists()
