@@ -143,6 +143,8 @@ def test_the_same_files_give_the_same_report(page):
 
 def test_it_writes_its_three_files_and_no_more(page, project):
     assert sorted(path.name for path in (project / "reports").iterdir() if path.is_file()) == [
+        "contestants.json",  # as is curves.csv, by the stage before
+        "curves.csv",
         "leaderboard.json",
         "leaderboard.md",
         "report.html",
