@@ -249,10 +249,12 @@ def test_going_back_to_earlier_settings_makes_the_earlier_version_the_challenger
     kept = (trained / "params.yaml").read_bytes()
     try:
         _set(trained, "generate", default={**yaml.safe_load(kept)["generate"]["default"], "num_beams": 3})
+        _dvc(trained, "repro", "--single-item", "settings")
         _dvc(trained, "repro", "--single-item", "register")
         assert str(client.get_model_version_by_alias("lectern", "challenger").version) == "2"
     finally:
         (trained / "params.yaml").write_bytes(kept)
+    _dvc(trained, "repro", "--single-item", "settings")
     _dvc(trained, "repro", "--single-item", "register")
     assert str(client.get_model_version_by_alias("lectern", "challenger").version) == "1"
 
@@ -330,7 +332,7 @@ def test_an_experiment_trains_the_model_whose_setting_it_overrides_and_no_other(
 
 def test_dvc_compares_the_scores_of_an_experiment_with_those_committed(experiment: tuple[Path, str]) -> None:
     folder, _ = experiment
-    shown = json.loads(_dvc(folder, "metrics", "diff", "--json", "--all", "HEAD"))["diff"]
+    shown = json.loads(_dvc(folder, "metrics", "diff", "--json", "--all", "HEAD"))
     scores = json.loads((folder / "reports/metrics/t5-tiny.json").read_text(encoding="utf-8"))
     assert shown["reports/metrics/t5-tiny.json"]["test.bertscore_f1"]["new"] == scores["test"]["bertscore_f1"]
     assert shown["reports/metrics/t5-tiny.json"]["test.bertscore_f1"]["old"] is not None
@@ -347,7 +349,9 @@ def test_the_table_of_experiments_can_be_read(experiment: tuple[Path, str]) -> N
 
 def test_dvc_fetches_the_best_model_by_its_name(experiment: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = experiment
-    _run(tmp_path, sys.executable, "-m", "dvc", "artifacts", "get", str(folder), "lectern", "--rev", "HEAD")
+    tag = ("tag", "--annotate", "--message", "first", "lectern@v1.0.0")
+    _run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", *tag)
+    _run(tmp_path, sys.executable, "-m", "dvc", "artifacts", "get", str(folder), "lectern")
     card = json.loads((tmp_path / "best_model/lectern.json").read_text(encoding="utf-8"))
     assert card["model"] in CONTESTANTS
 
