@@ -34,6 +34,8 @@ class Stage:
     stale: bool
     restorable: bool
     """Whether DVC's run cache can bring its outputs to another work tree."""
+    before_plan: bool = False
+    """Whether it runs before a plan is made: what it writes decides which other stages are stale."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Plan:
     """All stages, each after those that it depends on."""
 
     stages: tuple[Stage, ...]
+
+    def to_run_first(self) -> list[Stage]:
+        """The stale stages to run before the rest is planned, in order."""
+        return [stage for stage in self.stages if stage.before_plan and stage.stale]
 
     def to_run(self) -> list[Stage]:
         """The stale stages and everything downstream of them, in order."""
@@ -80,6 +86,7 @@ def _stage(stage: PipelineStage, graph: nx.DiGraph, status: dict[str, object]) -
         slot=(stage.meta or {}).get("slot"),
         stale=stage.addressing in status,
         restorable=_restorable(stage),
+        before_plan=bool((stage.meta or {}).get("before_plan")),
     )
 
 

@@ -82,9 +82,7 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
             if models or epochs or workbook:
                 wait_for_dvc()  # whose stages read the same params.yaml
             with params_as_asked(models, epochs, workbook):
-                stages = plan()
-                require(stage.name for stage in stages)
-                failures = cluster.run(stages, run, reason, stop_if_cancelled) if cluster.address() else run(stages)
+                stages, failures = bring_up_to_date()
         except RunCancelled:
             return Cancelled(message="Cancelled; its stages were stopped.")
         except Exception as error:
@@ -96,12 +94,24 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
         return Completed(message=f"{len(stages)} stages brought up to date." if stages else "Nothing was stale.")
 
 
-def plan() -> list[Stage]:
-    """The stages to run, in order; says which."""
-    stages = wait_for_dvc().to_run()
+def bring_up_to_date() -> tuple[list[Stage], dict[str, str]]:
+    """Run the stale stages and those downstream. Returns the stages, and the reason of each failure by stage.
+
+    Raises:
+        RunCancelled: somebody cancelled the flow run; its stages were stopped.
+        Refused: a pretrained model is not to be had.
+    """
+    plan = wait_for_dvc()
+    if first := plan.to_run_first():
+        if failures := run(first):
+            return first, failures
+        plan = wait_for_dvc()
+    stages = plan.to_run()
     named = ", ".join(stage.name for stage in stages)
     get_run_logger().info("To run: %s", named or "nothing, every stage is up to date")
-    return stages
+    require(stage.name for stage in stages)
+    failures = cluster.run(stages, run, reason, stop_if_cancelled) if cluster.address() else run(stages)
+    return [*first, *stages], failures
 
 
 def wait_for_dvc() -> Plan:

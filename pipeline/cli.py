@@ -33,15 +33,18 @@ _STAGES = {
     "validate": "Holds both tables against the suites in expectations/.",
     "merge": "Puts every line under its topic.",
     "split": "Divides the examples into train, validation and test.",
+    "settings": "Writes the settings that decide each contestant's weights and titles.",
+    "collect": "Writes the hashes of all contestants' results.",
     "baselines": "Measures what no training gives.",
     "compare": "Makes the leaderboard and the report.",
     "register": "Registers the best model as the challenger.",
 }
 _STAGES_OF_A_MODEL = {
     "train": "Fine-tunes one model.",
-    "evaluate": "Measures one model on the validation and test splits.",
+    "predict": "Writes one model's titles for the validation and test splits.",
+    "score": "Scores one model's titles.",
 }
-_OUTPUTS = ("data/", "models/", "reports/")
+_OUTPUTS = ("data/", "models/", "reports/", "settings/", "best_model/")
 _PANEL = "Stages, which dvc.yaml runs"
 
 app = typer.Typer(
@@ -479,10 +482,16 @@ def matrix(
         sys.exit(REFUSED)
 
 
-@app.command(epilog="Example: `lectern models`")
-def models() -> None:
+models_app = typer.Typer(no_args_is_help=False)
+app.add_typer(models_app, name="models", epilog="Example: `lectern models`")
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> None:
     """Lists the registered versions with their aliases and scores, the newest first."""
     _enter_project()
+    if context.invoked_subcommand:
+        return
     from pipeline.registry.show import versions_table
     from pipeline.registry.tracking import connect
     from pipeline.registry.versions import RegisterSettings, nothing_registered, versions
@@ -492,6 +501,17 @@ def models() -> None:
     if not found:
         raise Refused(nothing_registered(name))
     console().print(versions_table(name, found))
+
+
+@models_app.command("add", epilog="Example: `lectern models add t5-small bart-base`")
+def add_models(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models of catalogue.yaml.")],
+) -> None:
+    """Copies models from catalogue.yaml into params.yaml and makes them contestants of the next run."""
+    from pipeline.catalogue import add
+
+    add(names)
+    print(f"params.yaml has {', '.join(names)} as contestants now. Train with `lectern run` or `dvc repro`.")
 
 
 @app.command(epilog="Example: `lectern card 3 --html card.html`")

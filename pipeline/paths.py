@@ -3,6 +3,7 @@
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+CATALOGUE = Path("catalogue.yaml")
 
 SAMPLE = Path("data/raw/sample.xlsx")
 WORKBOOKS = Path("data/workbooks")
@@ -18,11 +19,17 @@ DATA_DOCS = Path("reports/data_docs")
 VALIDATION = Path("reports/validation.json")
 SPLIT_VALIDATION = Path("reports/split_validation.json")
 
+SETTINGS = Path("settings")
 MODELS = Path("models")
+BEST_MODEL = Path("best_model")
 TRAINING = Path("reports/training")
+TITLES = Path("reports/titles")
 METRICS = Path("reports/metrics")
+RESULTS = Path("reports/results")
 PREDICTIONS = Path("reports/predictions")
 SEARCHES = Path("reports/search")
+COLLECTED = Path("reports/contestants.json")
+CURVES = Path("reports/curves.csv")
 LEADERBOARD = Path("reports/leaderboard.json")
 LEADERBOARD_MD = Path("reports/leaderboard.md")
 REPORT = Path("reports/report.html")

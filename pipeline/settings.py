@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.errors import Misused
 from pipeline.files import file_aside
 from pipeline.paths import PARAMS
+
+if TYPE_CHECKING:
+    from ruamel.yaml import YAML
+
+MACHINE_SETTINGS = frozenset({"micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes"})
+"""Training settings that suit the machine and decide nothing of what is learnt."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -72,6 +78,26 @@ def train_knobs(params: Mapping[str, Any], model: str) -> dict[str, Any]:
     return {**mapping(params.get("train")), **mapping(own)}
 
 
+def generate_settings(params: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """How a model writes titles: the defaults with its own settings; unchecked."""
+    section = mapping(params.get("generate"))
+    return {**mapping(section.get("default")), **mapping(mapping(section.get("models")).get(model))}
+
+
+def read_contestants(params: Path = PARAMS) -> list[str]:
+    """The names of the models that take part.
+
+    Raises:
+        Misused: `params` names none, or one twice.
+    """
+    contestants = read_params(params).get("contestants")
+    if not isinstance(contestants, list) or not contestants or not all(isinstance(name, str) for name in contestants):
+        raise Misused(f"{params} names no models under 'contestants'. Switch on at least one.")
+    if len(set(contestants)) < len(contestants):
+        raise Misused(f"{params} names a model twice under 'contestants'.")
+    return contestants
+
+
 def _check_names(content: Mapping[str, Any], params: Path) -> None:
     """The graph makes files and a shell's words of the models' names."""
     for section in ("models", "contestants"):
@@ -84,18 +110,27 @@ def _check_names(content: Mapping[str, Any], params: Path) -> None:
                 )
 
 
+def round_trip() -> YAML:
+    """A YAML reader and writer that keeps comments and layout."""
+    from ruamel.yaml import YAML  # a registered version only reads settings, and does not install it
+
+    ruamel = YAML()
+    ruamel.preserve_quotes = True
+    ruamel.width = 4096
+    ruamel.indent(mapping=2, sequence=4, offset=2)
+    ruamel.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return ruamel
+
+
 def set_params(section: Sequence[str], values: Mapping[str, Any], params: Path = PARAMS) -> None:
     """Writes `values` into that section of `params` and keeps the rest of it, comments included, as it is.
 
     Raises:
         Misused: other sections would change too, since they take theirs from it.
     """
-    from ruamel.yaml import YAML  # which a registered version, that only reads settings, does not require
-
-    ruamel = YAML()
-    ruamel.preserve_quotes = True
-    ruamel.width = 4096
-    ruamel.indent(mapping=2, sequence=4, offset=2)
+    ruamel = round_trip()
     content = ruamel.load(params.read_text(encoding="utf-8"))
     # ruamel itself would write 1e-05, which YAML 1.1, as others read it, takes for a text.
     written = ruamel.load(yaml.safe_dump(dict(values), default_flow_style=None, sort_keys=False))

@@ -10,8 +10,10 @@ import transformers.trainer  # noqa: F401
 import pipeline.registry.gate
 import pipeline.registry.matrix
 import pipeline.search.search
-import pipeline.stages.evaluate
+import pipeline.stages.compare
+import pipeline.stages.predict
 import pipeline.stages.register
+import pipeline.stages.score
 import pipeline.stages.train
 import pipeline.stages.validate
 import pipeline.titles.batch  # noqa: F401

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -20,8 +23,10 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from pipeline.evaluation.baselines import BASELINES
 from pipeline.registry.lineage import md5
 from tests.command import lectern
+from tests.conftest import ROOT
 from tests.whole_project import dvc as _dvc
 from tests.whole_project import environment as _environment
 from tests.whole_project import make_project
@@ -48,6 +53,8 @@ def _set(folder: Path, section: str, **knobs: object) -> None:
 
 
 def _changed_stages(folder: Path) -> set[str]:
+    """The stale stages, once the settings that others depend on are written."""
+    _dvc(folder, "repro", "--quiet", "--single-item", "settings")
     return {stage.partition("@")[0] for stage in json.loads(_dvc(folder, "status", "--json"))}
 
 
@@ -105,9 +112,10 @@ def test_the_flow_finds_nothing_to_do_after_dvc(trained: Path) -> None:
     ("section", "knobs", "stages"),
     [
         ("compare", {"metric": "rougeL"}, {"compare"}),
-        ("evaluate", {"bootstrap": 300}, {"evaluate", "baselines", "compare"}),
-        ("generate", {"models": {}}, {"evaluate", "register"}),
-        ("train", {"epochs": 2}, {"train"}),
+        ("evaluate", {"bootstrap": 300}, {"score", "baselines", "compare"}),
+        ("generate", {"models": {}}, set()),
+        ("train", {"learning_rate": 0.01}, {"train"}),
+        ("train", {"checkpoint_minutes": 5, "epochs": 2}, set()),
         ("split", {"seed": 7}, {"split"}),
         ("register", {"name": "other"}, {"register"}),
     ],
@@ -121,6 +129,34 @@ def test_a_changed_knob_makes_its_own_stages_stale(
         assert _changed_stages(trained) == stages
     finally:
         (trained / "params.yaml").write_bytes(kept)
+
+
+def test_what_a_model_left_that_is_no_contestant_makes_neither_compare_nor_register_stale(trained: Path) -> None:
+    left = [f"models/old/{name}" for name in ("lectern.json", "model.safetensors")]
+    left += ["reports/training/old/run.json", "reports/predictions/old.parquet", "reports/results/old.json"]
+    try:
+        for name in left:
+            (trained / name).parent.mkdir(parents=True, exist_ok=True)
+            (trained / name).write_text("{}", encoding="utf-8")
+        assert _changed_stages(trained) == {"collect"}
+        _dvc(trained, "repro", "--single-item", "collect")
+        assert _changed_stages(trained) == set()
+    finally:
+        for name in left:
+            (trained / name).unlink(missing_ok=True)
+        for folder in ("models/old", "reports/training/old"):
+            (trained / folder).rmdir()
+        _dvc(trained, "repro", "--single-item", "collect")
+
+
+def test_the_mlflow_run_of_a_training_decides_nothing_of_titles_and_scores(trained: Path) -> None:
+    record = trained / "reports/training/t5-tiny/run.json"
+    kept = record.read_text(encoding="utf-8")
+    try:
+        record.write_text(kept.replace(json.loads(kept)["run_id"], "0" * 32), encoding="utf-8")
+        assert _changed_stages(trained) == {"train", "collect"}
+    finally:
+        record.write_text(kept, encoding="utf-8")
 
 
 def test_changed_code_makes_its_own_stages_stale(trained: Path) -> None:
@@ -146,8 +182,10 @@ def test_what_a_killed_training_was_writing_makes_nothing_stale(trained: Path) -
 def test_metrics_plots_and_parameters_are_shown_by_dvc(trained: Path) -> None:
     metrics = json.loads(_dvc(trained, "metrics", "show", "--json"))
     assert "reports/metrics/t5-tiny.json" in metrics[""]["data"]
-    page = _dvc(trained, "plots", "show").strip().removeprefix("file://")
-    assert "validation_loss" in Path(page).read_text(encoding="utf-8")
+    page = Path(_dvc(trained, "plots", "show").strip().removeprefix("file://")).read_text(encoding="utf-8")
+    (plot,) = re.findall(r'"domain": (\[[^]]*\]), "range": \[\[', page)
+    assert sorted(json.loads(plot)) == sorted(CONTESTANTS)
+    assert "validation loss by epoch" in page
     kept = (trained / "params.yaml").read_bytes()
     try:
         _set(trained, "train", epochs=5)
@@ -193,7 +231,8 @@ def test_the_challenger_has_a_card_and_all_that_made_it_is_found_down_to_the_wor
 
 def test_evaluating_again_replaces_the_table_of_predictions(trained: Path, client: MlflowClient) -> None:
     run_id = json.loads((trained / "reports/training/t5-tiny/run.json").read_text(encoding="utf-8"))["run_id"]
-    _lectern(trained, "evaluate", "t5-tiny")
+    _lectern(trained, "predict", "t5-tiny")
+    _lectern(trained, "score", "t5-tiny")
     logged = json.loads(Path(client.download_artifacts(run_id, "predictions.json")).read_text(encoding="utf-8"))
     assert len(logged["data"]) == len(pd.read_parquet(trained / "reports/predictions/t5-tiny.parquet"))
 
@@ -213,10 +252,12 @@ def test_going_back_to_earlier_settings_makes_the_earlier_version_the_challenger
     kept = (trained / "params.yaml").read_bytes()
     try:
         _set(trained, "generate", default={**yaml.safe_load(kept)["generate"]["default"], "num_beams": 3})
+        _dvc(trained, "repro", "--single-item", "settings")
         _dvc(trained, "repro", "--single-item", "register")
         assert str(client.get_model_version_by_alias("lectern", "challenger").version) == "2"
     finally:
         (trained / "params.yaml").write_bytes(kept)
+    _dvc(trained, "repro", "--single-item", "settings")
     _dvc(trained, "repro", "--single-item", "register")
     assert str(client.get_model_version_by_alias("lectern", "challenger").version) == "1"
 
@@ -268,6 +309,79 @@ def test_a_project_is_backed_up_lost_restored_at_another_place_and_cleaned_month
         lost.rename(trained)
 
 
+@pytest.fixture(scope="module")
+def experiment(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A copy in which one model was trained otherwise by `dvc exp run`, and what that printed."""
+    folder = tmp_path_factory.mktemp("experiment") / "project"
+    shutil.copytree(trained, folder)
+    for words in (
+        ("add", "--all"),
+        ("-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "trained"),
+    ):
+        _run(folder, "git", *words)
+    return folder, _dvc(folder, "exp", "run", "--set-param", "models.t5-tiny.train.epochs=2")
+
+
+def test_an_experiment_trains_the_model_whose_setting_it_overrides_and_no_other(experiment: tuple[Path, str]) -> None:
+    folder, said = experiment
+    ran = re.findall("Running stage '(.*)'", said)
+    assert ran[:2] == ["settings", "train@t5-tiny"]
+    assert not [stage for stage in ran if stage.endswith("bart-tiny")]
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    assert {name: params["models"][name]["train"]["epochs"] for name in CONTESTANTS} == {"t5-tiny": 2, "bart-tiny": 1}
+    assert len(pd.read_csv(folder / "reports/training/t5-tiny/curves.csv")) == 2
+    assert len(pd.read_csv(folder / "reports/training/bart-tiny/curves.csv")) == 1
+
+
+def test_dvc_compares_the_scores_of_an_experiment_with_those_committed(experiment: tuple[Path, str]) -> None:
+    folder, _ = experiment
+    shown = json.loads(_dvc(folder, "metrics", "diff", "--json", "--all", "HEAD"))
+    scores = json.loads((folder / "reports/metrics/t5-tiny.json").read_text(encoding="utf-8"))
+    assert shown["reports/metrics/t5-tiny.json"]["test.bertscore_f1"]["new"] == scores["test"]["bertscore_f1"]
+    assert shown["reports/metrics/t5-tiny.json"]["test.bertscore_f1"]["old"] is not None
+
+
+def test_the_table_of_experiments_can_be_read(experiment: tuple[Path, str]) -> None:
+    words = ("exp", "show", "--only-changed", "--drop", "[^:]*/[^:]*$")
+    assert " ".join(words[:-1]) + " '[^:]*/[^:]*$'" in " ".join(
+        (ROOT / "README.md").read_text(encoding="utf-8").split()
+    )
+    header = next(csv.reader(_dvc(experiment[0], *words, "--csv").splitlines()))
+    assert "models.t5-tiny.train.epochs" in header
+    assert "reports/metrics/t5-tiny.json:test.bertscore_f1" in header
+    assert not [name for name in header if name.startswith(("models/", "settings/", "pipeline/"))]
+    metrics = json.loads(_dvc(experiment[0], "metrics", "show", "--json"))[""]["data"]
+    scores = {sum(len(scores) for scores in file["data"].values()) for file in metrics.values()}
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["contestants"]
+    # If all of their scores differ, a setting too, and each experiment has a name and a date.
+    assert (len(shipped) + len(BASELINES)) * max(scores) + 1 + 2 <= 40
+
+
+def test_dvc_fetches_the_best_model_by_its_name(experiment: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = experiment
+    tag = ("tag", "--annotate", "--message", "first", "lectern@v1.0.0")
+    _run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", *tag)
+    _run(tmp_path, sys.executable, "-m", "dvc", "artifacts", "get", str(folder), "lectern")
+    card = json.loads((tmp_path / "best_model/lectern.json").read_text(encoding="utf-8"))
+    assert card["model"] in CONTESTANTS
+
+
+def test_scores_reach_the_run_of_a_training_that_gave_the_same_model_again(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, uri = tmp_path / "project", f"sqlite:///{tmp_path}/project/mlflow.db"
+    shutil.copytree(trained, folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    client = MlflowClient(uri)
+    again = client.create_run(client.get_experiment_by_name("lectern").experiment_id).info.run_id
+    record = folder / "reports/training/t5-tiny/run.json"
+    written = json.loads(record.read_text(encoding="utf-8"))
+    record.write_text(json.dumps({**written, "run_id": again}), encoding="utf-8")
+    _lectern(folder, "register")
+    results = json.loads((folder / "reports/results/t5-tiny.json").read_text(encoding="utf-8"))
+    assert client.get_run(again).data.metrics["test.rouge1"] == results["test"]["rouge1"]
+
+
 def test_a_passage_gets_candidate_titles(trained: Path) -> None:
     titles = _lectern(trained, "title", "so now we talk about arrays and how to sort them", "--candidates", "2")
     assert len(titles.splitlines()) in (1, 2)  # a model that has learnt for seconds may have but one of use
@@ -280,11 +394,13 @@ def test_what_one_clone_made_another_one_pulls(trained: Path, tmp_path: Path) ->
     shutil.copytree(
         trained, clone, ignore=shutil.ignore_patterns("cache", "tmp", "data", "models", "reports", "mlflow.db")
     )
-    _dvc(clone, "pull", "--quiet", check=False)  # what is not cached, such as reports/leaderboard.json, is not pulled
+    _dvc(clone, "pull", "--quiet", check=False)  # reports/registered.json is about a registry, and is not pulled
     for path in (
         "models/t5-tiny/model.safetensors",
         "data/splits/test.parquet",
         "reports/predictions/keyphrase.parquet",
+        "reports/metrics/t5-tiny.json",
+        "reports/leaderboard.json",
     ):
         assert (clone / path).read_bytes() == (trained / path).read_bytes()
 

@@ -66,7 +66,7 @@ def test_a_model_cannot_be_named_as_a_command_or_a_path(section: str, name: str,
         read_params()
 
 
-@pytest.mark.parametrize("stage", ["train", "evaluate"])
+@pytest.mark.parametrize("stage", ["train", "predict", "score"])
 def test_the_shell_of_a_stage_takes_a_models_name_for_a_word(stage: str, tmp_path: Path) -> None:
     command = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]["cmd"]
     name = "$(touch sprung); touch sprung `touch sprung`"

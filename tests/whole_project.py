@@ -15,8 +15,8 @@ from tests.conftest import ROOT
 from tests.forking import quick_python
 
 SHIPPED = [
-    "pipeline", "flows", "expectations", "params.yaml", "dvc.yaml", "requirements.lock", "prefect.toml",
-    ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore",
+    "pipeline", "flows", "expectations", "params.yaml", "catalogue.yaml", "dvc.yaml", "requirements.lock",
+    "prefect.toml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore",
 ]  # fmt: skip
 
 
@@ -51,13 +51,13 @@ def make_project(folder: Path, contestants: Sequence[str]) -> None:
     params["contestants"] = [*contestants]
     params["sample"]["topics"] = 48
     params["split"] |= {"validation": 0.3, "test": 0.3}
-    params["train"]["epochs"] = 1
     params["generate"]["default"] |= {"num_beams": 2, "max_new_tokens": 8}
     params["evaluate"]["bootstrap"] = 200
     for name in contestants:
         params["models"][name] |= {
             "scratch": {"width": 32, "layers": 1, "heads": 2, "vocabulary": 600},
             "max_source_tokens": 64,
+            "train": {"epochs": 1},
         }
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     run(folder, "git", "init", "--quiet")

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Refused
 from pipeline.evaluation.intervals import Interval, paired_difference
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import EXAMPLE, ModelMetrics
 from pipeline.evaluation.scores import SCORES, Score
-from pipeline.paths import LEADERBOARD, PARAMS
-from pipeline.settings import Section, read_params
+from pipeline.paths import LEADERBOARD
+from pipeline.settings import Section
 
 FEW_EXAMPLES = 30  # with fewer, an interval says less than it seems to
 
@@ -64,20 +64,6 @@ class Leaderboard(Record):
     def row(self, model: str) -> Row:
         """The row of `model`, which takes part."""
         return next(row for row in self.rows if row.model == model)
-
-
-def read_contestants(params: Path = PARAMS) -> list[str]:
-    """The names of the models that take part.
-
-    Raises:
-        Misused: `params` names none, or one twice.
-    """
-    contestants = read_params(params).get("contestants")
-    if not isinstance(contestants, list) or not contestants or not all(isinstance(name, str) for name in contestants):
-        raise Misused(f"{params} names no models under 'contestants'. Switch on at least one.")
-    if len(set(contestants)) < len(contestants):
-        raise Misused(f"{params} names a model twice under 'contestants'.")
-    return contestants
 
 
 def build_leaderboard(

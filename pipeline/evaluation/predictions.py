@@ -11,15 +11,15 @@ from pipeline.errors import Refused
 from pipeline.evaluation.intervals import Interval, interval_of_mean
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import SCORES, Score
+from pipeline.evaluation.titled import EXAMPLE, MEASURED_SPLITS, titled
 from pipeline.files import file_aside, write_json
-from pipeline.paths import METRICS, PREDICTIONS
+from pipeline.paths import METRICS, PREDICTIONS, RESULTS
 
-EXAMPLE = ["split", "course_title", "lesson_num", "start_seconds"]  # the columns that tell one example from another
-MEASURED_SPLITS = ("validation", "test")
+COMPARED = ("rouge1", "bertscore_f1")  # the scores in a metrics file, which `dvc metrics diff` and `dvc exp show` show
 
 
 class ModelMetrics(BaseModel):
-    """What a model scored, as it stands in its metrics file."""
+    """All scores of a model, as its file in reports/results/ holds them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,7 +31,6 @@ class ModelMetrics(BaseModel):
     validation: dict[str, float | int]
     test: dict[str, float | int]
     seconds: float  # what giving the titles took
-    run_id: str | None = None  # the MLflow run, where there is one
 
     def on_test(self, score: Score) -> Interval:
         """That score on the test split."""
@@ -53,17 +52,13 @@ def scored_predictions(
     Raises:
         ValueError: there are not as many titles as examples.
     """
-    known = examples[[*EXAMPLE[1:], "title"]].reset_index(drop=True)
-    scores = score_titles(predicted, known["title"].tolist(), settings)
-    known.insert(0, "split", split)
-    predictions = pd.Series(list(predicted), dtype="str")
-    words = predictions.str.split().str.len().astype("int64")
-    return pd.concat([known.assign(prediction=predictions, prediction_words=words), scores], axis="columns")
+    scores = score_titles(predicted, examples["title"].tolist(), settings)
+    known = titled(examples, predicted, split)
+    words = known["prediction"].str.split().str.len().astype("int64")
+    return pd.concat([known.assign(prediction_words=words), scores], axis="columns")
 
 
-def summarise(
-    model: str, scored: pd.DataFrame, settings: EvaluateSettings, seconds: float, run_id: str | None = None
-) -> ModelMetrics:
+def summarise(model: str, scored: pd.DataFrame, settings: EvaluateSettings, seconds: float) -> ModelMetrics:
     """Means and intervals of `scored`, which holds both splits.
 
     Raises:
@@ -75,7 +70,6 @@ def summarise(
         bertscore_layers=settings.bertscore_layers,
         confidence=settings.confidence,
         seconds=round(seconds, 2),
-        run_id=run_id,
         **{split: _summary(scored[scored["split"] == split], split, settings) for split in MEASURED_SPLITS},
     )
 
@@ -95,18 +89,18 @@ def _summary(scored: pd.DataFrame, split: str, settings: EvaluateSettings) -> di
     return summary | {"mean_words": float(scored["prediction_words"].mean()), "examples": len(scored)}
 
 
-def write_results(
-    model: str, scored: pd.DataFrame, settings: EvaluateSettings, seconds: float, run_id: str | None = None
-) -> ModelMetrics:
-    """Writes a model's predictions and metrics files, and returns what the second one holds.
+def write_results(model: str, scored: pd.DataFrame, settings: EvaluateSettings, seconds: float) -> ModelMetrics:
+    """Write a model's scored predictions, its scores, and the few scores that DVC shows; return the scores.
 
     Raises:
         Refused: a split holds no example.
     """
-    metrics = summarise(model, scored, settings, seconds, run_id)
+    metrics = summarise(model, scored, settings, seconds)
     with file_aside(PREDICTIONS / f"{model}.parquet") as path:
         scored.to_parquet(path, index=False)
-    write_json(METRICS / f"{model}.json", metrics.model_dump(exclude_none=True))
+    write_json(RESULTS / f"{model}.json", metrics.model_dump())
+    shown = {split: {score: getattr(metrics, split)[score] for score in COMPARED} for split in MEASURED_SPLITS}
+    write_json(METRICS / f"{model}.json", shown)
     return metrics
 
 
@@ -117,7 +111,7 @@ def read_results(model: str) -> tuple[ModelMetrics, pd.DataFrame]:
         Refused: it is not there, or is not of that shape.
     """
     try:
-        metrics = ModelMetrics.model_validate_json((METRICS / f"{model}.json").read_text(encoding="utf-8"))
+        metrics = ModelMetrics.model_validate_json((RESULTS / f"{model}.json").read_text(encoding="utf-8"))
         scored = pd.read_parquet(PREDICTIONS / f"{model}.parquet")
     except FileNotFoundError as error:
         raise Refused(

@@ -121,7 +121,7 @@ def require(stages: Iterable[str]) -> None:
     """Looks for every pretrained model that `stages` will open, and fetches none: for seconds, ahead of hours of work.
 
     Args:
-        stages: named as in `dvc.yaml`: `train@t5-small`, `evaluate@t5-small`, `baselines`.
+        stages: named as in `dvc.yaml`: `train@t5-small`, `score@t5-small`, `baselines`.
 
     Raises:
         Refused: with a line for each that cannot be had.
@@ -150,7 +150,7 @@ def _wanted_by(stages: Iterable[str]) -> dict[str, str]:
             if knobs.get("epochs") != 0:
                 at = f"models.{model}.train" if "bertscore" in mapping(settings.get("train")) else "train"
                 wanted[f"{at}.bertscore.model"] = mapping(knobs.get("bertscore")).get("model")
-        elif name in ("evaluate", "baselines"):
+        elif name in ("score", "baselines"):
             wanted["evaluate.bertscore_model"] = evaluate.get("bertscore_model")
     return {knob: place for knob, place in wanted.items() if isinstance(place, str) and place != "scratch"}
 

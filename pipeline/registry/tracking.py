@@ -129,22 +129,25 @@ def find_run(client: MlflowClient, run_id: str) -> Run | None:
     return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
 
-def log_evaluation(client: MlflowClient, metrics: ModelMetrics, predictions: pd.DataFrame) -> None:
-    """Scores and the table of predictions, into the run of the training; into none where that is unknown here.
+def log_evaluation(client: MlflowClient, run_id: str, metrics: ModelMetrics, predictions: pd.DataFrame) -> None:
+    """Log scores and the table of predictions to the run of the training, if this tracking server knows it.
 
-    May be called again when it broke: the scores, which MLflow would count twice, come last.
+    May be called again after a failure: the scores, which MLflow would count twice, come last.
     """
-    if find_run(client, metrics.run_id) is None:
-        log.warning(
-            "MLflow at %s does not know run %s: the scores stay in files", mlflow.get_tracking_uri(), metrics.run_id
-        )
+    if find_run(client, run_id) is None:
+        log.warning("MLflow at %s does not know run %s: the scores stay in files", mlflow.get_tracking_uri(), run_id)
         return
-    client.set_tag(metrics.run_id, "bertscore_model", metrics.bertscore_model)
+    client.set_tag(run_id, "bertscore_model", metrics.bertscore_model)
     # `log_table` would add to what an earlier evaluation logged; this replaces it, and the tag shows it as a table.
-    client.log_text(metrics.run_id, predictions.to_json(orient="split", index=False), _PREDICTIONS)
-    client.set_tag(metrics.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": _PREDICTIONS, "type": "table"}]))
+    client.log_text(run_id, predictions.to_json(orient="split", index=False), _PREDICTIONS)
+    client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": _PREDICTIONS, "type": "table"}]))
     now = get_current_time_millis()
     scores = {
         f"{split}.{name}": value for split in ("validation", "test") for name, value in getattr(metrics, split).items()
     }
-    client.log_batch(metrics.run_id, metrics=[Metric(name, value, now, 0) for name, value in scores.items()])
+    client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in scores.items()])
+
+
+def has_evaluation(run: Run) -> bool:
+    """Whether `log_evaluation` has logged to the run."""
+    return "test.rouge1" in run.data.metrics

@@ -1,21 +1,25 @@
-"""The leaderboard, and the report that explains it."""
+"""The leaderboard, the report that explains it, and a copy of the best model."""
 
 from __future__ import annotations
+
+import json
+import shutil
 
 import pandas as pd
 
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.leaderboard import CompareSettings, as_markdown, build_leaderboard, read_contestants
+from pipeline.evaluation.leaderboard import CompareSettings, as_markdown, build_leaderboard
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import read_results
 from pipeline.evaluation.report import render_report
-from pipeline.files import write_json, write_text
-from pipeline.paths import LEADERBOARD, LEADERBOARD_MD, REPORT, SPLITS
+from pipeline.files import folder_aside, write_json, write_text
+from pipeline.paths import BEST_MODEL, COLLECTED, LEADERBOARD, LEADERBOARD_MD, MODELS, REPORT, SPLITS
 from pipeline.training.record import read_training
 
 
 def run() -> None:
-    settings, evaluation, contestants = CompareSettings.read(), EvaluateSettings.read(), read_contestants()
+    settings, evaluation = CompareSettings.read(), EvaluateSettings.read()
+    contestants = list(json.loads(COLLECTED.read_text(encoding="utf-8")))
     results = {model: read_results(model) for model in [*BASELINES, *contestants]}
     metrics = {model: measured for model, (measured, _) in results.items()}
     predictions = {model: scored for model, (_, scored) in results.items()}
@@ -26,4 +30,6 @@ def run() -> None:
     write_json(LEADERBOARD, leaderboard.model_dump(mode="json"))
     write_text(LEADERBOARD_MD, as_markdown(leaderboard))
     write_text(REPORT, report)
+    with folder_aside(BEST_MODEL) as folder:
+        shutil.copytree(MODELS / leaderboard.best, folder, dirs_exist_ok=True)
     print(as_markdown(leaderboard))

@@ -19,7 +19,7 @@ from pipeline.paths import LEADERBOARD, MODELS, REGISTERED, SPLITS
 from pipeline.registry.card import Facts, keep_card, write_card
 from pipeline.registry.figures import log_figures
 from pipeline.registry.lineage import code_that_writes_titles, md5
-from pipeline.registry.tracking import connect, find_run
+from pipeline.registry.tracking import connect, find_run, has_evaluation, log_evaluation
 from pipeline.registry.versions import Registered, RegisterSettings, register
 from pipeline.training.record import read_training
 
@@ -44,9 +44,18 @@ def run() -> None:
     keep_card(client, version, best.model, write_card(_facts(client, version, tags, leaderboard, generate)))
     for row in leaderboard.rows:
         if not row.is_baseline:
-            log_figures(client, read_training(row.model), leaderboard)
+            trained = read_training(row.model)
+            _log_missing_scores(client, row.model, trained.run.run_id)
+            log_figures(client, trained, leaderboard)
     write_json(REGISTERED, asdict(Registered(settings.name, int(version.version), best.model, model_md5, run_id)))
     print(f"{best.model} is version {version.version} of '{settings.name}', the challenger")
+
+
+def _log_missing_scores(client: MlflowClient, model: str, run_id: str) -> None:
+    """Log scores to the run of a training that gave the same model as an earlier one: DVC does not score it again."""
+    run = find_run(client, run_id)
+    if run and not has_evaluation(run):
+        log_evaluation(client, run_id, *read_results(model))
 
 
 def _facts(

@@ -117,6 +117,8 @@ def _train_and_keep(
         resume_from: says which run an interrupted training was in, and how long it took.
     """
     size = prepared.size()
+    if not settings.epochs:
+        size["trainable_parameters"] = 0
     run_id_file, watch = resume_from / "mlflow_run_id", Stopwatch(resume_from / "seconds")
     begun = run_id_file.read_text(encoding="utf-8") if run_id_file.exists() else None
     flat = {**model_settings.model_dump(exclude={"train"}), **settings.model_dump(), **size}

@@ -8,10 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.lora import LoraSettings
-from pipeline.settings import Section, Settings, check, read_params
-
-# What decides how much is in memory at once and how often it is kept, and nothing of what is learnt.
-_OF_THE_MACHINE = {"micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes"}
+from pipeline.settings import MACHINE_SETTINGS, Section, Settings, check, read_params
 
 
 class BertScoreSettings(Settings):
@@ -66,7 +63,7 @@ class TrainSettings(Section):
 
     def of_what_is_learnt(self) -> dict[str, Any]:
         """The knobs without those that a training may be gone on with changed."""
-        return self.model_dump(exclude=_OF_THE_MACHINE)
+        return self.model_dump(exclude=set(MACHINE_SETTINGS))
 
     @classmethod
     def of_model(cls, name: str, model: ModelSettings) -> TrainSettings:

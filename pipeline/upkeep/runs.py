@@ -18,7 +18,7 @@ from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils import get_results_from_paginated_fn
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipeline.paths import METRICS, REGISTERED, SEARCHES, TRAINING
+from pipeline.paths import REGISTERED, SEARCHES, TRAINING
 from pipeline.registry.tracking import EXPERIMENT
 from pipeline.upkeep.pile import Pile, size
 from pipeline.upkeep.versions import Named, hashes_in
@@ -106,7 +106,7 @@ def tracked(client: MlflowClient, named: Named, before: float) -> Tracked:
 
 def runs_in_reports() -> frozenset[str]:
     """The runs that the files in reports/ name."""
-    records = [*TRAINING.glob("*/run.json"), *METRICS.glob("*.json"), *REGISTERED.parent.glob(REGISTERED.name)]
+    records = [*TRAINING.glob("*/run.json"), *REGISTERED.parent.glob(REGISTERED.name)]
     contents = [json.loads(path.read_text(encoding="utf-8")) for path in records]
     contents += [yaml.safe_load(path.read_text(encoding="utf-8")) for path in SEARCHES.glob("*.yaml")]
     return frozenset(filter(None, (content.get("run_id") for content in contents)))

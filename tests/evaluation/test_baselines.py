@@ -122,14 +122,18 @@ def project(tmp_path_factory):
 
 def test_the_stage_writes_exactly_its_outputs(project):
     names = sorted(str(path.relative_to(project)) for path in (project / "reports").rglob("*") if path.is_file())
-    assert names == sorted(
-        f"reports/{kind}" for name in BASELINES for kind in (f"metrics/{name}.json", f"predictions/{name}.parquet")
-    )
+    kinds = ("metrics/{}.json", "predictions/{}.parquet", "results/{}.json")
+    assert names == sorted(f"reports/{kind.format(name)}" for name in BASELINES for kind in kinds)
 
 
-def test_metrics_are_nested_numbers(project):
+def test_a_metrics_file_holds_the_few_scores_that_people_compare(project):
     metrics = json.loads(Path("reports/metrics/first-words.json").read_text())
-    assert {"rouge1", "rouge1_low", "rouge1_high", "bertscore_f1", "mean_words", "examples"} <= metrics["test"].keys()
+    results = json.loads(Path("reports/results/first-words.json").read_text())
+    few = {"rouge1", "bertscore_f1"}
+    assert {split: set(scores) for split, scores in metrics.items()} == {"validation": few, "test": few}
+    for split, scores in metrics.items():
+        assert scores.items() <= results[split].items()
+    assert {"rouge1_low", "rouge1_high", "mean_words", "examples"} <= results["test"].keys()
 
 
 def test_a_mean_is_the_mean_of_the_predictions(project):
@@ -153,6 +157,6 @@ def test_results_that_are_not_there_are_refused(project):
 
 
 def test_damaged_results_are_refused(project):
-    Path("reports/metrics/broken.json").write_text('{"model": ')
+    Path("reports/results/broken.json").write_text('{"model": ')
     with pytest.raises(Refused, match="results of 'broken' cannot be read"):
         read_results("broken")

@@ -17,14 +17,13 @@ from pipeline.evaluation.leaderboard import (
     as_markdown,
     as_rich_table,
     build_leaderboard,
-    read_contestants,
     read_leaderboard,
     show,
 )
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import MEASURED_SPLITS, summarise
 from pipeline.evaluation.scores import SCORES
-from pipeline.settings import check
+from pipeline.settings import check, read_contestants
 
 EVALUATION = EvaluateSettings(bertscore_model="some-model", bertscore_layers=6, bootstrap=300, confidence=0.95, seed=1)
 NOISE = np.random.default_rng(1).random(40) / 10

@@ -17,7 +17,7 @@ from pipeline.evaluation.figures import as_svg, curves_figure
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import MEASURED_SPLITS, write_results
 from pipeline.evaluation.scores import SCORES
-from pipeline.stages import compare
+from pipeline.stages import collect, compare
 
 PARAMS = """
 contestants: [trained, zero-shot]
@@ -87,6 +87,8 @@ def project(tmp_path, monkeypatch) -> Path:
             "lineage": {},
         }
         (folder / "run.json").write_text(json.dumps(run))
+        Path("models", model).mkdir(parents=True)
+    collect.run()
     return tmp_path
 
 
@@ -141,6 +143,8 @@ def test_the_same_files_give_the_same_report(page):
 
 def test_it_writes_its_three_files_and_no_more(page, project):
     assert sorted(path.name for path in (project / "reports").iterdir() if path.is_file()) == [
+        "contestants.json",  # as is curves.csv, by the stage before
+        "curves.csv",
         "leaderboard.json",
         "leaderboard.md",
         "report.html",
@@ -199,13 +203,13 @@ def test_predictions_of_another_test_split_are_refused(project):
 
 
 def test_a_model_that_was_not_evaluated_is_refused(project):
-    Path("reports/metrics/trained.json").unlink()
+    Path("reports/results/trained.json").unlink()
     with pytest.raises(Refused, match="'trained' has not been evaluated"):
         compare.run()
 
 
 def test_a_refusal_leaves_no_leaderboard(project):
-    Path("reports/metrics/trained.json").unlink()
+    Path("reports/results/trained.json").unlink()
     with pytest.raises(Refused):
         compare.run()
     assert not Path("reports/leaderboard.json").exists()

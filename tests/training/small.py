@@ -96,7 +96,7 @@ def fill_project(
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     params["train"] |= knobs
     size = {"width": 32, "layers": 1, "heads": 2, "vocabulary": 400}
-    params["models"]["bart-tiny"] |= {"scratch": size, **(model or {})}
+    params["models"]["bart-tiny"] |= {"scratch": size, "train": {}, **(model or {})}
     (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 

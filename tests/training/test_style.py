@@ -15,7 +15,7 @@ def test_a_trained_model_calls_an_opening_as_most_of_its_lessons_do(project: Pat
     lessons["opens"] = ~lessons.duplicated("lesson_num")
     lessons.loc[lessons["opens"], "title"] = ["Intro"] * 6 + ["Welcome"] * 2
     fill_project(project, lessons, epochs=1)
-    for words in (STAGE, ("evaluate", STAGE[1])):
+    for words in (STAGE, ("predict", STAGE[1]), ("score", STAGE[1])):
         done = lectern(*words, cwd=project, env=environment())
         assert done.returncode == 0, done.stderr
     titled = pd.read_parquet(project / f"reports/predictions/{STAGE[1]}.parquet").query("split == 'test'")

@@ -1,0 +1,53 @@
+"""The titles that a model gave to the validation and test splits, before they are scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+
+from pipeline.errors import Refused
+from pipeline.files import folder_aside, write_json
+from pipeline.paths import TITLES
+
+EXAMPLE = ["split", "course_title", "lesson_num", "start_seconds"]  # the columns that identify an example
+MEASURED_SPLITS = ("validation", "test")
+
+
+def titled(examples: pd.DataFrame, predicted: Sequence[str], split: str) -> pd.DataFrame:
+    """One row per example: `EXAMPLE`, the true title and the predicted one.
+
+    Args:
+        examples: a split.
+        predicted: one title per example, in the same order.
+        split: the name of the split.
+    """
+    known = examples[[*EXAMPLE[1:], "title"]].reset_index(drop=True)
+    known.insert(0, "split", split)
+    return known.assign(prediction=pd.Series(list(predicted), dtype="str"))
+
+
+def write_titles(model: str, titles: pd.DataFrame, seconds: float) -> None:
+    """Write the titles of a model, and the seconds that it took to give them."""
+    with folder_aside(TITLES / model) as folder:
+        titles.to_parquet(folder / "titles.parquet", index=False)
+        write_json(folder / "seconds.json", round(seconds, 2))
+
+
+def read_titles(model: str) -> tuple[pd.DataFrame, float]:
+    """The titles and seconds that `write_titles` wrote for `model`.
+
+    Raises:
+        Refused: the files are missing or damaged.
+    """
+    folder = TITLES / model
+    try:
+        titles = pd.read_parquet(folder / "titles.parquet")
+        return titles, json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Refused(f"{error.filename or folder} is missing: '{model}' has no titles yet. Run `dvc repro`.") from None
+    except (ValueError, OSError) as error:
+        raise Refused(
+            f"The titles of '{model}' in {folder} cannot be read: {error}. Run `dvc repro --force predict@{model}`."
+        ) from None
