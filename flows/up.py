@@ -25,6 +25,7 @@ from pipeline.errors import Misused
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
 from pipeline.registry.database import create_database
+from pipeline.server.origins import configured_hosts
 from pipeline.server.settings import PAGE
 from pipeline.terminal import complain, say_no
 
@@ -152,6 +153,7 @@ def mlflow_server(port: int) -> Server:
         return Server(without_user(uri), start=None)
     require_free(port, "--mlflow-port")
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--app-name", "lectern", *allow_configured_hosts()]  # the application in flows/guarded.py
     # Whoever reaches the database directly finds artifacts at the same places, without the server between.
     command += ["--no-serve-artifacts", "--default-artifact-root", artifact_root(uri)]
     return Server(
@@ -167,6 +169,16 @@ def mlflow_server(port: int) -> Server:
             },
         ),
     )
+
+
+def allow_configured_hosts() -> list[str]:
+    """Options for MLflow, whose own check comes after Lectern's and knows none of the configured host names."""
+    names = configured_hosts()
+    if not names:
+        return []
+    hosts = [f"{name}{port}" for name in ("127.0.0.1", "localhost", *names) for port in ("", ":*")]
+    origins = [f"{scheme}://{name}{port}" for scheme in ("http", "https") for name in names for port in ("", ":*")]
+    return ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins)]
 
 
 def prefect_server(port: int) -> Server:
@@ -186,7 +198,7 @@ def prefect_server(port: int) -> Server:
 
 def reports_service(port: int) -> Service:
     Path("reports").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", HOST, "--directory", "reports"]
+    command = [sys.executable, "-m", "flows.guarded", "reports", "--port", str(port)]
     return Service("The server of reports", command, log=STATE / "logs" / "reports.log")
 
 
