@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,8 @@ EXAMPLE = "example: python -m flows.guarded prefect --host 0.0.0.0 --port 4200"
 
 def prefect(host: str, port: int) -> None:
     """Run Prefect's server as `prefect server start` does, with all its services."""
+    os.environ["PREFECT_SERVER_UI_API_URL"] = "/api"  # at the address where its page was opened
+    os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://{host}:{port}"  # everyone, by default
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 

@@ -36,11 +36,7 @@ def prefect_service(port: int) -> Service:
         [sys.executable, "-m", "flows.guarded", "prefect", "--port", str(port)],
         log=STATE / "logs" / "prefect.log",
         health=f"{api_url(port)}/health",
-        env={
-            "PREFECT_HOME": str(Path(".prefect").resolve()),
-            "PREFECT_SERVER_UI_API_URL": "/api",  # at the address where the page was opened
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api_url(port).removesuffix("/api"),
-        },
+        env={"PREFECT_HOME": str(Path(".prefect").resolve())},
     )
 
 

@@ -251,7 +251,10 @@ def test_nothing_that_up_starts_answers_to_a_foreign_name(up: SimpleNamespace):
     ports = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
     assert {*up.ports.values()} <= ports
     for port in ports:
-        assert httpx.get(f"http://127.0.0.1:{port}/", headers={"Host": FOREIGN_NAME}).status_code == 403, port
+        try:
+            assert httpx.get(f"http://127.0.0.1:{port}/", headers={"Host": FOREIGN_NAME}).status_code == 403, port
+        except httpx.RemoteProtocolError:
+            assert port not in up.ports.values()  # Prefect's runner awaits a secret there, and speaks no HTTP
 
 
 def test_events_are_taken_from_programs_only(up: SimpleNamespace):
