@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 
@@ -30,6 +31,8 @@ from pipeline.server.settings import PAGE
 from pipeline.terminal import complain, say_no
 
 EXAMPLE = "example: python -m flows.up --prefect-port 4300"
+MLFLOW_APP = "lectern"
+"""Name by which MLflow finds `flows.guarded.mlflow` in pyproject.toml."""
 
 
 class Interrupted(Exception):
@@ -145,15 +148,20 @@ def mlflow_server(port: int) -> Server:
     """The one that `MLFLOW_TRACKING_URI` names by an http address, or else ours on `port` over the database it names.
 
     Raises:
-        Misused: `port` is taken; or others may share that database, and nobody says where artifacts go.
+        Misused: `port` is taken; or others may share that database, and nobody says where artifacts go; or Lectern's
+            installation is older than its code.
     """
     own = f"http://{HOST}:{port}"
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri.startswith(("http://", "https://")):
         return Server(without_user(uri), start=None)
     require_free(port, "--mlflow-port")
+    if not entry_points(group="mlflow.app", name=MLFLOW_APP):
+        raise Misused(
+            "MLflow does not find Lectern's check of origins, which a newer version brings. Run `make install`."
+        )
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    command += ["--app-name", "lectern", *allow_configured_hosts()]  # the application in flows/guarded.py
+    command += ["--app-name", MLFLOW_APP, *allow_configured_hosts()]
     # Whoever reaches the database directly finds artifacts at the same places, without the server between.
     command += ["--no-serve-artifacts", "--default-artifact-root", artifact_root(uri)]
     return Server(

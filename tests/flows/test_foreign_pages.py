@@ -229,6 +229,15 @@ def test_the_requests_that_are_refused_to_other_sites_work_from_a_servers_own_pa
     assert {name for name in before if before[name] != after[name]} == {*before}, after
 
 
+def test_a_link_on_another_page_opens_a_servers_page(up: SimpleNamespace, window: Page, other_port: int):
+    for site in up.sites.values():
+        window.goto(f"http://127.0.0.1:{other_port}/")
+        window.set_content(f"<a href='{site}'>link</a>")
+        with window.expect_response(lambda answer, site=site: answer.url.startswith(site)) as opened:
+            window.get_by_text("link").click()
+        assert opened.value.status < 400
+
+
 @pytest.mark.parametrize("name", ["prefect", "mlflow", "reports", "page"])
 def test_a_server_answers_programs_and_its_own_pages_only(up: SimpleNamespace, name: str):
     def is_refused(method: str, headers: dict[str, str]) -> bool:
