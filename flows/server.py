@@ -33,13 +33,10 @@ def prefect_service(port: int) -> Service:
     """
     return Service(
         "The Prefect server",
-        [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
+        [sys.executable, "-m", "flows.guarded", "prefect", "--port", str(port)],
         log=STATE / "logs" / "prefect.log",
         health=f"{api_url(port)}/health",
-        env={
-            "PREFECT_HOME": str(Path(".prefect").resolve()),
-            "PREFECT_SERVER_UI_API_URL": api_url(port),  # its pages would ask the default port
-        },
+        env={"PREFECT_HOME": str(Path(".prefect").resolve())},
     )
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 
@@ -25,10 +26,13 @@ from pipeline.errors import Misused
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
 from pipeline.registry.database import create_database
+from pipeline.server.origins import configured_hosts
 from pipeline.server.settings import PAGE
 from pipeline.terminal import complain, say_no
 
 EXAMPLE = "example: python -m flows.up --prefect-port 4300"
+MLFLOW_APP = "lectern"
+"""Name by which MLflow finds `flows.guarded.mlflow` in pyproject.toml."""
 
 
 class Interrupted(Exception):
@@ -144,14 +148,20 @@ def mlflow_server(port: int) -> Server:
     """The one that `MLFLOW_TRACKING_URI` names by an http address, or else ours on `port` over the database it names.
 
     Raises:
-        Misused: `port` is taken; or others may share that database, and nobody says where artifacts go.
+        Misused: `port` is taken; or others may share that database, and nobody says where artifacts go; or Lectern's
+            installation is older than its code.
     """
     own = f"http://{HOST}:{port}"
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if uri.startswith(("http://", "https://")):
         return Server(without_user(uri), start=None)
     require_free(port, "--mlflow-port")
+    if not entry_points(group="mlflow.app", name=MLFLOW_APP):
+        raise Misused(
+            "MLflow does not find Lectern's check of origins, which a newer version brings. Run `make install`."
+        )
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--app-name", MLFLOW_APP, *allow_configured_hosts()]
     # Whoever reaches the database directly finds artifacts at the same places, without the server between.
     command += ["--no-serve-artifacts", "--default-artifact-root", artifact_root(uri)]
     return Server(
@@ -167,6 +177,16 @@ def mlflow_server(port: int) -> Server:
             },
         ),
     )
+
+
+def allow_configured_hosts() -> list[str]:
+    """Options for MLflow, whose own check comes after Lectern's and knows none of the configured host names."""
+    names = configured_hosts()
+    if not names:
+        return []
+    hosts = [f"{name}{port}" for name in ("127.0.0.1", "localhost", *names) for port in ("", ":*")]
+    origins = [f"{scheme}://{name}{port}" for scheme in ("http", "https") for name in names for port in ("", ":*")]
+    return ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins)]
 
 
 def prefect_server(port: int) -> Server:
@@ -186,7 +206,7 @@ def prefect_server(port: int) -> Server:
 
 def reports_service(port: int) -> Service:
     Path("reports").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", HOST, "--directory", "reports"]
+    command = [sys.executable, "-m", "flows.guarded", "reports", "--port", str(port)]
     return Service("The server of reports", command, log=STATE / "logs" / "reports.log")
 
 

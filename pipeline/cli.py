@@ -431,7 +431,9 @@ def export(
 @app.command(epilog="Example: `lectern serve --port 8080 --fast`")
 def serve(
     port: Annotated[int, typer.Option(help="Where it answers.")] = 8080,
-    host: Annotated[str, typer.Option(help="The address that it listens on: this machine's alone.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines. LECTERN_HOSTS adds host names.")
+    ] = "127.0.0.1",
     fast: Annotated[
         bool, typer.Option("--fast", help="By the version's export, which `lectern export` makes.")
     ] = False,

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline.errors import Misused
 from pipeline.server.app import create_app
 from pipeline.server.desk import Desk
+from pipeline.server.origins import OriginCheck, SameOrigin
 from pipeline.server.present import Present
 from pipeline.server.settings import PAGE, PageSettings, ServeSettings
 from pipeline.titles.version import present_version, writer_of
@@ -34,8 +34,6 @@ def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
     present = Present(lambda: present_version(fast=fast), writer_of, refresh=settings.refresh)
     desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
     app = create_app(present, desk, settings)
-    if host == HOST:  # or another site's name, made to lead here, would let its pages ask as if they were ours
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     with tempfile.TemporaryDirectory(prefix="lectern-page-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # read when a file comes, and seen by this user alone
         tempfile.tempdir = folder  # for what is fetched of a version
@@ -49,7 +47,8 @@ def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
         let_go = mount_page(app, editor, present, settings)
         at = f"http://{host}:{port}"
         print(f"A page at {at}{PAGE}; titles at {at}/titles, described at {at}/docs. Ctrl-C ends it.", flush=True)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(settings.seconds))
+        guarded = SameOrigin(app, check=OriginCheck.listening_on(host))
+        config = uvicorn.Config(guarded, log_level="warning", timeout_graceful_shutdown=int(settings.seconds))
         _Server(config, let_go, Path(folder)).run(sockets=[listening])
 
 

@@ -1,0 +1,119 @@
+"""Refuse requests that pages of other sites send to a server on this machine.
+
+A browser lets any page send requests to http://127.0.0.1. It names the page's site in `Origin` or `Sec-Fetch-Site`,
+headers that a page cannot change. In DNS rebinding, a foreign host name leads to this machine, so the browser takes the
+foreign page for the server's own; that name then stands in `Host`. Programs such as curl send `Host` only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Self
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
+
+HOSTS = "LECTERN_HOSTS"
+"""Environment variable with more host names of the servers, separated by commas: the name of a proxy, for example."""
+
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
+
+_HOST = re.compile(r"(?P<name>\[[^\]]+\]|[^:]+)(:\d+)?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_LONGEST = 100  # characters of a header that an answer repeats
+
+
+def configured_hosts() -> tuple[str, ...]:
+    """Host names from the environment."""
+    return tuple(name.strip().lower() for name in os.environ.get(HOSTS, "").split(",") if name.strip())
+
+
+@dataclass(frozen=True)
+class OriginCheck:
+    """Rule for the requests that a server answers.
+
+    Attributes:
+        names: host names of the server, in lower case.
+        addresses: whether each IP address counts as one too. DNS rebinding needs a name.
+    """
+
+    names: frozenset[str]
+    addresses: bool = False
+
+    @classmethod
+    def listening_on(cls, host: str) -> Self:
+        """Rule for a server that listens on `host`. Ports are not compared, since a tunnel may change them."""
+        names = frozenset({*LOCAL, *configured_hosts()})
+        if host in LOCAL:
+            return cls(names)
+        return cls(names | {host.lower(), socket.gethostname().lower()}, addresses=True)
+
+    def refusal(self, method: str, headers: Mapping[str, str]) -> str | None:
+        """Reason to refuse a request, or None. The keys of `headers` are in lower case."""
+        host = headers.get("host", "").lower()
+        if not self._is_own(host):
+            return (
+                f"This server does not answer to the host name {host[:_LONGEST]!r}. "
+                f"To allow the name, add it to the environment variable {HOSTS} and restart the server."
+            )
+        origin = headers.get("origin")
+        if origin is not None:
+            if _loaded_from(host, origin.lower()):
+                return None
+            return f"A page of {origin[:_LONGEST]!r} may not use this server. Open the server's own page."
+        if headers.get("sec-fetch-site", "none") in ("none", "same-origin") or _follows_link(method, headers):
+            return None
+        return "A page of another site may not use this server. Open the server's own page."
+
+    def _is_own(self, host: str) -> bool:
+        found = _HOST.fullmatch(host)
+        return found is not None and (found["name"] in self.names or (self.addresses and _is_address(found["name"])))
+
+
+class SameOrigin:
+    """ASGI middleware that answers 403 to the requests and WebSockets that `check` refuses, and reads none of them."""
+
+    def __init__(self, app: ASGIApp, *, check: OriginCheck) -> None:
+        self._app = app
+        self._check = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            why = None
+        else:
+            why = self._check.refusal(scope.get("method", "GET"), Headers(scope=scope))
+        app = _refuser(scope, why) if why else self._app
+        await app(scope, receive, send)
+
+
+def _refuser(scope: Scope, why: str) -> ASGIApp:
+    if scope["type"] == "websocket":
+        return WebSocketClose(1008, why)
+    return JSONResponse({"detail": why}, status_code=403, headers={"Connection": "close"})
+
+
+def _loaded_from(host: str, origin: str) -> bool:
+    """Whether a page with this origin was loaded from `host`. A proxy may speak https to it and http to the server."""
+    scheme, _, authority = origin.partition("://")
+    port = _DEFAULT_PORTS.get(scheme)
+    return port is not None and authority.removesuffix(port) == host.removesuffix(port)
+
+
+def _follows_link(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether the browser opens a page of its own for it. Prefect's pages link to those of MLflow."""
+    return (method, headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("GET", "navigate", "document")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
