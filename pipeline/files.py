@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock
 
@@ -108,6 +108,14 @@ def make_private_folder(folder: Path) -> None:
     if folder.stat().st_mode & 0o077:  # an older version made it
         with suppress(PermissionError):  # it is another user's, who decides
             folder.chmod(PRIVATE_FOLDER)
+
+
+def open_private(file: Path) -> IO[bytes]:
+    """Open `file` to write it from its start; only this user may read it, from its first byte on."""
+    make_folder(file.parent)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    os.fchmod(descriptor, PRIVATE_FILE)  # an older version made it
+    return os.fdopen(descriptor, "wb")
 
 
 def made_once(folder: Path, make: Callable[[Path], object]) -> Path:

@@ -31,6 +31,7 @@ from mlflow.utils import get_results_from_paginated_fn
 from pydantic import Field
 
 from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.files import make_folder
 from pipeline.paths import REGISTRY_LOCK, STATE
 from pipeline.registry.running import written_run
 from pipeline.registry.tracking import EXPERIMENT, find_run
@@ -343,7 +344,7 @@ def champions(moves: list[Move]) -> list[str]:
 @contextmanager
 def _registry_lock() -> Iterator[None]:
     """Two promotions at once, in one project folder, take turns."""
-    STATE.mkdir(exist_ok=True)
+    make_folder(STATE)
     lock = FileLock(REGISTRY_LOCK)
     try:
         lock.acquire(timeout=1)
