@@ -43,8 +43,9 @@ def watch(train: Training = "train/nightly") -> State:
         train: The deployment that trains, as train/NAME.
     """
     try:
+        workbook, source = named()
         with nothing_at_work():
-            workbook, source = named()
+            pass
         # Without the lock: a download takes its time, in which a run may begin and end.
         with if_changed(workbook) as new, nothing_at_work():
             if named() != (workbook, source):

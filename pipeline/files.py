@@ -46,7 +46,7 @@ def folder_aside(target: Path, *, durable: bool = True) -> Iterator[Path]:
         path.mkdir()
         yield path
         if durable:
-            sync_folder(path)
+            sync(path)
         if target.exists():
             # Renamed, which takes a moment, rather than removed, which takes long enough to be killed at.
             target.replace(path.with_name(f"{target.name}-before"))
@@ -64,13 +64,22 @@ def _beside(target: Path, *, durable: bool) -> Iterator[Path]:
                 _sync(folder)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until all files in `folder`, and their names, are on the disk."""
-    for place, _, files in os.walk(folder):
+def move(source: Path, target: Path) -> None:
+    """Rename a file that is on the disk, and wait until its new name is."""
+    source.replace(target)
+    _sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until `path`, a file or a folder with all that is in it, is on the disk, with its name."""
+    for place, _, files in os.walk(path):
         here = Path(place)
-        for path in (*(here / name for name in files), here):
-            if not path.is_symlink():
-                _sync(path)
+        for each in (*(here / name for name in files), here):
+            if not each.is_symlink():
+                _sync(each)
+    if path.is_file():
+        _sync(path)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

@@ -109,7 +109,10 @@ def replace_by(new: Path, workbook: Path) -> None:
     Raises:
         Unavailable: DVC does not take it; `workbook` is as before.
     """
-    _take(new, workbook, _source(workbook))
+    source = _source(workbook)
+    with _put_back_if_it_fails(workbook, _dvc_file(workbook)):
+        _copy(new, workbook)
+        _commit(workbook, source)
 
 
 def _source(workbook: Path) -> str:
@@ -132,8 +135,12 @@ def _take(new: Path, target: Path, source: str) -> None:
     with _put_back_if_it_fails(target, _dvc_file(target)):
         run_dvc(["import-url", "--force", "--no-exec"], source, str(target))
         _copy(new, target)
-        # Asks for the head of what is at an address.
-        run_dvc(["commit", "--force"], str(_dvc_file(target)), limit=Limit.of(source))
+        _commit(target, source)
+
+
+def _commit(workbook: Path, source: str) -> None:
+    """Have DVC keep `workbook` as what is at `source`, of which it reads the header only."""
+    run_dvc(["commit", "--force"], str(_dvc_file(workbook)), limit=Limit.of(source))
 
 
 @contextmanager

@@ -104,9 +104,9 @@ def write_results(
         Refused: a split holds no example.
     """
     metrics = summarise(model, scored, settings, seconds, run_id)
-    with file_aside(PREDICTIONS / f"{model}.parquet") as path:
+    with file_aside(PREDICTIONS / f"{model}.parquet", durable=False) as path:
         scored.to_parquet(path, index=False)
-    write_json(METRICS / f"{model}.json", metrics.model_dump(exclude_none=True))
+    write_json(METRICS / f"{model}.json", metrics.model_dump(exclude_none=True), durable=False)
     return metrics
 
 
