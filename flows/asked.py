@@ -17,7 +17,7 @@ from pydantic import Field
 
 from flows.trained_on import note_last
 from pipeline.errors import Misused
-from pipeline.files import file_aside, write_text
+from pipeline.files import file_aside, move, write_text
 from pipeline.paths import PARAMS, STATE
 from pipeline.settings import read_params, train_knobs
 
@@ -54,7 +54,8 @@ def params_as_asked(models: list[str] | None, epochs: int | None, workbook: str 
     if workbook:
         note_last()
     params = asked(read_params(), models, epochs, str(bring_in(workbook, ASKED)) if workbook else None)
-    shutil.copyfile(PARAMS, _BEFORE)
+    with file_aside(_BEFORE) as path:
+        shutil.copyfile(PARAMS, path)
     write_text(_AS_ASKED, yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
     with file_aside(PARAMS) as path:
         shutil.copyfile(_AS_ASKED, path)
@@ -89,6 +90,6 @@ def asked(params: dict[str, Any], models: list[str] | None, epochs: int | None, 
 def _put_back() -> None:
     if _BEFORE.exists():
         if _AS_ASKED.exists() and PARAMS.read_bytes() == _AS_ASKED.read_bytes():
-            _BEFORE.replace(PARAMS)
+            move(_BEFORE, PARAMS)
         _BEFORE.unlink(missing_ok=True)
     _AS_ASKED.unlink(missing_ok=True)

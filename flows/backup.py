@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = parser.parse_args(arguments).file.resolve()
     try:
         with nothing_under_way() as repo:
-            back_up(file)
+            left_out = back_up(file)
             cache = Path(repo.cache.local.path)
             is_elsewhere = not cache.is_relative_to(repo.root_dir)
     except (Refused, Misused, Unavailable) as error:
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{file}: {file.stat().st_size:,} bytes. `lectern restore` makes a project of it, here or elsewhere.")
     for what in filter(None, (is_elsewhere and f"DVC's cache {cache}", *_on_servers())):
         print(f"Not in it: {what}. Back that up too.")
+    if left_out:
+        print(f"Not in it: {len(left_out):,} links that lead out of the project, such as {left_out[0]}.")
     return 0
 
 

@@ -31,10 +31,17 @@ class Child:
 
     It works in `cwd`, or where we do.
     Without `log` the output is there to be read from `lines`; with it, it goes to that file.
+    With `private`, only this user may read the files that it makes.
     """
 
     def __init__(
-        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None, log: IO[bytes] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        log: IO[bytes] | None = None,
+        private: bool = False,
     ) -> None:
         self._keeper = subprocess.Popen(
             [sys.executable, "-S", __file__, *command],
@@ -44,6 +51,7 @@ class Child:
             stdout=log or subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=0o077 if private else -1,
         )
 
     def lines(self) -> Iterator[str]:

@@ -21,6 +21,7 @@ from flows.child import Child
 from flows.graph import Stage
 from flows.stage import StageBroke, environment, failure, follow, stage_task
 from pipeline.addresses import hide_passwords, without_user
+from pipeline.files import make_folder, make_private_folder
 
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]
 
@@ -80,7 +81,8 @@ def work_tree(source: Source) -> Iterator[Path]:
         StageBroke: git cannot clone the repository, or has no such commit.
     """
     home = folder(source.repository)
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
+    make_private_folder(home)  # a clone keeps the repository's address, in which there may be a token
     with _first_free(home) as number:
         tree = home / str(number)
         if not (tree / ".git").exists():

@@ -20,6 +20,7 @@ from prefect.settings import get_current_settings
 
 from flows.service import HOST, Service, answers, free_port
 from pipeline.errors import Misused
+from pipeline.files import make_private_folder
 from pipeline.paths import STATE
 
 URL_FILE = STATE / "prefect.url"
@@ -31,12 +32,14 @@ def prefect_service(port: int) -> Service:
 
     Its database is kept in `.prefect/` between runs, where the environment names no other.
     """
+    make_private_folder(Path(".prefect"))  # where Prefect keeps what its blocks hold, such as the address of a webhook
     return Service(
         "The Prefect server",
         [sys.executable, "-m", "flows.guarded", "prefect", "--port", str(port)],
         log=STATE / "logs" / "prefect.log",
         health=f"{api_url(port)}/health",
         env={"PREFECT_HOME": str(Path(".prefect").resolve())},
+        private=True,
     )
 
 

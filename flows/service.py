@@ -14,6 +14,7 @@ from typing import Self
 from flows.child import Child
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused
+from pipeline.files import open_private
 
 HOST = "127.0.0.1"
 PATIENCE = 120.0
@@ -27,7 +28,10 @@ class ServiceDied(Exception):
 
 
 class Service:
-    """`command` as a child, its output in `log`. It answers at the address `health` when it is ready, if it has one."""
+    """`command` as a child, its output in `log`. It answers at the address `health` when it is ready, if it has one.
+
+    With `private`, only this user may read the files that it makes.
+    """
 
     def __init__(
         self,
@@ -37,13 +41,13 @@ class Service:
         log: Path,
         health: str | None = None,
         env: Mapping[str, str] | None = None,
+        private: bool = False,
     ) -> None:
         self.name = name
         self._log = log.resolve()
         self._health = health
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            self._child = Child(command, env=os.environ | QUIET | (env or {}), log=output)
+        with open_private(log) as output:  # what a server says may hold an address with a password
+            self._child = Child(command, env=os.environ | QUIET | (env or {}), log=output, private=private)
 
     def wait_until_healthy(self) -> None:
         """Returns once the server answers.

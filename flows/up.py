@@ -23,6 +23,7 @@ from flows.server import URL_FILE, api_url, configured_url, prefect_service, req
 from flows.service import HOST, Service, ServiceDied, require_free
 from pipeline.addresses import without_user
 from pipeline.errors import Misused
+from pipeline.files import make_folder, write_text
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
 from pipeline.registry.database import create_database
@@ -89,7 +90,7 @@ def only_one_here() -> Iterator[None]:
     Raises:
         Misused: the servers of this work tree are up already.
     """
-    STATE.mkdir(exist_ok=True)
+    make_folder(STATE)
     lock = FileLock(STATE / "up.lock")
     try:
         lock.acquire(timeout=0)
@@ -230,8 +231,8 @@ def flows_service(prefect: str) -> Service:
 
 @contextmanager
 def word_left(file: Path, address: str) -> Iterator[None]:
-    """While the block runs, `file` says where a server is reached."""
-    file.write_text(address, encoding="utf-8")
+    """While the block runs, `file` says where a server is reached, which may be an address with a password."""
+    write_text(file, address, durable=False, private=True)
     try:
         yield
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -19,13 +21,16 @@ from flows.notify import tell
 from flows.trained_on import trained_on
 from flows.work_tree import work_tree_lock
 from pipeline.addresses import hide_passwords
-from pipeline.data.adopt import as_it_is_now, import_file, replace_by_new
-from pipeline.data.problems import WorkbookRefused
+from pipeline.data.adopt import as_it_is_now, import_file, replace_by
 from pipeline.data.workbook import IngestSettings, ingest
-from pipeline.errors import Misused, Unavailable
+from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry.lineage import md5
 
 Training = Annotated[str, Field(pattern="^train/[^/]+$", max_length=200)]
+
+
+class Overtaken(Exception):
+    """Another workbook was chosen while this one was fetched."""
 
 
 @flow(name="watch", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
@@ -38,16 +43,23 @@ def watch(train: Training = "train/nightly") -> State:
         train: The deployment that trains, as train/NAME.
     """
     try:
-        workbook = IngestSettings.read().workbook
-        with work_tree_lock().acquire(timeout=0):
-            read_plan(Path.cwd())  # beside a `dvc repro` at work, the workbook stays what it reads
-            fetch(workbook)
+        workbook, source = named()
+        with nothing_at_work():
+            pass
+        # Without the lock: a download takes its time, in which a run may begin and end.
+        with if_changed(workbook) as new, nothing_at_work():
+            if named() != (workbook, source):
+                raise Overtaken
+            if new:
+                replace_by(new, workbook)
+                get_run_logger().info("%s is as it is now where it came from.", workbook)
             newer = md5(workbook) != trained_on(workbook)
             if newer:
                 ingest(workbook)
-    except (Timeout, Busy):
-        return Completed(message="A run is at work in this work tree; the next one of this will look again.")
-    except (WorkbookRefused, Misused) as error:
+    except (Timeout, Busy, Overtaken) as why:
+        what = "Somebody chose another workbook" if isinstance(why, Overtaken) else "A run is at work in this work tree"
+        return Completed(message=f"{what}; the next run of this will look again.")
+    except (Refused, Misused) as error:
         return Failed(message=hide_passwords(str(error)))
     except Unavailable as error:
         return Failed(message=hide_passwords(f"{workbook} cannot be fetched from where it came. {error}"))
@@ -63,20 +75,42 @@ def watch(train: Training = "train/nightly") -> State:
     return Completed(message=f"{workbook} is newer than what was trained on: started {started.name}.")
 
 
-def fetch(workbook: Path) -> None:
-    """Takes the workbook again, if it has changed where it came from, and only if it is fit.
+@contextmanager
+def nothing_at_work() -> Iterator[None]:
+    """Hold the work tree's lock for the block, so that the workbook stays what a run reads.
 
     Raises:
-        WorkbookRefused: it is broken; the one before stays.
-        Unavailable: it is not there, or cannot be taken.
+        Timeout: a run of a flow is at work.
+        Busy: DVC is.
+    """
+    with work_tree_lock().acquire(timeout=0):
+        read_plan(Path.cwd())
+        yield
+
+
+def named() -> tuple[Path, bytes | None]:
+    """The workbook that `params.yaml` names, and what DVC notes of where it came from."""
+    workbook = IngestSettings.read().workbook
+    imported = import_file(workbook)
+    return workbook, imported.read_bytes() if imported else None
+
+
+@contextmanager
+def if_changed(workbook: Path) -> Iterator[Path | None]:
+    """Yield a copy of the workbook if it has changed where it came from, and is fit; None if it has not.
+
+    Raises:
+        WorkbookRefused: it is broken.
+        Refused: it is too large.
+        Unavailable: it is not there, cannot be taken, or takes too long.
     """
     if import_file(workbook) is None:
         get_run_logger().info("%s came from no file or URL: `lectern use SOURCE` remembers one.", workbook)
+        yield None
         return
-    # Aside, since `dvc update` removes what it is to replace before it looks at what there is instead.
     with as_it_is_now(workbook) as new:
         if md5(new) == md5(workbook):
+            yield None
             return
         ingest(new)
-    replace_by_new(workbook)
-    get_run_logger().info("%s is as it is now where it came from.", workbook)
+        yield new

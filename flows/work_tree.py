@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
+from pipeline.files import make_folder
 from pipeline.paths import STATE
 
 
 def work_tree_lock() -> FileLock:
     """Whoever holds it may take it again."""
-    STATE.mkdir(exist_ok=True)
+    make_folder(STATE)
     return FileLock((STATE / "train.lock").resolve(), is_singleton=True)
 
 

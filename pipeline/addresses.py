@@ -7,9 +7,11 @@ import re
 
 # Up to the last @, since a password may hold one, as it may hold a slash; a port and a path are none, though.
 _PASSWORD_OF = r"(?!\d+(?:/|$))\S+"
+# With these, of a signed link to a bucket for instance, whoever has the address gets the file.
+_KEY_OF_QUERY = r"[\w-]*(?:password|token|secret|signature)|pwd|sig|(?:api|access)[_-]?key"
 _PASSWORD = re.compile(
     # The second is a user's name as long as a token, which needs no password.
-    rf"(?<=://)([^:/@\s]*:){_PASSWORD_OF}(?=@)|(?<=://)[^:/@\s]{{20,}}(?=@)|([?&](?:ssl)?password=)[^&\s'\"]+",
+    rf"(?<=://)([^:/@\s]*:){_PASSWORD_OF}(?=@)|(?<=://)[^:/@\s]{{20,}}(?=@)|([?&](?:{_KEY_OF_QUERY})=)[^&\s'\"]+",
     re.IGNORECASE,
 )
 _USER = re.compile(rf"(?<=://)(?:[^:/@\s]*:{_PASSWORD_OF}|[^/@\s]*)@")

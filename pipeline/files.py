@@ -1,57 +1,149 @@
-"""Writing that never leaves half a file: aside first, then moved into place."""
+"""Write files and folders so that no reader ever sees half of one: aside first, then renamed into place.
+
+Durable is the default: the content is on the disk before it has its name, so a power loss leaves the old content or the
+new, never an empty file. Pass `durable=False` for what can be made again, such as the output of a stage or a cache.
+docs/reliability.md has the costs.
+
+Private means that only this user may read it: for what may hold a password or a token.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
-import shutil
+import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock
 
+from pipeline.paths import STATE
+
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+
 
 @contextmanager
-def file_aside(target: Path) -> Iterator[Path]:
-    """Yields a path beside `target` to write to; it becomes `target` if the block ends well, and is gone if not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
-        path = Path(aside) / target.name
+def file_aside(target: Path, *, durable: bool = True, private: bool = False) -> Iterator[Path]:
+    """Yield a path beside `target` to write to; it becomes `target` if the block ends well, and is removed if not."""
+    with _beside(target, durable=durable) as path:
+        if private:
+            path.touch(PRIVATE_FILE)
         yield path
+        if private:
+            path.chmod(PRIVATE_FILE)  # the block may have put another file there
+        if durable:
+            _sync(path)
         path.replace(target)
 
 
 @contextmanager
-def folder_aside(target: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill; it replaces `target` if the block ends well, and is gone if not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
-        path = Path(aside) / target.name
+def folder_aside(target: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield an empty folder to fill; it replaces `target` if the block ends well, and is removed if not."""
+    with _beside(target, durable=durable) as path:
         path.mkdir()
         yield path
+        if durable:
+            sync(path)
         if target.exists():
-            shutil.rmtree(target)
+            # Renamed, which takes a moment, rather than removed, which takes long enough to be killed at.
+            target.replace(path.with_name(f"{target.name}-before"))
         path.replace(target)
+
+
+@contextmanager
+def _beside(target: Path, *, durable: bool) -> Iterator[Path]:
+    """Yield a path for `target` in a private folder; sync the folders above `target` once it has its name."""
+    made = make_folder(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
+        yield Path(aside) / target.name
+        if durable:
+            for folder in (target.parent, *(folder.parent for folder in made)):
+                _sync(folder)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file that is on the disk, and wait until its new name is."""
+    source.replace(target)
+    _sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until `path`, a file or a folder with all that is in it, is on the disk, with its name."""
+    for place, _, files in os.walk(path):
+        here = Path(place)
+        for each in (*(here / name for name in files), here):
+            if not each.is_symlink():
+                _sync(each)
+    if path.is_file():
+        _sync(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Make `folder` and those above it, as far as they are missing; the project's state folder is private.
+
+    Returns:
+        The folders that were made, the lowest first.
+    """
+    state = STATE.absolute()
+    if folder.absolute().is_relative_to(state):
+        make_private_folder(state)
+    missing = []
+    for each in (folder, *folder.parents):
+        if each.exists():
+            break
+        missing.append(each)
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make `folder` where it is missing, and keep other users out of it and of everything in it."""
+    folder.mkdir(PRIVATE_FOLDER, exist_ok=True)
+    if folder.stat().st_mode & 0o077:  # an older version made it
+        with suppress(PermissionError):  # it is another user's, who decides
+            folder.chmod(PRIVATE_FOLDER)
+
+
+def open_private(file: Path) -> IO[bytes]:
+    """Open `file` to write it from its start; only this user may read it, from its first byte on."""
+    make_folder(file.parent)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    os.fchmod(descriptor, PRIVATE_FILE)  # an older version made it
+    return os.fdopen(descriptor, "wb")
 
 
 def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """`folder`, which `make` fills where it is not there yet: of several processes one does, and the others wait."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Return `folder`, which `make` fills where it is missing: one of several processes does, and the others wait."""
+    make_folder(folder.parent)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
+            # Only what can be fetched or converted again is made this way; what is cut off would stay, though.
             with folder_aside(folder) as aside:
                 make(aside)
     return folder
 
 
-def write_text(target: Path, text: str) -> None:
-    """`text` as UTF-8, all of it or nothing."""
-    with file_aside(target) as path:
+def write_text(target: Path, text: str, *, durable: bool = True, private: bool = False) -> None:
+    """Write `text` as UTF-8, all of it or nothing."""
+    with file_aside(target, durable=durable, private=private) as path:
         path.write_text(text, encoding="utf-8")
 
 
-def write_json(target: Path, content: Any) -> None:
-    """`content` as indented JSON with a last newline, all of it or nothing."""
-    write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+def write_json(target: Path, content: Any, *, durable: bool = True) -> None:
+    """Write `content` as indented JSON with a last newline, all of it or nothing."""
+    write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n", durable=durable)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import yaml
 
-from pipeline.addresses import has_password
+from pipeline.data.fetch import Limit, fetched, file_name, is_address, run_dvc
 from pipeline.data.join import Joined, join
 from pipeline.data.tables import table_files
 from pipeline.data.workbook import ingest
-from pipeline.errors import Misused, Unavailable
-from pipeline.files import folder_aside
+from pipeline.errors import Misused
+from pipeline.files import file_aside, folder_aside
 from pipeline.paths import WORKBOOKS
 from pipeline.settings import set_params
 
@@ -45,113 +42,136 @@ def adopt_all(sources: Sequence[str]) -> tuple[Path, Joined]:
         WorkbookRefused, Unavailable: as `bring_in` says.
         Misused: one of them is a URL, or there is nothing at its path.
     """
-    if urls := [source for source in sources if "://" in source]:
+    if urls := [source for source in sources if is_address(source)]:
         raise Misused(f"{urls[0]} is a URL, and only workbooks on this machine can be joined. Fetch it first.")
     joined = join([Path(source).resolve() for source in sources], JOINED)
-    _dvc(["add"], str(JOINED))
+    run_dvc(["add"], str(JOINED))
     set_params(["ingest"], {"workbook": JOINED.as_posix()})
     return JOINED, joined
 
 
 def bring_in(source: str, folder: Path = WORKBOOKS) -> Path:
-    """Copies the workbook into the project, into `folder`, and puts it under DVC; returns its place there.
+    """Copy the workbook into the project, into `folder`, and put it under DVC; return its place there.
 
-    Of a file and of a URL, DVC remembers where it came from, and can fetch it again.
+    DVC remembers where a file or an address was, and can fetch it again.
 
     Raises:
         WorkbookRefused: it is broken; nothing is changed.
-        Misused: the URL names no file, or holds a password.
-        Unavailable: DVC cannot reach or take it.
+        Refused: it is larger than `fetch.megabytes`.
+        Misused: the address is of a kind that is not fetched, names no file, or holds a password.
+        Unavailable: DVC cannot reach or take it, or it takes longer than `fetch.seconds`.
     """
-    if "://" in source:
-        return _from_url(source, folder)
+    if is_address(source):
+        target = folder / file_name(source)
+        with fetched(source, target.name) as new:
+            ingest(new)
+            _take(new, target, source)
+        return target
     path = Path(source).resolve()
     ingest(path)
     target = folder / path.name
     if path == target.resolve():
-        _dvc(["add"], str(target))
+        run_dvc(["add"], str(target))
     elif path.is_dir():
-        _copy_tables(path, target)
-        _dvc(["add"], str(target))
+        _copy(path, target)
+        run_dvc(["add"], str(target))
     else:
-        _import(str(path), target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        run_dvc(["import-url", "--force"], str(path), str(target))
     return target
 
 
 def import_file(workbook: Path) -> Path | None:
     """The `.dvc` file that says where `workbook` came from; None where nothing does."""
-    path = workbook.with_name(f"{workbook.name}.dvc")
+    path = _dvc_file(workbook)
     return path if path.is_file() and "deps" in yaml.safe_load(path.read_text(encoding="utf-8")) else None
 
 
 @contextmanager
 def as_it_is_now(workbook: Path) -> Iterator[Path]:
-    """Yields a copy of what `workbook` is now where it came from; it is gone after the block.
+    """Yield a copy of what `workbook` is now where it came from; it is removed after the block.
 
     Raises:
-        Unavailable: DVC cannot reach or take it.
+        Misused: it came from an address of a kind that is not fetched, or with a password.
+        Refused: it is larger than `fetch.megabytes`.
+        Unavailable: DVC cannot reach or take it, or it takes longer than `fetch.seconds`.
     """
+    source = _source(workbook)
+    if is_address(source):
+        file_name(source)
+    with fetched(source, workbook.name) as path:
+        yield path
+
+
+def replace_by(new: Path, workbook: Path) -> None:
+    """Put `new`, a copy of what `workbook` is where it came from, into its place, and tell DVC. Nothing is downloaded.
+
+    Raises:
+        Unavailable: DVC does not take it; `workbook` is as before.
+    """
+    source = _source(workbook)
+    with _put_back_if_it_fails(workbook, _dvc_file(workbook)):
+        _copy(new, workbook)
+        _commit(workbook, source)
+
+
+def _source(workbook: Path) -> str:
     imported = import_file(workbook)
     (source,) = yaml.safe_load(imported.read_text(encoding="utf-8"))["deps"]
     # A path within the project stands there as it is seen from the .dvc file.
-    url = source["path"] if "://" in source["path"] else str(imported.parent / source["path"])
-    with _fetched(url, workbook.name) as path:
-        yield path
+    return source["path"] if is_address(source["path"]) else str(imported.parent / source["path"])
 
 
-def replace_by_new(workbook: Path) -> None:
-    """Takes `workbook` again from where it came.
+def _dvc_file(workbook: Path) -> Path:
+    return workbook.with_name(f"{workbook.name}.dvc")
 
-    Raises:
-        Unavailable: DVC cannot reach or take it.
+
+def _take(new: Path, target: Path, source: str) -> None:
+    """Copy `new` to `target`, which DVC then knows to have come from `source`.
+
+    `dvc import-url` and `dvc update` would download it again: it could be another one by now, and no limit would hold.
     """
-    _dvc(["update"], str(import_file(workbook)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _put_back_if_it_fails(target, _dvc_file(target)):
+        run_dvc(["import-url", "--force", "--no-exec"], source, str(target))
+        _copy(new, target)
+        _commit(target, source)
 
 
-def _from_url(url: str, folder: Path) -> Path:
-    name = Path(urlsplit(url).path).name
-    if not name:
-        raise Misused(f"{url} names no file. Give the address of an .xlsx file.")
-    if has_password(url):
-        raise Misused(
-            f"{url} holds a password, which would stay in the project for all to read. Leave it out, and let DVC have "
-            "it: `dvc remote add`, `dvc remote modify --local`, and remote://NAME/PATH as the address."
-        )
-    with _fetched(url, name) as path:
-        ingest(path)
-    _import(url, folder / name)
-    return folder / name
+def _commit(workbook: Path, source: str) -> None:
+    """Have DVC keep `workbook` as what is at `source`, of which it reads the header only."""
+    run_dvc(["commit", "--force"], str(_dvc_file(workbook)), limit=Limit.of(source))
 
 
 @contextmanager
-def _fetched(url: str, name: str) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as aside:
-        path = Path(aside) / name
-        _dvc(["get-url"], url, str(path))
-        yield path
+def _put_back_if_it_fails(*paths: Path) -> Iterator[None]:
+    with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=".") as aside:
+        before = {path: Path(aside) / path.name for path in paths if path.exists()}
+        for path, kept in before.items():
+            _copy(path, kept)
+        try:
+            yield
+        except BaseException:
+            for path in paths:
+                _remove(path)
+            for path, kept in before.items():
+                kept.replace(path)
+            raise
 
 
-def _copy_tables(source: Path, target: Path) -> None:
-    with folder_aside(target) as path:
-        for table in table_files(source):
-            shutil.copyfile(table, path / table.name)
+def _copy(source: Path, target: Path) -> None:
+    """Copy a workbook, or the tables of a folder."""
+    if source.is_dir():
+        with folder_aside(target) as path:
+            for table in table_files(source):
+                shutil.copyfile(table, path / table.name)
+    else:
+        with file_aside(target) as path:
+            shutil.copyfile(source, path)
 
 
-def _import(source: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _dvc(["import-url", "--force"], source, str(target))
-
-
-def _dvc(command: list[str], *words: str) -> None:
-    """Runs it; none of `words` is an option, however it begins."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", *command, "--quiet", "--", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise Unavailable(
-            f"DVC did not take {words[0]}: {done.stderr.strip()}. See whether it is there and may be read from here; "
-            "then give the same command again."
-        )
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -173,7 +173,7 @@ def write_workbook(topics: pd.DataFrame, lines: pd.DataFrame, path: Path) -> Non
         sheet.freeze_panes = "A2"
         for column, width in zip("ABCD", (28, 12, 12, 90), strict=True):
             sheet.column_dimensions[column].width = width
-    with file_aside(path) as aside:
+    with file_aside(path, durable=False) as aside:
         workbook.save(aside)
         _forget_when(aside)
 

@@ -110,6 +110,7 @@ def require_fit(
             "failed": dict(Counter(outcome.severity for verdict in verdicts for outcome in verdict.failed)),
             "tables": [asdict(verdict) for verdict in verdicts],
         },
+        durable=False,
     )
     if docs is not None:
         _write_docs(verdicts, docs)
@@ -233,5 +234,5 @@ def _write_docs(verdicts: list[Verdict], docs: Path) -> None:
         loader=PackageLoader("pipeline.data", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("data_docs.html.j2").render(verdicts=verdicts, version=gx.__version__)
-    with folder_aside(docs) as aside:
-        write_text(aside / "index.html", page)
+    with folder_aside(docs, durable=False) as aside:
+        write_text(aside / "index.html", page, durable=False)

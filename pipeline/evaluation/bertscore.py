@@ -118,7 +118,7 @@ def _keep(parts: dict[str, Tensor], file: Path) -> None:
         return
     make_room(room, keep=file.parent)
     try:
-        with file_aside(file) as aside:
+        with file_aside(file, durable=False) as aside:
             save_file(parts, aside)
     except (OSError, SafetensorError) as error:
         if machine.in_our_words(error) is None:

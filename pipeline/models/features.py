@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from pipeline import machine
-from pipeline.files import file_aside
+from pipeline.files import file_aside, make_folder
 from pipeline.models.families import Family
 from pipeline.models.inputs import Inputs, micro_batches, pad
 from pipeline.models.memory import in_halves
@@ -255,7 +255,7 @@ class _Shards:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """While the block runs, no other process adds to these; what those before have added is here."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with FileLock(self.folder / "lock"):
             self._look()
             yield
@@ -274,7 +274,7 @@ class _Shards:
 
     def add(self, features: dict[str, Tensor]) -> None:
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        with file_aside(path) as aside:
+        with file_aside(path, durable=False) as aside:
             save_file(features, aside)
         self._open(path)
 

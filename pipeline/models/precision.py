@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 from transformers import PreTrainedModel
 
-from pipeline.files import write_text
+from pipeline.files import make_folder, write_text
 
 _TOKENS = 512
 _NARROW = 256  # below, what is cast and what stays in float32 outweigh the products
@@ -20,7 +20,7 @@ _GAIN = 1.5  # times faster, at least: casting costs, and a measurement errs
 def bfloat16_paid(model: PreTrainedModel, folder: Path) -> bool:
     """`bfloat16_pays` as it was when first asked for `folder`: whoever shares a training, or goes on with it, computes
     as it began."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     kept = folder / "precision"
     with FileLock(f"{kept}.lock"):
         if not kept.exists():

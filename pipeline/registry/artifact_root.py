@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pipeline.errors import Misused
+from pipeline.files import sync
+
+
+def sync_artifacts(address: str) -> None:
+    """Wait until what MLflow keeps at `address` is on the disk, where that is this machine's."""
+    if address.startswith("file:"):
+        sync(Path(url2pathname(urlsplit(address).path)))
+    elif "://" not in address and Path(address).exists():
+        sync(Path(address))
 
 
 def artifact_root(tracking: str) -> str | None:

@@ -202,7 +202,7 @@ def keep_card(client: MlflowClient, version: ModelVersion, model: str, card: Mod
             client.log_text(version.run_id, text, _path(number, suffix))
     with TemporaryDirectory() as folder:
         for text, name in zip(written, README, strict=True):
-            write_text(Path(folder, name), text)
+            write_text(Path(folder, name), text, durable=False)
         client.log_model_artifacts(logged_models(version)[0], folder, f"artifacts/{model}")
     if not version.description or version.description.endswith(_own_words(number)):
         client.update_model_version(version.name, number, card.summary)

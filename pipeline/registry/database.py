@@ -21,5 +21,5 @@ def create_database(tracking: str) -> None:
     database = make_url(tracking).database
     if not database or Path(database).exists():
         return
-    with file_aside(Path(database).absolute()) as aside:
+    with file_aside(Path(database).absolute(), private=True) as aside:
         MlflowClient(f"sqlite:///{aside}").search_experiments()

@@ -17,6 +17,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus
 
+from pipeline.files import make_folder
 from pipeline.locks import is_held
 from pipeline.paths import RUNNING
 
@@ -41,7 +42,7 @@ def written_run(
     That of a process which is killed meanwhile is ended by `end_killed_runs`.
     """
     end_killed_runs(client, experiment)
-    RUNNING.mkdir(parents=True, exist_ok=True)
+    make_folder(RUNNING)
     mark = RUNNING / uuid.uuid4().hex
     with FileLock(_lock_of(mark)):
         mark.touch()

@@ -19,6 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import DBAPIError
 
+from pipeline.files import make_folder
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
 from pipeline.registry.away import in_our_words, tracking_away
@@ -42,7 +43,7 @@ def connect() -> MlflowClient:
         Unavailable: the server does not answer.
         Misused: its database is new, and nobody says where artifacts go; or what speaks with it is not installed.
     """
-    STATE.mkdir(exist_ok=True)
+    make_folder(STATE)
     try:
         # Processes that meet on a fresh database migrate it at the same time, and most of them crash.
         with FileLock(STATE / "mlflow.lock"):

@@ -31,7 +31,9 @@ from mlflow.utils import get_results_from_paginated_fn
 from pydantic import Field
 
 from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.files import make_folder
 from pipeline.paths import REGISTRY_LOCK, STATE
+from pipeline.registry.artifact_root import sync_artifacts
 from pipeline.registry.running import written_run
 from pipeline.registry.tracking import EXPERIMENT, find_run
 from pipeline.registry.trial import try_version
@@ -343,7 +345,7 @@ def champions(moves: list[Move]) -> list[str]:
 @contextmanager
 def _registry_lock() -> Iterator[None]:
     """Two promotions at once, in one project folder, take turns."""
-    STATE.mkdir(exist_ok=True)
+    make_folder(STATE)
     lock = FileLock(REGISTRY_LOCK)
     try:
         lock.acquire(timeout=1)
@@ -385,6 +387,8 @@ def _log_version(
     run_name = None if known else f"register {tags['model']}"
     with written_run(client, EXPERIMENT, run_name, run_id=run_id if known else None):
         logged = log_served_model(folder, settings)
+    # Before the database knows of the version, which has to find its model after a power loss.
+    sync_artifacts(client.get_logged_model(logged.model_id).artifact_location)
     return mlflow.register_model(logged.model_uri, name, tags=tags)
 
 
@@ -430,6 +434,7 @@ def _move(
     if known:
         kept = {"move": asdict(move), "verdict": verdict.as_json() if verdict else None}
         client.log_text(version.run_id, json.dumps(kept, indent=2, ensure_ascii=False), path)
+        sync_artifacts(f"{known.info.artifact_uri}/{path}")
     line = json.dumps(asdict(move))
     # Written before the alias moves: a move without its line in the trail could not be rolled back. Of two that are
     # written at once, on two machines, both stay.

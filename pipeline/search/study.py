@@ -19,6 +19,7 @@ from sqlalchemy.exc import DatabaseError
 
 from pipeline import machine
 from pipeline.errors import Refused, Unavailable
+from pipeline.files import make_folder
 from pipeline.registry.away import DAMAGED
 from pipeline.search.settings import Pruning, SearchSettings
 from pipeline.search.space import Space
@@ -51,7 +52,7 @@ class StudyOnDisk:
         self.metric = settings.metric
         self._folder = folder
         self._seed = settings.seed
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._lock = FileLock(folder / "study.lock")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # Processes that meet on a fresh database make its tables at the same time, and crash; these are made beside

@@ -10,7 +10,7 @@ def run() -> None:
     path = IngestSettings.read().workbook
     workbook = ingest(path)
     for table, target in ((workbook.topics, TOPICS), (workbook.lines, LINES)):
-        with file_aside(target) as aside:
+        with file_aside(target, durable=False) as aside:
             table.to_parquet(aside, index=False)
     print(f"{path}: {len(workbook.topics):,} topics, {len(workbook.lines):,} lines; {summary(workbook.problems)}")
     for line in by_kind(workbook.problems):

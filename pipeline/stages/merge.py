@@ -14,10 +14,10 @@ _TYPED = [*LESSON, "title", "text"]  # the columns whose cells somebody has writ
 def run() -> None:
     lines = pd.read_parquet(LINES)
     merged = merge(pd.read_parquet(TOPICS), lines)
-    with file_aside(EXAMPLES) as aside:
+    with file_aside(EXAMPLES, durable=False) as aside:
         merged.examples.to_parquet(aside, index=False)
     shown = merged.set_aside.assign(**{name: merged.set_aside[name].map(as_text_cell) for name in _TYPED})
-    with file_aside(SET_ASIDE) as aside:
+    with file_aside(SET_ASIDE, durable=False) as aside:
         shown.to_csv(aside, index=False, encoding="utf-8-sig")  # the mark lets Excel know that it is UTF-8
     counts = merged.set_aside["what"].value_counts()
     print(f"{len(merged.examples):,} examples from {len(lines):,} lines")

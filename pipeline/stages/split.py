@@ -13,11 +13,11 @@ def run() -> None:
     settings = SplitSettings.read()
     splits = split(pd.read_parquet(EXAMPLES), settings)
     if settings.by == "random":
-        write_json(SPLIT_VALIDATION, {"success": False, "failed": {}, "tables": [], "note": LEAKS})
+        write_json(SPLIT_VALIDATION, {"success": False, "failed": {}, "tables": [], "note": LEAKS}, durable=False)
     else:
         suites = {"splits": EXPECTATIONS / "splits.json"}
         require_fit({"splits": lessons_by_side(splits)}, suites, SPLIT_VALIDATION, docs=None)
     for name, examples in splits.items():
-        with file_aside(SPLITS / f"{name}.parquet") as aside:
+        with file_aside(SPLITS / f"{name}.parquet", durable=False) as aside:
             examples.to_parquet(aside, index=False)
         print(f"{name}: {len(examples):,} examples of {len(examples[LESSON].drop_duplicates()):,} lessons")

@@ -13,6 +13,7 @@ from filelock import FileLock
 from pipeline.data.lessons import LESSON
 from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import Refused
+from pipeline.files import make_folder
 from pipeline.paths import STATE
 from pipeline.titles.chapters import Chaptered
 from pipeline.titles.edited import as_rows
@@ -32,7 +33,7 @@ def keep_corrections(talk: Chaptered, folder: Path) -> Path:
     """
     _refuse_numbers(talk)
     folder.mkdir(parents=True, exist_ok=True)
-    STATE.mkdir(exist_ok=True)
+    make_folder(STATE)
     with FileLock(STATE / "corrections.lock"), tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
         name = file_name(talk)
         path = _free_name(folder, name)

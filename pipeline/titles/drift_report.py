@@ -40,8 +40,8 @@ def report_drift(settings: DriftSettings) -> Drift | None:
     training = measure_training(pd.read_parquet(path, columns=["course_title", "lesson_num", "title", "text"]))
     titled = batches[batches["version"] == version]
     drift = compare(training, titled, settings, version=version, notes=_notes(version))
-    write_json(DRIFT_JSON, drift.as_json())
-    write_text(DRIFT, _page(drift, training, titled))
+    write_json(DRIFT_JSON, drift.as_json(), durable=False)
+    write_text(DRIFT, _page(drift, training, titled), durable=False)
     return drift
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 from pipeline.data.formulas import as_text_cell
 from pipeline.data.tables import table_files
 from pipeline.errors import Misused, Refused
-from pipeline.files import file_aside, write_json
+from pipeline.files import file_aside, make_folder, write_json
 from pipeline.paths import STATE
 from pipeline.titles.batch import fill_titles, is_workbook
 from pipeline.titles.batch_log import log_batch
@@ -106,7 +106,7 @@ def title_inbox(inbox: Path, outbox: Path, version: Version, *, again: bool = Fa
     """
     if outbox.exists() and (not outbox.is_dir() or outbox.samefile(inbox)):
         raise Misused(f"--out {outbox} must be a folder of its own: titles.csv and the filled workbooks go there.")
-    STATE.mkdir(exist_ok=True)
+    make_folder(STATE)
     with FileLock(STATE / "titles.lock"):
         return _Walk(inbox, outbox, version, again).go()
 

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import broadcast
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.files import write_text
+from pipeline.files import sync, write_text
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ class SaveWithinEpochs(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._last = time.monotonic()
+        if state.is_world_process_zero:  # after a power loss, the training resumes from it
+            sync(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # An epoch's last step is saved once it is evaluated: who goes on from its end evaluates it no more.

@@ -1,4 +1,4 @@
-"""A project folder in one file, and a project folder made of that file again, at the same place or at another."""
+"""Write a project folder into one file, and make a project folder of that file again, at the same place or another."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import Misused, Refused
-from pipeline.files import file_aside, folder_aside
+from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.files import PRIVATE_FILE, PRIVATE_FOLDER, file_aside, folder_aside
+from pipeline.upkeep.members import OutsideFolder, checked_members
 
 _LABEL = "lectern-backup.json"
+_LABEL_BYTES = 1 << 16
 _MADE_AGAIN = {".venv", ".dvc/tmp", *(f".lectern/{name}" for name in ("features", "converted", "fetched", "logs"))}
 _MADE_AGAIN_ANYWHERE = {"__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 _OF_RUNNING_SERVERS = (".db-wal", ".db-shm", ".db-journal", "mlflow.url", "prefect.url", "reports.url")
 _PATIENCE = 60.0  # seconds that a database may be busy
+
+_PRIVATE_FOLDERS = {".lectern", ".prefect"}  # tokens, addresses with passwords, Prefect's blocks
+_PRIVATE_FILES = {".dvc/config.local", ".git/config", ".env"}
+"""Beside the databases, what may hold a password or a token."""
 
 # Where MLflow's database says where artifacts lie, always by whole paths: table and column.
 _ADDRESSES = (
@@ -35,7 +41,7 @@ _ADDRESSES = (
 
 
 class Label(BaseModel):
-    """What the first member of a backup says of it, and the last one again: what was cut off lacks that."""
+    """The first member of a backup, and its last one again: a backup that was cut off lacks that."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,13 +49,16 @@ class Label(BaseModel):
     made: str  # UTC
 
 
-def back_up(file: Path) -> Label:
-    """Writes the project in the working directory, but for what can be made again, to `file`, a tar.
+def back_up(file: Path) -> list[Path]:
+    """Write the project in the working directory, without what can be made again, to `file`, a tar for this user only.
 
-    Servers may run meanwhile: each database is copied as it is at one moment. Stages may not.
+    Servers may run meanwhile: each database is copied as of one moment. Stages may not.
+
+    Returns:
+        The links that were left out, since they lead out of the project.
 
     Raises:
-        Misused: there is such a file already, or it would lie in the project.
+        Misused: `file` exists, or lies in the project.
         Refused: it cannot be written.
     """
     project = Path.cwd()
@@ -59,19 +68,21 @@ def back_up(file: Path) -> Label:
         raise Misused(f"{file} is there already. Choose another name, or move it away.")
     label = Label(folder=project, made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     try:
-        with file_aside(file) as aside, tarfile.open(aside, "w") as tar:
-            _write(tar, project, label)
+        with file_aside(file, private=True) as aside, tarfile.open(aside, "w") as tar:
+            return _write(tar, project, label)
     except OSError as error:
         raise Refused(f"{file} cannot be written: {error}. Nothing of it is left.") from error
-    return label
 
 
 def restore(file: Path, folder: Path) -> Label:
-    """Makes a project folder, `folder`, of a backup, in which MLflow finds its artifacts.
+    """Make a project folder, `folder`, of a backup, in which MLflow finds its artifacts.
+
+    Everything in the backup is checked before the first byte is written, and all is written within `folder`.
 
     Raises:
         Misused: `folder` holds something already, or there is no `file`.
-        Refused: `file` is no backup, or a damaged one, or cannot be unpacked; nothing was restored then.
+        Refused: `file` is no backup, is damaged, leads out of `folder`, or cannot be unpacked; nothing was restored.
+        Unavailable: the disk has too little room for it.
     """
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -79,28 +90,84 @@ def restore(file: Path, folder: Path) -> Label:
     if not file.exists():
         raise Misused(f"There is no file {file}.")
     try:
-        with tarfile.open(file) as tar, folder_aside(folder) as aside:
-            label = _read_label(tar, file)
-            tar.extractall(aside, filter="tar")
-            if [member.name for member in tar].count(_LABEL) != 2:
-                raise EOFError("its end is missing")
-            (aside / _LABEL).unlink()
-            for database in filter(_is_database, aside.rglob("*.db")):
-                _settle(database, label.folder, folder)
-    except (tarfile.TarError, EOFError, sqlite3.DatabaseError, OSError) as error:
+        with _open(file) as tar:
+            label, members = _checked(tar, file)
+            _require_room(sum(member.size for member in members), folder)
+            with folder_aside(folder) as aside:
+                tar.extractall(aside, members, filter="data")
+                _make_private(aside, members)
+                for database in filter(_is_database, aside.rglob("*.db")):
+                    database.chmod(PRIVATE_FILE)
+                    _settle(database, label.folder, folder)
+    except OutsideFolder as error:
+        raise Refused(
+            f"{file}: {error} `lectern backup` writes nothing like it, so somebody else has made or changed this file. "
+            "Nothing was restored."
+        ) from None
+    except (tarfile.TarError, EOFError, ValueError, RecursionError, sqlite3.DatabaseError, OSError) as error:
         raise Refused(f"{file} cannot be restored: {error}. Nothing of it is left in {folder}.") from error
     return label
 
 
-def _write(tar: tarfile.TarFile, project: Path, label: Label) -> None:
+def _open(file: Path) -> tarfile.TarFile:
+    """Open a tar that is not compressed, so that it cannot unpack to more than its own size.
+
+    Raises:
+        Refused: it is none.
+    """
+    try:
+        return tarfile.open(file, "r:")
+    except tarfile.ReadError:
+        raise Refused(
+            f"{file} is not what `lectern backup` writes, a tar without compression. "
+            "If you have compressed it, unpack it first, for instance with gunzip."
+        ) from None
+
+
+def _checked(tar: tarfile.TarFile, file: Path) -> tuple[Label, list[tarfile.TarInfo]]:
+    """The label and the other members, none of which writes outside the folder that it is unpacked in."""
+    label = _read_label(tar, file)
+    members = checked_members(tar, twice=_LABEL)
+    if [member.name for member in members].count(_LABEL) != 2:
+        raise EOFError("its end is missing")
+    for member in members:
+        # SQLite acts on a journal that it finds beside a database, and may remove a file that the journal names.
+        if member.name.endswith(_OF_RUNNING_SERVERS):
+            raise OutsideFolder(f"'{member.name}' belongs to a running server.")
+    return label, [member for member in members if member.name != _LABEL]
+
+
+def _require_room(needed: int, folder: Path) -> None:
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise Unavailable(
+            f"The disk has too little room: the backup holds {needed:,} bytes, and {free:,} are free at {place}. "
+            "Make room, or name a folder on another disk."
+        )
+
+
+def _make_private(folder: Path, members: list[tarfile.TarInfo]) -> None:
+    """Keep other users away from what may hold a secret, whatever modes the archive gives it."""
+    for member in members:
+        is_private = member.name in _PRIVATE_FILES or member.name.split("/")[0] in _PRIVATE_FOLDERS
+        if is_private and not member.issym():
+            (folder / member.name).chmod(PRIVATE_FOLDER if member.isdir() else PRIVATE_FILE)
+
+
+def _write(tar: tarfile.TarFile, project: Path, label: Label) -> list[Path]:
+    left_out = []
     _add_label(tar, label)
     for path in _members(project):
         with suppress(FileNotFoundError):  # a running server has removed it meanwhile
-            if _is_database(path):
+            if path.is_symlink():
+                left_out += [] if _add_link(tar, path, project) else [path]
+            elif _is_database(path):
                 _add_database(tar, path, project)
             else:
                 tar.add(path, path.relative_to(project), recursive=False)
     _add_label(tar, label)
+    return left_out
 
 
 def _add_label(tar: tarfile.TarFile, label: Label) -> None:
@@ -110,8 +177,19 @@ def _add_label(tar: tarfile.TarFile, label: Label) -> None:
     tar.addfile(member, BytesIO(content))
 
 
+def _add_link(tar: tarfile.TarFile, link: Path, project: Path) -> bool:
+    """Add a link as one to where it ends, seen from its own folder; False if that is outside the project."""
+    end = Path(os.path.realpath(link))
+    if not end.is_relative_to(project):
+        return False
+    member = tar.gettarinfo(link, link.relative_to(project))
+    member.linkname = os.path.relpath(end, link.parent)
+    tar.addfile(member)
+    return True
+
+
 def _members(project: Path) -> Iterator[Path]:
-    """What belongs into a backup, folders ahead of what is in them."""
+    """The folders, files and links that belong into a backup, folders ahead of what is in them."""
     for place, folders, files in os.walk(project):
         here = Path(place)
         folders[:] = sorted(
@@ -119,11 +197,14 @@ def _members(project: Path) -> Iterator[Path]:
             for name in folders
             if name not in _MADE_AGAIN_ANYWHERE and (here / name).relative_to(project).as_posix() not in _MADE_AGAIN
         )
-        yield from (here / name for name in (*folders, *sorted(files)) if not name.endswith(_OF_RUNNING_SERVERS))
+        for path in (here / name for name in (*folders, *sorted(files))):
+            is_kept = path.is_symlink() or path.is_dir() or path.is_file()  # and is no pipe, socket or device
+            if is_kept and not path.name.endswith(_OF_RUNNING_SERVERS) and path != project / _LABEL:
+                yield path
 
 
 def _is_database(path: Path) -> bool:
-    if path.suffix != ".db" or path.is_symlink():
+    if path.suffix != ".db" or path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:
         return file.read(16) == b"SQLite format 3\0"
@@ -140,15 +221,18 @@ def _add_database(tar: tarfile.TarFile, path: Path, project: Path) -> None:
 
 def _read_label(tar: tarfile.TarFile, file: Path) -> Label:
     first = tar.next()
-    content = tar.extractfile(first) if first and first.name == _LABEL else None
+    content = tar.extractfile(first) if first and first.isreg() and first.name == _LABEL else None
     try:
-        return Label.model_validate_json(content.read() if content else "")
+        label = Label.model_validate_json(content.read(_LABEL_BYTES) if content else "")
     except ValidationError:
         raise Refused(f"{file} is not what `lectern backup` writes.") from None
+    if not label.folder.is_absolute():
+        raise Refused(f"{file} is not what `lectern backup` writes.")
+    return label
 
 
 def _settle(database: Path, before: Path, now: Path) -> None:
-    """Sees that a database is whole; of MLflow's, makes the addresses in the folder `before` those in `now`."""
+    """Check that a database is whole; in MLflow's, replace the addresses in the folder `before` by those in `now`."""
     with closing(sqlite3.connect(database)) as connection, connection:
         ((found,),) = connection.execute("PRAGMA quick_check(1)")
         if found != "ok":

@@ -69,6 +69,13 @@ def folder(make_project: MakeProject, prefect_server: PrefectServer, monkeypatch
     return folder
 
 
+def test_what_prefects_server_keeps_is_for_one_user(prefect_server: PrefectServer):
+    home = prefect_server.database.parent
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert prefect_server.database in files
+    assert [path for path in [home, *files] if path.stat().st_mode & 0o077] == []
+
+
 def prefect_database(folder: Path) -> sqlite3.Connection:
     return sqlite3.connect(folder / ".prefect" / "prefect.db")
 

@@ -1,8 +1,11 @@
 """A workbook that changes where it came from is fetched and trained on."""
 
+import random
+import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -44,7 +47,9 @@ def folder(make_project: MakeProject) -> Path:
             deps: ["${ingest.workbook}"]
             outs: [ingested]
     """)
-    (folder / "params.yaml").write_text("{contestants: [], models: {}, ingest: {workbook: none.xlsx}}\n")
+    (folder / "params.yaml").write_text(
+        "{contestants: [], models: {}, ingest: {workbook: none.xlsx}, fetch: {megabytes: 9, seconds: 90}}\n"
+    )
     return folder
 
 
@@ -61,6 +66,29 @@ def address(elsewhere: Path) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def watched_server(elsewhere: Path, folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """An address, and for each download from there: 0 if a run of a flow could begin meanwhile, or else 1."""
+    could: list[int] = []
+    begin = "from flows.work_tree import *; work_tree_lock().acquire(timeout=0)"
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            done = subprocess.run([sys.executable, "-c", begin], cwd=folder, stderr=subprocess.DEVNULL, check=False)
+            try:
+                super().do_GET()
+                self.connection.shutdown(socket.SHUT_WR)
+                self.connection.recv(1)
+            except OSError:  # it wanted the header only
+                return
+            could.append(done.returncode)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(elsewhere))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", could
         server.shutdown()
 
 
@@ -174,6 +202,31 @@ def test_while_another_run_works_here_it_leaves_the_workbook_alone(folder: Path,
     assert state.is_completed()
     assert "will look again" in state.message
     assert started(deployment) == before
+
+
+def test_a_run_may_begin_while_it_downloads_and_nothing_is_downloaded_twice(
+    watched_server: tuple[str, list[int]], elsewhere: Path, deployment: str
+):
+    address, could = watched_server
+    adopt(f"{address}/lessons.xlsx")
+    could.clear()
+    write_workbook(elsewhere / "lessons.xlsx", "Old", "New")
+    with zipfile.ZipFile(elsewhere / "lessons.xlsx", "a") as archive:
+        archive.writestr("picture.png", random.Random(1).randbytes(8_000_000))
+    assert "is newer" in watch(deployment, return_state=True).message
+    assert could == [0]
+
+
+def test_a_workbook_that_grew_too_large_fails_the_run_and_the_one_before_stays(
+    folder: Path, elsewhere: Path, address: str, deployment: str
+):
+    adopt(f"{address}/lessons.xlsx")
+    good = (folder / "data/workbooks/lessons.xlsx").read_bytes()
+    (elsewhere / "lessons.xlsx").write_bytes(b"0" * 10_000_000)
+    state = watch(deployment, return_state=True)
+    assert state.is_failed()
+    assert "more than 9 MB" in state.message
+    assert (folder / "data/workbooks/lessons.xlsx").read_bytes() == good
 
 
 @pytest.mark.parametrize("wrong", ["nightly", "promote/by-hand", "train/", "train/nightly/again", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tarfile
 import threading
@@ -116,3 +117,29 @@ def test_nothing_is_overwritten(backup: Path, filled: Path, tmp_path: Path) -> N
         back_up(filled / "backup.tar")
     with pytest.raises(Misused, match="no file"):
         restore(tmp_path / "none.tar", tmp_path / "new")
+
+
+def test_links_within_the_project_come_back_and_those_that_lead_out_are_named(
+    filled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("elsewhere")
+    Path("models/linked").symlink_to(filled / "models/t5-tiny")
+    Path("models/t5-tiny/again").symlink_to("../../dvc.lock")
+    os.link("dvc.lock", "models/same")
+    Path("data").symlink_to(place)
+    Path("models/passwords").symlink_to("/etc/passwd")
+    os.mkfifo("pipe")
+    assert back_up(place / "lectern.tar") == [filled / "data", filled / "models/passwords"]
+    restore(place / "lectern.tar", new := place / "new")
+    assert (new / "models/linked/weights").read_text(encoding="utf-8") == "kept"
+    assert (new / "models/t5-tiny/again").resolve() == new / "dvc.lock"
+    assert (new / "models/same").samefile(new / "dvc.lock")
+    assert not any(os.path.lexists(new / name) for name in ("data", "models/passwords", "pipe"))
+
+
+def test_a_project_that_was_unpacked_by_hand_can_be_backed_up_again(backup: Path, tmp_path: Path) -> None:
+    with tarfile.open(backup) as tar:
+        tar.extract("lectern-backup.json", filter="data")
+    again = backup.with_name("again.tar")
+    back_up(again)
+    assert restore(again, tmp_path / "new").folder == Path.cwd()
