@@ -210,8 +210,8 @@ class _Acts:
         choice = gr.Dropdown(choices=[each.name for each in talks], value=talks[0].name, visible=several)
         return (_of(talks), talks, choice, *_name(talks[0]), "", None)
 
-    def name_lesson(self, talks: list[Talk], which: int) -> tuple[str, str]:
-        return _name(talks[which or 0])
+    def name_lesson(self, talks: list[Talk], which: int | None) -> tuple:
+        return _name(talks[which or 0]) if (which or 0) < len(talks) else (gr.skip(), gr.skip())
 
     @_kindly(*[gr.skip()] * 5)
     def chapters(
@@ -225,6 +225,8 @@ class _Acts:
     ) -> tuple:
         if not text.strip() and not talks:
             raise Misused("There is no transcript. Paste one, or drop a file.")
+        if not text.strip() and (which or 0) >= len(talks):
+            raise Misused("That lesson is of a file that is no longer here. Drop the file again.")
         talk = self._editor.read_pasted(text) if text.strip() else talks[which or 0]
         wanted = self._is_waited_for(request)
         found = self._editor.chapters(talk, minutes, lambda n, of: progress((n, of), desc="titles"), wanted=wanted)

@@ -114,8 +114,10 @@ def _unrolled(cues: list[list[str]]) -> list[list[str]]:
 
 
 def _overlap(before: list[str], after: list[str]) -> int:
-    """Count the rows that `after` begins with and `before` ends with, by the prefix function of Knuth, Morris and Pratt,
-    since a cue may have very many rows."""
+    """Count the rows that `after` begins with and `before` ends with.
+
+    A cue may have very many rows, so this is the prefix function of Knuth, Morris and Pratt.
+    """
     rows = [*after, None, *before]
     borders = [0] * len(rows)  # of the rows up to each, how many both begin and end them
     for n in range(1, len(rows)):
