@@ -95,19 +95,12 @@ def write_results(model: str, scored: pd.DataFrame, settings: EvaluateSettings, 
     Raises:
         Refused: a split holds no example.
     """
-<<<<<<< HEAD
     metrics = summarise(model, scored, settings, seconds)
-    with file_aside(PREDICTIONS / f"{model}.parquet") as path:
-        scored.to_parquet(path, index=False)
-    write_json(RESULTS / f"{model}.json", metrics.model_dump())
-    shown = {split: {score: getattr(metrics, split)[score] for score in COMPARED} for split in MEASURED_SPLITS}
-    write_json(METRICS / f"{model}.json", shown)
-=======
-    metrics = summarise(model, scored, settings, seconds, run_id)
     with file_aside(PREDICTIONS / f"{model}.parquet", durable=False) as path:
         scored.to_parquet(path, index=False)
-    write_json(METRICS / f"{model}.json", metrics.model_dump(exclude_none=True), durable=False)
->>>>>>> files
+    write_json(RESULTS / f"{model}.json", metrics.model_dump(), durable=False)
+    shown = {split: {score: getattr(metrics, split)[score] for score in COMPARED} for split in MEASURED_SPLITS}
+    write_json(METRICS / f"{model}.json", shown, durable=False)
     return metrics
 
 

@@ -30,9 +30,9 @@ def titled(examples: pd.DataFrame, predicted: Sequence[str], split: str) -> pd.D
 
 def write_titles(model: str, titles: pd.DataFrame, seconds: float) -> None:
     """Write the titles of a model, and the seconds that it took to give them."""
-    with folder_aside(TITLES / model) as folder:
+    with folder_aside(TITLES / model, durable=False) as folder:
         titles.to_parquet(folder / "titles.parquet", index=False)
-        write_json(folder / "seconds.json", round(seconds, 2))
+        write_json(folder / "seconds.json", round(seconds, 2), durable=False)
 
 
 def read_titles(model: str) -> tuple[pd.DataFrame, float]:

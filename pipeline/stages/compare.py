@@ -27,16 +27,9 @@ def run() -> None:
     training = {model: read_training(model) for model in contestants}
     test = pd.read_parquet(SPLITS / "test.parquet")
     report = render_report(leaderboard, metrics, predictions, test, training)
-<<<<<<< HEAD
-    write_json(LEADERBOARD, leaderboard.model_dump(mode="json"))
-    write_text(LEADERBOARD_MD, as_markdown(leaderboard))
-    write_text(REPORT, report)
-    with folder_aside(BEST_MODEL) as folder:
-        shutil.copytree(MODELS / leaderboard.best, folder, dirs_exist_ok=True)
-    print(as_markdown(leaderboard))
-=======
     write_json(LEADERBOARD, leaderboard.model_dump(mode="json"), durable=False)
     write_text(LEADERBOARD_MD, as_markdown(leaderboard), durable=False)
     write_text(REPORT, report, durable=False)
-    print(as_markdown(leaderboard), durable=False)
->>>>>>> files
+    with folder_aside(BEST_MODEL, durable=False) as folder:
+        shutil.copytree(MODELS / leaderboard.best, folder, dirs_exist_ok=True)
+    print(as_markdown(leaderboard))

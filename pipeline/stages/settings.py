@@ -23,7 +23,7 @@ _OF_BEAM_SEARCH = {"length_penalty"}
 
 def run() -> None:
     contestants, params = read_contestants(), read_params()
-    with folder_aside(SETTINGS) as folder:
+    with folder_aside(SETTINGS, durable=False) as folder:
         for model in contestants:
             _write(folder / model / "train.json", training(params, model))
             _write(folder / model / "predict.json", titling(params, model))
@@ -33,7 +33,7 @@ def run() -> None:
 
 def _write(path: Path, settings: Mapping[str, Any]) -> None:
     """Write sorted JSON: the order in params.yaml decides nothing."""
-    write_text(path, json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n")
+    write_text(path, json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n", durable=False)
 
 
 def training(params: Mapping[str, Any], model: str) -> dict[str, Any]:
