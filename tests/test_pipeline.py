@@ -105,7 +105,7 @@ def test_the_flow_finds_nothing_to_do_after_dvc(trained: Path) -> None:
     ("section", "knobs", "stages"),
     [
         ("compare", {"metric": "rougeL"}, {"compare"}),
-        ("evaluate", {"bootstrap": 300}, {"evaluate", "baselines", "compare"}),
+        ("evaluate", {"confidence": 0.9}, {"evaluate", "baselines", "compare"}),
         ("generate", {"models": {}}, {"evaluate", "register"}),
         ("train", {"epochs": 2}, {"train"}),
         ("split", {"seed": 7}, {"split"}),

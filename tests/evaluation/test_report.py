@@ -22,7 +22,8 @@ from pipeline.stages import compare
 PARAMS = """
 contestants: [trained, zero-shot]
 compare: {metric: rouge1}
-evaluate: {bertscore_model: some-model, bertscore_layers: 6, bootstrap: 200, confidence: 0.95, seed: 1}
+evaluate: {bertscore_model: some-model, bertscore_layers: 6, confidence: 0.95}
+split: {by: lesson}
 """
 HOSTILE = "<script>alert('title')</script><img src=x onerror=alert(1)>"
 WORDS = ["soil", "water", "light", "bees", "seeds", "roots", "leaves", "frost"]

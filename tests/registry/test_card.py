@@ -51,7 +51,6 @@ def registered(examples: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory)
         for name in ("params.yaml", "dvc.yaml"):
             shutil.copy(ROOT / name, folder)
         set_params([], {"contestants": ["small"]})
-        set_params(["evaluate"], {"bootstrap": 100})
         set_params(["models"], {"small": {"family": "causal"}})
         train(examples)
         lessons = write_splits(examples)
@@ -114,7 +113,15 @@ def compare() -> None:
     metrics: dict[str, ModelMetrics] = {model: measured for model, (measured, _) in results.items()}
     predictions = {model: scored for model, (_, scored) in results.items()}
     settings, evaluation = CompareSettings.read(), EvaluateSettings.read()
-    board = build_leaderboard(["small"], list(BASELINES), metrics, predictions, settings, evaluation=evaluation)
+    board = build_leaderboard(
+        ["small"],
+        list(BASELINES),
+        metrics,
+        predictions,
+        settings,
+        evaluation=evaluation,
+        parameters={"small": 1234},
+    )
     write_json(LEADERBOARD, board.model_dump(mode="json"))
 
 
