@@ -257,7 +257,7 @@ def test_of_equally_large_models_the_better_one_is_registered():
     assert build(models).best == "second"
 
 
-def test_a_smaller_model_that_is_clearly_worse_is_not_taken(board):
+def test_a_smaller_model_that_is_clearly_worse_is_not_taken():
     smaller = build(
         {"large": scored(0.5, 0.5), "small": scored(0.3, 0.3), "-words": scored(0.1, 0.1)}, parameters={"small": 1}
     )
