@@ -90,7 +90,7 @@ class Verdict:
 
     @property
     def _against(self) -> str:
-        champion = f"the champion, version {self.champion}" if self.champion else "the baselines only"
+        champion = f"the champion, version {self.champion}" if self.champion else "the baselines alone"
         return f"{champion}: {self.look}" if self.look else champion
 
     def in_words(self) -> str:
@@ -206,7 +206,7 @@ def _beats(rule: str, evidence: Evidence, theirs: Sequence[float], metric: str) 
     return Rule(
         rule,
         found.finding == "better",
-        f"{metric} {sum(ours) / len(ours):.3f}, better by {found.mean:+.3f}, at least {found.low:+.3f} "
+        f"{metric} {sum(ours) / len(ours):.3f}, difference {found.mean:+.3f}, at least {found.low:+.3f} "
         f"(p = {found.p_value:.2g}, level {found.level:.2%}) on {_size(len(ours), found.units, unit)}",
     )
 
