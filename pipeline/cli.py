@@ -532,7 +532,7 @@ def lineage(
 def promote(
     version: Annotated[int | None, typer.Argument(min=1, help="The version; without it, the challenger.")] = None,
     because: Annotated[str, typer.Option(help="Why; kept with the registered model.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the verdict, and move nothing; it counts as a look.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the verdict, and move nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Whatever the verdict; wants --because.")] = False,
 ) -> None:
     """Makes a version the champion, if it passes the rules of the section `promote` in params.yaml."""
