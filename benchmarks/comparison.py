@@ -190,7 +190,7 @@ def tables(trials: int) -> Iterator[tuple[str, pd.DataFrame]]:
         for lead in (0.05, 0.1, 0.2)
         for lessons in LESSONS
     ]
-    yield "How often a better model is found, by Lectern's test at 5%, correlation 0.28", pd.DataFrame(rows)
+    yield "How often the test finds a better model, at 5% and a correlation of 0.28", pd.DataFrame(rows)
     few = max(1, trials // 5)
     rows = [
         {
@@ -206,7 +206,7 @@ def tables(trials: int) -> Iterator[tuple[str, pd.DataFrame]]:
         for courses, lessons in ((4, 2), (4, 8), (12, 9))
         for bare, tested in [refused_for_a_slice(courses, lessons, few)]
     ]
-    yield "How often an equal challenger is refused for a course, correlation 0.28", pd.DataFrame(rows)
+    yield "How often an equal challenger is refused for a course, with a correlation of 0.28", pd.DataFrame(rows)
 
 
 def main() -> None:

@@ -113,6 +113,13 @@ class Elements(HTMLParser):
         self.handlers |= {name for name, _ in attributes if name.startswith("on")}
 
 
+def test_it_says_what_varies_independently_and_what_cannot_be_told(page):
+    assert "is computed over lessons, the independent units" in page
+    assert "too few lessons to tell" in page
+    assert page.count('<span class="tag">tied</span>') == 2
+    assert "Warning: the validation split has only 2 lessons" in page
+
+
 def test_what_a_workbook_or_a_model_says_never_runs(page):
     elements = Elements(page)
     assert not elements.names & {"script", "img"}
