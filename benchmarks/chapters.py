@@ -272,16 +272,16 @@ def heading(lessons: Sequence[Lesson], settings: ChaptersSettings, folds: int) -
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}. "
         f"{len(lessons)} lessons with {topics} topics, in passages of {settings.words} words; {folds} folds. Means "
-        f"over lessons; in brackets {EvaluateSettings.read().confidence:.0%} bootstrap intervals. {settings.encoder}."
+        f"over lessons; in brackets {EvaluateSettings.read().confidence:.0%} intervals. {settings.encoder}."
     )
 
 
 def as_markdown(title: str, methods: dict[str, Scored]) -> str:
     evaluation = EvaluateSettings.read()
-    bootstrap = {"resamples": evaluation.bootstrap, "confidence": evaluation.confidence, "seed": evaluation.seed}
     lines = ["", f"| {title} | {' | '.join(SCORES)} | chapters |", f"|---|{'--:|' * (len(SCORES) + 1)}"]
     for name, method in methods.items():
-        means = [interval_of_mean(column, **bootstrap) for column in method.scores.T]
+        lessons = range(len(method.scores))
+        means = [interval_of_mean(column, lessons, confidence=evaluation.confidence) for column in method.scores.T]
         cells = [f"{each.mean:.3f} [{each.low:.3f}, {each.high:.3f}]" for each in means]
         lines.append(f"| {name} | {' | '.join(cells)} | {sum(method.counts)} |")
     return "\n".join(lines)

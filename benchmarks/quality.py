@@ -30,7 +30,7 @@ from workbooks import read_examples
 from pipeline.data.lessons import LESSON
 from pipeline.data.openings import usual_opening
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.intervals import interval_of_mean
+from pipeline.evaluation.intervals import interval_of_mean, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import ModelSettings
@@ -75,7 +75,7 @@ def folds(examples: pd.DataFrame, count: int) -> Iterator[tuple[pd.DataFrame, pd
 def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     """What `titles_of` gives, from an earlier run if it has come so far, with openings called as usual.
 
-    Its column `own` are the titles as the model wrote them.
+    Its column `own` holds the titles as the model wrote them; course_title and lesson_num name the lesson.
     """
     path = kept / f"{model}-{fold}-{digest(model, train, test)}.parquet"
     if not path.exists():
@@ -86,7 +86,8 @@ def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd
         )
     titled, usual = pd.read_parquet(path), usual_opening(train)
     called = titled["prediction"].mask(test["opens"], usual) if usual else titled["prediction"]
-    return titled.assign(own=titled["prediction"], prediction=called)
+    lessons = {column: test[column] for column in LESSON}
+    return titled.assign(own=titled["prediction"], prediction=called, **lessons)
 
 
 def digest(model: str, train: pd.DataFrame, test: pd.DataFrame) -> str:
@@ -139,13 +140,12 @@ def trained_titler(model: str, train: pd.DataFrame) -> Titler:
 
 def as_markdown(titled: pd.DataFrame, models: list[str], examples: pd.DataFrame, count: int) -> str:
     evaluation = EvaluateSettings.read()
-    bootstrap = {"resamples": evaluation.bootstrap, "confidence": evaluation.confidence, "seed": evaluation.seed}
     machine = f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     lessons = len(examples[LESSON].drop_duplicates())
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}. "
         f"{len(examples)} examples of {lessons} lessons, each lesson held out once in {count} folds. In brackets: "
-        f"{evaluation.confidence:.0%} bootstrap intervals over all examples. BERTScore by "
+        f"{evaluation.confidence:.0%} intervals over lessons (docs/measuring.md). BERTScore by "
         f"{evaluation.bertscore_model}, layer {evaluation.bertscore_layers}.",
         "",
         f"| model | {' | '.join(SHOWN)} | rouge1 by fold | mean without the rule for openings | "
@@ -155,7 +155,8 @@ def as_markdown(titled: pd.DataFrame, models: list[str], examples: pd.DataFrame,
     for model in models:
         mine = titled[titled["model"] == model]
         scores = score_titles([*mine["prediction"]], [*mine["title"]], evaluation)
-        intervals = {name: interval_of_mean(scores[name], **bootstrap) for name in SHOWN}
+        units = units_of(mine, "lesson")
+        intervals = {name: interval_of_mean(scores[name], units, confidence=evaluation.confidence) for name in SHOWN}
         cells = [f"{each.mean:.3f} [{each.low:.3f}, {each.high:.3f}]" for each in intervals.values()]
         fold = mine["fold"].to_numpy()
         by_fold = scores["rouge1"].groupby(fold).mean()

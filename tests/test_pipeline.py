@@ -111,7 +111,7 @@ def test_the_flow_finds_nothing_to_do_after_dvc(trained: Path) -> None:
     ("section", "knobs", "stages"),
     [
         ("compare", {"metric": "rougeL"}, {"compare"}),
-        ("evaluate", {"bootstrap": 300}, {"score", "baselines", "compare"}),
+        ("evaluate", {"confidence": 0.9}, {"score", "baselines", "compare"}),
         ("generate", {"models": {}}, set()),
         ("train", {"learning_rate": 0.01}, {"train"}),
         ("train", {"checkpoint_minutes": 5, "epochs": 2}, set()),

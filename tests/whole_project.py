@@ -52,7 +52,6 @@ def make_project(folder: Path, contestants: Sequence[str]) -> None:
     params["sample"]["topics"] = 48
     params["split"] |= {"validation": 0.3, "test": 0.3}
     params["generate"]["default"] |= {"num_beams": 2, "max_new_tokens": 8}
-    params["evaluate"]["bootstrap"] = 200
     for name in contestants:
         params["models"][name] |= {
             "scratch": {"width": 32, "layers": 1, "heads": 2, "vocabulary": 600},

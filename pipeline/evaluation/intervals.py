@@ -1,71 +1,127 @@
-"""Bootstrap intervals: how far a mean, or the difference between two models, may be a matter of chance."""
+"""Confidence intervals of mean scores, computed over lessons. docs/measuring.md explains the method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 
-_VALUES_IN_MEMORY = 4_000_000
+from pipeline.data.lessons import LESSON
+from pipeline.paths import PARAMS
+from pipeline.settings import mapping, read_params
+
+Unit = Literal["lesson", "example"]
+"""What varies independently: lessons, or with `split.by: random` examples."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, and the interval around it. `low <= mean <= high`."""
+    """A mean and its confidence interval. `low <= mean <= high`."""
 
     mean: float
     low: float
     high: float
 
 
-def interval_of_mean(values: Sequence[float], *, resamples: int, confidence: float, seed: int) -> Interval:
-    """The mean of `values` with its percentile bootstrap interval.
+@dataclass(frozen=True)
+class Totals:
+    """Values summed by unit: one sum and one count for each unit. Both arrays have the same order."""
 
-    Efron and Tibshirani, 1993: "An Introduction to the Bootstrap", section 13.3. The percentile method rather than BCa,
-    whose correction is undefined when nearly all values are equal, as the scores of a poor model are.
+    sums: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """The mean over examples: a unit weighs as much as it has examples."""
+        return float(self.sums.sum() / self.counts.sum())
+
+
+def read_unit(params: Path = PARAMS) -> Unit:
+    """The independent unit under today's `split.by`."""
+    return "example" if mapping(read_params(params).get("split")).get("by") == "random" else "lesson"
+
+
+def units_of(examples: pd.DataFrame, unit: Unit) -> np.ndarray:
+    """The number of the unit that each example belongs to.
 
     Args:
-        values: one an example, at least one.
-        resamples: how often the examples are drawn anew.
-        confidence: the share of resampled means that the interval holds, between 0 and 1.
+        examples: one row per example, with the columns course_title and lesson_num.
+    """
+    if unit == "example":
+        return np.arange(len(examples))
+    return examples.groupby(LESSON, sort=False).ngroup().to_numpy()
+
+
+def counted(number: int, what: str) -> str:
+    """`number` with its noun, such as "1 lesson" or "8 lessons"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def totals(values: Sequence[float], units: Sequence[int]) -> Totals:
+    """Sum `values` by unit, in an order that depends neither on the rows nor on the units' numbers.
 
     Raises:
-        ValueError: there are no values, or one of them is not a number.
+        ValueError: there are no values, one is not a number, or `units` has another length.
     """
     values = np.asarray(values, dtype=float)
     if not values.size or not np.isfinite(values).all():
-        raise ValueError("an interval needs at least one value, and numbers only")
-    if np.ptp(values) == 0:
-        constant = float(values[0])
-        return Interval(constant, constant, constant)
-    from scipy.stats import bootstrap  # a second to load, which who reads scores need not wait
-
-    found = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resamples,
-        batch=max(1, _VALUES_IN_MEMORY // values.size),
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    mean = float(values.mean())
-    return Interval(mean, min(mean, float(found.low)), max(mean, float(found.high)))
+        raise ValueError("there must be at least one score, and every score must be a number")
+    if len(units) != len(values):
+        raise ValueError(f"{len(values)} scores cannot belong to {len(units)} units")
+    codes = np.unique(units, return_inverse=True)[1]
+    # Rounded, because sums of the same numbers in another order differ in the last digits.
+    sums, counts = np.bincount(codes, weights=values).round(12), np.bincount(codes)
+    order = np.lexsort((sums, np.abs(sums), counts))
+    return Totals(sums[order], counts[order])
 
 
-def paired_difference(
-    a: Sequence[float], b: Sequence[float], *, resamples: int, confidence: float, seed: int
-) -> Interval:
-    """The mean of `a - b` with its interval, where `a[i]` and `b[i]` are scores of the same example.
+def interval_of_mean(values: Sequence[float], units: Sequence[int], *, confidence: float) -> Interval:
+    """Compute the mean of scores between 0 and 1, with its two-sided interval.
 
-    The paired bootstrap of Koehn, 2004: "Statistical Significance Tests for Machine Translation Evaluation". `a` is the
-    better with confidence if `low` is above 0.
+    The variance is the jackknife over units (the cluster-robust estimator CV3; MacKinnon, Nielsen and Webb, 2023,
+    "Cluster-robust inference: A guide to empirical practice"). The quantile is Student's t, with the degrees of freedom
+    of Bell and McCaffrey, 2002, "Bias reduction in standard errors for linear regression with multi-stage samples":
+    they are fewer when a few units hold most of the examples. With one example per unit, this is the usual t interval.
+
+    Args:
+        values: one per example, each between 0 and 1.
+        units: the unit of each example, as `units_of` gives it.
+        confidence: the share of intervals that hold the true mean, between 0 and 1.
+
+    Returns:
+        The whole range from 0 to 1 for a single unit, which says nothing about others.
 
     Raises:
-        ValueError: they are not equally long, or there are none.
+        ValueError: as `totals` does.
     """
-    if len(a) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} scores are not of the same examples")
-    difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    return interval_of_mean(difference, resamples=resamples, confidence=confidence, seed=seed)
+    from scipy.stats import t  # takes a second to import, and reading a leaderboard does not need it
+
+    found = totals(values, units)
+    mean = found.mean
+    if len(found.sums) < 2:
+        return Interval(mean, 0.0, 1.0)
+    reach = float(t.ppf((1 + confidence) / 2, _degrees_of_freedom(found.counts))) * standard_error(found)
+    return Interval(mean, min(mean, max(0.0, mean - reach)), max(mean, min(1.0, mean + reach)))
+
+
+def standard_error(found: Totals) -> float:
+    """The jackknife standard error of `found.mean`; NaN for a single unit."""
+    units = len(found.sums)
+    if units < 2:
+        return float("nan")
+    total = found.counts.sum()
+    without = (found.sums.sum() - found.sums) / (total - found.counts)  # the mean without each unit
+    return float(np.sqrt((units - 1) / units * np.sum((without - found.mean) ** 2)).round(12))
+
+
+def _degrees_of_freedom(counts: np.ndarray) -> float:
+    """Satterthwaite's approximation for the jackknife variance, from the sizes of the units."""
+    sizes = counts / counts.sum()
+    weights = 1 / (1 - sizes) ** 2
+    trace = np.sum(weights * (sizes - sizes**2))
+    trace_of_square = np.sum(weights**2 * (sizes**2 - 2 * sizes**3)) + np.sum(weights * sizes**2) ** 2
+    return float(trace**2 / trace_of_square)

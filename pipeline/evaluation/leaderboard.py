@@ -1,25 +1,25 @@
-"""Which model is the best, and whether it is any better than no training at all."""
+"""The leaderboard: the best model, and whether it beats the baselines. docs/measuring.md explains the rules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import Refused
-from pipeline.evaluation.intervals import Interval, paired_difference
+from pipeline.evaluation.comparison import Comparison, compare, fewest_units
+from pipeline.evaluation.intervals import Interval, Unit, counted, standard_error, totals, units_of
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import EXAMPLE, ModelMetrics
 from pipeline.evaluation.scores import SCORES, Score
 from pipeline.paths import LEADERBOARD
 from pipeline.settings import Section
-
-FEW_EXAMPLES = 30  # with fewer, an interval says less than it seems to
 
 
 class CompareSettings(Section):
@@ -42,8 +42,9 @@ class Row(Record):
     model: str
     is_baseline: bool
     validation: dict[str, float]  # the mean of every score
-    test: dict[str, Interval]  # the mean of every score, and how far it may be a matter of chance
-    difference: Interval | None  # from the best baseline, on the same test examples; none for itself
+    tied: bool  # no other model is better on the validation split with confidence; always false for a baseline
+    test: dict[str, Interval]  # the mean of every score with its interval
+    difference: Comparison | None  # from the best baseline, on the same test examples; none for itself
     verdict: str
 
 
@@ -53,10 +54,15 @@ class Leaderboard(Record):
     metric: str
     bertscore_model: str
     bertscore_layers: int
-    confidence: float  # of every interval
+    confidence: float  # of every interval and every claim
+    unit: Unit  # that varies independently
     validation_examples: int
+    validation_lessons: int
+    validation_needed: int  # units without which no two models can be told apart on the validation split
     test_examples: int
-    best: str  # the best of those that are not baselines
+    test_lessons: int
+    leader: str  # the model with the best mean on the validation split
+    best: str  # the model to register: the leader, or a smaller one within a standard error of it
     best_baseline: str
     best_beats_baselines: bool
     rows: list[Row]
@@ -64,6 +70,17 @@ class Leaderboard(Record):
     def row(self, model: str) -> Row:
         """The row of `model`, which takes part."""
         return next(row for row in self.rows if row.model == model)
+
+    @property
+    def ties(self) -> list[str]:
+        """The models that cannot be told apart from the leader on the validation split, the leader first."""
+        return [row.model for row in self.rows if row.tied]
+
+    @property
+    def validation_tells(self) -> bool:
+        """True if the validation split has enough units to tell two models apart."""
+        units = self.validation_lessons if self.unit == "lesson" else self.validation_examples
+        return units >= self.validation_needed
 
 
 def build_leaderboard(
@@ -74,61 +91,101 @@ def build_leaderboard(
     settings: CompareSettings,
     *,
     evaluation: EvaluateSettings,
+    parameters: Mapping[str, int],
 ) -> Leaderboard:
-    """Ranks contestants and baselines by the validation mean of the metric, and compares each with the best baseline.
+    """Order models by the validation mean of the metric, choose the best, and compare each with the best baseline.
 
-    The comparison is a paired bootstrap on the test split, so what ranked the models does not also judge them.
+    The comparison with the baseline is made on the test split, which has no part in the order or the choice.
 
     Args:
         metrics: of every contestant and baseline, by name.
         predictions: of every contestant and baseline, by name, with both splits.
+        parameters: the number of weights of every contestant, by name.
 
     Raises:
-        Refused: two of them were not evaluated on the same examples, or not with the same BERTScore model; or the
-            intervals of one are of another confidence than `evaluation` asks for.
+        Refused: two models were not evaluated on the same examples or with the same BERTScore model, or the intervals
+            of one have another confidence than `evaluation` asks for, or another unit than those of the others.
     """
     models = [*baselines, *contestants]
     aligned = _same_examples({model: predictions[model] for model in models})
     reference = metrics[models[0]]
+    unit = reference.unit
     for model in models:
         _check_bertscore(metrics[model], reference)
-        _check_confidence(metrics[model], evaluation)
+        _check_intervals(metrics[model], reference, evaluation)
 
     def on_validation(model: str) -> float:
         return metrics[model].validation[settings.metric]
 
-    test = {model: scored.loc["test", settings.metric] for model, scored in aligned.items()}
-    bootstrap = {"resamples": evaluation.bootstrap, "confidence": evaluation.confidence, "seed": evaluation.seed}
-    best = max(contestants, key=on_validation)
-    best_baseline = max(baselines, key=on_validation)
+    validation, test = (
+        {model: scored.loc[split, settings.metric].to_numpy() for model, scored in aligned.items()}
+        for split in ("validation", "test")
+    )
+    validation_units, test_units = (
+        units_of(aligned[models[0]].loc[split].reset_index(), unit) for split in ("validation", "test")
+    )
+    level = 1 - evaluation.confidence
+    level_of_a_tie = level / max(1, len(contestants) - 1)
+    leader, best_baseline = max(contestants, key=on_validation), max(baselines, key=on_validation)
+    scores = {model: validation[model] for model in contestants}
+    tied = _tied(leader, scores, validation_units, level_of_a_tie)
+    best = _smallest_near(leader, {model: scores[model] for model in tied}, validation_units, parameters)
 
     def row(model: str) -> Row:
-        difference = (
-            None if model == best_baseline else paired_difference(test[model], test[best_baseline], **bootstrap)
-        )
+        against = None if model == best_baseline else test[best_baseline]
+        difference = None if against is None else compare(test[model], against, test_units, level=level)
         return Row(
             model=model,
             is_baseline=model in baselines,
             validation={score: metrics[model].validation[score] for score in SCORES},
+            tied=model in tied,
             test={score: metrics[model].on_test(score) for score in SCORES},
             difference=difference,
-            verdict=_verdict(difference, best_baseline),
+            verdict=_verdict(difference, best_baseline, unit),
         )
 
     rows = [row(model) for model in sorted(models, key=on_validation, reverse=True)]
-    beats = next(row.difference for row in rows if row.model == best).low > 0
+    difference = next(row.difference for row in rows if row.model == best)
     return Leaderboard(
         metric=settings.metric,
         bertscore_model=reference.bertscore_model,
         bertscore_layers=reference.bertscore_layers,
         confidence=evaluation.confidence,
-        validation_examples=len(aligned[best].loc["validation"]),
-        test_examples=len(aligned[best].loc["test"]),
+        unit=unit,
+        validation_examples=len(validation_units),
+        validation_lessons=reference.validation["lessons"],
+        validation_needed=fewest_units(level_of_a_tie),
+        test_examples=len(test_units),
+        test_lessons=reference.test["lessons"],
+        leader=leader,
         best=best,
         best_baseline=best_baseline,
-        best_beats_baselines=beats,
+        best_beats_baselines=difference.finding == "better",
         rows=rows,
     )
+
+
+def _tied(leader: str, scores: Mapping[str, np.ndarray], units: np.ndarray, level: float) -> list[str]:
+    """The leader and the models that are not worse than it with confidence.
+
+    With `level` divided among the leader's rivals, the truly best model is among them with the stated confidence,
+    whichever model happens to lead.
+    """
+    found = {model: compare(scores[leader], own, units, level=level).finding for model, own in scores.items()}
+    return [model for model in scores if model == leader or found[model] != "better"]
+
+
+def _smallest_near(
+    leader: str, scores: Mapping[str, np.ndarray], units: np.ndarray, parameters: Mapping[str, int]
+) -> str:
+    """The model with the fewest parameters within a standard error of the leader; of equally large ones, the better.
+
+    The one-standard-error rule of Breiman et al., 1984, "Classification and Regression Trees", section 3.4.3, with the
+    standard error of the paired difference. A single unit has none, and then the leader is taken.
+    """
+    behind = {model: totals(scores[leader] - own, units) for model, own in scores.items()}
+    near = [model for model, lag in behind.items() if model == leader or lag.mean <= standard_error(lag)]
+    return min(near, key=lambda model: (parameters[model], behind[model].mean, model != leader))
 
 
 def _same_examples(predictions: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -153,18 +210,28 @@ def _check_bertscore(metrics: ModelMetrics, reference: ModelMetrics) -> None:
         )
 
 
-def _check_confidence(metrics: ModelMetrics, evaluation: EvaluateSettings) -> None:
+def _check_intervals(metrics: ModelMetrics, reference: ModelMetrics, evaluation: EvaluateSettings) -> None:
     if metrics.confidence != evaluation.confidence:
         raise Refused(
             f"'{metrics.model}' was measured with intervals of {metrics.confidence:.0%}, and evaluate.confidence is "
             f"{evaluation.confidence} now. Evaluate it again: `dvc repro` runs whatever is out of date."
         )
+    if metrics.unit != reference.unit:
+        raise Refused(
+            f"The intervals of '{metrics.model}' were computed over {metrics.unit}s, those of '{reference.model}' over "
+            f"{reference.unit}s. Evaluate both again: `dvc repro` runs whatever is out of date."
+        )
 
 
-def _verdict(difference: Interval | None, best_baseline: str) -> str:
+def _verdict(difference: Comparison | None, best_baseline: str, unit: Unit) -> str:
     if difference is None:
         return "the best baseline"
-    return "beats the best baseline" if difference.low > 0 else f"no better than the best baseline ({best_baseline})"
+    return {
+        "better": "beats the best baseline",
+        "worse": f"worse than the best baseline ({best_baseline})",
+        "not told apart": f"not told apart from the best baseline ({best_baseline})",
+        "too few": f"too few {unit}s to tell",
+    }[difference.finding]
 
 
 def read_leaderboard(path: Path = LEADERBOARD) -> Leaderboard:
@@ -182,45 +249,76 @@ def read_leaderboard(path: Path = LEADERBOARD) -> Leaderboard:
 
 
 def headline(leaderboard: Leaderboard) -> str:
-    """The result in two sentences."""
-    best = leaderboard.row(leaderboard.best)
-    if leaderboard.best_beats_baselines:
-        verdict = f"It beats the best baseline ({leaderboard.best_baseline}) by {show(best.difference)}."
-    else:
-        verdict = (
-            f"It is no better than the best baseline ({leaderboard.best_baseline}), from which it differs by "
-            f"{show(best.difference)}: not worth promoting."
-        )
+    """The result in a few sentences."""
+    best, unit = leaderboard.row(leaderboard.best), leaderboard.unit
+    baseline, difference = f"the best baseline ({leaderboard.best_baseline})", best.difference
+    verdict = {
+        "better": f"It beats {baseline} by {show(difference)}.",
+        "worse": f"It is worse than {baseline}, by {show(difference)}: not worth promoting.",
+        "not told apart": f"It is not told apart from {baseline}, from which it differs by {show(difference)}: "
+        "not worth promoting.",
+        "too few": f"There are too few {unit}s to tell whether it beats {baseline}: it differs by "
+        f"{difference.mean:.3f} on {counted(difference.units, f'test {unit}')}, and "
+        f"{fewest_units(difference.level)} are needed.",
+    }[difference.finding]
+    chosen = (
+        ""
+        if leaderboard.best == leaderboard.leader
+        else f" It was taken instead of {leaderboard.leader}, whose mean on the validation split is better by less "
+        "than a standard error, because it has fewer parameters."
+    )
     score = f"{leaderboard.metric} {show(best.test[leaderboard.metric])}"
-    return f"The best model is {best.model}, with {score} on the test split. {verdict}"
+    return f"The best model is {best.model}, with {score} on the test split. {verdict}{chosen}"
 
 
 def conditions(leaderboard: Leaderboard) -> str:
-    """What the numbers rest on."""
-    few = (
-        f" With only {leaderboard.test_examples} test examples the intervals say less than they seem to."
-        if leaderboard.test_examples < FEW_EXAMPLES
-        else ""
-    )
-    return (
-        f"Ranked by {leaderboard.metric} on the validation split ({leaderboard.validation_examples} examples); every "
-        f"other number is from the test split ({leaderboard.test_examples} examples). In brackets: "
-        f"{leaderboard.confidence:.0%} bootstrap intervals. BERTScore by {leaderboard.bertscore_model}, "
-        f"layer {leaderboard.bertscore_layers}.{few}"
+    """What the numbers rest on, and how far they reach."""
+    board, unit = leaderboard, leaderboard.unit
+    validation = counted(board.validation_examples, "example"), counted(board.validation_lessons, "lesson")
+    test = counted(board.test_examples, "example"), counted(board.test_lessons, "lesson")
+    why = "" if unit == "lesson" else ", because split.by is random"
+    return " ".join(
+        [
+            f"Ordered by {board.metric} on the validation split ({' of '.join(validation)}); every other number is "
+            f"from the test split ({' of '.join(test)}).",
+            f"In brackets: of a score its {board.confidence:.0%} interval; of a difference its lower and its upper "
+            f"{board.confidence:.0%} bound. Both take {unit}s for the independent units{why} (docs/measuring.md).",
+            *_about_ties(board),
+            f"BERTScore by {board.bertscore_model}, layer {board.bertscore_layers}.",
+        ]
     )
 
 
-def show(interval: Interval) -> str:
-    """The mean and its interval in brackets, to three places."""
+def _about_ties(board: Leaderboard) -> Iterator[str]:
+    if len(board.ties) < 2:
+        return
+    if board.validation_tells:
+        yield f"The validation split does not tell {_listed(board.ties)} apart."
+    else:
+        units = board.validation_lessons if board.unit == "lesson" else board.validation_examples
+        yield (
+            f"Warning: the validation split has only {counted(units, board.unit)}, and {board.validation_needed} are "
+            "needed to tell the models apart, so their order may be chance. Give the workbook more lessons, or raise "
+            "split.validation in params.yaml."
+        )
+    yield "Of the tied models within a standard error of the best mean, the one with the fewest parameters is taken."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def show(interval: Interval | Comparison) -> str:
+    """The mean with its two ends in brackets, to three places."""
     return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _cells(place: int, row: Row, metric: str) -> list[str]:
+def _cells(place: int, row: Row, metric: str, *, has_ties: bool) -> list[str]:
     others = [show(row.test[score]) for score in SCORES if score != metric]
     return [
         str(place),
         row.model,
-        f"{row.validation[metric]:.3f}",
+        f"{row.validation[metric]:.3f}{' (tied)' if row.tied and has_ties else ''}",
         show(row.test[metric]),
         show(row.difference) if row.difference else "-",
         *others,
@@ -238,14 +336,14 @@ def as_markdown(leaderboard: Leaderboard) -> str:
     lines = [_header(leaderboard.metric)]
     lines.append(["---"] * len(lines[0]))
     for place, row in enumerate(leaderboard.rows, start=1):
-        cells = _cells(place, row, leaderboard.metric)
+        cells = _cells(place, row, leaderboard.metric, has_ties=len(leaderboard.ties) > 1)
         lines.append([f"**{cell}**" if row.model == leaderboard.best and cell == row.model else cell for cell in cells])
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
     return f"# Leaderboard\n\n{headline(leaderboard)}\n\n{table}\n\n{conditions(leaderboard)}\n"
 
 
 def as_rich_table(leaderboard: Leaderboard) -> Table:
-    """The leaderboard for a terminal: the metric alone, with its intervals and verdicts."""
+    """The leaderboard for a terminal: the metric with its intervals and verdicts."""
     metric = leaderboard.metric
     # As Text, since rich would read a name in brackets as a style.
     title, caption = Text(headline(leaderboard)), Text(conditions(leaderboard))
@@ -253,7 +351,7 @@ def as_rich_table(leaderboard: Leaderboard) -> Table:
     for name in ("#", "model", f"{metric}, validation", f"{metric}, test", "over the best baseline", "verdict"):
         table.add_column(name, justify="left" if name in ("model", "verdict") else "right")
     for place, row in enumerate(leaderboard.rows, start=1):
-        cells = _cells(place, row, metric)
+        cells = _cells(place, row, metric, has_ties=len(leaderboard.ties) > 1)
         style = "bold" if row.model == leaderboard.best else "dim" if row.is_baseline else None
         table.add_row(*map(Text, [*cells[:5], cells[-1]]), style=style)
     return table

@@ -13,15 +13,13 @@ from pipeline.settings import Section
 
 
 class EvaluateSettings(Section):
-    """What stands behind every score and every interval."""
+    """Settings of the scores and of the statistics on them."""
 
     section: ClassVar[str] = "evaluate"
 
     bertscore_model: str = Field(min_length=1)  # a place, as pipeline.models.places finds it
     bertscore_layers: int = Field(ge=1)  # the layer whose output is compared
-    bootstrap: int = Field(ge=100, le=1_000_000)  # resamples behind each interval
-    confidence: float = Field(ge=0.5, lt=1)  # how often an interval should hold the truth
-    seed: int = Field(ge=0)  # the same seed gives the same intervals
+    confidence: float = Field(ge=0.5, lt=1)  # of every interval and every claim that a model is better
 
 
 def score_titles(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.data.lessons import LESSON
 from pipeline.errors import Refused
-from pipeline.evaluation.intervals import Interval, interval_of_mean
+from pipeline.evaluation.intervals import Interval, Unit, interval_of_mean, read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import SCORES, Score
 from pipeline.evaluation.titled import EXAMPLE, MEASURED_SPLITS, titled
@@ -27,7 +28,8 @@ class ModelMetrics(BaseModel):
     bertscore_model: str
     bertscore_layers: int
     confidence: float  # of every interval
-    # Both: of every score the mean, `SCORE_low` and `SCORE_high`; mean_words and examples.
+    unit: Unit  # that the intervals are computed over
+    # Both: of every score the mean, `SCORE_low` and `SCORE_high`; mean_words, examples and lessons.
     validation: dict[str, float | int]
     test: dict[str, float | int]
     seconds: float  # what giving the titles took
@@ -59,34 +61,42 @@ def scored_predictions(
 
 
 def summarise(model: str, scored: pd.DataFrame, settings: EvaluateSettings, seconds: float) -> ModelMetrics:
-    """Means and intervals of `scored`, which holds both splits.
+    """Compute means and intervals of `scored`, which holds both splits.
 
     Raises:
         Refused: a split holds no example.
     """
+    unit = read_unit()
     return ModelMetrics(
         model=model,
         bertscore_model=settings.bertscore_model,
         bertscore_layers=settings.bertscore_layers,
         confidence=settings.confidence,
+        unit=unit,
         seconds=round(seconds, 2),
-        **{split: _summary(scored[scored["split"] == split], split, settings) for split in MEASURED_SPLITS},
+        **{
+            split: _summary(scored[scored["split"] == split], split, unit, settings.confidence)
+            for split in MEASURED_SPLITS
+        },
     )
 
 
-def _summary(scored: pd.DataFrame, split: str, settings: EvaluateSettings) -> dict[str, float | int]:
+def _summary(scored: pd.DataFrame, split: str, unit: Unit, confidence: float) -> dict[str, float | int]:
     if scored.empty:
         raise Refused(
             f"The {split} split holds no example, so nothing can be measured on it. Give the workbook more lessons, or "
             f"raise split.{split} in params.yaml."
         )
     summary: dict[str, float | int] = {}
+    units = units_of(scored, unit)
     for name in SCORES:
-        interval = interval_of_mean(
-            scored[name], resamples=settings.bootstrap, confidence=settings.confidence, seed=settings.seed
-        )
+        interval = interval_of_mean(scored[name], units, confidence=confidence)
         summary |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return summary | {"mean_words": float(scored["prediction_words"].mean()), "examples": len(scored)}
+    return summary | {
+        "mean_words": float(scored["prediction_words"].mean()),
+        "examples": len(scored),
+        "lessons": len(scored[LESSON].drop_duplicates()),
+    }
 
 
 def write_results(model: str, scored: pd.DataFrame, settings: EvaluateSettings, seconds: float) -> ModelMetrics:

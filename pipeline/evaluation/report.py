@@ -12,6 +12,7 @@ from jinja2 import Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from pipeline.data.lessons import LESSON
 from pipeline.data.openings import of_openings
 from pipeline.errors import Refused
 from pipeline.evaluation.figures import as_svg, curves_figure, score_figure
@@ -128,11 +129,16 @@ def _cards(shown: _Shown, places: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def _means_by(shown: _Shown, column: str, order: list[str]) -> list[tuple[str, int, list[float]]]:
-    """For each value of `column` in `order` that occurs: its number of examples and the mean score of every model."""
+def _means_by(shown: _Shown, column: str, order: list[str]) -> list[tuple[str, int, int, list[float]]]:
+    """For each value of `column` in `order` that occurs: examples, lessons, and the mean score of every model."""
     groups = shown.scores.groupby(shown.examples[column])
     means, sizes = groups.mean(), groups.size()
-    return [(value, int(sizes[value]), means.loc[value].tolist()) for value in order if value in sizes.index]
+    lessons = shown.examples.drop_duplicates([column, *LESSON])[column].value_counts()
+    return [
+        (value, int(sizes[value]), int(lessons[value]), means.loc[value].tolist())
+        for value in order
+        if value in sizes.index
+    ]
 
 
 def _clock(seconds: float) -> str:

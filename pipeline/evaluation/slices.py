@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.intervals import Interval, interval_of_mean
+from pipeline.evaluation.intervals import Interval, Unit, interval_of_mean, units_of
 
 LENGTH_BANDS = {
     "up to 100 words": 100,
@@ -19,17 +19,15 @@ LENGTH_BANDS = {
 }
 """Their names, and the most words that a text of each has."""
 
-_RESAMPLES = 2000
-_SEED = 1
-
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the examples, and their mean score."""
+    """A subset of the examples and its mean score."""
 
     by: str  # course | length
     name: str
     examples: int
+    units: int
     interval: Interval
 
 
@@ -53,14 +51,15 @@ def groups(examples: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
                 yield by, name, its
 
 
-def slices(scored: pd.DataFrame, metric: str, *, confidence: float) -> Iterator[Slice]:
-    """Each course, and each band of lengths, that occurs.
+def slices(scored: pd.DataFrame, metric: str, unit: Unit, *, confidence: float) -> Iterator[Slice]:
+    """Every course and every band of lengths that occurs, with its mean score.
 
     Args:
-        scored: a row an example: course_title, text, and a column named `metric`.
+        scored: one row per example: course_title, lesson_num, text, and a column named `metric`.
+        unit: that the intervals are computed over.
         confidence: of the intervals.
     """
+    units = units_of(scored, unit)
     for by, name, its in groups(scored):
-        scores = scored.loc[its, metric]
-        interval = interval_of_mean(scores, resamples=_RESAMPLES, confidence=confidence, seed=_SEED)
-        yield Slice(by, name, len(scores), interval)
+        interval = interval_of_mean(scored.loc[its, metric], units[its], confidence=confidence)
+        yield Slice(by, name, int(its.sum()), len(set(units[its])), interval)

@@ -89,7 +89,7 @@ def write_card(facts: Facts) -> ModelCard:
     titled = _titled(facts.scored, facts.splits["test"])
     ranked = titled.sort_values(board.metric, kind="stable")
     shown = min(_SHOWN, len(ranked) // 2)  # a small split is not shown twice over
-    found = list(slices(titled, board.metric, confidence=board.confidence))
+    found = list(slices(titled, board.metric, board.unit, confidence=board.confidence))
     body = _environment(autoescape=False).get_template("card.md.j2")
     return ModelCard(
         head=_head(facts),

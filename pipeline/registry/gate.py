@@ -1,8 +1,10 @@
-"""Whether a version may become the champion: rules, each with its numbers, on today's test split."""
+"""The gate: rules, each with its numbers, that a version must pass on today's test split to become the champion.
+
+docs/measuring.md explains the statistics.
+"""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import Field
 from rich.table import Table
@@ -19,13 +22,15 @@ from pipeline.data.openings import asked
 from pipeline.data.split import LEAKS, SplitSettings
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.intervals import paired_difference
+from pipeline.evaluation.comparison import compare, fewest_units, level_of_many
+from pipeline.evaluation.intervals import Unit, counted, read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import ROUGE_SCORES, Score
 from pipeline.evaluation.slices import groups
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
-from pipeline.registry.lineage import of_todays_split
+from pipeline.registry.lineage import md5, of_todays_split
+from pipeline.registry.looks import level_of_look, record_look
 from pipeline.registry.trial import Gone, Trial, try_version
 from pipeline.settings import Section
 
@@ -39,14 +44,9 @@ class PromoteSettings(Section):
 
     approval: Literal["person", "gate"]  # whether the flow `promote` asks a person, once the gate lets a version pass
     metric: Score  # that decides
-    confidence: float = Field(gt=0, lt=1)  # of the paired bootstrap
-    resamples: int = Field(ge=100)
-    slice_drop: float = Field(ge=0)  # of the metric's mean, that a course or a band of lengths may lose
-    slice_examples: int = Field(ge=1)  # that a slice must have to be judged
     seconds_a_title: float = Field(gt=0)
     megabytes: float = Field(gt=0)
     behaviour: BehaviourSettings
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,25 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Look:
+    """One of several comparisons on the same test split. `level` is the chance of a wrong claim in this one."""
+
+    number: int
+    level: float
+    test_md5: str
+
+    def __str__(self) -> str:
+        return f"look {self.number} at this test split, level {self.level:.2%}"
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """On a version, against the champion of its day where there was one to compare with."""
+    """The outcome of all rules for a version, against the champion of its day where there was one to compare with."""
 
     version: str
     champion: str | None
     rules: list[Rule]
+    look: Look | None = None  # at the test split
 
     @property
     def passed(self) -> bool:
@@ -77,7 +90,8 @@ class Verdict:
 
     @property
     def _against(self) -> str:
-        return f"the champion, version {self.champion}" if self.champion else "the baselines alone"
+        champion = f"the champion, version {self.champion}" if self.champion else "the baselines alone"
+        return f"{champion}: {self.look}" if self.look else champion
 
     def in_words(self) -> str:
         """A line for each rule that is broken."""
@@ -102,9 +116,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rules look at. The scores are the metric's, one a test example, in the order of `test`."""
+    """What the rules look at. The scores are the metric's, one per test example, in the order of `test`."""
 
-    test: pd.DataFrame  # course_title, text
+    test: pd.DataFrame  # course_title, lesson_num, text
+    unit: Unit  # that varies independently
+    alpha: float  # chance of a wrong claim over all looks at this test split
+    level: float  # chance of a wrong claim in this look
     challenger: Sequence[float]
     champion: Sequence[float] | None
     baselines: dict[str, Sequence[float]]
@@ -113,7 +130,7 @@ class Evidence:
 
 
 def judge(name: str, version: ModelVersion, champion: ModelVersion | None, settings: PromoteSettings) -> Verdict:
-    """Tries `version` of `name`, and `champion` beside it, as they are served.
+    """Try `version` of `name`, and `champion` with it, as they are served. The registered model counts this look.
 
     Raises:
         Misused: there is no test split here.
@@ -134,29 +151,37 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
         return found[settings.metric].tolist()
 
     beside, gone = _champion_titles(name, champion, texts)
+    compared = champion if beside is not None else None
+    challenger = scores([title_of[text] for text in texts])
+    champions = scores(beside) if beside is not None else None
+    baselines = {baseline: scores(titles_of(train, texts)) for baseline, titles_of in BASELINES.items()}
+    alpha, test_md5 = 1 - scoring.confidence, md5(SPLITS / "test.parquet")
+    number = record_look(MlflowClient(), name, version, compared, test_md5)
+    look = Look(number, level_of_look(number, alpha), test_md5)
     evidence = Evidence(
         test=test,
-        challenger=scores([title_of[text] for text in texts]),
-        champion=scores(beside) if beside is not None else None,
-        baselines={baseline: scores(titles_of(train, texts)) for baseline, titles_of in BASELINES.items()},
+        unit=read_unit(),
+        alpha=alpha,
+        level=look.level,
+        challenger=challenger,
+        champion=champions,
+        baselines=baselines,
         trial=replace(trial, titles=[title_of[text] for text in probed]),
         behaviours=tried,
     )
-    compared = champion if beside is not None else None
     against = str(compared.version) if compared is not None else None
     return Verdict(
-        str(version.version), against, [*rules(evidence, settings), *_perhaps_seen(version, compared), *gone]
+        str(version.version), against, [*rules(evidence, settings), *_perhaps_seen(version, compared), *gone], look
     )
 
 
 def rules(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
     """Each rule, in the order in which a person would ask."""
-    bootstrap = {"resamples": settings.resamples, "confidence": settings.confidence, "seed": settings.seed}
     best = max(evidence.baselines, key=lambda name: sum(evidence.baselines[name]))
-    yield _wins(f"beats the best baseline, {best}", evidence.challenger, evidence.baselines[best], bootstrap, settings)
+    yield _beats(f"beats the best baseline, {best}", evidence, evidence.baselines[best], settings.metric)
     if evidence.champion is not None:
-        yield _wins("beats the champion", evidence.challenger, evidence.champion, bootstrap, settings)
-        yield from _slices(evidence, settings)
+        yield _beats("beats the champion", evidence, evidence.champion, settings.metric)
+        yield from _slices(evidence)
     titles = iter(evidence.trial.titles)
     for behaviour in evidence.behaviours:
         found = behaviour.look([next(titles) for _ in behaviour.texts])
@@ -168,42 +193,46 @@ def rules(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
     yield Rule(f"takes no more than {limit:,.0f} MB", megabytes <= limit, f"{megabytes:,.0f} MB")
 
 
-def _wins(
-    rule: str, ours: Sequence[float], theirs: Sequence[float], bootstrap: dict[str, float], settings: PromoteSettings
-) -> Rule:
-    sure = f"{settings.confidence:.0%} confidence"
-    # Of fewer, that all are better is more likely to be chance than the confidence allows; the bootstrap, which draws
-    # from them alone, would be sure of a single one.
-    fewest = math.ceil(-math.log2(1 - settings.confidence))
-    if len(ours) < fewest:
-        return Rule(f"{rule}, with {sure}", False, f"{len(ours)} examples; at least {fewest} are needed for {sure}")
-    difference = paired_difference(ours, theirs, **bootstrap)
-    mean = sum(ours) / len(ours)
-    found = (
-        f"{settings.metric} {mean:.3f}, better by {difference.mean:+.3f} "
-        f"[{difference.low:+.3f}, {difference.high:+.3f}] on {len(ours)} examples"
+def _beats(rule: str, evidence: Evidence, theirs: Sequence[float], metric: str) -> Rule:
+    ours, unit = evidence.challenger, evidence.unit
+    found = compare(ours, theirs, units_of(evidence.test, unit), level=evidence.level)
+    if found.finding == "too few":
+        return Rule(
+            rule,
+            False,
+            f"too few {unit}s to tell: the test split has {found.units}, and a level of {found.level:.2%} needs "
+            f"{fewest_units(found.level)}. Give the workbook more lessons",
+        )
+    return Rule(
+        rule,
+        found.finding == "better",
+        f"{metric} {sum(ours) / len(ours):.3f}, difference {found.mean:+.3f}, at least {found.low:+.3f} "
+        f"(p = {found.p_value:.2g}, level {found.level:.2%}) on {_size(len(ours), found.units, unit)}",
     )
-    return Rule(f"{rule}, with {sure}", difference.low > 0, found)
 
 
-def _slices(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
-    """One rule a slice, by course and by length, that has examples enough; and one for those that have not."""
-    change = np.subtract(evidence.challenger, evidence.champion)
-    found = list(groups(evidence.test))
+def _slices(evidence: Evidence) -> Iterator[Rule]:
+    """One rule for each course and each band of lengths with enough lessons, and one that names the others."""
+    units, found = units_of(evidence.test, evidence.unit), list(groups(evidence.test))
     several = Counter(by for by, *_ in found)
-    limit, fewest = f"loses no more than {settings.slice_drop:g}", settings.slice_examples
-    small = []
+    found = [(by, name, its) for by, name, its in found if several[by] > 1]  # a single one is all of the examples
+    level = level_of_many([len(set(units[its])) for *_, its in found], evidence.alpha)
+    ours, theirs, small = np.asarray(evidence.challenger), np.asarray(evidence.champion), []
     for by, name, its in found:
-        lost, slice_ = change[its], _in_words(by, name)
-        if several[by] == 1:
-            continue  # it is all of the examples
-        if len(lost) >= fewest:
-            found_out = f"{lost.mean():+.3f} on {len(lost)} examples"
-            yield Rule(f"{limit} on {slice_}", bool(lost.mean() >= -settings.slice_drop), found_out)
-        else:
-            small.append(f"{slice_} ({len(lost)})")
+        compared, slice_ = compare(ours[its], theirs[its], units[its], level=level), _in_words(by, name)
+        if compared.finding == "too few":
+            small.append(f"{slice_} ({counted(compared.units, evidence.unit)})")
+            continue
+        size = _size(int(its.sum()), compared.units, evidence.unit)
+        found_out = f"{compared.mean:+.3f}, at most {compared.high:+.3f} (level {level:.2%}) on {size}"
+        yield Rule(f"is not worse on {slice_}", compared.finding != "worse", found_out)
     if small:
-        yield Rule(f"{limit} where there are fewer than {fewest} examples", True, ", ".join(small), judged=False)
+        rule = f"is not worse where there are fewer than {fewest_units(level)} {evidence.unit}s"
+        yield Rule(rule, True, f"too few to tell: {', '.join(small)}", judged=False)
+
+
+def _size(examples: int, units: int, unit: Unit) -> str:
+    return counted(examples, "example") + (f" of {counted(units, unit)}" if unit == "lesson" else "")
 
 
 def _in_words(by: str, name: str) -> str:

@@ -23,8 +23,16 @@ def run() -> None:
     results = {model: read_results(model) for model in [*BASELINES, *contestants]}
     metrics = {model: measured for model, (measured, _) in results.items()}
     predictions = {model: scored for model, (_, scored) in results.items()}
-    leaderboard = build_leaderboard(contestants, list(BASELINES), metrics, predictions, settings, evaluation=evaluation)
     training = {model: read_training(model) for model in contestants}
+    leaderboard = build_leaderboard(
+        contestants,
+        list(BASELINES),
+        metrics,
+        predictions,
+        settings,
+        evaluation=evaluation,
+        parameters={model: trained.run.parameters for model, trained in training.items()},
+    )
     test = pd.read_parquet(SPLITS / "test.parquet")
     report = render_report(leaderboard, metrics, predictions, test, training)
     write_json(LEADERBOARD, leaderboard.model_dump(mode="json"), durable=False)

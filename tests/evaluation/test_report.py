@@ -22,7 +22,8 @@ from pipeline.stages import collect, compare
 PARAMS = """
 contestants: [trained, zero-shot]
 compare: {metric: rouge1}
-evaluate: {bertscore_model: some-model, bertscore_layers: 6, bootstrap: 200, confidence: 0.95, seed: 1}
+evaluate: {bertscore_model: some-model, bertscore_layers: 6, confidence: 0.95}
+split: {by: lesson}
 """
 HOSTILE = "<script>alert('title')</script><img src=x onerror=alert(1)>"
 WORDS = ["soil", "water", "light", "bees", "seeds", "roots", "leaves", "frost"]
@@ -112,6 +113,13 @@ class Elements(HTMLParser):
         self.names.add(tag)
         self.targets |= {value for name, value in attributes if name in ("src", "href", "xlink:href", "srcset", "data")}
         self.handlers |= {name for name, _ in attributes if name.startswith("on")}
+
+
+def test_it_says_what_varies_independently_and_what_cannot_be_told(page):
+    assert "is computed over lessons, the independent units" in page
+    assert "too few lessons to tell" in page
+    assert page.count('<span class="tag">tied</span>') == 2
+    assert "Warning: the validation split has only 2 lessons" in page
 
 
 def test_what_a_workbook_or_a_model_says_never_runs(page):
