@@ -19,7 +19,7 @@ from pipeline.training.record import read_training
 def run(model: str) -> None:
     settings = EvaluateSettings.read()
     client, run_id = connect(), read_training(model).run.run_id
-    titler = open_titler(MODELS / model, GenerateSettings.read(model), keep_features=True)
+    titler = open_titler(MODELS / model, GenerateSettings.read(model))
     scored, seconds = [], 0.0
     for split in MEASURED_SPLITS:
         examples = pd.read_parquet(SPLITS / f"{split}.parquet")
