@@ -17,6 +17,8 @@ from pipeline.evaluation.epoch import epoch_score
 from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoints import ModelSettings, save_model
 from pipeline.models.layers import summarise
+from pipeline.models.places import find
+from pipeline.models.seen import Seen
 from pipeline.models.tidy import learn_style
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
 from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
@@ -76,7 +78,7 @@ def run(model: str) -> None:
         return
     lineage = {**lineage_tags(), **start}
     try:
-        _train_and_keep(model, model_settings, settings, lineage, prepared, train, fit_with, resume_from)
+        _train_and_keep(model, model_settings, settings, lineage, prepared, train, validation, fit_with, resume_from)
     except Diverged:
         shutil.rmtree(resume_from, ignore_errors=True)  # nothing to go on from: another machine may compute otherwise
         raise
@@ -108,6 +110,7 @@ def _train_and_keep(
     lineage: dict[str, str],
     prepared: Prepared,
     train: pd.DataFrame,
+    validation: pd.DataFrame,
     fit_with: Callable[[Sequence[TrainerCallback]], pd.DataFrame],
     resume_from: Path,
 ) -> None:
@@ -135,6 +138,8 @@ def _train_and_keep(
         card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})
         with folder_aside(MODELS / model) as folder:
             save_model(folder, prepared.network, prepared.inputs.tokenizer, card, model_settings.weights)
+            place = model_settings.checkpoint
+            Seen.of_training(train, validation, None if model_settings.scratch else find(place), place).write(folder)
         measured_by = str(settings.bertscore) if settings.bertscore and settings.epochs else None
         trained = TrainingRun(run_id=run_id, seconds=seconds, bertscore=measured_by, lineage=lineage, **size)
         write_training(model, Training(trained, curves))

@@ -1,0 +1,77 @@
+"""Examples that a model's weights have learnt from or were selected by, along the whole chain of its checkpoints.
+
+A training writes the list into its model folder, as hashes that reveal no words. If its checkpoint is a model folder
+of Lectern too, the checkpoint's list is included. So a version tells what its whole chain has seen, even after earlier
+versions and their runs are deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.files import write_text
+from pipeline.settings import Settings
+
+SEEN = "seen.json"
+_CARD = "lectern.json"  # tells a model folder of Lectern's from others
+_PLACE = ["course_title", "lesson_num", "start_seconds"]
+_DIGEST_BYTES = 8
+
+
+class Seen(Settings):
+    """`seen.json` of a model folder: hashes of examples, sorted."""
+
+    train: list[str]  # that the weights have learnt from
+    validation: list[str]  # that chose the epoch, and ranked the model
+    unknown: list[str] = []  # checkpoints of the chain that Lectern trained before it wrote such lists
+
+    @classmethod
+    def of_training(cls, train: pd.DataFrame, validation: pd.DataFrame, checkpoint: Path | None, place: str) -> Seen:
+        """The examples of a training on these splits, and those of its checkpoint.
+
+        Args:
+            checkpoint: the folder or file that the weights start from; None where they are random.
+            place: the checkpoint as `params.yaml` names it.
+        """
+        before = cls(train=[], validation=[])
+        if checkpoint and (checkpoint / SEEN).exists():
+            before = cls.model_validate_json((checkpoint / SEEN).read_text(encoding="utf-8"))
+        elif checkpoint and (checkpoint / _CARD).exists():
+            before = cls(train=[], validation=[], unknown=[place])
+        return cls(
+            train=sorted({*before.train, *_all_hashes(train)}),
+            validation=sorted({*before.validation, *_all_hashes(validation)}),
+            unknown=before.unknown,
+        )
+
+    def write(self, folder: Path) -> None:
+        write_text(folder / SEEN, self.model_dump_json(indent=1) + "\n")
+
+
+def are_among(examples: pd.DataFrame, hashes: Collection[str]) -> np.ndarray:
+    """Which of `examples` are among those of `hashes`: (examples,), booleans."""
+    known = frozenset(hashes)
+    return np.array([not known.isdisjoint(its) for its in _hashes(examples)], dtype=bool)
+
+
+def _all_hashes(examples: pd.DataFrame) -> Iterator[str]:
+    return (each for its in _hashes(examples) for each in its)
+
+
+def _hashes(examples: pd.DataFrame) -> Iterator[list[str]]:
+    """The hashes of each example: of its place in the course, and of its words.
+
+    Either is enough to know an example again. A renamed course keeps its words, a corrected transcript its places.
+    """
+    for course, lesson, start, text in examples[[*_PLACE, "text"]].itertuples(index=False):
+        words = " ".join(text.split()).casefold()
+        yield [_hash(course, lesson, str(float(start))), *([_hash(words)] if words else [])]
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=_DIGEST_BYTES).hexdigest()
