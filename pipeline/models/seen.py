@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from pipeline.errors import Refused
 from pipeline.files import write_text
 from pipeline.settings import Settings
 
@@ -38,19 +40,44 @@ class Seen(Settings):
             checkpoint: the folder or file that the weights start from; None where they are random.
             place: the checkpoint as `params.yaml` names it.
         """
-        before = cls(train=[], validation=[])
-        if checkpoint and (checkpoint / SEEN).exists():
-            before = cls.model_validate_json((checkpoint / SEEN).read_text(encoding="utf-8"))
-        elif checkpoint and (checkpoint / _CARD).exists():
-            before = cls(train=[], validation=[], unknown=[place])
+        before = cls.read(checkpoint) if checkpoint else None
+        untold = before is None and checkpoint is not None and (checkpoint / _CARD).exists()
+        before = before or cls(train=[], validation=[], unknown=[place] if untold else [])
         return cls(
             train=sorted({*before.train, *_all_hashes(train)}),
             validation=sorted({*before.validation, *_all_hashes(validation)}),
             unknown=before.unknown,
         )
 
+    @classmethod
+    def read(cls, folder: Path) -> Seen | None:
+        """The list in a model folder; None where there is none.
+
+        Raises:
+            Refused: it is damaged.
+        """
+        path = folder / SEEN
+        if not path.exists():
+            return None
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise Refused(f"{path} is damaged: {error}. Train the model again, or `dvc checkout` it.") from None
+
     def write(self, folder: Path) -> None:
         write_text(folder / SEEN, self.model_dump_json(indent=1) + "\n")
+
+
+def count_seen(folder: Path, split: Literal["validation", "test"], examples: pd.DataFrame) -> int:
+    """The number of `examples` on which the model in `folder` scores too well, because its chain has seen them.
+
+    On the test split these are examples of any training or validation split of the chain. The validation split is
+    there to select models, so on it only examples of training splits count.
+    """
+    seen = Seen.read(folder)
+    if seen is None:
+        return 0
+    return int(are_among(examples, [*seen.train, *(seen.validation if split == "test" else [])]).sum())
 
 
 def are_among(examples: pd.DataFrame, hashes: Collection[str]) -> np.ndarray:

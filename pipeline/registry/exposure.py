@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -39,8 +40,12 @@ class Exposure:
         found = [f"{count} {total} were in its {split} split" for count, split in counts if count]
         if not found:
             return self.unknown or f"none {total}"
-        left_out = f"{' and '.join(found)}. They are left out of every comparison."
-        return f"{left_out} {self.unknown}".rstrip()
+        return f"{' and '.join(found)}. {self.unknown}".rstrip()
+
+
+def unseen_by_all(exposures: Collection[Exposure]) -> np.ndarray:
+    """Which examples none of several versions has seen: (examples,), booleans."""
+    return ~np.logical_or.reduce([one.seen for one in exposures])
 
 
 def exposure(version: ModelVersion, examples: pd.DataFrame) -> Exposure:

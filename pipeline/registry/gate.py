@@ -25,7 +25,7 @@ from pipeline.evaluation.scores import ROUGE_SCORES, Score
 from pipeline.evaluation.slices import groups
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
-from pipeline.registry.exposure import Exposure, exposure
+from pipeline.registry.exposure import Exposure, exposure, unseen_by_all
 from pipeline.registry.trial import Gone, Trial, try_version
 from pipeline.settings import Section
 
@@ -117,7 +117,8 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
 
     Scores are compared on the test examples that neither version has seen, since a version that has learnt from an
     example, or was selected by it, scores better on it than on a new lesson. Where too few are left, the comparison
-    fails as it does on any test split that is too small. Behaviour and speed are judged on the whole test split.
+    fails as on any test split that is too small; where none is left, the version does not pass. Behaviour and speed are
+    judged on the whole test split.
 
     Raises:
         Misused: there is no test split here.
@@ -138,14 +139,15 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
     exposures = {
         who: exposure(one, test) for who, one in (("challenger", version), ("champion", compared)) if one is not None
     }
-    unseen = ~np.logical_or.reduce([one.seen for one in exposures.values()])
+    unseen = unseen_by_all(exposures.values())
+    fair = unseen if unseen.any() else ~unseen  # `_seen` fails then
 
     def scores(titles: Sequence[str]) -> list[float]:
         found = score_titles(titles, test["title"].tolist(), scoring, bertscore=settings.metric not in ROUGE_SCORES)
-        return found.loc[unseen, settings.metric].tolist()
+        return found.loc[fair, settings.metric].tolist()
 
     evidence = Evidence(
-        test=test[unseen],
+        test=test[fair],
         challenger=scores([title_of[text] for text in texts]),
         champion=scores(beside) if beside is not None else None,
         baselines={baseline: scores(titles_of(train, texts)) for baseline, titles_of in BASELINES.items()},
@@ -237,6 +239,12 @@ def _seen(exposures: Mapping[str, Exposure]) -> Iterator[Rule]:
     for who, one in exposures.items():
         clean = not one.unknown and not one.seen.any()
         yield Rule(f"the {who} has not seen these examples", True, one.in_words(), judged=clean)
+    unseen = unseen_by_all(exposures.values())
+    if not unseen.all():
+        found = f"{unseen.sum()} of {len(unseen)} test examples are compared; seen ones are left out"
+        if not unseen.any():
+            found = "each test example is a seen one. Give the workbook new lessons, or train from another checkpoint"
+        yield Rule("is compared on unseen examples", bool(unseen.any()), found)
     if SplitSettings.read().by == "random":
         yield Rule("neighbouring topics of these examples were not trained on", True, LEAKS, judged=False)
 

@@ -328,17 +328,16 @@ def test_test_examples_that_either_side_has_seen_are_counted_and_left_out(
     challenger = version_that_saw(registered, tmp_path / "model", "5", examples.head(1), examples.head(4))
     champion = version_that_saw(registered, tmp_path / "model", "6", nothing, examples.tail(2))
     verdict = judge(NAME, challenger, champion, SETTINGS)
-    left_out = "They are left out of every comparison."
-    assert found_of(verdict, "has not seen") == {
+    assert found_of(verdict, "seen") == {
         "the challenger has not seen these examples": (
             "not judged",
-            "1 of 16 test examples were in its training split and 3 of 16 test examples were in its validation split. "
-            + left_out,
+            "1 of 16 test examples were in its training split and 3 of 16 test examples were in its validation split.",
         ),
         "the champion has not seen these examples": (
             "not judged",
-            f"2 of 16 test examples were in its validation split. {left_out}",
+            "2 of 16 test examples were in its validation split.",
         ),
+        "is compared on unseen examples": ("passed", "10 of 16 test examples are compared; seen ones are left out"),
     }
     for _, found in found_of(verdict, "beats").values():
         assert "on 10 examples" in found
@@ -346,12 +345,13 @@ def test_test_examples_that_either_side_has_seen_are_counted_and_left_out(
     assert all("of 16" in found for _, found in behaviour.values())
 
 
-def test_a_version_that_has_seen_the_whole_test_split_beats_nobody(
+def test_a_version_that_has_seen_the_whole_test_split_does_not_pass(
     registered: MlflowClient, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
     challenger = version_that_saw(registered, tmp_path / "model", "5", examples, examples.head(0))
     verdict = judge(NAME, challenger, None, SETTINGS)
-    assert [mark for mark, _ in found_of(verdict, "beats").values()] == ["FAILED"]
+    assert [mark for mark, _ in found_of(verdict, "unseen").values()] == ["FAILED"]
+    assert not verdict.passed
     clean = version_that_saw(registered, tmp_path / "model", "6", examples.head(0), examples.head(0))
     assert found_of(judge(NAME, clean, None, SETTINGS), "has not seen") == {
         "the challenger has not seen these examples": ("passed", "none of 16 test examples")

@@ -9,6 +9,7 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
+import yaml
 from mlflow import MlflowClient
 from safetensors import safe_open
 
@@ -129,3 +130,30 @@ def test_the_titles_that_are_measured_are_those_that_are_served(
     titles = served.predict(asked(examples))["candidates"].str[0].tolist()
     for split in MEASURED_SPLITS:
         assert predictions.loc[predictions["split"] == split, "prediction"].tolist() == titles
+
+
+def test_a_model_that_has_seen_what_it_is_measured_on_is_named(
+    project: Path, examples: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It starts from one that was trained on two of today's validation examples, and on three of the test examples."""
+    fill_project(project, examples, epochs=0)
+    sides = {"train": slice(0, 8), "validation": slice(8, 12), "test": slice(12, 16)}
+    for side, rows in sides.items():
+        examples[rows].to_parquet(f"data/splits/{side}.parquet", index=False)
+    examples[10:15].to_parquet("data/splits/train.parquet", index=False)
+    train.run(MODEL)
+    (MODELS / MODEL).rename(project / "before")
+    examples[sides["train"]].to_parquet("data/splits/train.parquet", index=False)
+    fresh, further = {}, {"checkpoint": str(project / "before"), "scratch": None}
+    for settings, warnings in (
+        (fresh, []),
+        (further, ["2 of the 4 examples of the validation", "3 of the 4 examples of"]),
+    ):
+        params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+        params["models"][MODEL] |= settings
+        (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+        train.run(MODEL)
+        evaluate.run(MODEL)
+        said = [record.message for record in caplog.records if "too good" in record.message]
+        assert len(said) == len(warnings)
+        assert all(words in message for words, message in zip(warnings, said, strict=True))
