@@ -77,8 +77,10 @@ def run(model: str) -> None:
         fit_with([])
         return
     lineage = {**lineage_tags(), **start}
+    checkpoint = None if model_settings.scratch else find(model_settings.checkpoint)
+    seen = Seen.of_training(train, validation, checkpoint, model_settings.checkpoint)
     try:
-        _train_and_keep(model, model_settings, settings, lineage, prepared, train, validation, fit_with, resume_from)
+        _train_and_keep(model, model_settings, settings, lineage, prepared, train, seen, fit_with, resume_from)
     except Diverged:
         shutil.rmtree(resume_from, ignore_errors=True)  # nothing to go on from: another machine may compute otherwise
         raise
@@ -110,7 +112,7 @@ def _train_and_keep(
     lineage: dict[str, str],
     prepared: Prepared,
     train: pd.DataFrame,
-    validation: pd.DataFrame,
+    seen: Seen,
     fit_with: Callable[[Sequence[TrainerCallback]], pd.DataFrame],
     resume_from: Path,
 ) -> None:
@@ -138,8 +140,7 @@ def _train_and_keep(
         card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})
         with folder_aside(MODELS / model) as folder:
             save_model(folder, prepared.network, prepared.inputs.tokenizer, card, model_settings.weights)
-            place = model_settings.checkpoint
-            Seen.of_training(train, validation, None if model_settings.scratch else find(place), place).write(folder)
+            seen.write(folder)
         measured_by = str(settings.bertscore) if settings.bertscore and settings.epochs else None
         trained = TrainingRun(run_id=run_id, seconds=seconds, bertscore=measured_by, lineage=lineage, **size)
         write_training(model, Training(trained, curves))

@@ -30,6 +30,7 @@ from pipeline.registry.trial import Trial
 from pipeline.settings import set_params
 from pipeline.stages import train
 from tests.models.small import GREEDY
+from tests.registry.server import TrackingServer
 from tests.registry.test_versions import NAME, _model
 from tests.training.small import fill_project
 
@@ -414,6 +415,26 @@ def test_a_checkpoint_that_lectern_trained_before_is_not_known(
     version = versions.register(client, NAME, MODELS / small, GREEDY, run_id="0" * 32, tags=tags)
     words = exposure(version, examples).in_words()
     assert words.endswith(f"Not known of its checkpoint models:/{NAME}/1.")
+
+
+def test_seen_examples_are_known_through_a_tracking_server_and_not_while_it_is_away(
+    project: Path, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = TrackingServer(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    server.start()
+    try:
+        client, folder = connect(), _model(tmp_path / "model", examples)
+        tags = {"model": folder.name, "model.md5": md5(folder)}
+        older = versions.register(client, NAME, folder, GREEDY, run_id="0" * 32, tags=tags)
+        newer = version_that_saw(client, folder, "5", examples.head(2), examples.head(0))
+        assert exposure(older, examples).unknown.startswith("Not known")
+        assert exposure(newer, examples).trained.sum() == 2
+    finally:
+        server.kill()
+    with pytest.raises(Unavailable):
+        exposure(newer, examples)
 
 
 def spoil(number: str, code: str) -> None:
