@@ -19,12 +19,21 @@ ENGINE = "ctranslate2"
 Weights = Literal["float32", "int8"]
 
 
+class Loss(Settings):
+    """ROUGE-1 lost of the plain model's: the mean over examples and its confidence interval. Below 0, it is a gain."""
+
+    mean: float
+    low: float
+    high: float
+
+
 class Measured(Settings):
-    """One way of writing the titles of the same examples, on the machine that exported."""
+    """The titles of the plain model or of a conversion, written without sampling on the machine that exported."""
 
     rouge1: float
-    same_titles: float  # share of the titles that the plain model writes
+    same_titles: float  # share of titles that are the plain model's
     titles_a_second: float
+    loss: Loss | None = None  # none of the plain model, nor in exports of earlier releases
 
 
 class ExportCard(Settings):
@@ -33,7 +42,7 @@ class ExportCard(Settings):
     generate: GenerateSettings
     decoder_start: list[int]  # token ids from which a decoder with an encoder of its own goes on
     weights: Weights  # that were kept
-    tolerated: float  # ROUGE-1 that int8 may lose of the plain model's
+    tolerated: float  # ROUGE-1 that int8 may lose, with confidence, of the plain model's
     examples: int  # of the test split
     measured: dict[str, Measured]  # plain, float32, int8
     made: str  # UTC
@@ -41,14 +50,27 @@ class ExportCard(Settings):
     libraries: dict[str, str]
 
     def summary(self, folder: Path) -> str:
-        """What was measured, a line each, and what was kept."""
-        lines = [f"{self.version} on {self.examples:,} examples of the test split:"]
+        """The measurements, a line each, and the weights that were kept, with the reason."""
+        drawn = ", titles without sampling" if self.generate.do_sample else ""
+        lines = [f"{self.version} on {self.examples:,} examples of the test split{drawn}:"]
         for name, found in self.measured.items():
+            lost = f" (lost {_interval(found.loss)})" if found.loss else ""
             lines.append(
-                f"  {name:<8} ROUGE-1 {found.rouge1:.4f}, {found.titles_a_second:.2f} titles/s, "
+                f"  {name:<8} ROUGE-1 {found.rouge1:.4f}{lost}, {found.titles_a_second:.2f} titles/s, "
                 f"{found.same_titles:.0%} the plain model's titles"
             )
-        return "\n".join([*lines, f"{folder} holds it with weights in {self.weights}."])
+        return "\n".join([*lines, f"{folder} holds it with weights in {self.weights}: {self._reason()}"])
+
+    def _reason(self) -> str:
+        lost = self.measured["int8"].loss
+        if self.weights == "int8" or lost is None:
+            return f"with confidence, int8 loses no more than {self.tolerated:g}."
+        if lost.low > self.tolerated:
+            return f"int8 loses more than {self.tolerated:g}."
+        return (
+            f"int8 may lose up to {lost.high:.4f}, and {self.tolerated:g} is allowed. More test examples may show a "
+            "smaller loss."
+        )
 
     def write(self, folder: Path) -> None:
         write_text(folder / CARD, self.model_dump_json(indent=2) + "\n")
@@ -67,3 +89,7 @@ class ExportCard(Settings):
             ) from None
         except ValidationError as error:
             raise Refused(f"{folder / CARD} is damaged: {error}. Make it anew with `lectern export`.") from None
+
+
+def _interval(loss: Loss) -> str:
+    return f"{loss.mean:.4f} [{loss.low:.4f}, {loss.high:.4f}]"

@@ -69,7 +69,7 @@ class FastTitler:
         written: list[list[str]] = [[] for _ in texts]
         bar = tqdm(total=len(order), desc=progress, unit="text", disable=progress is None or not sys.stderr.isatty())
         with bar:
-            for batch in self._writer.batches(order, sources, settings.batch_size):
+            for batch in self._writer.batches(order, sources, settings.texts_at_once):
                 ctranslate2.set_random_seed(settings.seed)
                 found = self._writer.write([sources[i] for i in batch], settings)
                 for i, candidates in zip(batch, found, strict=True):

@@ -1,8 +1,10 @@
-"""What the frozen part of a model makes of a text never changes: computed once, kept on disk, and used by every epoch,
-every evaluation and every later training with the same frozen part.
+"""Features of a model's frozen part: computed once, kept on disk, and used by every epoch and by later trainings.
 
-For a sequence-to-sequence model that is the encoder's output. For a causal model, whose frozen part is its lower
-layers, it is the hidden state behind the highest of them.
+For a sequence-to-sequence model they are the encoder's output. For a causal model, whose frozen part is its lower
+layers, they are the hidden state behind the highest of them.
+
+A training reads features rounded to bfloat16, whether they are kept or not, so the cache changes nothing of what is
+learnt. Evaluation and serving never read them: both run the whole model in float32.
 """
 
 from __future__ import annotations
@@ -32,14 +34,12 @@ from pipeline import machine
 from pipeline.files import file_aside, make_folder
 from pipeline.models.families import Family
 from pipeline.models.inputs import Inputs, micro_batches, pad
-from pipeline.models.memory import in_halves
 from pipeline.models.room import limit_bytes, make_room
 from pipeline.paths import FEATURES
 
 log = logging.getLogger(__name__)
 
 _KEPT_AS = torch.bfloat16
-_TOKENS_AT_ONCE = 4096
 # A step of a decoder is short, and wants many texts; an encoder has enough to do with a few, and of more it would only
 # pad more and leave the processor's cache.
 _ENCODED_AT_ONCE = 2048
@@ -67,7 +67,7 @@ def _trains(module: nn.Module) -> bool:
 
 
 class Features:
-    """The frozen part of one model as a table: a source's token ids → (tokens, width), in bfloat16 on disk.
+    """The frozen part of one model as a table: a source's token ids → (tokens, width), rounded to bfloat16.
 
     Args:
         part: the frozen part, as `frozen_part` tells.
@@ -79,77 +79,67 @@ class Features:
     ) -> None:
         self._model = model
         self._inputs = inputs
+        self._part = part
         self._layers = len(part) - 1
         self._half = half
         self._shards = _Shards(FEATURES / _fingerprint(model, inputs.family, part, half))
 
     def __call__(self, sources: Sequence[list[int]]) -> Tensor:
-        """The features of `sources`, which were prepared: (batch, longest source, width), float32, padded with 0."""
-        return pad([self._shards[_name(source)].float() for source in sources], 0, self._inputs.side)
+        """The features of `sources`: (batch, longest source, width), float32, padded with 0.
 
-    @property
-    def begun(self) -> bool:
-        """Whether a training with this frozen part has left anything here."""
-        return bool(self._shards)
+        Features that are not kept are computed. They are the same, bit by bit, as kept ones.
+        """
+        return pad([self._row(source).float() for source in sources], 0, self._inputs.side)
 
-    def prepare(self, sources: Sequence[list[int]], *, alone: bool = False) -> bool:
-        """Computes and keeps what is missing of `sources`; False where the limit, or the disk, has no room for it.
+    def _row(self, source: list[int]) -> Tensor:
+        name = _name(source)
+        return self._shards[name] if name in self._shards else self._compute(source)
 
-        Leaves the model in evaluation mode.
+    def prepare(self, sources: Sequence[list[int]]) -> None:
+        """Compute and keep the features of `sources` that are missing, unless the limit or the disk has no room.
 
-        Args:
-            alone: whether what is kept of other texts may go for these.
+        Features of other texts are removed where the limit leaves no room for both.
         """
         if not self._missing(sources):
-            return True
+            return
         if self._room(sources) > limit_bytes():
-            return self._without_room(sources)
+            log.info(
+                "The features of %d texts take %.1f GB, more than LECTERN_FEATURES_GB allows. They are computed each "
+                "time.",
+                len(sources),
+                self._room(sources) / 1e9,
+            )
+            return
         # Another process with the same frozen part may be about to compute the same.
         with self._shards.alone():
-            return self._prepare(sources, alone)
+            self._prepare(sources)
 
     def _missing(self, sources: Sequence[list[int]]) -> list[list[int]]:
         return list({_name(source): source for source in sources if _name(source) not in self._shards}.values())
 
-    def _prepare(self, sources: Sequence[list[int]], alone: bool) -> bool:
-        missing = self._missing(sources)
-        if not missing:
-            return True
-        room = self._room(missing)
-        if alone and room + self._shards.bytes > limit_bytes():
+    def _prepare(self, sources: Sequence[list[int]]) -> None:
+        if self._room(self._missing(sources)) + self._shards.bytes > limit_bytes():
             self._shards.clear()
-            return self._prepare(sources, alone=False)
-        if room + self._shards.bytes > limit_bytes():
-            return self._without_room(missing)
-        make_room(room, keep=self._shards.folder)
+        missing = self._missing(sources)
+        if not missing:  # that process has computed them meanwhile
+            return
+        make_room(self._room(missing), keep=self._shards.folder)
         try:
             self._compute_and_keep(missing)
         except (OSError, SafetensorError) as error:
             lacking = machine.in_our_words(error)
             if lacking is None:
                 raise
-            log.warning("The features of %d texts are computed anew each time: %s", len(missing), lacking)
-            return False
-        return True
+            log.warning("The features of %d texts are computed each time: %s", len(missing), lacking)
 
     def _room(self, sources: Sequence[list[int]]) -> int:
         """Bytes that the features of `sources` take."""
         return sum(map(len, sources)) * self._model.get_input_embeddings().embedding_dim * _KEPT_AS.itemsize
 
-    def _without_room(self, sources: Sequence[list[int]]) -> bool:
-        log.info(
-            "The features of %d texts take %.1f GB, more than LECTERN_FEATURES_GB allows: they are computed anew each "
-            "time",
-            len(sources),
-            self._room(sources) / 1e9,
-        )
-        return False
-
     def _compute_and_keep(self, sources: Sequence[list[int]]) -> None:
         computed: dict[str, Tensor] = {}
-        batches = micro_batches(sources, len, _TOKENS_AT_ONCE)
-        for batch in tqdm(batches, desc="features", unit="batch", disable=not sys.stderr.isatty()):
-            computed |= zip(map(_name, batch), in_halves(self._compute, batch), strict=True)
+        for source in tqdm(sources, desc="features", unit="text", disable=not sys.stderr.isatty()):
+            computed[_name(source)] = self._compute(source)
             if sum(tensor.nbytes for tensor in computed.values()) > _SHARD_BYTES:
                 self._shards.add(computed)
                 computed = {}
@@ -161,13 +151,18 @@ class Features:
             return nullcontext()
         return _passing_on(self._model.get_submodule(self._inputs.family.decoder_layers), range(self._layers))
 
-    @torch.inference_mode()
-    def _compute(self, sources: Sequence[list[int]]) -> list[Tensor]:
-        batch = {name: tensor.to(self._model.device) for name, tensor in self._inputs.batch(sources).items()}
-        # As was asked when this was made, whatever the precision in which what they are computed for runs.
+    @torch.no_grad()
+    def _compute(self, source: list[int]) -> Tensor:
+        """The features of one source: (tokens, width), in bfloat16.
+
+        A batch would round them differently from one batch to the next, so each source is computed on its own.
+        """
+        for module in self._part:
+            module.eval()
+        batch = {name: tensor.to(self._model.device) for name, tensor in self._inputs.batch([source]).items()}
+        # In the precision that was asked for, whatever the precision of the training that reads them.
         with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._half):
-            states = self._run(self._model.eval(), batch).to(_KEPT_AS).cpu()
-        return [row[mask.bool()].clone() for row, mask in zip(states, batch["attention_mask"].cpu(), strict=True)]
+            return self._run(self._model, batch)[0].to(_KEPT_AS).cpu()
 
     def _run(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
         if not self._inputs.family.causal:
@@ -198,10 +193,6 @@ class Encoded:
     def __call__(self, sources: Sequence[list[int]]) -> Tensor:
         """(batch, longest source, width), padded with 0."""
         return pad([self._rows[tuple(source)] for source in sources], 0, self._side)
-
-    def prepare(self, sources: Sequence[list[int]]) -> bool:
-        """False where one of `sources` is not among those that it was made of."""
-        return all(tuple(source) in self._rows for source in sources)
 
     def left_out(self) -> AbstractContextManager[None]:
         """Nothing: whoever is fed with these asks no encoder."""
@@ -281,9 +272,6 @@ class _Shards:
     def __contains__(self, name: str) -> bool:
         return name in self._places
 
-    def __len__(self) -> int:
-        return len(self._places)
-
     def __getitem__(self, name: str) -> Tensor:
         return self._places[name].get_tensor(name)
 
@@ -306,7 +294,8 @@ def _fingerprint(model: PreTrainedModel, family: Family, part: tuple[nn.Module, 
     digest = hashlib.blake2b(digest_size=16)
     config = _telling(model.config.to_dict())
     digest.update(f"{family.name} {transformers.__version__} {torch.__version__} {config}".encode())
-    digest.update(b"in bfloat16" if half else b"")
+    # Other devices, and batches of several texts as in earlier releases, round differently.
+    digest.update(f"{model.device.type}, {'bfloat16' if half else 'float32'}, each text alone".encode())
     for module in part:
         for name, tensor in module.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -6,13 +6,14 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import send_to_device
 from pydantic import Field, model_validator
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
 
@@ -20,7 +21,7 @@ from pipeline.data.openings import opens, spoken
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import load_model
 from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
-from pipeline.models.features import Encoded, Features
+from pipeline.models.features import Encoded
 from pipeline.models.inputs import Inputs
 from pipeline.models.memory import in_halves
 from pipeline.models.tidy import PLAIN, TitleStyle, tidy
@@ -37,7 +38,7 @@ class GenerateSettings(Settings):
     min_new_tokens: int = Field(ge=0)
     no_repeat_ngram_size: int = Field(ge=0)  # no run of so many tokens twice; 0 allows it
     length_penalty: float  # above 0 favours long titles; of use to beam search only
-    batch_size: int = Field(ge=1)  # texts at once
+    batch_size: int = Field(ge=1)  # texts at once; those whose titles are drawn come one by one
     do_sample: bool = False  # draw tokens instead of taking the likeliest
     temperature: float = Field(default=1.0, gt=0)
     top_k: int = Field(default=50, ge=0)
@@ -56,6 +57,11 @@ class GenerateSettings(Settings):
         if 0 < self.consensus < self.candidates:
             raise ValueError(f"{self.candidates} candidates need a consensus of {self.candidates} or more")
         return self
+
+    @property
+    def texts_at_once(self) -> int:
+        """Texts to a batch: one where titles are drawn, since a draw in a batch depends on the other texts in it."""
+        return 1 if self.do_sample else self.batch_size
 
     @property
     def sequences(self) -> int:
@@ -99,7 +105,7 @@ class Titler:
     """Writes titles with one model.
 
     Args:
-        features: what the encoder makes of texts, where that is kept; the encoder is then run for new ones only.
+        features: the encoder's output for token ids, for a training that has it already; None runs the encoder.
         style: how the course writes its titles.
 
     Raises:
@@ -111,7 +117,7 @@ class Titler:
         model: PreTrainedModel,
         inputs: Inputs,
         settings: GenerateSettings,
-        features: Features | Encoded | None = None,
+        features: Callable[[Sequence[list[int]]], Tensor] | None = None,
         style: TitleStyle = PLAIN,
     ) -> None:
         self.model = model
@@ -137,19 +143,18 @@ class Titler:
             progress: what a progress bar says; none is shown without it, or where nobody watches.
         """
         sources = [self.inputs.source(spoken(text)) for text in texts]
-        features = self._features if self._features and self._features.prepare(sources) else None
         # By length, so that little is padded; a stable order, so that the same texts give the same batches.
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
-        starts = range(0, len(order), self.settings.batch_size)
+        size = self.settings.texts_at_once
+        starts = range(0, len(order), size)
         written: list[list[str]] = [[] for _ in texts]
         # Drawn from a state of its own: a training that looks at titles in between goes on as if it had not.
         with torch.random.fork_rng():
             watched = progress is not None and len(starts) > 1 and sys.stderr.isatty()
             for start in tqdm(starts, desc=progress, unit="batch", disable=not watched):
-                # For each batch anew: what is drawn for a text depends on those beside it alone.
                 torch.manual_seed(self.settings.seed)
-                chosen = order[start : start + self.settings.batch_size]
-                found = in_halves(lambda some: self._written(some, features), [sources[i] for i in chosen])
+                chosen = order[start : start + size]
+                found = in_halves(self._written, [sources[i] for i in chosen])
                 for i, candidates in zip(chosen, found, strict=True):
                     written[i] = best_first(candidates, texts[i], self.style, self.settings)
         return written
@@ -158,11 +163,11 @@ class Titler:
         """One title for each text."""
         return [candidates[0] for candidates in self.titles(texts, progress=progress)]
 
-    def _written(self, sources: list[list[int]], features: Features | Encoded | None) -> list[list[str]]:
+    def _written(self, sources: Sequence[list[int]]) -> list[list[str]]:
         """As the model writes them: of each source as many as the settings have it write."""
         batch = self.inputs.batch(sources)
         if not self.inputs.family.causal:
-            features = features or Encoded(self.model, self.inputs, sources)
+            features = self._features or Encoded(self.model, self.inputs, sources)
             batch = self.inputs.fed_with(features(sources), batch)
         batch = send_to_device(batch, self.model.device)
         if self.settings.sequences > 1:
@@ -197,27 +202,17 @@ class Titler:
         return {**batch, "past_key_values": EncoderDecoderCache(DynamicCache(), cross_attention)}
 
 
-def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool = False) -> Titler:
+def open_titler(folder: Path, settings: GenerateSettings) -> Titler:
     """A titler over the model folder that Lectern wrote at `folder`, on the accelerator where there is one.
 
-    Args:
-        keep_features: whether to use, and to add to, what the training has kept of a frozen encoder.
+    Evaluation, the registered model and every command open a model here, so that all of them write the same titles.
 
     Raises:
         Refused: the folder is not one that Lectern wrote, or is damaged.
     """
     model, tokenizer, card = load_model(folder)
-    inputs = card.inputs(tokenizer)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    features = _features_begun(model, inputs) if keep_features and not inputs.family.causal else None
-    return Titler(model, inputs, settings, features, card.style)
-
-
-def _features_begun(model: PreTrainedModel, inputs: Inputs) -> Features | None:
-    """What a training with the same encoder, in either precision, has kept. An encoder that was trained is another one
-    each time, and nobody would ask for its features again."""
-    kept = (Features(model, inputs, (model.get_encoder(),), half=half) for half in (True, False))
-    return next((features for features in kept if features.begun), None)
+    return Titler(model, card.inputs(tokenizer), settings, style=card.style)
 
 
 def best_first(written: list[str], text: str, style: TitleStyle, settings: GenerateSettings) -> list[str]:

@@ -64,6 +64,7 @@ class Facts:
     leaderboard: Leaderboard
     splits: Mapping[str, pd.DataFrame]
     scored: pd.DataFrame  # the model's titles for the test split, with `SCORES`
+    seen: int = 0  # examples of the test split that the model, or one of its checkpoints, has seen in a training
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ docs/measuring.md explains the statistics.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -29,7 +29,8 @@ from pipeline.evaluation.scores import ROUGE_SCORES, Score
 from pipeline.evaluation.slices import groups
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
-from pipeline.registry.lineage import md5, of_todays_split
+from pipeline.registry.exposure import Exposure, exposure, unseen_by_all
+from pipeline.registry.lineage import md5
 from pipeline.registry.looks import level_of_look, record_look
 from pipeline.registry.trial import Gone, Trial, try_version
 from pipeline.settings import Section
@@ -130,7 +131,12 @@ class Evidence:
 
 
 def judge(name: str, version: ModelVersion, champion: ModelVersion | None, settings: PromoteSettings) -> Verdict:
-    """Try `version` of `name`, and `champion` with it, as they are served. The registered model counts this look.
+    """Try `version` of `name`, and the champion, as they are served. The registered model counts this look.
+
+    Scores are compared on the test examples that neither version has seen, since a version that has learnt from an
+    example, or was selected by it, scores better on it than on a new lesson. Where too few are left, the comparison
+    fails as on any test split that is too small; where none is left, the version does not pass. Behaviour and speed are
+    judged on the whole test split.
 
     Raises:
         Misused: there is no test split here.
@@ -146,12 +152,18 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
     title_of = dict(zip(wanted, trial.titles, strict=True))
     scoring = EvaluateSettings.read()
 
-    def scores(titles: Sequence[str]) -> list[float]:
-        found = score_titles(titles, test["title"].tolist(), scoring, bertscore=settings.metric not in ROUGE_SCORES)
-        return found[settings.metric].tolist()
-
     beside, gone = _champion_titles(name, champion, texts)
     compared = champion if beside is not None else None
+    exposures = {
+        who: exposure(one, test) for who, one in (("challenger", version), ("champion", compared)) if one is not None
+    }
+    unseen = unseen_by_all(exposures.values())
+    fair = unseen if unseen.any() else ~unseen  # `_seen` fails then
+
+    def scores(titles: Sequence[str]) -> list[float]:
+        found = score_titles(titles, test["title"].tolist(), scoring, bertscore=settings.metric not in ROUGE_SCORES)
+        return found.loc[fair, settings.metric].tolist()
+
     challenger = scores([title_of[text] for text in texts])
     champions = scores(beside) if beside is not None else None
     baselines = {baseline: scores(titles_of(train, texts)) for baseline, titles_of in BASELINES.items()}
@@ -159,7 +171,7 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
     number = record_look(MlflowClient(), name, version, compared, test_md5)
     look = Look(number, level_of_look(number, alpha), test_md5)
     evidence = Evidence(
-        test=test,
+        test=test[fair],
         unit=read_unit(),
         alpha=alpha,
         level=look.level,
@@ -170,9 +182,7 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
         behaviours=tried,
     )
     against = str(compared.version) if compared is not None else None
-    return Verdict(
-        str(version.version), against, [*rules(evidence, settings), *_perhaps_seen(version, compared), *gone], look
-    )
+    return Verdict(str(version.version), against, [*rules(evidence, settings), *_seen(exposures), *gone], look)
 
 
 def rules(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
@@ -254,13 +264,17 @@ def _champion_titles(name: str, champion: ModelVersion | None, texts: list[str])
         return None, [Rule("is compared with the champion", False, f"{str(error).rstrip('.')}. {remedy}.")]
 
 
-def _perhaps_seen(version: ModelVersion, champion: ModelVersion | None) -> Iterator[Rule]:
-    """What is no fault of a version, and may have made its scores better than they should be."""
-    for who, one in (("challenger", version), ("champion", champion)):
-        if one is not None and not of_todays_split(one.tags):
-            another = "it was trained on another split than today's, and may have seen these examples"
-            found = another if "data.train.md5" in one.tags else "nobody wrote down which split it was trained on"
-            yield Rule(f"the {who} has not seen these examples", True, found, judged=False)
+def _seen(exposures: Mapping[str, Exposure]) -> Iterator[Rule]:
+    """What each side has seen of the test split, and whether lessons stand on several sides of it."""
+    for who, one in exposures.items():
+        clean = not one.unknown and not one.seen.any()
+        yield Rule(f"the {who} has not seen these examples", True, one.in_words(), judged=clean)
+    unseen = unseen_by_all(exposures.values())
+    if not unseen.all():
+        found = f"{unseen.sum()} of {len(unseen)} test examples are compared; seen ones are left out"
+        if not unseen.any():
+            found = "each test example is a seen one. Give the workbook new lessons, or train from another checkpoint"
+        yield Rule("is compared on unseen examples", bool(unseen.any()), found)
     if SplitSettings.read().by == "random":
         yield Rule("neighbouring topics of these examples were not trained on", True, LEAKS, judged=False)
 

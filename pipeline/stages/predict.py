@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import pandas as pd
@@ -9,14 +10,18 @@ import pandas as pd
 from pipeline.data.openings import asked
 from pipeline.evaluation.titled import MEASURED_SPLITS, titled, write_titles
 from pipeline.models.generation import GenerateSettings, open_titler
+from pipeline.models.seen import count_seen
 from pipeline.paths import MODELS, SPLITS
+
+log = logging.getLogger(__name__)
 
 
 def run(model: str) -> None:
-    titler = open_titler(MODELS / model, GenerateSettings.read(model), keep_features=True)
+    titler = open_titler(MODELS / model, GenerateSettings.read(model))
     given, seconds = [], 0.0
     for split in MEASURED_SPLITS:
         examples = pd.read_parquet(SPLITS / f"{split}.parquet")
+        _warn_of_seen_examples(model, split, examples)
         start = time.monotonic()
         titles = titler.best_titles(asked(examples), progress=f"{model}, {split}")
         seconds += time.monotonic() - start
@@ -24,3 +29,12 @@ def run(model: str) -> None:
     titles = pd.concat(given, ignore_index=True)
     write_titles(model, titles, seconds)
     print(f"{model}: {len(titles):,} titles in {seconds:.1f} s")
+
+
+def _warn_of_seen_examples(model: str, split: str, examples: pd.DataFrame) -> None:
+    if seen := count_seen(MODELS / model, split, examples):
+        log.warning(
+            "%s or a model that it started from was trained or selected on %d of the %d examples of the %s split. "
+            "Its scores there are too good.",
+            *(model, seen, len(examples), split),
+        )

@@ -15,6 +15,7 @@ from pipeline.evaluation.predictions import read_results
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card
 from pipeline.models.generation import GenerateSettings
+from pipeline.models.seen import count_seen
 from pipeline.paths import LEADERBOARD, MODELS, REGISTERED, SPLITS
 from pipeline.registry.card import Facts, keep_card, write_card
 from pipeline.registry.figures import log_figures
@@ -67,6 +68,7 @@ def _facts(
 ) -> Facts:
     best = leaderboard.best
     known = find_run(client, version.run_id)
+    splits = {split: pd.read_parquet(SPLITS / f"{split}.parquet") for split in Splits.names()}
     return Facts(
         name=version.name,
         number=str(version.version),
@@ -77,6 +79,7 @@ def _facts(
         generate=generate,
         training=read_training(best).run,
         leaderboard=leaderboard,
-        splits={split: pd.read_parquet(SPLITS / f"{split}.parquet") for split in Splits.names()},
+        splits=splits,
+        seen=count_seen(MODELS / best, "test", splits["test"]),
         scored=read_results(best)[1],
     )

@@ -17,6 +17,8 @@ from pipeline.evaluation.epoch import epoch_score
 from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoints import ModelSettings, save_model
 from pipeline.models.layers import summarise
+from pipeline.models.places import find
+from pipeline.models.seen import Seen
 from pipeline.models.tidy import learn_style
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
 from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
@@ -75,8 +77,10 @@ def run(model: str) -> None:
         fit_with([])
         return
     lineage = {**lineage_tags(), **start}
+    checkpoint = None if model_settings.scratch else find(model_settings.checkpoint)
+    seen = Seen.of_training(train, validation, checkpoint, model_settings.checkpoint)
     try:
-        _train_and_keep(model, model_settings, settings, lineage, prepared, train, fit_with, resume_from)
+        _train_and_keep(model, model_settings, settings, lineage, prepared, train, seen, fit_with, resume_from)
     except Diverged:
         shutil.rmtree(resume_from, ignore_errors=True)  # nothing to go on from: another machine may compute otherwise
         raise
@@ -108,6 +112,7 @@ def _train_and_keep(
     lineage: dict[str, str],
     prepared: Prepared,
     train: pd.DataFrame,
+    seen: Seen,
     fit_with: Callable[[Sequence[TrainerCallback]], pd.DataFrame],
     resume_from: Path,
 ) -> None:
@@ -137,6 +142,7 @@ def _train_and_keep(
         card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})
         with folder_aside(MODELS / model) as folder:
             save_model(folder, prepared.network, prepared.inputs.tokenizer, card, model_settings.weights)
+            seen.write(folder)
         measured_by = str(settings.bertscore) if settings.bertscore and settings.epochs else None
         trained = TrainingRun(run_id=run_id, seconds=seconds, bertscore=measured_by, lineage=lineage, **size)
         write_training(model, Training(trained, curves))

@@ -45,7 +45,6 @@ from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
 from pipeline.models.layers import calm_frozen_layers
 from pipeline.models.memory import in_halves
 from pipeline.models.precision import bfloat16_paid
-from pipeline.models.room import limit_bytes
 from pipeline.training.optimisers import GradualUnfreezing, build_optimiser
 from pipeline.training.resuming import SaveWithinEpochs, last_whole_checkpoint
 from pipeline.training.settings import TrainSettings
@@ -248,15 +247,15 @@ class _TitleTrainer(Trainer):
         log.warning("Out of memory: going on with micro-batches of %d tokens", self._micro_batch_tokens)
 
     def _current_features(self) -> Features | None:
-        """What is computed once: of what is frozen now."""
+        """Features of the layers that are frozen now; None where none are."""
         part = frozen_part(self._network, self._inputs.family)
         if part != self._frozen_part:
             self._frozen_part, self._features = part, None
-            if part and limit_bytes():
+            if part:
                 sources = [example.source for example in (*self.train_dataset, *self.eval_dataset)]
                 with self.args.main_process_first(local=False):
-                    features = Features(self._network, self._inputs, part, half=self.args.bf16)
-                    self._features = features if features.prepare(sources, alone=True) else None
+                    self._features = Features(self._network, self._inputs, part, half=self.args.bf16)
+                    self._features.prepare(sources)
         return self._features
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:

@@ -20,6 +20,7 @@ from pipeline.evaluation.predictions import ModelMetrics, read_results, write_re
 from pipeline.evaluation.scores import SCORES
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card, save_model
+from pipeline.models.seen import Seen
 from pipeline.models.tidy import TitleStyle
 from pipeline.paths import LEADERBOARD, SPLITS
 from pipeline.registry.card import as_page, read_card
@@ -242,3 +243,11 @@ def test_a_description_by_a_person_stays_and_ours_is_renewed(registered: Path) -
     register.run()
     assert client.get_model_version("lectern", "1").description == "Do not use for law."
     assert "rouge2 0.750" in card_of(1)
+
+
+def test_test_examples_that_the_model_has_seen_are_counted(registered: Path) -> None:
+    test = pd.read_parquet(SPLITS / "test.parquet")
+    Seen.of_training(test.head(3), test.head(0), None, "scratch").write(Path("models/small"))
+    register.run()
+    challenger = connect().get_model_version_by_alias("lectern", "challenger")
+    assert "**3 test examples were in a training or validation split" in card_of(int(challenger.version))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
 
 from pipeline.data.openings import marked
@@ -18,16 +19,22 @@ from pipeline.data.split import LEAKS
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.evaluation.intervals import Unit
 from pipeline.models.generation import GenerateSettings
+from pipeline.models.seen import Seen
 from pipeline.models.tidy import tidy
+from pipeline.paths import MODELS
 from pipeline.registry import trial, versions
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
+from pipeline.registry.exposure import exposure
 from pipeline.registry.gate import Evidence, PromoteSettings, Verdict, judge, rules
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
 from pipeline.registry.trial import Trial
 from pipeline.settings import set_params
+from pipeline.stages import train
 from tests.models.small import GREEDY
+from tests.registry.server import TrackingServer
 from tests.registry.test_versions import NAME, _model
+from tests.training.small import fill_project
 
 TOLERANT = BehaviourSettings(words=16, copied=0.25, repeated=0, agreement=0.3, different=0.7)
 SETTINGS = PromoteSettings(
@@ -370,22 +377,135 @@ def test_a_champion_that_is_there_and_fails_is_passed_by_nobody(registered: Mlfl
     assert verdict.rules[-1].mark == "FAILED"
 
 
-def test_training_on_another_split_is_said_and_stops_nobody(registered: MlflowClient) -> None:
-    today = md5(Path("data/splits/train.parquet"))
-    for number, split in (("1", "0" * 32), ("2", today)):
-        registered.set_model_version_tag(NAME, number, "data.train.md5", split)
-    old, new = (registered.get_model_version(NAME, number) for number in ("1", "2"))
-    rows = {rule.rule: rule for rule in judge(NAME, new, old, SETTINGS).rules if "has not seen" in rule.rule}
-    assert list(rows) == ["the champion has not seen these examples"]
-    row = rows["the champion has not seen these examples"]
-    assert (row.mark, "another split than today's" in row.found) == ("not judged", True)
+def found_of(verdict: Verdict, words: str) -> dict[str, tuple[str, str]]:
+    """The mark and the finding of each rule whose name has these words."""
+    return {rule.rule: (rule.mark, rule.found) for rule in verdict.rules if words in rule.rule}
+
+
+def version_that_saw(
+    client: MlflowClient, folder: Path, number: str, train: pd.DataFrame, validation: pd.DataFrame
+) -> ModelVersion:
+    """A version whose only training was on these splits."""
+    Seen.of_training(train, validation, None, "scratch").write(folder)
+    settings = GREEDY.model_copy(update={"max_new_tokens": int(number)})
+    tags = {"model": folder.name, "model.md5": md5(folder)}
+    return versions.register(client, NAME, folder, settings, run_id="0" * 32, tags=tags)
+
+
+def test_test_examples_that_either_side_has_seen_are_counted_and_left_out(
+    registered: MlflowClient, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    """The split's train hash is as it was; three test examples were validation before, and one was trained on."""
+    nothing = examples.head(0)
+    challenger = version_that_saw(registered, tmp_path / "model", "5", examples.head(1), examples.head(4))
+    champion = version_that_saw(registered, tmp_path / "model", "6", nothing, examples.tail(2))
+    verdict = judge(NAME, challenger, champion, SETTINGS)
+    assert found_of(verdict, "seen") == {
+        "the challenger has not seen these examples": (
+            "not judged",
+            "1 of 16 test examples were in its training split and 3 of 16 test examples were in its validation split.",
+        ),
+        "the champion has not seen these examples": (
+            "not judged",
+            "2 of 16 test examples were in its validation split.",
+        ),
+        "is compared on unseen examples": ("passed", "10 of 16 test examples are compared; seen ones are left out"),
+    }
+    for _, found in found_of(verdict, "beats").values():
+        assert "on 10 examples" in found
+    behaviour = found_of(verdict, "gives every text a title")
+    assert all("of 16" in found for _, found in behaviour.values())
+
+
+def test_a_version_that_has_seen_the_whole_test_split_does_not_pass(
+    registered: MlflowClient, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    challenger = version_that_saw(registered, tmp_path / "model", "5", examples, examples.head(0))
+    verdict = judge(NAME, challenger, None, SETTINGS)
+    assert [mark for mark, _ in found_of(verdict, "unseen").values()] == ["FAILED"]
+    assert not verdict.passed
+    clean = version_that_saw(registered, tmp_path / "model", "6", examples.head(0), examples.head(0))
+    assert found_of(judge(NAME, clean, None, SETTINGS), "has not seen") == {
+        "the challenger has not seen these examples": ("passed", "none of 16 test examples")
+    }
+
+
+def test_an_example_is_known_again_by_its_place_or_by_its_words(
+    registered: MlflowClient, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    renamed = examples.head(3).assign(course_title="Another course", start_seconds=7.5)
+    corrected = examples[3:5].assign(text="what was heard better")
+    other = examples[5:].assign(course_title="Another course", text=lambda rows: rows["text"] + " and more")
+    seen = pd.concat([renamed, corrected, other])
+    challenger = version_that_saw(registered, tmp_path / "model", "5", seen, examples.head(0))
+    verdict = judge(NAME, challenger, None, SETTINGS)
+    [(_, found)] = found_of(verdict, "has not seen").values()
+    assert found.startswith("5 of 16 test examples were in its training split")
+
+
+def test_what_an_older_version_has_seen_is_not_known_and_stops_nobody(registered: MlflowClient) -> None:
+    verdict = judge(NAME, registered.get_model_version(NAME, "1"), None, SETTINGS)
+    [(mark, found)] = found_of(verdict, "has not seen").values()
+    assert (mark, found.startswith("Not known")) == ("not judged", True)
+    assert all("on 16 examples" in found for _, found in found_of(verdict, "beats").values())
     set_params(["split"], {"by": "random"})
-    leaking = judge(NAME, old, None, SETTINGS)
-    assert [(rule.mark, rule.found == LEAKS) for rule in leaking.rules[-2:]] == [
-        ("not judged", False),
-        ("not judged", True),
-    ]
-    assert leaking.rules[-2].rule == "the challenger has not seen these examples"
+    leaking = judge(NAME, registered.get_model_version(NAME, "1"), None, SETTINGS).rules[-1]
+    assert (leaking.mark, leaking.found) == ("not judged", LEAKS)
+
+
+def test_what_a_versions_checkpoint_has_seen_the_version_has_seen(project: Path, examples: pd.DataFrame) -> None:
+    """Three trainings, each on another split, and each from the version before; the first two versions are deleted."""
+    client, small, each = connect(), "bart-tiny", 5
+    checkpoint: dict[str, object] = {}
+    for number in range(3):
+        fill_project(project, examples, checkpoint, epochs=1)
+        splits = {"train": examples[number * each :][:each], "validation": examples.tail(1)}
+        for split, rows in splits.items():
+            rows.to_parquet(f"data/splits/{split}.parquet", index=False)
+        train.run(small)
+        tags = {"model": small, "model.md5": md5(MODELS / small)}
+        version = versions.register(client, NAME, MODELS / small, GREEDY, run_id="0" * 32, tags=tags)
+        checkpoint = {"checkpoint": f"models:/{NAME}@challenger", "scratch": None}
+    for number in ("1", "2"):
+        client.delete_model_version(NAME, number)
+    seen = exposure(version, examples)
+    assert seen.trained.tolist() == [True] * 15 + [False]
+    assert seen.selected.tolist() == [False] * 15 + [True]
+    assert seen.unknown == ""
+
+
+def test_a_checkpoint_that_lectern_trained_before_is_not_known(
+    project: Path, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    client, folder, small = connect(), _model(tmp_path / "older", examples, "bart"), "bart-tiny"
+    tags = {"model": folder.name, "model.md5": md5(folder)}
+    versions.register(client, NAME, folder, GREEDY, run_id="0" * 32, tags=tags)
+    fill_project(project, examples, {"checkpoint": f"models:/{NAME}/1", "scratch": None}, epochs=0)
+    train.run(small)
+    tags = {"model": small, "model.md5": md5(MODELS / small)}
+    version = versions.register(client, NAME, MODELS / small, GREEDY, run_id="0" * 32, tags=tags)
+    words = exposure(version, examples).in_words()
+    assert words.endswith(f"Not known of its checkpoint models:/{NAME}/1.")
+
+
+def test_seen_examples_are_known_through_a_tracking_server_and_not_while_it_is_away(
+    project: Path, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = TrackingServer(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    server.start()
+    try:
+        client, folder = connect(), _model(tmp_path / "model", examples)
+        tags = {"model": folder.name, "model.md5": md5(folder)}
+        older = versions.register(client, NAME, folder, GREEDY, run_id="0" * 32, tags=tags)
+        newer = version_that_saw(client, folder, "5", examples.head(2), examples.head(0))
+        assert exposure(older, examples).unknown.startswith("Not known")
+        assert exposure(newer, examples).trained.sum() == 2
+    finally:
+        server.kill()
+    with pytest.raises(Unavailable):
+        exposure(newer, examples)
 
 
 def spoil(number: str, code: str) -> None:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 import torch
+import yaml
 from mlflow import MlflowClient
 from safetensors import safe_open
 
+from pipeline.data.openings import asked
 from pipeline.errors import Misused
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
-from pipeline.models import generation
+from pipeline.evaluation.predictions import read_results
+from pipeline.evaluation.titled import MEASURED_SPLITS
 from pipeline.models.checkpoints import load_model
-from pipeline.paths import MODELS, STATE
+from pipeline.models.generation import GenerateSettings
+from pipeline.paths import FEATURES, MODELS, STATE
+from pipeline.registry.versions import log_served_model
 from pipeline.stages import predict, score, train
 from pipeline.training.fit import Diverged
 from pipeline.training.record import read_training
+from tests.models.small import lively_model
 from tests.reading import titles_read
 from tests.training.small import MINILM, STAGE, fill_project, mlflow_runs
 
@@ -96,10 +104,59 @@ def test_a_training_is_not_begun_where_bertscores_model_cannot_be_had(project: P
     assert MlflowClient().get_experiment_by_name("lectern") is None
 
 
-def test_what_a_training_kept_of_a_frozen_encoder_serves_the_evaluation(
-    project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def lively_checkpoint(project: Path, examples: pd.DataFrame) -> Path:
+    """A checkpoint whose titles a small change of the encoder's output changes."""
+    model, inputs = lively_model("bart", examples)
+    model.save_pretrained(project / "lively")
+    inputs.tokenizer.save_pretrained(project / "lively")
+    return project / "lively"
+
+
+def test_the_titles_that_are_measured_are_those_that_are_served(
+    project: Path, examples: pd.DataFrame, lively_checkpoint: Path
 ) -> None:
-    fill_project(project, examples, freeze=["embedding", "encoder"], epochs=1)
+    model = {"checkpoint": str(lively_checkpoint), "scratch": None}
+    fill_project(project, examples, model, freeze=["embedding", "encoder"], epochs=1, learning_rate=1e-6)
     train.run(MODEL)
-    monkeypatch.setattr(generation, "Encoded", None)  # who would run the encoder anew
-    predict.run(MODEL)
+    assert [*FEATURES.glob("*/*.safetensors")]
+    measured = []
+    for _ in range(2):
+        predict.run(MODEL)
+        score.run(MODEL)
+        metrics, predictions = read_results(MODEL)
+        measured.append((metrics.model_copy(update={"seconds": 0}), predictions))
+        shutil.rmtree(FEATURES, ignore_errors=True)
+    assert measured[0][0] == measured[1][0]
+    pd.testing.assert_frame_equal(measured[0][1], measured[1][1])
+    served = mlflow.pyfunc.load_model(log_served_model(MODELS / MODEL, GenerateSettings.read(MODEL)).model_uri)
+    titles = served.predict(asked(examples))["candidates"].str[0].tolist()
+    for split in MEASURED_SPLITS:
+        assert predictions.loc[predictions["split"] == split, "prediction"].tolist() == titles
+
+
+def test_a_model_that_has_seen_what_it_is_measured_on_is_named(
+    project: Path, examples: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It starts from one that was trained on two of today's validation examples, and on three of the test examples."""
+    fill_project(project, examples, epochs=0)
+    sides = {"train": slice(0, 8), "validation": slice(8, 12), "test": slice(12, 16)}
+    for side, rows in sides.items():
+        examples[rows].to_parquet(f"data/splits/{side}.parquet", index=False)
+    examples[10:15].to_parquet("data/splits/train.parquet", index=False)
+    train.run(MODEL)
+    (MODELS / MODEL).rename(project / "before")
+    examples[sides["train"]].to_parquet("data/splits/train.parquet", index=False)
+    fresh, further = {}, {"checkpoint": str(project / "before"), "scratch": None}
+    for settings, warnings in (
+        (fresh, []),
+        (further, ["2 of the 4 examples of the validation", "3 of the 4 examples of"]),
+    ):
+        params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+        params["models"][MODEL] |= settings
+        (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+        train.run(MODEL)
+        predict.run(MODEL)
+        said = [record.message for record in caplog.records if "too good" in record.message]
+        assert len(said) == len(warnings)
+        assert all(words in message for words, message in zip(warnings, said, strict=True))
