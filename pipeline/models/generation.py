@@ -20,6 +20,7 @@ from pipeline.data.openings import opens, spoken
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import load_model
 from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
+from pipeline.models.device import inference_device
 from pipeline.models.features import Encoded, Features
 from pipeline.models.inputs import Inputs
 from pipeline.models.memory import in_halves
@@ -198,7 +199,7 @@ class Titler:
 
 
 def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool = False) -> Titler:
-    """A titler over the model folder that Lectern wrote at `folder`, on the accelerator where there is one.
+    """A titler over the model folder that Lectern wrote at `folder`, on the GPU if torch can use one.
 
     Args:
         keep_features: whether to use, and to add to, what the training has kept of a frozen encoder.
@@ -208,7 +209,7 @@ def open_titler(folder: Path, settings: GenerateSettings, *, keep_features: bool
     """
     model, tokenizer, card = load_model(folder)
     inputs = card.inputs(tokenizer)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(inference_device())
     features = _features_begun(model, inputs) if keep_features and not inputs.family.causal else None
     return Titler(model, inputs, settings, features, card.style)
 

@@ -16,7 +16,9 @@ from pipeline.errors import Misused
 from pipeline.evaluation.epoch import epoch_score
 from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoints import ModelSettings, save_model
+from pipeline.models.device import training_device
 from pipeline.models.layers import summarise
+from pipeline.models.precision import training_precision
 from pipeline.models.tidy import learn_style
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
 from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
@@ -44,9 +46,11 @@ def run(model: str) -> None:
     if is_one_of_several():
         end_with_launcher()
     elif settings.processes > 1:
+        training_device(settings.device, compute=False)
         in_several_processes(settings.processes, "train", model)
         return
     _require_processes(model, settings)
+    device = training_device(settings.device, processes=settings.processes)
     train, validation = (pd.read_parquet(path) for path in TRAINING_SPLITS.values())
     model_settings = model_settings.pinned()
     # Named after all that the training depends on: what another one left can never be gone on from by mistake.
@@ -74,7 +78,9 @@ def run(model: str) -> None:
     if not is_first_process():
         fit_with([])
         return
-    lineage = {**lineage_tags(), **start}
+    precision = training_precision(settings.precision, prepared.network, prepared.inputs.family, resume_from)
+    print(f"{model} trains on {device}, in {precision}", flush=True)
+    lineage = {**lineage_tags(), **start, **device.tags(), "device.precision": precision}
     try:
         _train_and_keep(model, model_settings, settings, lineage, prepared, train, fit_with, resume_from)
     except Diverged:
