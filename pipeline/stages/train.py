@@ -36,6 +36,7 @@ from pipeline.training.launch import (
 from pipeline.training.prepare import Prepared, prepare
 from pipeline.training.preview import preview
 from pipeline.training.record import Training, TrainingRun, write_training
+from pipeline.training.reporting import reporters, require_reporters
 from pipeline.training.resuming import Stopwatch
 from pipeline.training.settings import TrainSettings
 
@@ -43,6 +44,7 @@ from pipeline.training.settings import TrainSettings
 def run(model: str) -> None:
     model_settings = ModelSettings.read(model)
     settings = TrainSettings.of_model(model, model_settings)
+    require_reporters(settings.report_to)
     if is_one_of_several():
         end_with_launcher()
     elif settings.processes > 1:
@@ -135,7 +137,8 @@ def _train_and_keep(
             run_id, summarise(prepared.network, prepared.inputs.family).to_csv(index=False), "model_summary.csv"
         )
         client.log_text(run_id, preview(prepared.inputs, train), "batch_preview.txt")
-        curves = fit_with([watch, LogToMlflow(client, run_id)])
+        with reporters(settings.report_to, model, run_id) as others:
+            curves = fit_with([watch, LogToMlflow(client, run_id), *others])
         seconds = round(watch.seconds, 1)
         prepared.merge()
         card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})
