@@ -54,7 +54,7 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
     model = find(f"models:/{version.name}/{version.version}")
     generate = settings_of(version)
     plain = open_titler(model, generate)
-    start = [] if plain.inputs.family.causal else decoder_start(plain.model, plain.inputs)
+    start = [] if plain.inputs.family.causal else decoder_start(plain.model.config, plain.inputs)
     with tempfile.TemporaryDirectory() as scratch:
         # Converted first, so that what cannot be is said before minutes are spent on titles.
         for weights in _WEIGHTS:
