@@ -191,7 +191,7 @@ def _shown_gpus() -> str | None:
 def _what_to_install(driver: str | None) -> str:
     import torch
 
-    version = torch.__version__.partition("+")[0]
+    version, _, installed = torch.__version__.partition("+")
     major = int(driver.partition(".")[0]) if driver else _CUDA_13_DRIVER
     if major < _CUDA_12_DRIVER:
         return (
@@ -199,6 +199,8 @@ def _what_to_install(driver: str | None) -> str:
             f"({_index(_CUDA_13)})."
         )
     build = _CUDA_13 if major >= _CUDA_13_DRIVER and _oldest_capability() >= _CUDA_13_CAPABILITY else _CUDA_12
+    if installed == build:
+        return f"This build fits the driver: compare {VISIBLE} with `nvidia-smi --list-gpus`, or restart the machine."
     return f"Install the build for this driver: {_install_command(version, build)}."
 
 

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.models.checkpoints import ModelSettings
+from pipeline.models.checkpoints import Card, ModelSettings, save_model
+from pipeline.models.generation import open_titler
 from pipeline.training.record import read_training
 from pipeline.training.settings import TrainSettings
 from tests.command import lectern
+from tests.models.small import GREEDY, small_model
 from tests.training.small import STAGE, environment, fill_project, mlflow_runs
 
 _, MODEL = STAGE
@@ -127,15 +129,21 @@ def test_where_a_training_runs_is_no_part_of_what_it_learns(project: Path, examp
     assert settings_of_what_is_learnt() == first
 
 
-def test_titles_are_written_on_the_cpu_with_a_warning_where_torch_cannot_use_the_gpu(
-    project: Path, examples: pd.DataFrame, nvidia_smi: Callable[..., dict[str, str]]
+def test_titles_are_written_on_the_cpu_with_one_warning_where_torch_cannot_use_the_gpu(
+    tmp_path: Path,
+    examples: pd.DataFrame,
+    nvidia_smi: Callable[..., dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fill_project(project, examples, epochs=1, device="cpu")
-    variables = nvidia_smi()
-    assert lectern(*STAGE, cwd=project, env=variables).returncode == 0
-    done = lectern("evaluate", MODEL, cwd=project, env=variables)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("https://download.pytorch.org/whl/cu126") == 1
+    model, inputs = small_model("t5", examples)
+    card = Card(model="small", family="t5", checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
+    save_model(tmp_path, model, inputs.tokenizer, card, "float32")
+    monkeypatch.setenv("PATH", nvidia_smi()["PATH"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for _ in range(2):
+        assert open_titler(tmp_path, GREEDY).model.device.type == "cpu"
+    assert caplog.text.count("https://download.pytorch.org/whl/cu126") == 1
 
 
 def settings_of_what_is_learnt() -> dict[str, object]:
