@@ -16,7 +16,6 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from rich.table import Table
 from rich.text import Text
-from transformers.utils import GENERATION_CONFIG_NAME
 
 from pipeline import machine
 from pipeline.errors import Refused, Unavailable
@@ -28,6 +27,7 @@ from pipeline.registry.tracking import find_run
 
 _HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _LOCK = "dvc.lock"
+_GENERATION = "generation_config.json"
 
 Kept = Callable[[str], list[str]]
 """Names the places that keep the file or folder of a hash."""
@@ -94,7 +94,7 @@ def _registered_md5(version: ModelVersion, model: str) -> set[str]:
         for name in README:
             (folder / name).unlink(missing_ok=True)
         with_settings = md5(folder)
-        (folder / GENERATION_CONFIG_NAME).unlink(missing_ok=True)
+        (folder / _GENERATION).unlink(missing_ok=True)
         return {with_settings, md5(folder)}
 
 
