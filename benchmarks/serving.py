@@ -84,7 +84,7 @@ def compare(folder: Path, texts: list[str], weights: list[str], scratch: Path) -
 def export(folder: Path, plain: Titler, weights: str, out: Path) -> Path:
     """As `lectern export` does it, without what it measures."""
     convert(folder, out / ENGINE, weights)
-    start = [] if plain.inputs.family.causal else decoder_start(plain.model, plain.inputs)
+    start = [] if plain.inputs.family.causal else decoder_start(plain.model.config, plain.inputs)
     card = ExportCard(
         version=f"{folder.name}/0", model_md5="", generate=plain.settings, decoder_start=start, weights=weights,
         tolerated=0, examples=0, measured={}, made="", machine="", libraries={},

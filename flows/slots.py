@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +17,7 @@ from prefect.concurrency.sync import concurrency
 
 from flows.server import at_best, is_away
 from pipeline.errors import Misused
+from pipeline.models.device import DriverFailed, listed_gpus, visible_devices
 
 GPU = "gpu"
 LEASE = 60
@@ -204,10 +203,10 @@ def devices() -> list[str]:
 
 
 def _cuda_devices() -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = visible_devices()
     if visible is not None:
-        return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
+        return visible
+    try:
+        return [str(number) for number, _ in enumerate(listed_gpus())]
+    except DriverFailed:  # each stage says so
         return []
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
-    return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -616,6 +616,17 @@ def rollback(
     move = registry.rollback(connect(), name, because=because)
     print(f"Version {move.version} of '{name}' is the champion again; before it {_said(move.before)}.", flush=True)
     _announce("lectern.promoted", name, asdict(move))
+
+
+@app.command(epilog="Example: `lectern doctor`")
+def doctor() -> None:
+    """Checks Python, torch, GPU, hub, MLflow, Prefect, DVC remote and disk: a line each, and what to do.
+
+    Ends with 1 if something that is needed does not work.
+    """
+    with suppress(Misused):  # outside of a project there is a machine to look at too
+        _enter_project()
+    sys.exit(_module("flows.doctor"))
 
 
 @app.command(epilog="Example: `lectern clean --keep-days 14`")

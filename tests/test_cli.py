@@ -60,6 +60,7 @@ def broken(workbook: Path) -> Path:
         "models",
         "search",
         "matrix",
+        "doctor",
         "promote",
         "rollback",
         "up",

@@ -63,7 +63,7 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
     generate = settings_of(version)
     undrawn = generate.turned({"do_sample": False, "candidates": 1})
     plain = open_titler(model, undrawn)
-    start = [] if plain.inputs.family.causal else decoder_start(plain.model, plain.inputs)
+    start = [] if plain.inputs.family.causal else decoder_start(plain.model.config, plain.inputs)
     with tempfile.TemporaryDirectory() as scratch:
         # Converted first, so that what cannot be is said before minutes are spent on titles.
         for weights in _WEIGHTS:

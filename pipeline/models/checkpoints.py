@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, field_validator, model_validator
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from pipeline import machine
 from pipeline.errors import Misused, Refused
@@ -224,8 +225,13 @@ def _completed(tokenizer: PreTrainedTokenizerBase, family: Family) -> PreTrained
 def save_model(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: Card, weights: str
 ) -> None:
-    """Writes weights (safetensors), tokenizer and card into `folder`, which exists and is empty."""
+    """Write weights (safetensors), tokenizer and card into `folder`, which exists and is empty.
+
+    No generation settings: a training does not know them, and other settings need no other training. The registered
+    model's folder has them.
+    """
     model.to(dtype=getattr(torch, weights)).save_pretrained(folder)
+    (folder / GENERATION_CONFIG_NAME).unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)
     (folder / _CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     for file in folder.iterdir():

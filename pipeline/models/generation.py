@@ -15,12 +15,20 @@ from accelerate.utils import send_to_device
 from pydantic import Field, model_validator
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from pipeline.data.openings import opens, spoken
 from pipeline.errors import Misused
-from pipeline.models.checkpoints import load_model
+from pipeline.models.checkpoints import load_inputs, load_model
 from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
+from pipeline.models.device import inference_device
 from pipeline.models.features import Encoded
 from pipeline.models.inputs import Inputs
 from pipeline.models.memory import in_halves
@@ -131,7 +139,7 @@ class Titler:
                 f"max_new_tokens is {settings.max_new_tokens}, and this model has positions for titles of {positions} "
                 "tokens. Lower it."
             )
-        self._config = _generation_config(model, inputs, settings)
+        self._config = _generation_config(model.config, inputs, settings)
         # `generate` fills what our configuration leaves open from the model's own.
         model.generation_config = GenerationConfig()
 
@@ -203,7 +211,8 @@ class Titler:
 
 
 def open_titler(folder: Path, settings: GenerateSettings) -> Titler:
-    """A titler over the model folder that Lectern wrote at `folder`, on the accelerator where there is one.
+    """A titler over the model folder that Lectern wrote at `folder`, on the GPU if torch can use one.
+
 
     Evaluation, the registered model and every command open a model here, so that all of them write the same titles.
 
@@ -211,7 +220,7 @@ def open_titler(folder: Path, settings: GenerateSettings) -> Titler:
         Refused: the folder is not one that Lectern wrote, or is damaged.
     """
     model, tokenizer, card = load_model(folder)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(inference_device())
     return Titler(model, card.inputs(tokenizer), settings, style=card.style)
 
 
@@ -240,7 +249,17 @@ def _unigram_f1(one: Counter[str], other: Counter[str]) -> float:
     return 2 * common / (one.total() + other.total()) if common else 0.0
 
 
-def _generation_config(model: PreTrainedModel, inputs: Inputs, settings: GenerateSettings) -> GenerationConfig:
+def generation_config(folder: Path, settings: GenerateSettings) -> GenerationConfig:
+    """The configuration with which transformers' own `generate` writes what a titler over `folder` writes.
+
+    Raises:
+        Refused: the folder is not one that Lectern wrote, or is damaged.
+    """
+    inputs, _ = load_inputs(folder)
+    return _generation_config(AutoConfig.from_pretrained(folder), inputs, settings)
+
+
+def _generation_config(config: PretrainedConfig, inputs: Inputs, settings: GenerateSettings) -> GenerationConfig:
     """All of it from `settings`, but for the token ids, which are the model's and the tokenizer's."""
     tokenizer = inputs.tokenizer
     beams = {"num_beams": settings.num_beams}
@@ -253,7 +272,7 @@ def _generation_config(model: PreTrainedModel, inputs: Inputs, settings: Generat
         # A model that was never taught to end after the title goes on with a new line.
         starts = {"stop_strings": ["\n"]}
     else:
-        start, *forced = decoder_start(model, inputs)
+        start, *forced = decoder_start(config, inputs)
         starts = {"decoder_start_token_id": start, "forced_bos_token_id": next(iter(forced), None)}
     return GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
@@ -269,11 +288,11 @@ def _generation_config(model: PreTrainedModel, inputs: Inputs, settings: Generat
     )
 
 
-def decoder_start(model: PreTrainedModel, inputs: Inputs) -> list[int]:
+def decoder_start(config: PretrainedConfig, inputs: Inputs) -> list[int]:
     """The tokens from which a decoder with an encoder of its own goes on: its start token, and the language if that
     comes first in a title."""
     if not inputs.family.language:
-        return [model.config.decoder_start_token_id]
+        return [config.decoder_start_token_id]
     # As in training, where the decoder is given a title's last token first: mBART's titles end with their language,
     # mBART-50's begin with it.
     first, last = inputs.target("")

@@ -1,20 +1,39 @@
-"""Whether half the precision makes a model faster, here."""
+"""The precision that a training computes in: half where it is faster, here."""
 
 from __future__ import annotations
 
 import timeit
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from filelock import FileLock
 from transformers import PreTrainedModel
 
 from pipeline.files import make_folder, write_text
+from pipeline.models.families import Family
 
 _TOKENS = 512
 _NARROW = 256  # below, what is cast and what stays in float32 outweigh the products
 _GAIN = 1.5  # times faster, at least: casting costs, and a measurement errs
+
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+def training_precision(
+    wanted: Literal["auto", "float32", "bfloat16"], model: PreTrainedModel, family: Family, folder: Path
+) -> Precision:
+    """The precision of the training whose checkpoints are in `folder`; the same each time it is asked for.
+
+    On a GPU without bfloat16, `auto` takes float16, except for the families that overflow in it.
+    """
+    if wanted != "auto":
+        return wanted
+    if bfloat16_paid(model, folder):
+        return "bfloat16"
+    return "float16" if torch.cuda.is_available() and family.half_precision == "float16" else "float32"
 
 
 def bfloat16_paid(model: PreTrainedModel, folder: Path) -> bool:

@@ -97,6 +97,7 @@ def write_card(facts: Facts) -> ModelCard:
         body=body.render(
             facts=facts,
             board=board,
+            usage=usage(facts.folder),
             headline=headline(board),
             conditions=conditions(board),
             scores=SCORES,
@@ -112,6 +113,15 @@ def write_card(facts: Facts) -> ModelCard:
         ),
         summary=_summary(facts),
     )
+
+
+def usage(card: Card) -> str:
+    """Python code that gives a text its title with transformers only, in the registered folder of that card."""
+    from pipeline.models.families import family_in  # loads transformers, which nobody needs to read a card
+
+    family = family_in(card.family, card.language)
+    template = _environment(autoescape=False).get_template("usage.py.j2")
+    return template.render(card=card, family=family, model_class=family.model_class.__name__)
 
 
 def _titled(scored: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from pipeline.registry.tracking import find_run
 
 _HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _LOCK = "dvc.lock"
+_GENERATION = "generation_config.json"
 
 Kept = Callable[[str], list[str]]
 """Names the places that keep the file or folder of a hash."""
@@ -71,13 +72,17 @@ def _run(client: MlflowClient, version: ModelVersion) -> Step:
 def _model(version: ModelVersion, kept: Kept) -> Step:
     model, digest = version.tags.get("model", "-"), version.tags.get("model.md5")
     found = _file("model", digest, MODELS / model, kept)
-    if digest and _registered_md5(version, model) == digest:
+    if digest and digest in _registered_md5(version, model):
         return Step(found.what, found.which, ["MLflow", *found.places])
     return found
 
 
-def _registered_md5(version: ModelVersion, model: str) -> str:
-    """Of the model's folder as the version has it, without the card; all of it is fetched for that."""
+def _registered_md5(version: ModelVersion, model: str) -> set[str]:
+    """The hashes that the model's folder may have had before it was registered; fetches all of it.
+
+    Registering adds the card and generation_config.json. Older versions had a generation_config.json from their
+    training, so the hash with that file counts too.
+    """
     uri = f"models:/{version.name}/{version.version}/artifacts/{model}"
     with TemporaryDirectory(prefix="lectern-") as scratch:
         try:
@@ -85,10 +90,12 @@ def _registered_md5(version: ModelVersion, model: str) -> str:
         except (MlflowException, OSError) as error:  # of a store that is gone, or that never was one
             if lacking := machine.in_our_words(error):
                 raise lacking from error
-            return "missing"
+            return set()
         for name in README:
             (folder / name).unlink(missing_ok=True)
-        return md5(folder)
+        with_settings = md5(folder)
+        (folder / _GENERATION).unlink(missing_ok=True)
+        return {with_settings, md5(folder)}
 
 
 def _code(tags: Mapping[str, str]) -> Step:

@@ -36,10 +36,14 @@ def written_run(
     run_id: str | None = None,
     tags: dict[str, str] | None = None,
     nested: bool = False,
+    system_metrics: bool = False,
 ) -> Iterator[Run]:
     """Opens a run of the MLflow experiment of that name, a new one where `run_id` is None; it fails if the block does.
 
     That of a process which is killed meanwhile is ended by `end_killed_runs`.
+
+    Args:
+        system_metrics: also log the machine's load while the run is open: processor, memory, disk, network and GPUs.
     """
     end_killed_runs(client, experiment)
     make_folder(RUNNING)
@@ -49,7 +53,11 @@ def written_run(
         if run_id:
             client.set_tag(run_id, WRITER_TAG, mark.name)
         with mlflow.start_run(
-            run_id=run_id, run_name=name, tags={**(tags or {}), WRITER_TAG: mark.name}, nested=nested
+            run_id=run_id,
+            run_name=name,
+            tags={**(tags or {}), WRITER_TAG: mark.name},
+            nested=nested,
+            log_system_metrics=system_metrics,
         ) as run:
             yield run
         # Where the block fails, the mark stays: the server may be away, and not know yet that the run has ended.

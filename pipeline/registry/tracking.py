@@ -87,7 +87,7 @@ def training_run(
     """
     client = connect()
     known = _known(client, run_id)
-    with written_run(client, EXPERIMENT, name, run_id=known, tags=tags, nested=nested) as run:
+    with written_run(client, EXPERIMENT, name, run_id=known, tags=tags, nested=nested, system_metrics=True) as run:
         # MLflow takes a param once: where one has changed meanwhile, the run says what it was begun with.
         mlflow.log_params({knob: value for knob, value in params.items() if knob not in run.data.params})
         for split, path in splits.items():

@@ -18,6 +18,7 @@ LOOK_AGAIN = 30.0
 """Seconds between looks at such a server while the training goes on: a look holds it up for as long as MLflow tries."""
 
 _FLUSH_METRICS = 100
+_SYSTEM = "system/"  # the machine's load, which MLflow logs by itself: long histories, and no step of the training
 _BATCH = 500  # MLflow takes a thousand
 
 
@@ -40,6 +41,8 @@ class LogToMlflow(TrainerCallback):
     ) -> None:
         """Takes up what a killed training logged, and looks which of it has reached the run."""
         for name in self._client.get_run(self._run_id).data.metrics:
+            if name.startswith(_SYSTEM):
+                continue
             history = self._client.get_metric_history(self._run_id, name)
             self._there.update((metric.key, metric.step) for metric in history)
         for entry in state.log_history:

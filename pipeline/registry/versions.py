@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
 import mlflow
@@ -359,13 +360,18 @@ def _registry_lock() -> Iterator[None]:
 
 
 def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
-    """Logs the model in `folder` as MLflow will serve it, with all its code, into the run that is open if one is."""
+    """Log the model in `folder` as MLflow will serve it, with all its code, into the run that is open if one is.
+
+    The logged folder also gets a generation_config.json with `settings`, so that transformers' own
+    `from_pretrained(...).generate()` writes the same titles.
+    """
+    from pipeline.models.generation import generation_config
     from pipeline.registry import serving  # loads torch, which nobody needs to list or move versions
 
     path, before = [*sys.path], sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
-        return mlflow.pyfunc.log_model(
+        logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(serving.__file__).resolve()),
             artifacts={"model": str(folder.resolve())},
@@ -378,6 +384,10 @@ def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
     finally:
         # MLflow tries the example in the folder that it logs then, and that is gone by now.
         sys.path[:], sys.dont_write_bytecode = path, before
+    with TemporaryDirectory() as beside:
+        generation_config(folder, settings).save_pretrained(beside)
+        MlflowClient().log_model_artifacts(logged.model_id, beside, f"artifacts/{folder.name}")
+    return logged
 
 
 def _log_version(

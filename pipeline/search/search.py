@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.errors import Refused
 from pipeline.evaluation.epoch import epoch_score
+from pipeline.models.device import training_device
 from pipeline.paths import STATE, TRAINING_SPLITS
 from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.lineage import lineage_tags
@@ -50,6 +51,7 @@ def search(model: str, wanted: int) -> Found:
     settings = SearchSettings.read()
     space = Space.of_model(model, settings)
     space = replace(space, model_settings=space.model_settings.pinned())  # all trials start from the same weights
+    device = training_device(space.today.device)
     start = checkpoint_tags(space.model_settings)
     splits = {split: pd.read_parquet(path) for split, path in TRAINING_SPLITS.items()}
     asked = _asked(settings, space)
@@ -62,12 +64,13 @@ def search(model: str, wanted: int) -> Found:
             _end_lost_run(client, trial)
         interrupted = False
         if len(study.finished()) < wanted:
+            log.info("%s trains on %s", model, device)
             objective = TrainTrial(
                 space=space,
                 metric=settings.metric,
                 score=epoch_score(space.today.bertscore),
                 client=client,
-                tags={"model": model, "study": study.name, **lineage_tags(), **start},
+                tags={"model": model, "study": study.name, **lineage_tags(), **start, **device.tags()},
                 **splits,
             )
             try:

@@ -18,6 +18,8 @@ from pipeline.training.settings import TrainSettings
 _NOT_SEARCHED = {
     "seed": "a better seed is luck, and does not last.",
     "bertscore": "what trials are measured by is the same for all of them.",
+    "device": "it changes nothing that a training learns.",
+    "report_to": "it changes nothing that a training learns.",
 }
 
 

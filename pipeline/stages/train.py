@@ -16,8 +16,10 @@ from pipeline.errors import Misused
 from pipeline.evaluation.epoch import epoch_score
 from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoints import ModelSettings, save_model
+from pipeline.models.device import training_device
 from pipeline.models.layers import summarise
 from pipeline.models.places import find
+from pipeline.models.precision import training_precision
 from pipeline.models.seen import Seen
 from pipeline.models.tidy import learn_style
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
@@ -36,6 +38,7 @@ from pipeline.training.launch import (
 from pipeline.training.prepare import Prepared, prepare
 from pipeline.training.preview import preview
 from pipeline.training.record import Training, TrainingRun, write_training
+from pipeline.training.reporting import reporters, require_reporters
 from pipeline.training.resuming import Stopwatch
 from pipeline.training.settings import TrainSettings
 
@@ -43,12 +46,15 @@ from pipeline.training.settings import TrainSettings
 def run(model: str) -> None:
     model_settings = ModelSettings.read(model)
     settings = TrainSettings.of_model(model, model_settings)
+    require_reporters(settings.report_to)
     if is_one_of_several():
         end_with_launcher()
     elif settings.processes > 1:
+        training_device(settings.device, compute=False)
         in_several_processes(settings.processes, "train", model)
         return
     _require_processes(model, settings)
+    device = training_device(settings.device, processes=settings.processes)
     train, validation = (pd.read_parquet(path) for path in TRAINING_SPLITS.values())
     model_settings = model_settings.pinned()
     # Named after all that the training depends on: what another one left can never be gone on from by mistake.
@@ -76,9 +82,11 @@ def run(model: str) -> None:
     if not is_first_process():
         fit_with([])
         return
-    lineage = {**lineage_tags(), **start}
     checkpoint = None if model_settings.scratch else find(model_settings.checkpoint)
     seen = Seen.of_training(train, validation, checkpoint, model_settings.checkpoint)
+    precision = training_precision(settings.precision, prepared.network, prepared.inputs.family, resume_from)
+    print(f"{model} trains on {device}, in {precision}", flush=True)
+    lineage = {**lineage_tags(), **start, **device.tags(), "device.precision": precision}
     try:
         _train_and_keep(model, model_settings, settings, lineage, prepared, train, seen, fit_with, resume_from)
     except Diverged:
@@ -136,7 +144,8 @@ def _train_and_keep(
             run_id, summarise(prepared.network, prepared.inputs.family).to_csv(index=False), "model_summary.csv"
         )
         client.log_text(run_id, preview(prepared.inputs, train), "batch_preview.txt")
-        curves = fit_with([watch, LogToMlflow(client, run_id)])
+        with reporters(settings.report_to, model, run_id) as others:
+            curves = fit_with([watch, LogToMlflow(client, run_id), *others])
         seconds = round(watch.seconds, 1)
         prepared.merge()
         card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})

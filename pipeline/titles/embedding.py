@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from transformers.utils.logging import disable_progress_bar
 
 from pipeline.errors import Refused
+from pipeline.models.device import inference_device
 from pipeline.models.places import find
 
 _LONGEST_TOKENS = 256  # as MiniLM was trained
@@ -61,4 +62,4 @@ def _load(encoder: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise Refused(f"The encoder '{encoder}' cannot be opened: {error}. Set another in params.yaml.") from None
-    return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return tokenizer, model.eval().to(inference_device())

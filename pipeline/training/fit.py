@@ -44,7 +44,7 @@ from pipeline.models.generation import GenerateSettings, Titler
 from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
 from pipeline.models.layers import calm_frozen_layers
 from pipeline.models.memory import in_halves
-from pipeline.models.precision import bfloat16_paid
+from pipeline.models.precision import training_precision
 from pipeline.training.optimisers import GradualUnfreezing, build_optimiser
 from pipeline.training.resuming import SaveWithinEpochs, last_whole_checkpoint
 from pipeline.training.settings import TrainSettings
@@ -440,8 +440,8 @@ def _unfreezing(model: PreTrainedModel, inputs: Inputs, settings: TrainSettings)
 def _arguments(
     settings: TrainSettings, inputs: Inputs, model: PreTrainedModel | PeftModel, folder: Path
 ) -> TrainingArguments:
-    on_gpu, auto = torch.cuda.is_available(), settings.precision == "auto"
-    bf16 = settings.precision == "bfloat16" or (auto and bfloat16_paid(unwrap_peft_model(model), folder))
+    on_gpu = torch.cuda.is_available()
+    precision = training_precision(settings.precision, unwrap_peft_model(model), inputs.family, folder)
     # `accelerate launch` sets it as its user's defaults have it, and params.yaml is to say what a training is.
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     arguments = TrainingArguments(
@@ -453,8 +453,8 @@ def _arguments(
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=2 * settings.batch_size,
         max_grad_norm=settings.max_gradient_norm,
-        bf16=bf16,
-        fp16=on_gpu and auto and not bf16 and inputs.family.half_precision == "float16",
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         torch_compile=settings.compile,

@@ -39,11 +39,13 @@ class TrainSettings(Section):
     discriminative: float = Field(ge=1)  # a layer group's learning rate over that of the group below it
     max_gradient_norm: float = Field(gt=0)
     early_stopping: int = Field(ge=0)  # epochs without a better validation loss before it ends; 0: never
+    device: Literal["auto", "cpu"] = "auto"  # auto: the GPU if there is one; an unusable GPU stops the training
     precision: Literal["auto", "float32", "bfloat16"]  # auto: half on a GPU, bfloat16 where a processor is faster by it
     gradient_checkpointing: bool  # less memory, for a forward pass more
     compile: bool  # by torch.compile
     checkpoint_minutes: float = Field(default=10, ge=0)  # between checkpoints within an epoch; 0: after each step
     bertscore: BertScoreSettings | None = None  # measured after each epoch, beside ROUGE
+    report_to: list[Literal["tensorboard", "wandb"]] = []  # besides MLflow, through the trainer's own integrations
     processes: int = Field(ge=1)  # that share a step of the optimiser, one a GPU
     seed: int = Field(ge=0)
 

@@ -170,6 +170,16 @@ def test_what_is_damaged_cannot_be_had(folder: Path, capsys: pytest.CaptureFixtu
     assert damaged.exists()
 
 
+def test_what_registering_adds_to_a_model_folder_does_not_count(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = register()
+    run_id = connect().get_model_version("lectern", number).run_id
+    for name in ("README.md", "README.html", "generation_config.json"):
+        connect().log_text(run_id, "{}", f"model/artifacts/small/{name}")
+    assert walked(number, capsys)[1]["model"].startswith("MLflow")
+
+
 def test_a_model_folder_counts_only_whole(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     number = register(weights=False, **{"model.md5": tags()["model.md5"]})
     assert walked(number, capsys)[1]["model"] == "DVC's cache"
