@@ -35,7 +35,8 @@ MADE = ("dvc.lock", "data", "settings", "models", "best_model", "reports", ".dvc
 """What the stages make, and DVC keeps of it."""
 
 KEPT = (
-    "data/interim", "data/examples", "data/splits", "settings", "models", "reports/predictions", "reports/validation.json",
+    "data/interim", "data/examples", "data/splits", "settings", "models", "reports/predictions",
+    "reports/validation.json",
 )  # fmt: skip
 """What the same work gives again, to the byte."""
 
