@@ -19,8 +19,10 @@ from pipeline.paths import PARAMS
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
 
-MACHINE_SETTINGS = frozenset({"micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes"})
-"""Training settings that suit the machine and decide nothing of what is learnt."""
+MACHINE_SETTINGS = frozenset(
+    {"device", "report_to", "micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes"}
+)
+"""Training settings for the machine: where a training runs, what it keeps and reports. They decide no weights."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

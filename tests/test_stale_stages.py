@@ -60,6 +60,8 @@ TABLE = {
     "train.bertscore": _each("train", TRAINED),
     "train.processes": _each("train", TRAINED),
     # These suit the machine and decide nothing of what is learnt.
+    "train.device": "",
+    "train.report_to": "",
     "train.micro_batch_tokens": "",
     "train.gradient_checkpointing": "",
     "train.checkpoint_minutes": "",

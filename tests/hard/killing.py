@@ -31,11 +31,12 @@ from tests.whole_project import environment, make_project
 DVC = (sys.executable, "-m", "dvc", "repro")
 RUN = (sys.executable, "-m", "pipeline", "run")
 
-MADE = ("dvc.lock", "data", "models", "reports", ".dvc/cache")
+MADE = ("dvc.lock", "data", "settings", "models", "best_model", "reports", ".dvc/cache")
 """What the stages make, and DVC keeps of it."""
 
 KEPT = (
-    "data/interim", "data/examples", "data/splits", "models", "reports/predictions", "reports/validation.json",
+    "data/interim", "data/examples", "data/splits", "settings", "models", "reports/predictions",
+    "reports/validation.json",
 )  # fmt: skip
 """What the same work gives again, to the byte."""
 
