@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import signal
 import sys
 import time
@@ -30,6 +31,7 @@ from flows.stage import ended_by, log_without_traceback, run_stage
 from flows.work_tree import alone_in_work_tree
 from pipeline.errors import Misused, Unavailable
 from pipeline.models.places import require
+from pipeline.paths import REGISTERED
 from pipeline.terminal import complain, say_no
 
 THREADS = 64
@@ -98,10 +100,17 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
 
 def plan() -> list[Stage]:
     """The stages to run, in order; says which."""
+    register_after_experiment()
     stages = wait_for_dvc().to_run()
     named = ", ".join(stage.name for stage in stages)
     get_run_logger().info("To run: %s", named or "nothing, every stage is up to date")
     return stages
+
+
+def register_after_experiment() -> None:
+    """Make the register stage stale where a DVC experiment, which registers nothing, was the last to run it."""
+    if REGISTERED.exists() and "experiment" in json.loads(REGISTERED.read_text(encoding="utf-8")):
+        REGISTERED.unlink()
 
 
 def wait_for_dvc() -> Plan:

@@ -22,7 +22,7 @@ ROOMS = (
     "stages",
     "cli",
 )
-SHARED = {"addresses", "errors", "settings", "files", "locks", "machine", "paths", "terminal"}
+SHARED = {"addresses", "errors", "experiment", "settings", "files", "locks", "machine", "paths", "terminal"}
 
 # What only observes a stage or carries it, so that a change in it makes no output stale.
 EXEMPT = {

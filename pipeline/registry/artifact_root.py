@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from pipeline.errors import Misused
+from pipeline.experiment import main_project
 
 
 def artifact_root(tracking: str) -> str | None:
@@ -23,4 +23,4 @@ def artifact_root(tracking: str) -> str | None:
             "MLFLOW_TRACKING_URI names a database that others may share. Say where all of them find artifacts: "
             "export MLFLOW_DEFAULT_ARTIFACT_ROOT=s3://BUCKET/PATH. An experiment keeps its place for good."
         )
-    return Path("mlartifacts").resolve().as_uri()
+    return (main_project() / "mlartifacts").resolve().as_uri()
