@@ -178,7 +178,9 @@ def connected() -> Iterator[tuple[RayTaskRunner, Machines]]:
         import ray
         from prefect_ray.task_runners import RayTaskRunner
     except ModuleNotFoundError as error:
-        raise Misused(f"{ADDRESS} is set, and {error.name} is not installed. Run: pip install 'lectern[ray]'") from None
+        raise Misused(
+            f"{ADDRESS} is set, and {error.name} is not installed. In the project's folder: pip install -e '.[ray]'"
+        ) from None
     # The flow's own code travels, so that all machines run the same; that of the stages comes with the commit.
     code = [str(Path(package.__file__).parent) for package in (flows, pipeline)]
     try:

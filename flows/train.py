@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import signal
 import sys
 import time
@@ -30,6 +31,7 @@ from flows.stage import ended_by, log_without_traceback, run_stage
 from flows.work_tree import alone_in_work_tree
 from pipeline.errors import Misused, Unavailable
 from pipeline.models.places import require
+from pipeline.paths import REGISTERED
 from pipeline.terminal import complain, say_no
 
 THREADS = 64
@@ -101,6 +103,7 @@ def bring_up_to_date() -> tuple[list[Stage], dict[str, str]]:
         RunCancelled: somebody cancelled the flow run; its stages were stopped.
         Refused: a pretrained model is not to be had.
     """
+    register_after_experiment()
     plan = wait_for_dvc()
     if first := plan.to_run_first():
         if failures := run(first):
@@ -112,6 +115,12 @@ def bring_up_to_date() -> tuple[list[Stage], dict[str, str]]:
     require(stage.name for stage in stages)
     failures = cluster.run(stages, run, reason, stop_if_cancelled) if cluster.address() else run(stages)
     return [*first, *stages], failures
+
+
+def register_after_experiment() -> None:
+    """Make the register stage stale where a DVC experiment, which registers nothing, was the last to run it."""
+    if REGISTERED.exists() and "experiment" in json.loads(REGISTERED.read_text(encoding="utf-8")):
+        REGISTERED.unlink()
 
 
 def wait_for_dvc() -> Plan:

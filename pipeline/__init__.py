@@ -3,6 +3,8 @@
 import os
 import sys
 
+from pipeline.experiment import in_main_project
+
 # Libraries read these as they are imported, so they stand ahead of every other import.
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -17,7 +19,7 @@ if not sys.stderr.isatty():
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 # The tracking server, unless the environment names another: a database in the project's folder.
-os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+os.environ["MLFLOW_TRACKING_URI"] = in_main_project(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
 # One that is away should be known in seconds, not after the library's minutes of patience.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -19,6 +19,7 @@ import typer
 from pipeline import machine
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.experiment import share_state
 from pipeline.paths import PARAMS
 from pipeline.terminal import complain, console, say_no, write_anything
 
@@ -727,6 +728,7 @@ def _show_search(found: Found, wanted: int) -> None:
 
 def _run_stage(name: str, *model: str) -> None:
     _enter_project()
+    share_state()
     with _naming_the_stages_before():
         importlib.import_module(f"pipeline.stages.{name}").run(*model)
 

@@ -41,6 +41,8 @@ EXPORTS = Path("exports")  # versions converted for quick inference: NAME/NUMBER
 
 # What the running system keeps for itself, outside version control and outside DVC's outputs.
 STATE = Path(".lectern")
+CONVERTED = STATE / "converted"  # checkpoints of other formats, converted once
+FETCHED = STATE / "fetched"  # registered models that lie in a bucket, fetched once
 FEATURES = STATE / "features"  # what frozen weights make of texts: a folder for all of the same weights
 REGISTRY_LOCK = STATE / "registry.lock"  # of whoever registers or promotes a version
 RUNNING = STATE / "running"  # a mark for each MLflow run that is being written

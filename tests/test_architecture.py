@@ -22,7 +22,18 @@ ROOMS = (
     "stages",
     "cli",
 )
-SHARED = {"addresses", "catalogue", "errors", "settings", "files", "locks", "machine", "paths", "terminal"}
+SHARED = {
+    "addresses",
+    "catalogue",
+    "errors",
+    "experiment",
+    "files",
+    "locks",
+    "machine",
+    "paths",
+    "settings",
+    "terminal",
+}
 
 # What only observes a stage or carries it, so that a change in it makes no output stale.
 EXEMPT = {

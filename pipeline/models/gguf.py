@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoTokenizer
 
 from pipeline.files import made_once
-from pipeline.paths import STATE
+from pipeline.paths import CONVERTED
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def converted(path: Path, model_class: type) -> Path:
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = STATE / "converted" / f"{path.stem}-{digest[:16]}-{transformers.__version__}"
+    folder = CONVERTED / f"{path.stem}-{digest[:16]}-{transformers.__version__}"
     return made_once(folder, lambda aside: _convert(path, model_class, aside))
 
 

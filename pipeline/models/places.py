@@ -32,7 +32,7 @@ from huggingface_hub.utils import validate_repo_id
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.files import made_once
-from pipeline.paths import PARAMS, STATE
+from pipeline.paths import FETCHED, PARAMS
 from pipeline.settings import mapping, read_params, train_knobs
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def _find_in_registry(uri: str) -> Path:
     store = store_of(uri)
     if is_here(store):
         return Path(store.download_artifacts(inside))
-    folder = STATE / "fetched" / hashlib.blake2b(store.artifact_uri.encode(), digest_size=16).hexdigest()
+    folder = FETCHED / hashlib.blake2b(store.artifact_uri.encode(), digest_size=16).hexdigest()
 
     def fetch(aside: Path) -> None:
         log.info("fetching %s, once", uri)

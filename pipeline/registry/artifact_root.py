@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from pipeline.errors import Misused
+from pipeline.experiment import main_project
 from pipeline.files import sync
 
 
@@ -34,4 +35,4 @@ def artifact_root(tracking: str) -> str | None:
             "MLFLOW_TRACKING_URI names a database that others may share. Say where all of them find artifacts: "
             "export MLFLOW_DEFAULT_ARTIFACT_ROOT=s3://BUCKET/PATH. An experiment keeps its place for good."
         )
-    return Path("mlartifacts").resolve().as_uri()
+    return (main_project() / "mlartifacts").resolve().as_uri()

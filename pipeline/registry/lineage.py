@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from pipeline.experiment import experiment
 from pipeline.paths import EXAMPLES, SPLITS, TRAINING_SPLITS
 from pipeline.settings import read_params
 
@@ -31,6 +32,8 @@ def lineage_tags() -> dict[str, str]:
         **{f"data.{split}.md5": md5(SPLITS / f"{split}.parquet") for split in ("train", "validation", "test")},
         **{f"library.{name}": version(name) for name in _LIBRARIES},
     }
+    if name := experiment():
+        tags["dvc.experiment"] = name
     if flow_run := os.environ.get("LECTERN_FLOW_RUN_ID"):
         tags |= {"prefect.flow_run_id": flow_run, "prefect.flow_run_url": os.environ.get("LECTERN_FLOW_RUN_URL", "")}
     return tags

@@ -19,7 +19,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import DBAPIError
 
-from pipeline.files import make_folder
+from pipeline.experiment import main_project
+from pipeline.files import make_private_folder
 from pipeline.paths import STATE
 from pipeline.registry.artifact_root import artifact_root
 from pipeline.registry.away import in_our_words, tracking_away
@@ -43,10 +44,11 @@ def connect() -> MlflowClient:
         Unavailable: the server does not answer.
         Misused: its database is new, and nobody says where artifacts go; or what speaks with it is not installed.
     """
-    make_folder(STATE)
+    state = main_project() / STATE
+    make_private_folder(state)
     try:
         # Processes that meet on a fresh database migrate it at the same time, and most of them crash.
-        with FileLock(STATE / "mlflow.lock"):
+        with FileLock(state / "mlflow.lock"):
             create_database(mlflow.get_tracking_uri())
             if mlflow.get_experiment_by_name(EXPERIMENT) is None:
                 _create_experiment()

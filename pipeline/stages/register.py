@@ -1,4 +1,7 @@
-"""`register`: the best model of the leaderboard as a new version, the challenger, with its model card."""
+"""`register`: the best model of the leaderboard as a new version, the challenger, with its model card.
+
+A DVC experiment registers nothing: it only says which model it would register.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pipeline.data.split import Splits
 from pipeline.evaluation.leaderboard import Leaderboard, read_leaderboard
 from pipeline.evaluation.predictions import read_results
+from pipeline.experiment import experiment
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card
 from pipeline.models.generation import GenerateSettings
@@ -26,8 +30,16 @@ from pipeline.training.record import read_training
 
 
 def run() -> None:
+    """Register the best model of the leaderboard, or the version that it already is, as the challenger."""
     settings = RegisterSettings.read()
     leaderboard = read_leaderboard(LEADERBOARD)
+    if name := experiment():
+        write_json(REGISTERED, {"experiment": name, "model": leaderboard.best})
+        print(
+            f"{leaderboard.best} is the best model of experiment '{name}'. Experiments register nothing; to register "
+            f"it: dvc exp apply {name} && lectern run"
+        )
+        return
     best = leaderboard.row(leaderboard.best)
     training = read_training(best.model)
     client, run_id, model_md5 = connect(), training.run.run_id, md5(MODELS / best.model)

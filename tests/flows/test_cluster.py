@@ -51,8 +51,8 @@ GRAPH = """
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder with the work trees of a cluster of two nodes, below the name of each."""
-    pytest.importorskip("ray", reason="needs Ray: pip install 'lectern[ray]'")
-    pytest.importorskip("prefect_ray", reason="needs prefect-ray: pip install 'lectern[ray]'")
+    pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
+    pytest.importorskip("prefect_ray", reason="needs prefect-ray: pip install -e '.[ray]'")
     from ray.cluster_utils import Cluster
 
     folder = tmp_path_factory.mktemp("nodes")

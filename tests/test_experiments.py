@@ -1,0 +1,68 @@
+"""DVC experiments: their runs reach the project's MLflow, and they register nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from flows.graph import read_plan
+from flows.train import register_after_experiment
+from tests.whole_project import dvc, make_project
+
+MODEL = "t5-tiny"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which nothing has run but one experiment, in a temporary copy."""
+    folder = tmp_path_factory.mktemp("project")
+    make_project(folder, [MODEL])
+    dvc(folder, "exp", "run", "--temp", "--name", "short-texts", "--set-param", f"models.{MODEL}.max_source_tokens=32")
+    return folder
+
+
+@pytest.fixture
+def client(project: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    uri = f"sqlite:///{project}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return MlflowClient(uri)
+
+
+def test_the_runs_of_a_temporary_experiment_are_in_the_projects_mlflow(project: Path, client: MlflowClient) -> None:
+    experiment = client.get_experiment_by_name("lectern")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.tags["dvc.experiment"] == "short-texts"
+    assert run.data.params["max_source_tokens"] == "32"
+    assert run.info.artifact_uri.startswith((project / "mlartifacts").as_uri())
+    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} >= {"model_summary.csv"}
+
+
+def test_an_experiment_registers_no_version(client: MlflowClient) -> None:
+    assert not client.search_registered_models()
+
+
+def test_an_experiment_leaves_the_work_tree_as_it_was(project: Path) -> None:
+    assert not (project / "reports").exists()
+    assert not (project / "models").exists()
+
+
+def test_the_model_of_an_applied_experiment_is_registered_next(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    dvc(project, "exp", "apply", "short-texts")
+    assert [stage.name for stage in read_plan(project).to_run()] == ["register"]
+
+
+def test_a_flow_registers_the_model_of_an_experiment_that_ran_in_the_work_tree(
+    project: Path, monkeypatch: pytest.MonkeyPatch, client: MlflowClient
+) -> None:
+    monkeypatch.chdir(project)
+    dvc(project, "exp", "run", "--name", "here")
+    assert not client.search_registered_models()
+    assert not read_plan(project).to_run()
+    register_after_experiment()
+    assert [stage.name for stage in read_plan(project).to_run()] == ["register"]
+    dvc(project, "repro")
+    assert client.get_model_version_by_alias("lectern", "challenger").version
