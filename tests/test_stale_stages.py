@@ -94,6 +94,7 @@ TABLE = {
     "models.smollm2.*": "train@smollm2",
     "models.smollm2-zero-shot.*": "train@smollm2-zero-shot",
     # Commands read these, and no stage does.
+    "fetch.*": "",
     "promote.*": "",
     "drift.*": "",
     "chapters.*": "",
