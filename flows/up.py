@@ -159,7 +159,8 @@ def mlflow_server(port: int) -> Server:
     require_free(port, "--mlflow-port")
     if not entry_points(group="mlflow.app", name=MLFLOW_APP):
         raise Misused(
-            "MLflow does not find Lectern's check of origins, which a newer version brings. Run `make install`."
+            f"MLflow does not find the application {MLFLOW_APP!r}: Lectern's installation is older than its code. "
+            "Run `make install`."
         )
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--app-name", MLFLOW_APP, *allow_configured_hosts()]
