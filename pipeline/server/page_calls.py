@@ -194,13 +194,14 @@ def _body(content: bytes) -> _Body:
 
 
 def _valid(body: Any) -> _Body:
+    if not isinstance(body, dict):
+        raise WrongCall("The call's body is not a JSON object.")
     try:
         return _Body.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"][:1])) or "as a whole"
         raise WrongCall(
-            f"The call's body, {where}: {first['msg']}. Send {{'data': [the arguments]}}. To continue an earlier call, "
+            f"The call's body, {first['loc'][0]}: {first['msg']}. Send {{'data': [the arguments]}}. To continue an earlier call, "
             "add its session_hash of letters and digits."
         ) from None
 
