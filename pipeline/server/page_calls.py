@@ -201,8 +201,8 @@ def _valid(body: Any) -> _Body:
     except ValidationError as error:
         first = error.errors()[0]
         raise WrongCall(
-            f"The call's body, {first['loc'][0]}: {first['msg']}. Send {{'data': [the arguments]}}. To continue an earlier call, "
-            "add its session_hash of letters and digits."
+            f"The call's body, {first['loc'][0]}: {first['msg']}. Send {{'data': [the arguments]}}. To continue an "
+            "earlier call, add its session_hash of letters and digits."
         ) from None
 
 
