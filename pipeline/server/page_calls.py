@@ -184,7 +184,11 @@ def _is_state(block: gr.blocks.Block) -> bool:
 
 def _parsed(content: bytes) -> Any:
     try:
-        return json.loads(content)
+        parsed = json.loads(content)
+        json.dumps(parsed, ensure_ascii=False).encode()
+        return parsed
+    except UnicodeEncodeError:
+        raise WrongCall("The call's body holds half a character (a lone surrogate). Send whole ones.") from None
     except (ValueError, RecursionError):
         raise WrongCall("The call's body is not JSON.") from None
 

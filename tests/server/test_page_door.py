@@ -146,7 +146,8 @@ def talk(tmp_path: Path) -> Path:
 
 def test_a_file_is_read_by_its_visitor_once(visitor: httpx.Client, talk: Path) -> None:
     at = file_at(upload(visitor, talk))
-    assert "36 lines are read" in answer(visitor, "read", at)[0]
+    said = answer(visitor, "read", at)[0]
+    assert "36 lines are read" in said, said
     assert call(visitor, "read", at).status_code == 403
 
 
@@ -469,7 +470,7 @@ def test_the_page_of_a_visitor_who_has_left_is_not_worked_for(
     with ExitStack() as streams:
         for n in range(4):
             text = LONG if n == 0 else f"0:00 gone {n}\n0:30 gone"
-            assert join(visitor, "chapters", [text, None, None, None, 0], f"gone{n}").status_code == 200
+            assert join(visitor, "chapters", [text, None, None, 0], f"gone{n}").status_code == 200
             stream = visitor.stream("GET", "/gradio_api/queue/data", params={"session_hash": f"gone{n}"})
             next(streams.enter_context(stream).iter_raw())
         wait_until(lambda: held.written)
