@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _GRACE = 2.0  # seconds between two streams of one page, which closes one and opens the next
+_REMEMBERED = 10_000  # streams
 _FIRST = 30.0  # seconds that a program may take between its call and the request for the answer
 
 
@@ -18,6 +19,17 @@ class Listeners:
         self._clock = clock
         self._open: Counter[str] = Counter()
         self._left: dict[str, float] = {}
+        self._expected: dict[str, None] = {}
+
+    def expect(self, stream: str) -> None:
+        """Note that there is, or will be, an answer on `stream`."""
+        self._expected[stream] = None
+        if len(self._expected) > _REMEMBERED:
+            del self._expected[next(iter(self._expected))]
+
+    def is_expected(self, stream: str) -> bool:
+        """Whether an answer was noted for `stream`."""
+        return stream in self._expected
 
     @contextmanager
     def listening(self, stream: str) -> Iterator[None]:
@@ -47,6 +59,6 @@ class Listeners:
 
     def _forget(self) -> None:
         """Drop what was closed so long ago that no call asks for it: calls look several times a second."""
-        if len(self._left) > 10_000:
-            old = self._clock() - 600
+        if len(self._left) > _REMEMBERED:
+            old = self._clock() - 10 * _FIRST
             self._left = {stream: left for stream, left in self._left.items() if left > old}

@@ -184,7 +184,11 @@ def _is_state(block: gr.blocks.Block) -> bool:
 
 def _parsed(content: bytes) -> Any:
     try:
-        return json.loads(content)
+        parsed = json.loads(content)
+        json.dumps(parsed, ensure_ascii=False).encode()
+        return parsed
+    except UnicodeEncodeError:
+        raise WrongCall("The call's body holds half a character (a lone surrogate). Send whole ones.") from None
     except (ValueError, RecursionError):
         raise WrongCall("The call's body is not JSON.") from None
 
@@ -194,14 +198,15 @@ def _body(content: bytes) -> _Body:
 
 
 def _valid(body: Any) -> _Body:
+    if not isinstance(body, dict):
+        raise WrongCall("The call's body is not a JSON object.")
     try:
         return _Body.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"][:1])) or "as a whole"
         raise WrongCall(
-            f"The call's body, {where}: {first['msg']}. Send {{'data': [the arguments]}}. To continue an earlier call, "
-            "add its session_hash of letters and digits."
+            f"The call's body, {first['loc'][0]}: {first['msg']}. Send {{'data': [the arguments]}}. To continue an "
+            "earlier call, add its session_hash of letters and digits."
         ) from None
 
 

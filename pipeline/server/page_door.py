@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
-from contextlib import nullcontext
 from http.cookies import SimpleCookie
 from pathlib import Path
 
@@ -58,8 +58,11 @@ class PageDoor:
         elif method == "POST" and path == UPLOAD:
             await self._app(scope, receive, send)
         elif method == "GET" and (answers := _ANSWERS.fullmatch(path)):
-            stream = answers["event"] or Request(scope).query_params.get("session_hash")
-            with self._listeners.listening(stream) if stream else nullcontext():
+            stream = answers["event"] or Request(scope).query_params.get("session_hash", "")
+            if not self._listeners.is_expected(stream):  # Gradio would fail, in the middle of its answer
+                await _refusal(404, "No call of yours waits for this answer.")(scope, receive, send)
+                return
+            with self._listeners.listening(stream):
                 await self._app(scope, receive, send)
         elif method in ("GET", "HEAD") and _READ.fullmatch(path):
             await self._app(scope, receive, send)
@@ -80,7 +83,19 @@ class PageDoor:
             return
         headers = MutableHeaders(raw=list(scope["headers"]))
         headers["content-length"] = str(len(content))
-        await self._app({**scope, "headers": headers.raw}, replayed(content, receive), send)
+        await self._app({**scope, "headers": headers.raw}, replayed(content, receive), self._expecting(content, send))
+
+    def _expecting(self, call: bytes, send: Send) -> Send:
+        """Return a `send` that notes on which streams the answer to `call` may be asked for."""
+
+        async def send_noting(message: Message) -> None:
+            if message["type"] == "http.response.body" and b'"event_id"' in message.get("body", b""):
+                self._listeners.expect(json.loads(message["body"])["event_id"])
+                if session := json.loads(call)["session_hash"]:
+                    self._listeners.expect(session)
+            await send(message)
+
+        return send_noting
 
 
 def visitor_of(request: Request) -> str:

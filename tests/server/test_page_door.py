@@ -18,6 +18,7 @@ import gradio as gr
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,7 +146,8 @@ def talk(tmp_path: Path) -> Path:
 
 def test_a_file_is_read_by_its_visitor_once(visitor: httpx.Client, talk: Path) -> None:
     at = file_at(upload(visitor, talk))
-    assert "36 lines are read" in answer(visitor, "read", at)[0]
+    said = answer(visitor, "read", at)[0]
+    assert "36 lines are read" in said, said
     assert call(visitor, "read", at).status_code == 403
 
 
@@ -230,7 +232,7 @@ OPEN = {
 """Gradio's routes that the page needs. None takes a path or an address, but those of its own files and our two."""
 
 
-def _routes(routes: list[Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _routes(routes: list[Any]) -> Iterator[tuple[str, str]]:
     for route in routes:
         if hasattr(route, "original_router"):
             yield from _routes(route.original_router.routes)
@@ -239,11 +241,9 @@ def _routes(routes: list[Any], prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def test_of_gradios_routes_only_those_that_the_page_needs_are_open(visitor: httpx.Client) -> None:
-    from gradio.routes import App
-
-    blocks = gr.Blocks(analytics_enabled=False)
-    blocks.max_file_size = blocks.custom_mount_path = None
-    routes = {f"{method} {path}" for method, path in _routes(App.create_app(blocks, mcp_server=False).router.routes)}
+    app = FastAPI()
+    gr.mount_gradio_app(app, gr.Blocks(analytics_enabled=False), "/page", mcp_server=False)
+    routes = {f"{method} {path}" for method, path in _routes(app.routes[-1].app.router.routes)}
     assert len(routes) > 60, "the routes are listed in another way"
     assert routes >= OPEN, "Gradio has renamed routes"
     for route in sorted(routes - OPEN - {"HEAD /openapi.json"}):
@@ -470,7 +470,7 @@ def test_the_page_of_a_visitor_who_has_left_is_not_worked_for(
     with ExitStack() as streams:
         for n in range(4):
             text = LONG if n == 0 else f"0:00 gone {n}\n0:30 gone"
-            assert join(visitor, "chapters", [text, None, None, None, 0], f"gone{n}").status_code == 200
+            assert join(visitor, "chapters", [text, None, None, 0], f"gone{n}").status_code == 200
             stream = visitor.stream("GET", "/gradio_api/queue/data", params={"session_hash": f"gone{n}"})
             next(streams.enter_context(stream).iter_raw())
         wait_until(lambda: held.written)

@@ -105,11 +105,13 @@ resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
 import pandas as pd
 from pipeline.addresses import hide_passwords
 from pipeline.data.cells import as_lesson
+from pipeline.evaluation.baselines import best_keyphrase
 from pipeline.models.tidy import tidy
 for part in ("://a:x", "://", "?password=", "x@", "://a:1@"):
     hide_passwords(part * ({LENGTH} // len(part)) + "x")
 for text in ("0" * {LENGTH} + "!", "1." + "0" * {LENGTH} + "!", "0" * {LENGTH}):
     as_lesson(pd.Series([text]))
+best_keyphrase(pd.DataFrame(), ["so 'a" + "'a" * {LENGTH}])
 for part in ("-", ", ", "..", "*a ", " *a", "[a](/", "[", "'a ", "<b ", "“", "( "):
     tidy("a" + part * ({LENGTH} // len(part)) + "b")
 """
