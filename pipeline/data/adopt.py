@@ -1,4 +1,4 @@
-"""Makes a workbook the pipeline's input: a file, a folder of tables, or a URL that DVC can read."""
+"""Make a workbook the pipeline's input: a file, a folder of tables, or an address that DVC can read."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ASKED = WORKBOOKS / "asked"
 
 
 def adopt(source: str) -> Path:
-    """Brings in the workbook and names it in `params.yaml`; returns its place in the project.
+    """Bring in the workbook and name it in `params.yaml`; return its place in the project.
 
     Raises:
-        WorkbookRefused, Misused, Unavailable: as `bring_in` says; nothing is changed.
+        WorkbookRefused, Refused, Misused, Unavailable: as `bring_in` says; nothing is changed.
     """
     workbook = bring_in(source)
     set_params(["ingest"], {"workbook": workbook.as_posix()})
