@@ -145,8 +145,10 @@ def _commit(workbook: Path, source: str) -> None:
 
 @contextmanager
 def _put_back_if_it_fails(*paths: Path) -> Iterator[None]:
-    with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=".") as aside:
-        before = {path: Path(aside) / path.name for path in paths if path.exists()}
+    with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=f".{paths[0].name}.") as aside:
+        # Not by their own names: DVC reads every .dvc file in the project.
+        kept_as = [Path(aside) / f"{paths[0].name}-before{number}" for number in range(len(paths))]
+        before = {path: kept for path, kept in zip(paths, kept_as, strict=True) if path.exists()}
         for path, kept in before.items():
             _copy(path, kept)
         try:
