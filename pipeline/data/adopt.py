@@ -1,4 +1,4 @@
-"""Makes a workbook the pipeline's input: a file, a folder of tables, or a URL that DVC can read."""
+"""Make a workbook the pipeline's input: a file, a folder of tables, or an address that DVC can read."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ASKED = WORKBOOKS / "asked"
 
 
 def adopt(source: str) -> Path:
-    """Brings in the workbook and names it in `params.yaml`; returns its place in the project.
+    """Bring in the workbook and name it in `params.yaml`; return its place in the project.
 
     Raises:
-        WorkbookRefused, Misused, Unavailable: as `bring_in` says; nothing is changed.
+        WorkbookRefused, Refused, Misused, Unavailable: as `bring_in` says; nothing is changed.
     """
     workbook = bring_in(source)
     set_params(["ingest"], {"workbook": workbook.as_posix()})
@@ -145,8 +145,10 @@ def _commit(workbook: Path, source: str) -> None:
 
 @contextmanager
 def _put_back_if_it_fails(*paths: Path) -> Iterator[None]:
-    with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=".") as aside:
-        before = {path: Path(aside) / path.name for path in paths if path.exists()}
+    with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=f".{paths[0].name}.") as aside:
+        # Not by their own names: DVC reads every .dvc file in the project.
+        kept_as = [Path(aside) / f"{paths[0].name}-before{number}" for number in range(len(paths))]
+        before = {path: kept for path, kept in zip(paths, kept_as, strict=True) if path.exists()}
         for path, kept in before.items():
             _copy(path, kept)
         try:

@@ -62,7 +62,9 @@ def _require_known_scheme(url: str) -> None:
     scheme = parts.scheme
     if scheme == _REMOTE:
         remote = run_dvc(["config"], f"remote.{parts.netloc}.url", quiet=False).strip()
-        scheme = urlsplit(remote).scheme if is_address(remote) else _SCHEMES[0]
+        if not is_address(remote):  # a folder on this machine
+            return
+        scheme = urlsplit(remote).scheme
     if scheme not in _SCHEMES:
         raise Misused(
             f"{url} cannot be fetched: {scheme}:// is none of http://, https:// and s3://. Download the file, and give "

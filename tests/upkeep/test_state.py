@@ -109,7 +109,7 @@ def test_what_a_killed_process_was_writing_goes_after_a_while(place: str, projec
         aside.touch()
 
 
-@pytest.mark.parametrize("beside", ["mlflow.db-journal", ".tmpchR6km"])  # of SQLite, of safetensors
+@pytest.mark.parametrize("beside", ["mlflow.db-journal", "mlflow.db-before", ".tmpchR6km"])  # SQLite, safetensors
 def test_what_a_library_was_writing_beside_it_goes_too(beside: str, project: Path) -> None:
     with file_aside(Path("mlflow.db")) as aside:
         for path in (aside, aside.with_name(beside)):
