@@ -7,11 +7,11 @@ import re
 
 # Up to the last @, since a password may hold one, as it may hold a slash; a port and a path are none, though.
 _PASSWORD_OF = r"(?!\d+(?:/|$))\S+"
-_PASSWORD = re.compile(
-    # The second is a user's name as long as a token, which needs no password.
-    rf"(?<=://)([^:/@\s]*:){_PASSWORD_OF}(?=@)|(?<=://)[^:/@\s]{{20,}}(?=@)|([?&](?:ssl)?password=)[^&\s'\"]+",
-    re.IGNORECASE,
-)
+_LOGIN = re.compile(rf"(?<=://)[^:/@\s]*:(?={_PASSWORD_OF}@)")
+# A user's name as long as a token, which needs no password; and a password among an address's parameters.
+_TOKEN = re.compile(r"(?<=://)[^:/@\s]{20,}(?=@)")
+_PARAMETER = re.compile(r"([?&](?:ssl)?password=)[^&\s'\"]+", re.IGNORECASE)
+_WORD = re.compile(r"\S+")
 _USER = re.compile(rf"(?<=://)(?:[^:/@\s]*:{_PASSWORD_OF}|[^/@\s]*)@")
 _SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|_TOKEN$")
 _SHORTEST_SECRET = 8  # below it, a word of the text is too easily taken for one
@@ -22,7 +22,7 @@ def hide_passwords(text: str) -> str:
     what a variable of the environment holds whose name says that it is secret, such as `HF_TOKEN`."""
     for secret in _secrets():
         text = text.replace(secret, "***")
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[2] or ''}***", text)
+    return _WORD.sub(_without_password, text)
 
 
 def without_user(address: str) -> str:
@@ -32,7 +32,20 @@ def without_user(address: str) -> str:
 
 def has_password(address: str) -> bool:
     """Whether whoever has `address` could log in by it."""
-    return _PASSWORD.search(address) is not None
+    return _WORD.sub(_without_password, address) != address
+
+
+def _without_password(word: re.Match[str]) -> str:
+    """One word of a text, with `***` for each password.
+
+    A password reaches up to the last @ of the word. The search ends there too, so that a word of any length is looked
+    through once.
+    """
+    text = word[0]
+    last = text.rfind("@")
+    login = _LOGIN.search(text, 0, last + 1)
+    parts = [text[: login.end()], text[last:]] if login else [text]
+    return "***".join(_PARAMETER.sub(r"\1***", _TOKEN.sub("***", part)) for part in parts)
 
 
 def _secrets() -> list[str]:

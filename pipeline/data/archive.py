@@ -34,9 +34,11 @@ _UNCOMMON_CELL = re.compile(rb'<c(?: (?!r="[A-Z]{1,2}(?:\d{1,6}|10[0-4]\d{4})")|
 # Of those, ones that reach too far where a sheet has both: right of P and below 99,999, or right of AZ and below 9,999.
 _WIDE, _LOWEST = re.compile(rb'<c r="(?:[Q-Z]|[A-Z]{2})\d'), re.compile(rb'<c r="[A-Z]{1,2}\d{6}')
 _WIDER, _LOW = re.compile(rb'<c r="[B-Z][A-Z]\d'), re.compile(rb'<c r="[A-Z]{1,2}\d{5}')
-_SHARED = re.compile(rb"\st=[\"']s[\"'][^<>]*>\s*<(?:\w+:)?v[^<>]*>(\d{1,9})<")
+_SHARED = re.compile(rb"<(?:\w+:)?c(?=\s)(?=[^<>]*\st=[\"']s[\"'])[^<>]*+>\s*+<(?:\w+:)?v(?=[\s>])[^<>]*+>(\d{1,9})<")
 _SHARED_TEXT, _PREFIXED_SHARED_TEXT = re.compile(rb"<si[\s/>]"), re.compile(rb"<(?:\w+:)?si[\s/>]")
-_ERROR = re.compile(rb"<(?:\w+:)?c(\s[^<>]*\st=[\"']e[\"'][^<>]*)(?<!/)>(.*?)</(?:\w+:)?c>", re.DOTALL)
+# A cell's attributes and content, which ends at the next cell at the latest, so that nothing is looked through twice.
+_CELL = re.compile(rb"<(?:\w+:)?c(\s[^<>]*+)>((?:[^<]++|<(?!/?(?:\w+:)?c[\s/>]))*+)</(?:\w+:)?c>")
+_OF_AN_ERROR = re.compile(rb"\st=[\"']e[\"']")
 _TAG = re.compile(rb"<[^<>]*>")
 _VALUE = re.compile(rb"<(?:\w+:)?v[^<>]*>([^<]*)<")
 _ADDRESS = re.compile(r"([A-Za-z]+)(\d+)")
@@ -254,7 +256,10 @@ def _sheet_names(archive: zipfile.ZipFile) -> dict[str, str]:
 
 
 def _errors(sheet: bytes) -> Iterator[ErrorCell]:
-    for attributes, content in _ERROR.findall(sheet):
+    for cell in _CELL.finditer(sheet):
+        attributes, content = cell.groups()
+        if not _OF_AN_ERROR.search(attributes):
+            continue
         place, value = _PLACE.search(attributes), _VALUE.search(content)
         if place and value:
             yield ErrorCell(int(place[2]), _number(place[1].decode()), value[1].decode("utf-8", errors="replace"))

@@ -145,9 +145,9 @@ def _folded(text: str) -> str:
 
 
 def _lesson(text: str) -> str:
-    if numbered := re.fullmatch(r"0*(\d+)(?:\.0+)?([^\W\d_]*)", text):
+    if numbered := re.fullmatch(r"(\d++)(?:\.0++)?([^\W\d_]*+)", text):
         number, letters = numbered.groups()
-        return number + letters.upper()
+        return (number.lstrip("0") or "0") + letters.upper()
     return text
 
 

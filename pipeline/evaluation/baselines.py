@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -15,6 +16,7 @@ Baseline = Callable[[pd.DataFrame, Sequence[str]], list[str]]
 
 _FIRST_WORDS = 6
 _LONGEST_KEYPHRASE_WORDS = 3  # what YAKE's authors use
+_NO_WORD = re.compile(r"\S{200,}+")  # longer than words are; YAKE's time grows with the square of a word's length
 
 
 def first_words(train: pd.DataFrame, texts: Sequence[str]) -> list[str]:
@@ -35,7 +37,7 @@ def best_keyphrase(train: pd.DataFrame, texts: Sequence[str]) -> list[str]:
     Campos et al., 2020: "YAKE! Keyword Extraction from Single Documents using Multiple Local Features".
     """
     extractor = KeywordExtractor(lan="en", n=_LONGEST_KEYPHRASE_WORDS, top=1)
-    found = [extractor.extract_keywords(text) for text in texts]
+    found = [extractor.extract_keywords(_NO_WORD.sub(" ", text)) for text in texts]
     return [phrases[0][0] if phrases else "" for phrases in found]
 
 

@@ -17,6 +17,7 @@ from pipeline.settings import Settings
 LONGEST = 120
 """Characters that a title may have, whatever its course's titles have."""
 
+_LOOKED_AT = 2000  # characters of what a model wrote; no title begins behind them
 _FEWEST_WORDS = 8  # that any course may use, however short its titles are
 _EVIDENCE = 10  # words that show how a course writes capitals
 _AGREED = 0.75  # share of them that must agree
@@ -55,7 +56,7 @@ _OPENING = re.compile(r"(?<!\w)(?:'(?=[^\W\d])|‘)")
 _CLOSING = re.compile(r"(?<=[^\s'‘])['’](?!\w)")
 _ALONE = re.compile(r"(?<!\S)(?:['’‘]+|\"\s*\"|“\s*”|„\s*[“”]|«\s*»|\(\s*\)|\[\s*\]|\{\s*\})(?!\S)")
 _BEFORE = re.compile(r"^(?:[\s,;:|•·–—*~…]+|\.{2,}|[.\-_](?!\w))+")
-_AFTER = re.compile(r"(?:[\s,;:|•·–—*~…\-]+|\.{2,})+$")
+_AFTER = re.compile(r"(?:[\s,;:|•·–—*~…\-]|\.{2,}+)++$")
 _ABBREVIATIONS = frozenset(("al", "co", "etc", "inc", "jr", "no", "vs"))
 
 _WORD = re.compile(r"\w+")
@@ -81,7 +82,7 @@ def tidy(written: str, style: TitleStyle = PLAIN, text: str = "") -> str:
     Args:
         text: that it is the title of. It shows which words have capitals of their own.
     """
-    title, before = written, None
+    title, before = written[:_LOOKED_AT], None
     while title != before:  # what is taken away may uncover more
         before = title
         title = _cut(_trimmed(_balanced(_MARK.sub(" ", _plain(title)))), style.words)

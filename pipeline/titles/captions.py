@@ -6,7 +6,6 @@ of every cue, so that one that cannot be read is named, and none is left out.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,14 @@ from itertools import pairwise
 
 from pipeline.errors import Refused
 from pipeline.titles.lines import Spoken
-from pipeline.titles.times import Stamp, rows_of, seconds_of
+from pipeline.titles.times import Stamp, rows_of, seconds_of, unescaped
 
 _TIME = r"(?:\d+:)?\d+:\d+(?:[.,]\d+)?"
 _SETTING = r"(?:vertical|line|position|size|align|region):\S+|[XY][12]:\s*-?\d+"  # WebVTT's, and SubRip's coordinates
 _TIMES = re.compile(rf"\s*({_TIME})(?:\s*-->\s*|,)({_TIME})(?:\s+(?:{_SETTING}))*\s*")
 _WORDS_BESIDE = re.compile(rf"\s*{_TIME}(?:\s*-->\s*|,){_TIME}\s+\S.*")
-_MEANT_AS_TIMES = re.compile(r"\d:\d\S*\s*-->|-->\s*\d+:\d")
+_BEGINS_A_TIME = re.compile(r"\d:\d")
+_ARROW_TO_A_TIME = re.compile(r"-->\s*\d+:\d")
 _NOT_SPOKEN = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s.*)?")  # begins a block of WebVTT without a cue
 _TAG = re.compile(r"</?(?:[cibuv]|ruby|rt|lang|font)\b[^<>]*>|<\d[\d:.]*>|\{\\an?\d+\}|\[br\]", re.IGNORECASE)
 _ROLLING = 0.7  # least share of cues that begin with what the cue before them shows
@@ -72,7 +72,7 @@ def _cues(rows: Sequence[str], name: str) -> Iterator[_Cue]:
                 f"{name}, line {n + 1:,}: {_short(row)} has words beside its times, and captions have them below. "
                 "Move them there."
             )
-        elif "-->" in row and _MEANT_AS_TIMES.search(row):
+        elif _is_meant_as_times(row):
             raise Refused(
                 f"{name}, line {n + 1:,}: {_short(row)} is not two times. Write 00:01:05.000 --> 00:01:09.000."
             )
@@ -84,6 +84,17 @@ def _cues(rows: Sequence[str], name: str) -> Iterator[_Cue]:
             cue.rows.append(row)
 
 
+def _is_meant_as_times(row: str) -> bool:
+    """Whether `row` has an arrow with something like a time at its left or right."""
+    if "-->" not in row:
+        return False
+    words = row.split()
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if (begins := _BEGINS_A_TIME.search(word)) and (word.find("-->", begins.end()) > 0 or following[:3] == "-->"):
+            return True
+    return _ARROW_TO_A_TIME.search(row) is not None
+
+
 def _names_a_cue(rows: Sequence[str], n: int) -> bool:
     """Whether row `n` is a cue's number or name, which stands above its times and below an empty line."""
     below = rows[n + 1] if n + 1 < len(rows) else ""
@@ -91,7 +102,7 @@ def _names_a_cue(rows: Sequence[str], n: int) -> bool:
 
 
 def _said(row: str) -> str:
-    return " ".join(html.unescape(_TAG.sub(" " if "[br]" in row else "", row)).split())
+    return " ".join(unescaped(_TAG.sub(" " if "[br]" in row else "", row)).split())
 
 
 def _unrolled(cues: list[list[str]]) -> list[list[str]]:
@@ -103,8 +114,18 @@ def _unrolled(cues: list[list[str]]) -> list[list[str]]:
 
 
 def _overlap(before: list[str], after: list[str]) -> int:
-    """How many rows `after` begins with that `before` ends with."""
-    return next((n for n in range(min(len(before), len(after)), 0, -1) if before[-n:] == after[:n]), 0)
+    """Count the rows that `after` begins with and `before` ends with.
+
+    A cue may have very many rows, so this is the prefix function of Knuth, Morris and Pratt.
+    """
+    rows = [*after, None, *before]
+    borders = [0] * len(rows)  # of the rows up to each, how many both begin and end them
+    for n in range(1, len(rows)):
+        length = borders[n - 1]
+        while length and rows[n] != rows[length]:
+            length = borders[length - 1]
+        borders[n] = length + (rows[n] == rows[length])
+    return borders[-1] if before else 0
 
 
 def _short(row: str) -> str:

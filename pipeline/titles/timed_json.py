@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pipeline.data.cells import LONGEST, without_controls
 from pipeline.errors import Refused
 from pipeline.titles.lines import Spoken
+from pipeline.titles.times import unescaped
 
 _Seconds = Annotated[float, Field(ge=0, le=LONGEST)]
 _Milliseconds = Annotated[float, Field(ge=0, le=LONGEST * 1000)]
@@ -72,7 +72,7 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def _spoken(start: float, duration: float, text: str) -> Spoken:
-    return Spoken(start, start + duration, without_controls(html.unescape(text)))
+    return Spoken(start, start + duration, without_controls(unescaped(text)))
 
 
 def _checked(kind: TypeAdapter, content: Any, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,6 +27,14 @@ class Stamp(NamedTuple):
 def rows_of(text: str) -> list[str]:
     """The lines of `text` as an editor numbers them, who ends none at what only Unicode calls a line separator."""
     return _LINE_END.split(text)
+
+
+def unescaped(text: str) -> str:
+    """`text` with the characters that HTML's references such as `&amp;` stand for."""
+    try:
+        return html.unescape(text)
+    except ValueError:  # a reference by a number of thousands of digits stands for no character
+        return text
 
 
 def seconds_of(stamps: Sequence[Stamp], name: str) -> list[float]:
