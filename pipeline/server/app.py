@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.data.openings import MARK
 from pipeline.server.body import BodyLimit, retry_after
+from pipeline.server.connection import while_connected
 from pipeline.server.desk import Desk, Full
 from pipeline.server.present import Present
 from pipeline.server.settings import ServeSettings
@@ -62,7 +63,7 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
         await asyncio.to_thread(present.close)
 
     app = FastAPI(title="Lectern", description=__doc__, version="1", lifespan=lifespan)
-    app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
+    app.add_exception_handler(RequestValidationError, say_what_is_wrong)
     most = int(settings.megabytes * 1_000_000)
     app.add_middleware(BodyLimit, most=most, seconds=settings.seconds, together=settings.waiting * most)
 
@@ -85,7 +86,7 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
             504: {"model": Refusal, "description": "The titles took too long to write"},
         },
     )
-    async def titles(body: Texts) -> Titles:
+    async def titles(body: Texts, request: Request) -> Titles:
         if present.version is None:
             why = present.problem or "The version is being loaded."
             raise HTTPException(503, why, headers=retry_after(settings.refresh))
@@ -95,12 +96,14 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
             raise HTTPException(429, str(full), headers=retry_after(full.seconds)) from None
         try:
             async with asyncio.timeout(settings.seconds):
-                version, written = await asyncio.wrap_future(future)
+                version, written = await while_connected(request, asyncio.wrap_future(future))
         except TimeoutError:
             raise HTTPException(504, f"The titles were not written within {settings.seconds:g} s.") from None
         except asyncio.CancelledError:
             if future.cancelled() and not _is_cancelled():
                 raise HTTPException(503, "The server is ending.") from None
+            raise
+        except HTTPException:
             raise
         except Exception as error:
             raise HTTPException(500, f"The model failed: {type(error).__name__}. The server's log says more.") from None
@@ -114,7 +117,7 @@ def create_app(present: Present, desk: Desk, settings: ServeSettings) -> FastAPI
     return app
 
 
-async def _say_what_is_wrong(_: Request, error: RequestValidationError) -> JSONResponse:
+async def say_what_is_wrong(_: Request, error: RequestValidationError) -> JSONResponse:
     """Without what was sent, which may be megabytes, or such as NaN, which no JSON can hold."""
     said = [
         {

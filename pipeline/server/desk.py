@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,8 +14,6 @@ from typing import NamedTuple
 from pipeline.registry.stand_in import Shown
 
 _log = logging.getLogger(__name__)
-
-_LOOKS_UP = 0.2  # seconds after which a worker without work sees whether it is to end
 
 
 class Answer(NamedTuple):
@@ -66,7 +64,7 @@ Write = Callable[[list[str]], Answer]
 
 
 class Desk:
-    """Takes jobs and has them done, in the order in which they came.
+    """Takes jobs and has them done, in the order in which they came. Jobs that are cancelled take up no place.
 
     Args:
         write: titles for texts.
@@ -76,61 +74,68 @@ class Desk:
 
     def __init__(self, write: Write, *, waiting: int, batch: int) -> None:
         self._write = write
+        self._most = waiting
         self._batch = batch
-        self._jobs: queue.Queue[Job] = queue.Queue(maxsize=waiting)
-        self._ending = threading.Event()
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()  # guards _jobs and _ending
+        self._ending = False
         self._worker = threading.Thread(target=self._work, name="titles", daemon=True)
         self._seconds_a_job = 1.0
 
     @property
     def waiting(self) -> int:
-        return self._jobs.qsize()
+        with self._changed:
+            return len(_still_wanted(self._jobs))
 
     def open(self) -> None:
         self._worker.start()
 
     def close(self) -> None:
-        """Returns once what is being written is written; who still waits is told that nothing comes."""
-        self._ending.set()
+        """Return once the part at hand is written. All jobs that still wait are cancelled."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
         self._worker.join()
-        for job in self._rest(None):
+        for job in self._jobs:
             job.done.cancel()
 
     def submit(self, texts: Sequence[str]) -> Future[Answer]:
-        """What is cancelled already once the desk closes: nobody would do it.
+        """Queue a request for titles. Once the desk closes, the future is cancelled: nobody would do the work.
 
         Raises:
             Full: too many wait already.
         """
         job = Job(texts)
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            raise Full(max(1, round(self._jobs.qsize() * self._seconds_a_job))) from None
-        if self._ending.is_set():  # looked at last: whoever closes meanwhile cancels what it finds in the queue
-            job.done.cancel()
+        with self._changed:
+            if self._ending:
+                job.done.cancel()
+                return job.done
+            self._jobs = deque(_still_wanted(self._jobs))
+            if len(self._jobs) >= self._most:
+                raise Full(max(1, round(len(self._jobs) * self._seconds_a_job)))
+            self._jobs.append(job)
+            self._changed.notify_all()
         return job.done
 
     def _work(self) -> None:
-        while not self._ending.is_set():
-            try:
-                first = self._jobs.get(timeout=_LOOKS_UP)
-            except queue.Empty:
-                continue
-            if jobs := _still_wanted([first, *self._rest(self._batch - len(first.texts))]):
-                self._do(jobs)
+        while jobs := self._next():
+            self._do(jobs)
 
-    def _rest(self, texts: int | None) -> list[Job]:
-        """What waits besides, until there are so many `texts`; everything where that is None."""
-        found: list[Job] = []
-        while texts is None or texts > 0:
-            try:
-                found.append(self._jobs.get_nowait())
-            except queue.Empty:
-                break
-            if texts is not None:
-                texts -= len(found[-1].texts)
-        return found
+    def _next(self) -> list[Job]:
+        """Wait for jobs and take the first ones, up to a batch of texts; none once the desk closes."""
+        with self._changed:
+            while not self._ending:
+                found: list[Job] = []
+                texts = 0
+                while self._jobs and texts < self._batch:
+                    job = self._jobs.popleft()
+                    if not job.done.done():
+                        found.append(job)
+                        texts += len(job.texts)
+                if found:
+                    return found
+                self._changed.wait()
+            return []
 
     def _do(self, jobs: list[Job]) -> None:
         """Part by part: of what somebody gives up on meanwhile, no more is written than the part at hand."""
@@ -158,5 +163,5 @@ class Desk:
             job.take(version, [next(written) for _ in texts])
 
 
-def _still_wanted(jobs: Sequence[Job]) -> list[Job]:
+def _still_wanted(jobs: Iterable[Job]) -> list[Job]:
     return [job for job in jobs if not job.done.done()]
