@@ -43,7 +43,7 @@ class BodyLimit:
             except _Gone:
                 return
             else:
-                await self._app(scope, _again(body, receive), send)
+                await self._app(scope, replayed(body, receive), send)
 
     async def _read(self, receive: Receive, take: Callable[[int], None]) -> bytes:
         body, more = bytearray(), True
@@ -94,8 +94,8 @@ def retry_after(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(max(1, round(seconds)))}
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """`receive` as it would be if nothing had been read of it."""
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that hands out `body`, and then whatever else arrives."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:

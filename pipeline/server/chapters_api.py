@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.server.app import COME_BACK, TOO_LARGE_OR_LATE, Refusal
 from pipeline.server.body import retry_after
-from pipeline.server.editor import Editor, Failed, Found, Late
+from pipeline.server.connection import while_connected
+from pipeline.server.editor import Abandoned, Editor, Failed, Found, Late
 from pipeline.server.settings import ServeSettings
 
 _EXAMPLE = "0:00 hello and welcome, today we talk about bread\n0:07 first we look at the flour"
@@ -51,8 +53,11 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
     worker = ThreadPoolExecutor(1, thread_name_prefix="chapters")
     waiting = 0
 
-    def write(asked: Transcript, until: float) -> Found:
-        return editor.chapters(editor.read_pasted(asked.transcript), asked.minutes, until=until)
+    def write(asked: Transcript, until: float, gone: threading.Event) -> Found:
+        if gone.is_set():
+            raise Abandoned
+        talk = editor.read_pasted(asked.transcript)
+        return editor.chapters(talk, asked.minutes, until=until, wanted=lambda: not gone.is_set())
 
     @app.post(
         "/chapters",
@@ -66,8 +71,9 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
             504: {"model": Refusal, "description": "The chapters took too long to write"},
         },
     )
-    async def chapters(body: Transcript) -> Chapters:
+    async def chapters(body: Transcript, request: Request) -> Chapters:
         nonlocal waiting
+        gone = threading.Event()
         again = retry_after(settings.refresh)
         if waiting >= settings.waiting:
             raise HTTPException(429, "As many talks wait as may. Come back later.", headers=again)
@@ -75,8 +81,8 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
         try:
             async with asyncio.timeout(settings.seconds):
                 # Not by a lock: whoever gives up leaves the talk that is worked on to the worker, until that notices.
-                job = worker.submit(write, body, time.monotonic() + settings.seconds)
-                found = await asyncio.wrap_future(job)
+                job = worker.submit(write, body, time.monotonic() + settings.seconds, gone)
+                found = await while_connected(request, asyncio.wrap_future(job))
         except (TimeoutError, Late):
             raise HTTPException(
                 504,
@@ -90,6 +96,7 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
         except Unavailable as error:
             raise HTTPException(503, str(error), headers=again) from None
         finally:
+            gone.set()
             waiting -= 1
         parts = [
             Chapter(

@@ -8,6 +8,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,10 +29,15 @@ from pipeline.titles.segments import ChaptersSettings
 PASTED = "Pasted talk"
 _JSON = re.compile(r"\s*(\{|\[\s*[{\]])")  # and no line such as [0:00] or [Music]
 _PART = 4  # texts asked for at once: the slowest of models writes their titles long before anyone's time is up
+_LOOK = 0.2  # seconds between two looks at whether anyone still waits
+_SHORTEST = 0.01  # minutes of a chapter
 _SUFFIXES = {name: suffix for suffix, name in formats.SUFFIXES.items()}
 
 Progress = Callable[[int, int], object]
 """Told how many titles are written, and of how many."""
+
+Wanted = Callable[[], bool]
+"""Tells whether anyone still waits for what is worked on."""
 
 
 class Failed(Refused):
@@ -40,6 +46,10 @@ class Failed(Refused):
 
 class Late(Unavailable):
     """The titles took longer to write than anyone is let wait."""
+
+
+class Abandoned(Exception):
+    """Nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Editor:
     """Works for all who have the page open, by one desk, within `limits` and `page`.
 
     Args:
-        folder: for files that are on their way.
+        folder: for uploads, downloads and pasted transcripts.
     """
 
     def __init__(self, desk: Desk, present: Present, limits: ServeSettings, page: PageSettings, folder: Path) -> None:
@@ -62,7 +72,7 @@ class Editor:
         self._present = present
         self._limits = limits
         self._page = page
-        self._folder = folder
+        self.folder = folder
 
     def read(self, path: Path) -> list[Talk]:
         """The talks of an uploaded file in which anything is said. The file is removed.
@@ -94,7 +104,7 @@ class Editor:
             Refused: it is none, or a longer one than we take.
         """
         suffix = ".json" if _JSON.match(text) else ".txt"
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             path = Path(folder) / f"{PASTED}{suffix}"
             path.write_text(text, encoding="utf-8", errors="replace")
             return self.read(path)[0]
@@ -106,19 +116,26 @@ class Editor:
         progress: Progress = lambda *_: None,
         *,
         until: float = math.inf,
+        wanted: Wanted = lambda: True,
     ) -> Found:
-        """The chapters of `talk`, whose topics are kept if it has any.
+        """Cut `talk` into chapters and title them. Topics that it has already are kept.
 
         Args:
-            minutes: their mean length; that of `params.yaml` where it is None.
-            until: nobody waits for them any more, by `time.monotonic`.
+            minutes: average length of a chapter; None or 0 uses the value in `params.yaml`.
+            until: when to give up, by `time.monotonic`.
+            wanted: whether anyone still waits for the chapters.
 
         Raises:
+            Abandoned: nobody waits any more.
             Refused: there would be too many.
             Failed: the encoder cannot be had, or the model failed.
             Late: it is later than `until`, or some of the titles took too long.
             Unavailable: no version is loaded, or the server has too much to do.
         """
+        if not wanted():
+            raise Abandoned
+        if minutes and minutes < _SHORTEST:
+            raise Refused(f"Chapters of {minutes:g} minutes are too short. Ask for {_SHORTEST:g} minutes or more.")
         settings = ChaptersSettings.read()
         settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
         many = len(talk.topics) or round(talk.end_seconds / 60 / settings.minutes)
@@ -131,7 +148,7 @@ class Editor:
         except (Refused, Misused) as error:
             raise Failed(str(error)) from None
         texts = lacking([parts])
-        version, written = self._titles(texts, progress, until) if texts else (None, [])
+        version, written = self._titles(texts, progress, until, wanted) if texts else (None, [])
         titles = {text: shown.title for text, shown in zip(texts, written, strict=True)}
         fallbacks = {text for text, shown in zip(texts, written, strict=True) if shown.fallback}
         return Found(entitled(parts, titles, fallbacks), version)
@@ -147,9 +164,8 @@ class Editor:
         course, lesson = named(talk, course, lesson)
         return from_rows(replace(talk, course_title=course, lesson_num=lesson), rows)
 
-    def file(self, talk: Chaptered, form: str) -> Path:
-        """The chapters as a file of the format `form`, in a folder of its own."""
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
+    def file(self, talk: Chaptered, form: str, folder: Path) -> Path:
+        """Write the chapters into `folder` as a file of the format `form`."""
         out = folder / f"{file_name(talk)}{_SUFFIXES[formats.format_of(form, Path(f'.{form}'))]}"
         formats.write_chapters([talk], out, form)
         return out
@@ -166,26 +182,31 @@ class Editor:
         except OSError as error:
             raise Refused(f"{folder} cannot be written to ({error.strerror}). page.corrections names it.") from None
 
-    def compare(self, talk: Chaptered, models: Sequence[str]) -> dict[str, list[str]]:
-        """By model, its title for each chapter; empty where nothing is said in it, or it has none to give.
+    def compare(self, talk: Chaptered, models: Sequence[str], *, wanted: Wanted = lambda: True) -> dict[str, list[str]]:
+        """Let each model title each chapter. A title is empty where nothing is said or the model has none to give.
 
         Raises:
+            Abandoned: nobody waits any more, by `wanted`, which is asked before each model.
             Misused: there is no such model.
             Refused: a version does not load.
         """
         spoken = [chapter.asked for chapter in talk.chapters if chapter.text]
         titles = {}
         for model in models:
+            if not wanted():
+                raise Abandoned
             written = iter(titles_by(model, spoken))
             titles[model] = [next(written) if chapter.text else "" for chapter in talk.chapters]
         return titles
 
-    def _titles(self, texts: Sequence[str], progress: Progress, until: float) -> tuple[str, list[Shown]]:
-        """In parts, so that whoever asks for one title need not wait for a whole talk; all by one version."""
+    def _titles(
+        self, texts: Sequence[str], progress: Progress, until: float, wanted: Wanted
+    ) -> tuple[str, list[Shown]]:
+        """Title `texts` by one version, in parts, so that a request for one title need not wait for a whole talk."""
         version, written, part = "", [], min(_PART, self._limits.batch)
         while len(written) < len(texts):
             progress(len(written), len(texts))
-            now, titles = self._part(texts[len(written) : len(written) + part], until)
+            now, titles = self._part(texts[len(written) : len(written) + part], until, wanted)
             if version and now != version:  # another one was promoted meanwhile
                 written = []
             else:
@@ -193,11 +214,8 @@ class Editor:
             version = now
         return version, written
 
-    def _part(self, texts: Sequence[str], until: float) -> tuple[str, list[Shown]]:
-        left = min(self._limits.seconds, until - time.monotonic())
-        late = Late(f"The titles were not written within {self._limits.seconds:g} s. Try again.")
-        if left <= 0:
-            raise late
+    def _part(self, texts: Sequence[str], until: float, wanted: Wanted) -> tuple[str, list[Shown]]:
+        until = min(time.monotonic() + self._limits.seconds, until)
         if self._present.version is None:
             raise Unavailable(self._present.problem or "The model is being loaded. Try again in a moment.")
         try:
@@ -205,11 +223,27 @@ class Editor:
         except Full as full:
             raise Unavailable(f"Too many are asking just now. Try again in {full.seconds} s.") from None
         try:
-            return future.result(timeout=left)
-        except TimeoutError:
+            self._wait(future, until, wanted)
+            return future.result()
+        except (Abandoned, Late):
             future.cancel()
-            raise late from None
+            raise
         except concurrent.futures.CancelledError:
             raise Unavailable("The server is ending. Try again once it is back.") from None
         except Exception as error:
             raise Failed(f"The model failed: {type(error).__name__}. The server's log says more.") from None
+
+    def _wait(self, future: Future, until: float, wanted: Wanted) -> None:
+        """Return once `future` is done.
+
+        Raises:
+            Abandoned: nobody waits for it any more.
+            Late: it is not done in time.
+        """
+        while not future.done():
+            left = until - time.monotonic()
+            if left <= 0:
+                raise Late(f"The titles were not written within {self._limits.seconds:g} s. Try again.")
+            if not wanted():
+                raise Abandoned
+            concurrent.futures.wait([future], timeout=min(left, _LOOK))

@@ -11,16 +11,23 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from gradio.context import LocalContext
 
 from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.registry.away import in_our_words
-from pipeline.server.editor import Editor, Found
+from pipeline.server.app import say_what_is_wrong
+from pipeline.server.editor import Abandoned, Editor, Found
+from pipeline.server.listeners import Listeners
+from pipeline.server.page_calls import PageCalls
+from pipeline.server.page_door import PageDoor, file_routes, visitor_of
 from pipeline.server.present import Present
 from pipeline.server.reading import get_ready
 from pipeline.server.seal import Seal
 from pipeline.server.settings import PAGE, ServeSettings
+from pipeline.server.visitors import VisitorFiles
 from pipeline.titles import formats
 from pipeline.titles.chapters import Chaptered
 from pipeline.titles.edited import Row, as_rows
@@ -60,8 +67,9 @@ _log = logging.getLogger(__name__)
 
 
 def mount_page(app: FastAPI, editor: Editor, present: Present, limits: ServeSettings) -> Callable[[], None]:
-    """Puts the page into `app`, at `PAGE`; returns what lets go of those who have it open, so that `app` can end."""
-    page = build_page(editor, present)
+    """Mount the page into `app` at `PAGE`. The result ends the connections of open pages, so that `app` can stop."""
+    files, listeners = VisitorFiles(editor.folder), Listeners()
+    page = build_page(_Acts(editor, present, files, listeners))
     page.queue(max_size=limits.waiting)
     page.state_session_capacity = _SESSIONS
     app.get("/", include_in_schema=False)(lambda: RedirectResponse(PAGE))
@@ -81,12 +89,17 @@ def mount_page(app: FastAPI, editor: Editor, present: Present, limits: ServeSett
         theme=gr.themes.Default(font=_FONT, font_mono=_FONT),
         css=_STYLE,
     )
+    # A mounted page counts as not launched, and Gradio then checks no path. The door does; this is a second lock.
+    page.has_launched = True
     mounted = app.routes[-1].app
+    mounted.add_middleware(PageDoor, calls=PageCalls(page, files), listeners=listeners)
+    mounted.router.routes[:0] = file_routes(files, page.upload_file_set.add)
+    mounted.add_exception_handler(RequestValidationError, say_what_is_wrong)
     return mounted.stop_event.set
 
 
-def build_page(editor: Editor, present: Present) -> gr.Blocks:
-    """What the page shows, and what its buttons do. Titles and transcripts are shown as text, never as markup."""
+def build_page(acts: _Acts) -> gr.Blocks:
+    """Lay out the page and connect its buttons to `acts`. Titles and transcripts are shown as text, never as markup."""
     with gr.Blocks(title="Lectern", analytics_enabled=False, delete_cache=_FORGET_FILES) as page:
         talks = gr.State([], time_to_live=_FORGET_TALK)
         talk = gr.State(None, time_to_live=_FORGET_TALK)
@@ -141,7 +154,7 @@ def build_page(editor: Editor, present: Present) -> gr.Blocks:
                 elem_id="compared",
             )
 
-        edited, acts = [talk, table, course, lesson], _Acts(editor, present)
+        edited = [talk, table, course, lesson]
         file.upload(acts.read, [file], [said, talks, lesson_of, course, lesson, text, file], api_name="read")
         lesson_of.input(acts.name_lesson, [talks, lesson_of], [course, lesson], api_visibility="private")
         find.click(
@@ -158,13 +171,15 @@ def build_page(editor: Editor, present: Present) -> gr.Blocks:
 
 
 def _kindly(*others: Any) -> Callable[[Callable], Callable]:
-    """Of an act, whose first output is what it says: where it is refused, it says why, and the `others` are these."""
+    """Decorate an act so that a failure becomes a sentence: its first output says why, and its others are `others`."""
 
     def decorate(act: Callable) -> Callable:
         @wraps(act)
         def kind(*given: Any, **named: Any) -> Any:
             try:
                 return act(*given, **named)
+            except Abandoned:
+                return (gr.skip(), *others) if others else gr.skip()
             except (Refused, Misused, Unavailable) as error:
                 why = str(error)
             except Exception as error:
@@ -180,11 +195,13 @@ def _kindly(*others: Any) -> Callable[[Callable], Callable]:
 
 
 class _Acts:
-    """What the page's buttons do: what its fields hold goes in, what they are to hold comes out, the message first."""
+    """The functions of the page's buttons: they take what fields hold, and return a message and what fields show."""
 
-    def __init__(self, editor: Editor, present: Present) -> None:
+    def __init__(self, editor: Editor, present: Present, files: VisitorFiles, listeners: Listeners) -> None:
         self._editor = editor
         self._present = present
+        self._files = files
+        self._listeners = listeners
 
     @_kindly(*[gr.skip()] * 6)
     def read(self, path: str) -> tuple:
@@ -193,24 +210,37 @@ class _Acts:
         choice = gr.Dropdown(choices=[each.name for each in talks], value=talks[0].name, visible=several)
         return (_of(talks), talks, choice, *_name(talks[0]), "", None)
 
-    def name_lesson(self, talks: list[Talk], which: int) -> tuple[str, str]:
-        return _name(talks[which or 0])
+    def name_lesson(self, talks: list[Talk], which: int | None) -> tuple:
+        return _name(talks[which or 0]) if (which or 0) < len(talks) else (gr.skip(), gr.skip())
 
     @_kindly(*[gr.skip()] * 5)
     def chapters(
-        self, text: str, talks: list[Talk], which: int | None, minutes: float | None, progress: gr.Progress = _PROGRESS
+        self,
+        text: str,
+        talks: list[Talk],
+        which: int | None,
+        minutes: float | None,
+        request: gr.Request,
+        progress: gr.Progress = _PROGRESS,
     ) -> tuple:
         if not text.strip() and not talks:
             raise Misused("There is no transcript. Paste one, or drop a file.")
+        if not text.strip() and (which or 0) >= len(talks):
+            raise Misused("That lesson is of a file that is no longer here. Drop the file again.")
         talk = self._editor.read_pasted(text) if text.strip() else talks[which or 0]
-        found = self._editor.chapters(talk, minutes, lambda n, of: progress((n, of), desc="titles"))
+        wanted = self._is_waited_for(request)
+        found = self._editor.chapters(talk, minutes, lambda n, of: progress((n, of), desc="titles"), wanted=wanted)
         rows = [[*row] for row in as_rows(found.chaptered)]
         return (_what_was_found(found), rows, talk, *_name(talk), self._served())
 
     @_kindly(None)
-    def download(self, talk: Talk | None, table: list, course: str, lesson: str, form: str) -> tuple:
+    def download(
+        self, talk: Talk | None, table: list, course: str, lesson: str, form: str | None, request: gr.Request
+    ) -> tuple:
         chaptered = self._edited(talk, table, course, lesson)
-        path = self._editor.file(chaptered, form)
+        if form is None:
+            raise Misused("No format is chosen. Choose one beside Download.")
+        path = self._editor.file(chaptered, form, self._files.new_folder(visitor_of(request.request)))
         said = [f"{path.name}: {_count(chaptered)}.", *formats.remarks(chaptered, form)]
         return " ".join(said), str(path)
 
@@ -220,11 +250,13 @@ class _Acts:
         return f"Saved as {path}. To train on the lessons and all corrections: {command}"
 
     @_kindly(gr.skip())
-    def compare(self, talk: Talk | None, table: list, course: str, lesson: str, models: Sequence[str]) -> tuple:
+    def compare(
+        self, talk: Talk | None, table: list, course: str, lesson: str, models: Sequence[str], request: gr.Request
+    ) -> tuple:
         if not models:
             raise Misused("No model is chosen. Tick those that are to be compared.")
         chaptered = self._edited(talk, table, course, lesson)
-        titles = self._editor.compare(chaptered, models)
+        titles = self._editor.compare(chaptered, models, wanted=self._is_waited_for(request))
         yours = as_rows(chaptered)
         rows = [[*row, *(titles[model][n] for model in models)] for n, row in enumerate(yours)]
         columns = ["time", "in the table", *models]
@@ -244,6 +276,11 @@ class _Acts:
             raise Misused("The table has other columns than time and title. Press Chapters for a new one.")
         rows = [Row(*("" if cell is None else str(cell) for cell in row)) for row in table]
         return self._editor.edited(talk, rows, course, lesson)
+
+    def _is_waited_for(self, request: gr.Request) -> Callable[[], bool]:
+        """Return what tells whether anybody still waits for the answer to the call that is being worked on."""
+        streams = (request.session_hash, LocalContext.event_id.get(None))
+        return self._listeners.waiting_for(*filter(None, streams))
 
     def _served(self) -> str:
         if self._present.version:

@@ -1,0 +1,211 @@
+"""Calls of the page's functions, checked before Gradio sees anything of them.
+
+Gradio by itself reads any file that a call names, and fetches any address. So each argument must be of the kind that
+its field on the page holds, and a file must be one that the caller uploaded.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import gradio as gr
+from gradio.blocks import BlockFunction
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from pipeline.server.visitors import VisitorFiles
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Session = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class _Table(BaseModel):
+    headers: list[str]
+    data: list[list[str | bool | int | _Finite | None]]
+
+
+class _File(BaseModel):
+    path: str
+    meta: Annotated[dict[Literal["_type"], Literal["gradio.FileData"]], Field(min_length=1)]
+
+
+class _Kind(NamedTuple):
+    """The values of a field, and how a message names them."""
+
+    values: TypeAdapter
+    expected: str
+
+
+_KINDS = {
+    gr.Textbox: _Kind(TypeAdapter(str | None), "text"),
+    gr.Number: _Kind(TypeAdapter(Annotated[_Finite, Field(ge=0)] | None), "a number of at least 0"),
+    gr.Dropdown: _Kind(TypeAdapter(str | None), "the text of one of its choices"),
+    gr.CheckboxGroup: _Kind(TypeAdapter(list[str]), "a list of the texts of its choices"),
+    gr.Dataframe: _Kind(TypeAdapter(_Table), "a table: {'headers': [text, ...], 'data': [[cell, ...], ...]}"),
+    gr.File: _Kind(
+        TypeAdapter(_File),
+        "an uploaded file: {'path': a path that /gradio_api/upload answered, 'meta': {'_type': 'gradio.FileData'}}",
+    ),
+}
+_NOT_YOURS = (
+    "There is no such file among those that you uploaded. Upload it with POST /gradio_api/upload. Then call with the "
+    "path in the answer, and with the cookie that came with it. A file can be read once."
+)
+
+
+class WrongCall(Exception):
+    """A call that the page does not take; `status` is HTTP's."""
+
+    def __init__(self, why: str, status: int = 400) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class _Body(BaseModel):
+    """What Gradio's own pages and clients send. Anything else in it is not passed on."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    data: list[Any]
+    session_hash: _Session | None = None
+    fn_index: int | None = None
+
+
+@dataclass(frozen=True)
+class _Function:
+    """A function of the page. `names` are those of its arguments, in the order of its inputs."""
+
+    index: int
+    title: str
+    inputs: list[gr.blocks.Block]
+    names: list[str]
+
+    @property
+    def arguments(self) -> list[tuple[str, gr.blocks.Block]]:
+        """What a caller gives: the inputs that are not kept on the server."""
+        return [(name, block) for name, block in zip(self.names, self.inputs, strict=True) if not _is_state(block)]
+
+
+class PageCalls:
+    """Checks the calls of `page`, whose visitors keep their files in `files`."""
+
+    def __init__(self, page: gr.Blocks, files: VisitorFiles) -> None:
+        self._files = files
+        self._by_index = {index: _function(index, each) for index, each in page.fns.items() if each.fn}
+        self._by_name = {each.title: each for each in self._by_index.values()}
+
+    def joined(self, content: bytes, visitor: str) -> bytes:
+        """Check the body of POST queue/join, as the page sends it; return what Gradio may see."""
+        body = _body(content)
+        if body.session_hash is None:
+            raise WrongCall("The call has no session_hash. Send one of your own: letters and digits.")
+        function = self._by_index.get(body.fn_index if body.fn_index is not None else -1)
+        if function is None:
+            raise WrongCall(f"The page has no function {body.fn_index}. /gradio_api/info lists them.", 404)
+        return self._checked(function, body, visitor)
+
+    def called(self, name: str, content: bytes, visitor: str) -> bytes:
+        """Check the body of POST call/NAME, whose arguments are a list; return what Gradio may see."""
+        return self._checked(self._named(name), _body(content), visitor)
+
+    def called_with_names(self, name: str, content: bytes, visitor: str) -> bytes:
+        """Check the body of POST call/v2/NAME, whose arguments have names; return it as one of call/NAME."""
+        function, given = self._named(name), _parsed(content)
+        if not isinstance(given, dict):
+            raise WrongCall("The call's body is not a JSON object of arguments by name.")
+        given = dict(given)
+        session = given.pop("session_hash", None)
+        known = [name for name, _ in function.arguments]
+        if unknown := sorted({*given} - {*known}):
+            raise WrongCall(
+                f"/{name} has no argument {_short(unknown[0])}. It takes {', '.join(known) or 'no arguments'}."
+            )
+        data = [given.get(argument, getattr(block, "value", None)) for argument, block in function.arguments]
+        return self._checked(function, _valid({"data": data, "session_hash": session}), visitor)
+
+    def _named(self, name: str) -> _Function:
+        if name not in self._by_name:
+            raise WrongCall(f"The page has no function {_short(name)}. /gradio_api/info lists them.", 404)
+        return self._by_name[name]
+
+    def _checked(self, function: _Function, body: _Body, visitor: str) -> bytes:
+        expected = function.arguments
+        given = body.data
+        if len(given) == len(function.inputs):
+            given = [value for value, block in zip(given, function.inputs, strict=True) if not _is_state(block)]
+        if len(given) != len(expected):
+            names = ", ".join(name for name, _ in expected) or "none"
+            raise WrongCall(
+                f"/{function.title} takes {len(expected)} argument(s) and was given {len(body.data)}. "
+                f"They are, in this order: {names}."
+            )
+        checked = iter([self._value(value, *each, visitor) for value, each in zip(given, expected, strict=True)])
+        data = [None if _is_state(block) else next(checked) for block in function.inputs]
+        return json.dumps({"data": data, "session_hash": body.session_hash, "fn_index": function.index}).encode()
+
+    def _value(self, value: Any, name: str, block: gr.blocks.Block, visitor: str) -> Any:
+        kind = _KINDS[type(block)]
+        try:
+            value = kind.values.validate_python(value)
+        except (ValidationError, OverflowError):
+            raise WrongCall(f"The argument {name} must be {kind.expected}.") from None
+        match block:
+            case gr.File():
+                return self._file(value.path, visitor)
+            case gr.Dataframe():
+                return value.model_dump()
+            case gr.Textbox():
+                return value or ""
+        return value
+
+    def _file(self, path: str, visitor: str) -> dict[str, Any]:
+        found = self._files.find(visitor, path)
+        if found is None:
+            raise WrongCall(_NOT_YOURS, 403)
+        return {"path": str(found), "orig_name": found.name, "meta": {"_type": "gradio.FileData"}}
+
+
+def _function(index: int, function: BlockFunction) -> _Function:
+    names = list(inspect.signature(function.fn).parameters)[: len(function.inputs)]
+    for block in function.inputs:
+        if not _is_state(block) and type(block) not in _KINDS:
+            raise TypeError(f"page_calls.py does not know what a {type(block).__name__} holds: add it to _KINDS")
+    return _Function(index, str(function.api_name), list(function.inputs), names)
+
+
+def _is_state(block: gr.blocks.Block) -> bool:
+    return isinstance(block, gr.State)
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        parsed = json.loads(content)
+        json.dumps(parsed, ensure_ascii=False).encode()
+        return parsed
+    except UnicodeEncodeError:
+        raise WrongCall("The call's body holds half a character (a lone surrogate). Send whole ones.") from None
+    except (ValueError, RecursionError):
+        raise WrongCall("The call's body is not JSON.") from None
+
+
+def _body(content: bytes) -> _Body:
+    return _valid(_parsed(content))
+
+
+def _valid(body: Any) -> _Body:
+    if not isinstance(body, dict):
+        raise WrongCall("The call's body is not a JSON object.")
+    try:
+        return _Body.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise WrongCall(
+            f"The call's body, {first['loc'][0]}: {first['msg']}. Send {{'data': [the arguments]}}. To continue an "
+            "earlier call, add its session_hash of letters and digits."
+        ) from None
+
+
+def _short(name: str) -> str:
+    return repr(name[:60]).encode("ascii", "backslashreplace").decode()
