@@ -64,7 +64,7 @@ class Editor:
     """Works for all who have the page open, by one desk, within `limits` and `page`.
 
     Args:
-        folder: for files that are on their way.
+        folder: for uploads, downloads and pasted transcripts.
     """
 
     def __init__(self, desk: Desk, present: Present, limits: ServeSettings, page: PageSettings, folder: Path) -> None:

@@ -67,7 +67,7 @@ _log = logging.getLogger(__name__)
 
 
 def mount_page(app: FastAPI, editor: Editor, present: Present, limits: ServeSettings) -> Callable[[], None]:
-    """Puts the page into `app`, at `PAGE`; returns what lets go of those who have it open, so that `app` can end."""
+    """Mount the page into `app` at `PAGE`. The result ends the connections of open pages, so that `app` can stop."""
     files, listeners = VisitorFiles(editor.folder), Listeners()
     page = build_page(_Acts(editor, present, files, listeners))
     page.queue(max_size=limits.waiting)
@@ -171,7 +171,7 @@ def build_page(acts: _Acts) -> gr.Blocks:
 
 
 def _kindly(*others: Any) -> Callable[[Callable], Callable]:
-    """Of an act, whose first output is what it says: where it is refused, it says why, and the `others` are these."""
+    """Decorate an act so that a failure becomes a sentence: its first output says why, and its others are `others`."""
 
     def decorate(act: Callable) -> Callable:
         @wraps(act)
@@ -195,7 +195,7 @@ def _kindly(*others: Any) -> Callable[[Callable], Callable]:
 
 
 class _Acts:
-    """What the page's buttons do: what its fields hold goes in, what they are to hold comes out, the message first."""
+    """The functions of the page's buttons: they take what fields hold, and return a message and what fields show."""
 
     def __init__(self, editor: Editor, present: Present, files: VisitorFiles, listeners: Listeners) -> None:
         self._editor = editor

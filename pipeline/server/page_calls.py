@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 import gradio as gr
 from gradio.blocks import BlockFunction
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
 from pipeline.server.visitors import VisitorFiles
 
@@ -22,18 +21,14 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Session = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-class _Table(TypedDict):
+class _Table(BaseModel):
     headers: list[str]
     data: list[list[str | bool | int | _Finite | None]]
 
 
-class _Meta(TypedDict):
-    _type: Literal["gradio.FileData"]
-
-
-class _File(TypedDict):
+class _File(BaseModel):
     path: str
-    meta: _Meta
+    meta: Annotated[dict[Literal["_type"], Literal["gradio.FileData"]], Field(min_length=1)]
 
 
 class _Kind(NamedTuple):
@@ -158,7 +153,9 @@ class PageCalls:
             raise WrongCall(f"The argument {name} must be {kind.expected}.") from None
         match block:
             case gr.File():
-                return self._file(value["path"], visitor)
+                return self._file(value.path, visitor)
+            case gr.Dataframe():
+                return value.model_dump()
             case gr.Textbox():
                 return value or ""
         return value
