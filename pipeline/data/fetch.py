@@ -154,9 +154,10 @@ def run_dvc(command: Sequence[str], *words: str, limit: Limit | None = None, qui
             process.wait()
         printed, said = (_read(stream) for stream in (out, err))
     if code:
+        why = said.strip() or f"it ended with exit code {code}"
         raise Unavailable(
-            f"DVC did not take {words[0]}: {said.strip()}. See whether it is there and may be read from here; then "
-            "give the same command again."
+            f"DVC did not take {words[0]}: {why}. See whether it is there and may be read from here; then give the "
+            "same command again."
         )
     return printed
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pandas as pd
 import pytest
+from transformers import TrainerControl, TrainerState
 
 from flows.asked import params_as_asked
 from flows.trained_on import note_last
@@ -16,6 +18,7 @@ from pipeline.files import folder_aside, made_once, write_json
 from pipeline.paths import PARAMS, STATE
 from pipeline.settings import set_params
 from pipeline.stages import ingest, merge
+from pipeline.training.resuming import SaveWithinEpochs
 from tests.titles.small import register, write_book
 
 Event = tuple[str, Path]
@@ -105,6 +108,15 @@ def test_a_version_is_registered_once_its_model_is_on_the_disk(
     register(project / "models/small", examples)
     [weights] = (project / "mlartifacts").rglob("model.safetensors")
     assert {("sync", weights), ("sync", weights.parent)} <= {*when_registered}
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_training_goes_on(project: Path, events: list[Event]) -> None:
+    checkpoint = project / "checkpoint-3"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    arguments = SimpleNamespace(output_dir=str(project))
+    SaveWithinEpochs(10).on_save(arguments, TrainerState(global_step=3), TrainerControl())
+    assert {("sync", checkpoint / "model.safetensors"), ("sync", checkpoint), ("sync", project)} <= {*events}
 
 
 def test_what_a_stage_can_make_again_is_not_waited_for(project: Path, events: list[Event]) -> None:
