@@ -55,10 +55,10 @@ def reports(host: str, port: int) -> None:
         def parse_request(self) -> bool:
             if not super().parse_request():
                 return False
-            why = check.refusal(self.command, Headers(dict(self.headers)))
-            if why:
-                self.send_error(403, explain=why)
-            return why is None
+            refusal = check.refusal(self.command, Headers(dict(self.headers)))
+            if refusal:
+                self.send_error(refusal.status, explain=refusal.why)
+            return refusal is None
 
     with ThreadingHTTPServer((host, port), partial(Handler, directory="reports")) as server:
         server.serve_forever()

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Self
+from typing import NamedTuple, Self
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -33,6 +33,13 @@ _LONGEST = 100  # characters of a header that an answer repeats
 def configured_hosts() -> tuple[str, ...]:
     """Host names from the environment."""
     return tuple(name.strip().lower() for name in os.environ.get(HOSTS, "").split(",") if name.strip())
+
+
+class Refusal(NamedTuple):
+    """Status and sentence of an answer."""
+
+    status: int
+    why: str
 
 
 @dataclass(frozen=True)
@@ -55,22 +62,20 @@ class OriginCheck:
             return cls(names)
         return cls(names | {host.lower(), socket.gethostname().lower()}, addresses=True)
 
-    def refusal(self, method: str, headers: Mapping[str, str]) -> str | None:
-        """Reason to refuse a request, or None. The keys of `headers` are in lower case."""
+    def refusal(self, method: str, headers: Mapping[str, str]) -> Refusal | None:
+        """Refuse a request, or return None. The keys of `headers` are in lower case."""
         host = headers.get("host", "").lower()
         if not self._is_own(host):
-            return (
-                f"This server does not answer to the host name {host[:_LONGEST]!r}. "
-                f"To allow the name, add it to the environment variable {HOSTS} and restart the server."
-            )
+            why = f"This server does not answer to the host name {host[:_LONGEST]!r}. "
+            return Refusal(400, why + f"To allow the name, add it to the variable {HOSTS} and restart the server.")
         origin = headers.get("origin")
         if origin is not None:
             if _loaded_from(host, origin.lower()):
                 return None
-            return f"A page of {origin[:_LONGEST]!r} may not use this server. Open the server's own page."
+            return Refusal(403, f"A page of {origin[:_LONGEST]!r} may not use this server. Open the server's own page.")
         if headers.get("sec-fetch-site", "none") in ("none", "same-origin") or _follows_link(method, headers):
             return None
-        return "A page of another site may not use this server. Open the server's own page."
+        return Refusal(403, "A page of another site may not use this server. Open the server's own page.")
 
     def _is_own(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
@@ -78,7 +83,7 @@ class OriginCheck:
 
 
 class SameOrigin:
-    """ASGI middleware that answers 403 to the requests and WebSockets that `check` refuses, and reads none of them."""
+    """ASGI middleware that answers the requests and WebSockets that `check` refuses, and reads no body of theirs."""
 
     def __init__(self, app: ASGIApp, *, check: OriginCheck) -> None:
         self._app = app
@@ -86,17 +91,17 @@ class SameOrigin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            why = None
+            refusal = None
         else:
-            why = self._check.refusal(scope.get("method", "GET"), Headers(scope=scope))
-        app = _refuser(scope, why) if why else self._app
+            refusal = self._check.refusal(scope.get("method", "GET"), Headers(scope=scope))
+        app = _answer(scope, refusal) if refusal else self._app
         await app(scope, receive, send)
 
 
-def _refuser(scope: Scope, why: str) -> ASGIApp:
+def _answer(scope: Scope, refusal: Refusal) -> ASGIApp:
     if scope["type"] == "websocket":
-        return WebSocketClose(1008, why)
-    return JSONResponse({"detail": why}, status_code=403, headers={"Connection": "close"})
+        return WebSocketClose(1008, refusal.why)
+    return JSONResponse({"detail": refusal.why}, status_code=refusal.status, headers={"Connection": "close"})
 
 
 def _loaded_from(host: str, origin: str) -> bool:

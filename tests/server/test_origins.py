@@ -114,8 +114,8 @@ def test_an_upload_from_another_site_is_refused_and_nothing_of_it_is_kept(open_t
     upload, form = "/page/gradio_api/upload", {"files": ("talk.vtt", b"WEBVTT")}
     with httpx.Client(base_url=f"http://127.0.0.1:{open_to_others}", timeout=PATIENCE) as client:
         for headers in foreign:
-            assert client.post(upload, headers=headers, files=form).status_code == 403
-            assert client.post("/titles", headers=headers, json={"texts": ["we talk"]}).status_code == 403
+            assert client.post(upload, headers=headers, files=form).status_code in (400, 403)
+            assert client.post("/titles", headers=headers, json={"texts": ["we talk"]}).status_code in (400, 403)
         assert not list((project / "tmp").rglob("talk.vtt"))
         (kept,) = client.post(upload, headers=own, files=form).json()
         assert Path(kept).exists()
