@@ -165,6 +165,7 @@ def _require_room_for_both(
 
 def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if settings.scratch is not None:
+        family.correct_library()
         tokenizer = _completed(family.new_tokenizer(texts, settings.scratch.vocabulary), family)
         return family.model_class.from_config(family.new_config(settings.scratch, tokenizer)), tokenizer
     path = find(settings.checkpoint)
@@ -199,6 +200,7 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
 
 
 def _open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    family.correct_library()
     return family.model_class.from_pretrained(path, dtype=torch.float32), _open_tokenizer(path, family)
 
 
