@@ -16,7 +16,7 @@ from pipeline import machine
 from pipeline.errors import Misused, Refused
 from pipeline.models.families import FAMILIES, Family, families_instead_of, family_in
 from pipeline.models.gguf import converted
-from pipeline.models.inputs import Inputs
+from pipeline.models.inputs import Inputs, prefix_tokens
 from pipeline.models.places import find, pinned
 from pipeline.models.scratch import ScratchSize
 from pipeline.models.tidy import TitleStyle
@@ -116,10 +116,12 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
     """
     family = family_in(settings.family, settings.language)
     model, tokenizer = _open(settings, family, texts)
-    for knob, positions in zip(("max_source_tokens", "max_target_tokens"), family.positions(model.config), strict=True):
-        if getattr(settings, knob) > positions:
+    source, target = family.positions(model.config)
+    rooms = {"max_source_tokens": source - prefix_tokens(family, tokenizer), "max_target_tokens": target}
+    for knob, room in rooms.items():
+        if getattr(settings, knob) > room:
             raise Refused(
-                f"{knob} is {getattr(settings, knob)}, and '{settings.checkpoint}' takes {positions} tokens at the "
+                f"{knob} is {getattr(settings, knob)}, and '{settings.checkpoint}' takes {room} tokens at the "
                 "most. Lower it in params.yaml."
             )
     if family.causal:
