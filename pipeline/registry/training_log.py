@@ -38,7 +38,10 @@ class LogToMlflow(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Takes up what a killed training logged, and looks which of it has reached the run."""
+        """Tag the run with the precision of the training, take up what a killed training logged, and look which of it
+        has reached the run."""
+        precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
+        self._client.set_tag(self._run_id, "precision", precision)
         for name in self._client.get_run(self._run_id).data.metrics:
             history = self._client.get_metric_history(self._run_id, name)
             self._there.update((metric.key, metric.step) for metric in history)

@@ -42,7 +42,9 @@ class TrainSettings(Section):
     discriminative: float = Field(ge=1)  # a layer group's learning rate over that of the group below it
     max_gradient_norm: float = Field(gt=0)
     early_stopping: int = Field(ge=0)  # epochs without a better validation loss before it ends; 0: never
-    precision: Literal["auto", "float32", "bfloat16"]  # auto: half on a GPU, bfloat16 where a processor is faster by it
+    precision: Literal[
+        "auto", "float32", "bfloat16"
+    ]  # auto: half on a GPU, bfloat16 on a CPU that has instructions for it
     gradient_checkpointing: bool  # less memory, for a forward pass more
     compile: bool  # by torch.compile
     checkpoint_minutes: float = Field(default=10, ge=0)  # between checkpoints within an epoch; 0: after each step
