@@ -17,7 +17,7 @@ from pipeline import machine
 from pipeline.errors import Misused, Refused
 from pipeline.models.families import FAMILIES, Family, families_instead_of, family_in
 from pipeline.models.gguf import converted
-from pipeline.models.inputs import Inputs
+from pipeline.models.inputs import Inputs, prefix_tokens
 from pipeline.models.places import find, pinned
 from pipeline.models.scratch import ScratchSize
 from pipeline.models.tidy import TitleStyle
@@ -117,10 +117,12 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
     """
     family = family_in(settings.family, settings.language)
     model, tokenizer = _open(settings, family, texts)
-    for knob, positions in zip(("max_source_tokens", "max_target_tokens"), family.positions(model.config), strict=True):
-        if getattr(settings, knob) > positions:
+    source, target = family.positions(model.config)
+    rooms = {"max_source_tokens": source - prefix_tokens(family, tokenizer), "max_target_tokens": target}
+    for knob, room in rooms.items():
+        if getattr(settings, knob) > room:
             raise Refused(
-                f"{knob} is {getattr(settings, knob)}, and '{settings.checkpoint}' takes {positions} tokens at the "
+                f"{knob} is {getattr(settings, knob)}, and '{settings.checkpoint}' takes {room} tokens at the "
                 "most. Lower it in params.yaml."
             )
     if family.causal:
@@ -166,6 +168,7 @@ def _require_room_for_both(
 
 def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if settings.scratch is not None:
+        family.correct_library()
         tokenizer = _completed(family.new_tokenizer(texts, settings.scratch.vocabulary), family)
         return family.model_class.from_config(family.new_config(settings.scratch, tokenizer)), tokenizer
     path = find(settings.checkpoint)
@@ -200,6 +203,7 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
 
 
 def _open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    family.correct_library()
     return family.model_class.from_pretrained(path, dtype=torch.float32), _open_tokenizer(path, family)
 
 

@@ -51,6 +51,7 @@ class Family:
     tokenizer_attributes: Mapping[str, str] = field(default_factory=dict)  # what its tokenizers come without
     encoder_types: tuple[str, ...] = ()  # models without a decoder whose weights both of this family's sides start from
     half_precision: Literal["float16", "float32"] = "float16"  # what trains without overflow on a GPU without bf16
+    correct_library: Callable[[], None] = lambda: None  # mends the library's code before a model is opened
 
     @property
     def causal(self) -> bool:
@@ -93,6 +94,12 @@ def _led_positions(config: PretrainedConfig) -> tuple[float, float]:
 def _prophetnet_positions(config: PretrainedConfig) -> tuple[float, float]:
     """The first one is padding's, and each token of a title looks at the one after its own, too."""
     return config.max_position_embeddings - 1, config.max_position_embeddings - 2
+
+
+def _correct_prophetnet() -> None:
+    from pipeline.models import prophetnet  # loads the library's ProphetNet, which no other family needs
+
+    prophetnet.correct_library()
 
 
 def _encoder_decoder_positions(config: PretrainedConfig) -> tuple[float, float]:
@@ -214,6 +221,7 @@ FAMILIES = {
             new_tokenizer=scratch.prophetnet_tokenizer,
             positions=_prophetnet_positions,
             tokenizer_attributes=_SEPARATOR_ENDS,
+            correct_library=_correct_prophetnet,
         ),
         Family(
             name="encoder-decoder",

@@ -34,7 +34,7 @@ class Inputs:
     """Feeds one model: knows its family, its tokenizer and its limits.
 
     Args:
-        max_source_tokens: a text's tokens beyond these are cut; the family's prefix or prompt stands besides.
+        max_source_tokens: a text's tokens beyond these are cut. The family's prefix or prompt does not count.
         max_target_tokens: a title's tokens beyond these are cut, its end token included.
     """
 
@@ -47,15 +47,15 @@ class Inputs:
         self.max_target_tokens = max_target_tokens
         # Token ids that stand before and after a text, and before its title.
         self.prompt = self._prompt_around_text() if family.prompt else None
+        self._prefix_tokens = prefix_tokens(family, tokenizer)
 
     def source(self, text: str) -> list[int]:
         """Token ids of what is asked of the model about `text`, of which it reads what is said alone: a mark such as
         [Music] it might take for the subject."""
         text = calm(" ".join(without_marks(text).split()))
         if self.prompt is None:
-            return self.tokenizer(self.family.prefix + text, truncation=True, max_length=self.max_source_tokens)[
-                "input_ids"
-            ]
+            longest = self._prefix_tokens + self.max_source_tokens
+            return self.tokenizer(self.family.prefix + text, truncation=True, max_length=longest)["input_ids"]
         before, after = self.prompt
         words = self.tokenizer(text, add_special_tokens=False, truncation=True, max_length=self.max_source_tokens)
         return [*before, *words["input_ids"], *after]
@@ -130,6 +130,12 @@ class Inputs:
         rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         before, after = (rendered + self.family.prompt.answer).split(mark)
         return tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+
+
+def prefix_tokens(family: Family, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Count the tokens that the family puts before every text."""
+    # A word's token holds the space before the word.
+    return len(tokenizer(family.prefix.rstrip(), add_special_tokens=False)["input_ids"]) if family.prefix else 0
 
 
 def calm(text: str) -> str:

@@ -40,14 +40,6 @@ def freeze(model: PreTrainedModel, family: Family, groups: list[str], lower_laye
         raise Misused(f"freeze {groups} and freeze_lower_layers {lower_layers} leave nothing of the model to train.")
 
 
-def calm_frozen_layers(model: nn.Module) -> None:
-    """Puts modules none of whose parameters train into evaluation mode: dropout would only blur what they say."""
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()
-
-
 def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
 

@@ -1,9 +1,7 @@
-"""The precision that a training computes in: half where it is faster, here."""
+"""Decide from the hardware and the settings in which precision a model trains."""
 
 from __future__ import annotations
 
-import timeit
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +12,9 @@ from transformers import PreTrainedModel
 from pipeline.files import make_folder, write_text
 from pipeline.models.families import Family
 
-_TOKENS = 512
-_NARROW = 256  # below, what is cast and what stays in float32 outweigh the products
-_GAIN = 1.5  # times faster, at least: casting costs, and a measurement errs
+_NARROW = 256  # below, casts and what stays in float32 take longer than the products gain
+_CPU_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "sve_bf16")
+"""Instructions that multiply matrices of bfloat16, by the names of `torch.cpu.get_capabilities`."""
 
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -31,14 +29,16 @@ def training_precision(
     """
     if wanted != "auto":
         return wanted
-    if bfloat16_paid(model, folder):
+    if bfloat16_pays_from_start(model, folder):
         return "bfloat16"
     return "float16" if torch.cuda.is_available() and family.half_precision == "float16" else "float32"
 
 
-def bfloat16_paid(model: PreTrainedModel, folder: Path) -> bool:
-    """`bfloat16_pays` as it was when first asked for `folder`: whoever shares a training, or goes on with it, computes
-    as it began."""
+def bfloat16_pays_from_start(model: PreTrainedModel, folder: Path) -> bool:
+    """Return what `bfloat16_pays` said when `folder`, a training's own, was first asked about.
+
+    A training that resumes on another machine, or that several processes share, keeps the precision it began with.
+    """
     make_folder(folder)
     kept = folder / "precision"
     with FileLock(f"{kept}.lock"):
@@ -48,24 +48,13 @@ def bfloat16_paid(model: PreTrainedModel, folder: Path) -> bool:
 
 
 def bfloat16_pays(model: PreTrainedModel) -> bool:
-    """Whether the device that `model` will be on computes it so much faster in bfloat16 that a training gains by it.
+    """Tell whether this machine's GPU, or else its CPU, has instructions for bfloat16, and the model is wide enough.
 
-    A GPU says so itself. A processor is measured: with instructions for it (AVX512-BF16, AMX) it multiplies matrices
-    several times faster than in float32, without them more slowly.
+    The answer depends on the hardware and the model only, so that the same training gives the same scores however
+    busy the machine is.
     """
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
     width = model.get_input_embeddings().embedding_dim
-    return width >= _NARROW and _gain(width) > _GAIN
-
-
-@cache
-def _gain(width: int) -> float:
-    return _seconds(width, torch.float32) / _seconds(width, torch.bfloat16)
-
-
-def _seconds(width: int, dtype: torch.dtype) -> float:
-    """Of one product of hidden states with a feed-forward layer's matrix: the least of several, which is the least
-    disturbed by others at the machine."""
-    states, weights = torch.ones(_TOKENS, width, dtype=dtype), torch.ones(width, 4 * width, dtype=dtype)
-    return min(timeit.repeat(lambda: states @ weights, number=1, repeat=7))
+    return width >= _NARROW and any(capabilities.get(name) for name in _CPU_INSTRUCTIONS)

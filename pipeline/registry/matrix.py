@@ -21,7 +21,8 @@ from pipeline.errors import Misused, Refused
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint, save_model
 from pipeline.models.families import DROPPED, FAMILIES, families_instead_of
-from pipeline.models.generation import GenerateSettings, Titler, open_titler
+from pipeline.models.generation import GenerateSettings, Titler, decoder_start, open_titler
+from pipeline.models.logits import logits_at_once, logits_by_steps
 from pipeline.models.scratch import ScratchSize
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import log_served_model
@@ -40,6 +41,7 @@ _EXAMPLES = pd.DataFrame(
 )
 _TEXTS = _EXAMPLES["text"].tolist()
 _SIZE = ScratchSize(width=32, layers=2, heads=2, vocabulary=300)
+_ROUNDING = 1e-4  # of the logits' standard deviation; by which two ways to compute them may differ
 _LIMITS = {"max_source_tokens": 48, "max_target_tokens": 12}
 _ONE_STEP = TrainSettings(
     epochs=1,
@@ -137,6 +139,7 @@ def _row(family: str) -> Row:
     steps = {
         "open": trial.open,
         "shapes": trial.shapes,
+        "cached steps": trial.cached_steps,
         "train": trial.train,
         "generate": trial.generate,
         "reload": trial.reload,
@@ -195,6 +198,21 @@ class _Trial:
             raise Refused(f"the logits are {found}; {expected} were expected")
         if not output.loss.isfinite():
             raise Refused(f"the loss is {output.loss.item()}")
+
+    def cached_steps(self) -> None:
+        """The logits of whole titles, by which a model learns, from the cached steps by which it writes."""
+        model, inputs = self._model.network.eval(), self._model.inputs
+        start = [] if inputs.family.causal else decoder_start(model.config, inputs)
+        titles = [[*start, *inputs.target(title)] for title in _EXAMPLES["title"]]
+        titles = [title[: min(map(len, titles))] for title in titles]
+        sources = [inputs.source(text) for text in _TEXTS]
+        whole, steps = logits_at_once(model, inputs, sources, titles), logits_by_steps(model, inputs, sources, titles)
+        difference = ((steps - whole).abs().max() / whole.std()).item()
+        if not difference < _ROUNDING:
+            raise Refused(
+                f"the logits of whole titles differ from those of cached steps by {difference:.4f} of their standard "
+                "deviation: the model would learn another function than it writes with"
+            )
 
     def train(self) -> None:
         """One step of the optimiser, which moves the weights."""

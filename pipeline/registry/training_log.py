@@ -39,7 +39,7 @@ class LogToMlflow(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Takes up what a killed training logged, and looks which of it has reached the run."""
+        """Take up what a killed training logged, and look which of it has reached the run."""
         for name in self._client.get_run(self._run_id).data.metrics:
             if name.startswith(_SYSTEM):
                 continue

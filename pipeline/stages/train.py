@@ -27,7 +27,7 @@ from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_log import LogToMlflow
-from pipeline.training.fit import CURVES, Diverged, fit
+from pipeline.training.fit import CURVES, Diverged, LearntNothing, fit
 from pipeline.training.launch import (
     end_with_launcher,
     in_several_processes,
@@ -89,8 +89,8 @@ def run(model: str) -> None:
     lineage = {**lineage_tags(), **start, **device.tags(), "device.precision": precision}
     try:
         _train_and_keep(model, model_settings, settings, lineage, prepared, train, seen, fit_with, resume_from)
-    except Diverged:
-        shutil.rmtree(resume_from, ignore_errors=True)  # nothing to go on from: another machine may compute otherwise
+    except (Diverged, LearntNothing):
+        shutil.rmtree(resume_from, ignore_errors=True)  # nothing to resume: another machine may compute otherwise
         raise
     shutil.rmtree(resume_from, ignore_errors=True)
 

@@ -18,7 +18,7 @@ from accelerate.utils.memory import clear_device_cache
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 from transformers import (
@@ -42,11 +42,11 @@ from pipeline.models.cross_attention import states_instead_of_keys
 from pipeline.models.features import Encoded, Features, frozen_part
 from pipeline.models.generation import GenerateSettings, Titler
 from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
-from pipeline.models.layers import calm_frozen_layers
 from pipeline.models.memory import in_halves
 from pipeline.models.precision import training_precision
 from pipeline.training.optimisers import GradualUnfreezing, build_optimiser
 from pipeline.training.resuming import SaveWithinEpochs, last_whole_checkpoint
+from pipeline.training.schedules import build_schedule
 from pipeline.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,6 @@ Score = Callable[[list[str], list[str]], dict[str, float]]
 
 # A token that attends to a whole text is as much as several that do not.
 _TEXT_TOKENS_A_TITLE_TOKEN = 8
-_SHORTEST_CYCLE_STEPS = 3  # a rise and a fall want two steps each, and share one
 
 CURVES = ["epoch", "step", "train_loss", "validation_loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "learning_rate"]
 BERTSCORE_CURVES = ["bertscore_precision", "bertscore_recall", "bertscore_f1"]  # where it is measured
@@ -79,6 +78,17 @@ class Diverged(Refused):
         )
 
 
+class LearntNothing(Refused):
+    """All weights are as they were before the training."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(
+            f"The training changed no weight in {steps} steps: its steps were skipped, or too small to count. In "
+            "params.yaml, raise the model's learning_rate, train for more steps (epochs, or a smaller batch_size), or "
+            "set precision: float32."
+        )
+
+
 def fit(
     model: PreTrainedModel | PeftModel,
     inputs: Inputs,
@@ -90,19 +100,23 @@ def fit(
     resume_from: Path,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> pd.DataFrame:
-    """Trains `model` in place, ends with the weights of its best epoch, and returns one row an epoch (`CURVES`,
-    `BERTSCORE_CURVES`).
+    """Train `model` in place and leave it with the weights of its best epoch.
 
     Args:
         train, validation: examples, with the columns `text` and `title`.
         score: applied after each epoch to greedy titles for the validation split.
-        resume_from: a folder of this training's own, for checkpoints: what an interrupted run left there is gone on
-            from. It is the caller's to remove once what came of the training is safe.
+        resume_from: a folder of this training's own for checkpoints. An interrupted training resumes from there. The
+            caller removes it once the trained model is safe.
+
+    Returns:
+        One row for each epoch (`CURVES`, `BERTSCORE_CURVES`).
 
     Raises:
-        TooLittleMemory: of the device, for one example.
+        TooLittleMemory: one example needs more memory than the device has.
         Diverged: the validation loss was no number after any epoch.
+        LearntNothing: the weights are those that `model` had before.
     """
+    before = _hashes(model)
     trainer = _TitleTrainer(
         model=model,
         args=_arguments(settings, inputs, model, resume_from),
@@ -132,6 +146,8 @@ def fit(
     # The first process says it for all of them.
     if trainer.is_world_process_zero() and not np.isfinite(curves["validation_loss"]).any():
         raise Diverged
+    if trainer.is_world_process_zero() and _hashes(model) == before:
+        raise LearntNothing(trainer.state.global_step)
     return curves
 
 
@@ -161,16 +177,8 @@ class _TitleTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        if self._settings.schedule != "one-cycle" or num_training_steps < _SHORTEST_CYCLE_STEPS:
-            return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
-            optimizer = optimizer or self.optimizer
-            self.lr_scheduler = OneCycleLR(
-                optimizer,
-                max_lr=[group["lr"] for group in optimizer.param_groups],
-                total_steps=num_training_steps,
-                pct_start=max(self._settings.warmup, 2 / num_training_steps),
-            )
+            self.lr_scheduler = build_schedule(optimizer or self.optimizer, self._settings, num_training_steps)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -188,7 +196,10 @@ class _TitleTrainer(Trainer):
         """One step of the optimiser's gradients, in as many micro-batches as the memory wants. Returns the loss."""
         features = self._current_features()
         model.train()
-        calm_frozen_layers(self.model)
+        # Dropout stays in every other layer, also in a frozen one between layers that train. No gradient reaches this
+        # part, and its output is kept for all steps: it must be the same each time.
+        for module in self._frozen_part:
+            module.eval()
         self.optimizer.train()  # a schedule-free one keeps two sets of weights: one to train, and one to use
         while True:
             try:
@@ -395,6 +406,12 @@ class _LogLines(TrainerCallback):
         )
 
 
+def _hashes(model: PreTrainedModel | PeftModel) -> dict[str, int]:
+    """One hash for each weight, by its name: a training changes at least one of them."""
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    return {name: torch.hash_tensor(weight).view(torch.int64).item() for name, weight in weights.items()}
+
+
 def _as_they_are(examples: list[Example]) -> list[Example]:
     return examples
 
@@ -448,8 +465,6 @@ def _arguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear" if settings.schedule == "linear" else "constant_with_warmup",
-        warmup_steps=settings.warmup,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=2 * settings.batch_size,
         max_grad_norm=settings.max_gradient_norm,

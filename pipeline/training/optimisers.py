@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -14,6 +16,8 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from pipeline.models.families import GROUPS, Family
 from pipeline.models.layers import group_of
 from pipeline.training.settings import TrainSettings
+
+log = logging.getLogger(__name__)
 
 
 def trainable_groups(model: PreTrainedModel, family: Family) -> dict[str, list[nn.Parameter]]:
@@ -48,21 +52,49 @@ def build_optimiser(model: PreTrainedModel, family: Family, settings: TrainSetti
 
 
 class GradualUnfreezing(TrainerCallback):
-    """At first only the topmost layer group trains, and after every so many epochs one more, from the head down.
+    """Train the topmost layer group first, and after every so many epochs one more, from the head down.
 
     The gradual unfreezing of Howard and Ruder, 2018: "Universal Language Model Fine-tuning for Text Classification".
-    What does not train when this is made never does.
+    Parameters that are frozen when this is made stay frozen. Layer groups that never get their turn are warned of.
     """
 
     def __init__(self, model: PreTrainedModel, family: Family, every: int) -> None:
-        self._groups = list(reversed(trainable_groups(model, family).values()))
+        self._groups = dict(reversed(trainable_groups(model, family).items()))
         self._every = every
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if frozen := self._frozen_in(int(args.num_train_epochs) - 1):
+            log.warning(
+                "With epochs %d and unfreeze_every %d, these layers never train: %s. Raise epochs or lower "
+                "unfreeze_every in params.yaml.",
+                args.num_train_epochs,
+                self._every,
+                ", ".join(frozen),
+            )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        epochs = math.ceil(state.epoch)
+        if epochs < args.num_train_epochs and (frozen := self._frozen_in(epochs - 1)):
+            log.warning(
+                "The training stopped early, after epoch %d, before these layers trained: %s. Raise early_stopping "
+                "or lower unfreeze_every in params.yaml.",
+                epochs,
+                ", ".join(frozen),
+            )
+
+    def _frozen_in(self, epoch: int) -> list[str]:
+        """The layer groups that do not train yet in that epoch, counted from 0."""
+        return list(self._groups)[1 + epoch // self._every :]
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # A training that goes on within an epoch is past its beginning here.
-        thawed = 1 + int(state.epoch or 0) // self._every
-        for place, parameters in enumerate(self._groups):
+        # A training that resumes within an epoch is past its beginning here.
+        frozen = self._frozen_in(int(state.epoch or 0))
+        for group, parameters in self._groups.items():
             for parameter in parameters:
-                parameter.requires_grad_(place < thawed)
+                parameter.requires_grad_(group not in frozen)

@@ -40,7 +40,8 @@ class TrainSettings(Section):
     max_gradient_norm: float = Field(gt=0)
     early_stopping: int = Field(ge=0)  # epochs without a better validation loss before it ends; 0: never
     device: Literal["auto", "cpu"] = "auto"  # auto: the GPU if there is one; an unusable GPU stops the training
-    precision: Literal["auto", "float32", "bfloat16"]  # auto: half on a GPU, bfloat16 where a processor is faster by it
+    # auto: half precision on a GPU, and bfloat16 on a CPU that has instructions for it
+    precision: Literal["auto", "float32", "bfloat16"]
     gradient_checkpointing: bool  # less memory, for a forward pass more
     compile: bool  # by torch.compile
     checkpoint_minutes: float = Field(default=10, ge=0)  # between checkpoints within an epoch; 0: after each step

@@ -19,13 +19,17 @@ GREEDY = GenerateSettings(
 )
 
 
-def lively_model(family: str, examples: pd.DataFrame) -> tuple[PreTrainedModel, Inputs]:
-    """A small model with large random weights: it writes nonsense, and other nonsense for every text."""
+def lively_model(family: str, examples: pd.DataFrame, std: float = _LIVELY) -> tuple[PreTrainedModel, Inputs]:
+    """A small model with large random weights: it writes nonsense, and other nonsense for every text.
+
+    Args:
+        std: standard deviation of the weights; from about 1, attention goes to a single token.
+    """
     model, inputs = small_model(family, examples)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.normal_(std=_LIVELY)
+                parameter.normal_(std=std)
     return model.eval(), inputs
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,26 @@ def test_t5_is_asked_to_summarize(examples: pd.DataFrame) -> None:
     bare = inputs.tokenizer(TALK)["input_ids"]
     prefixed = inputs.tokenizer(f"summarize: {TALK}")["input_ids"]
     assert inputs.source(TALK) == prefixed != bare
+
+
+def test_what_t5_is_asked_takes_no_token_from_a_text(examples: pd.DataFrame) -> None:
+    _, inputs = small_model("t5", examples)
+    text = " ".join(examples["text"])
+    asked = inputs.tokenizer("summarize:", add_special_tokens=False)["input_ids"]
+    bare = inputs.tokenizer(text, truncation=True, max_length=inputs.max_source_tokens)["input_ids"]
+    assert len(bare) == inputs.max_source_tokens
+    assert inputs.source(text) == [*asked, *bare]
+
+
+def test_what_a_family_asks_needs_positions_beside_the_text(
+    few_positions: int, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "bart", replace(FAMILIES["bart"], prefix="so: "))
+    _, inputs = small_model("bart", examples)
+    room = few_positions - len(inputs.tokenizer("so:", add_special_tokens=False)["input_ids"])
+    small_model("bart", examples, max_source_tokens=room)
+    with pytest.raises(Refused, match=f"max_source_tokens is {room + 1}, .* takes {room} tokens"):
+        small_model("bart", examples, max_source_tokens=room + 1)
 
 
 def test_mt5_which_knows_no_tasks_is_given_the_text_alone(examples: pd.DataFrame) -> None:

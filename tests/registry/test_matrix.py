@@ -24,8 +24,6 @@ from pipeline.registry import matrix as module
 from pipeline.registry.matrix import Row, matrix, matrix_table
 from tests.command import lectern
 
-STEPS = ("open", "shapes", "train", "generate", "reload", "serve")
-
 
 def test_every_family_works_from_a_checkpoint_to_served_titles(project: Path) -> None:
     tracking = os.environ["MLFLOW_TRACKING_URI"]
@@ -82,8 +80,13 @@ def _shorter(opened: Callable[..., Any]) -> Callable[..., Any]:
     return lambda folder, settings: opened(folder, settings.model_copy(update={"max_new_tokens": 8}))
 
 
+def _another(computed: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given: computed(*given) + 1
+
+
 BREAKAGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "open": lambda patch: patch.setitem(FAMILIES, "t5", replace(FAMILIES["t5"], new_tokenizer=_raise)),
+    "cached steps": lambda patch: patch.setattr(module, "logits_by_steps", _another(module.logits_by_steps)),
     "train": lambda patch: patch.setattr(module, "fit", _untrained),
     "generate": lambda patch: patch.setattr(module, "Titler", _raise),
     "reload": lambda patch: patch.setattr(module, "open_titler", _shorter(module.open_titler)),

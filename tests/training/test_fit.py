@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
 from torch._dynamo.utils import counters
 from transformers import GenerationConfig, TrainerCallback, TrainingArguments
 
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
 from pipeline.models.lora import LoraSettings, wrap
-from pipeline.models.precision import _gain
+from pipeline.models.precision import _CPU_INSTRUCTIONS
 from pipeline.training.fit import CURVES, Diverged, fit
 from pipeline.training.resuming import Stopwatch
 from tests.models.small import GREEDY, lively_model, small_model
@@ -230,7 +231,7 @@ def test_linear_rises_to_the_peak_and_falls_by_equal_steps(examples: pd.DataFram
     train(examples, tmp_path, callbacks=(rates,), schedule="linear", epochs=4)
     of_all = [step[0] for step in rates.steps]
     peak, highest = 4, SETTINGS.learning_rate  # a quarter of 16 steps
-    assert of_all[: peak + 1] == pytest.approx([highest * step / peak for step in range(peak + 1)])
+    assert of_all[: peak + 1] == pytest.approx([highest * step / (peak + 1) for step in range(1, peak + 2)])
     assert of_all[peak:] == pytest.approx([highest * (16 - step) / 12 for step in range(peak, 16)])
 
 
@@ -346,27 +347,33 @@ def test_a_model_is_compiled_where_that_is_asked_for(
     assert _arguments(examples, tmp_path, monkeypatch, compile=chosen)["torch_compile"] == chosen
 
 
+def _pretend_a_processor(monkeypatch: pytest.MonkeyPatch, *instructions: str, narrowest: int = 32) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx2": True, **dict.fromkeys(instructions, True)})
+    monkeypatch.setattr("pipeline.models.precision._NARROW", narrowest)
+
+
 @pytest.mark.parametrize(
-    ("precision", "faster", "narrowest", "asked"),
+    ("precision", "instructions", "narrowest", "asked"),
     [
-        ("auto", 3.0, 32, True),
-        ("auto", 1.1, 32, False),
-        ("auto", 3.0, 33, False),  # a model of width 32
-        ("float32", 3.0, 32, False),
-        ("bfloat16", 0.5, 32, True),
+        ("auto", ("amx_bf16",), 32, True),
+        ("auto", ("avx512_bf16",), 32, True),
+        ("auto", ("sve_bf16",), 32, True),
+        ("auto", ("avx512_f", "amx_int8"), 32, False),
+        ("auto", ("amx_bf16",), 33, False),  # a model of width 32
+        ("float32", ("amx_bf16",), 32, False),
+        ("bfloat16", (), 32, True),
     ],
 )
-def test_a_processor_computes_in_bfloat16_where_that_is_faster(
+def test_a_processor_computes_in_bfloat16_where_it_has_instructions_for_it(
     precision: str,
-    faster: float,
+    instructions: tuple[str, ...],
     narrowest: int,
     asked: bool,
     examples: pd.DataFrame,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.models.precision._gain", lambda width: faster)
-    monkeypatch.setattr("pipeline.models.precision._NARROW", narrowest)
+    _pretend_a_processor(monkeypatch, *instructions, narrowest=narrowest)
     arguments = _arguments(examples, tmp_path, monkeypatch, precision=precision)
     assert arguments["bf16"] == asked
     assert not arguments["fp16"]
@@ -375,9 +382,8 @@ def test_a_processor_computes_in_bfloat16_where_that_is_faster(
 def test_a_training_goes_on_in_the_precision_that_it_began_with(
     examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.models.precision._NARROW", 32)
-    for faster in (3.0, 1.1):
-        monkeypatch.setattr("pipeline.models.precision._gain", lambda width, faster=faster: faster)
+    for instructions in (["amx_bf16"], []):
+        _pretend_a_processor(monkeypatch, *instructions)
         assert _arguments(examples, tmp_path, monkeypatch)["bf16"]
 
 
@@ -412,8 +418,49 @@ def test_one_process_uses_one_of_the_gpus_that_it_sees(
     assert curves["step"].tolist() == [STEPS_AN_EPOCH]
 
 
-def test_what_is_faster_is_measured() -> None:
-    assert 0 < _gain(64) < float("inf")
+def test_a_processor_is_known_by_the_names_of_its_instructions() -> None:
+    assert set(_CPU_INSTRUCTIONS) & set(torch.cpu.get_capabilities())
+
+
+class _Dropout(TrainerCallback):
+    """The names of the dropouts that a training passes switched on, and of those that it passes switched off."""
+
+    def __init__(self) -> None:
+        self.on: set[str] = set()
+        self.off: set[str] = set()
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Dropout):
+                module.register_forward_hook(self._look(name))
+
+    def _look(self, name):
+        def look(module, *_):
+            if not torch.is_inference_mode_enabled():
+                (self.on if module.training else self.off).add(name)
+
+        return look
+
+
+@pytest.mark.parametrize("family", ["t5", "mt5", "encoder-decoder"])  # whose dropouts are modules
+@pytest.mark.parametrize("chosen", [{"lora": LORA}, {"freeze": ["encoder"]}], ids=str)
+def test_a_frozen_layer_that_gradients_flow_through_keeps_its_dropout(
+    family: str, chosen: dict[str, object], examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    seen = _Dropout()
+    train(examples, tmp_path, family, (seen,), epochs=1, **chosen)
+    assert seen.on
+    assert not seen.off
+
+
+def test_a_frozen_encoder_that_no_gradient_reaches_has_no_dropout(
+    examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LECTERN_FEATURES_GB", "0")  # it reads each text at each step
+    seen = _Dropout()
+    train(examples, tmp_path, "t5", (seen,), epochs=1, freeze=["embedding", "encoder"])
+    assert {name.split(".")[0] for name in seen.off} == {"encoder"}
+    assert {name.split(".")[0] for name in seen.on} == {"decoder"}
 
 
 def test_a_launchers_own_precision_is_not_taken(
@@ -460,6 +507,7 @@ def test_what_was_trained_to_its_end_is_not_trained_again(examples: pd.DataFrame
 @pytest.mark.parametrize("count", [1, 5, 9, 13])
 def test_a_training_of_a_few_steps_has_a_schedule_too(count: int, examples: pd.DataFrame, tmp_path: Path) -> None:
     curves, _ = train(examples.head(count), tmp_path, epochs=1)
+    assert (curves["learning_rate"] > 0).all()
     assert curves["step"].tolist() == [-(-count // SETTINGS.batch_size)]
 
 

@@ -24,7 +24,7 @@ from pipeline.models.generation import GenerateSettings
 from pipeline.paths import FEATURES, MODELS, STATE
 from pipeline.registry.versions import log_served_model
 from pipeline.stages import predict, score, train
-from pipeline.training.fit import Diverged
+from pipeline.training.fit import Diverged, LearntNothing
 from pipeline.training.record import read_training
 from tests.models.small import lively_model
 from tests.reading import titles_read
@@ -45,6 +45,26 @@ def test_adapters_are_what_trains_and_are_no_longer_to_be_seen_in_the_models_fol
     with safe_open(MODELS / MODEL / "model.safetensors", framework="pt") as weights:
         assert not [name for name in weights.keys() if "lora" in name or "base_layer" in name]  # noqa: SIM118
     load_model(MODELS / MODEL)
+
+
+@pytest.mark.parametrize(("asked", "tag"), [("auto", "float32"), ("bfloat16", "bfloat16")])
+def test_the_run_says_in_which_precision_it_was_trained(
+    asked: str, tag: str, project: Path, examples: pd.DataFrame
+) -> None:
+    fill_project(project, examples, epochs=1, precision=asked)  # auto: of a model too narrow for bfloat16
+    train.run(MODEL)
+    (run,) = mlflow_runs(MlflowClient())
+    assert run.data.tags["device.precision"] == tag
+
+
+def test_a_training_that_learnt_nothing_is_refused_and_leaves_nothing_to_resume(
+    project: Path, examples: pd.DataFrame
+) -> None:
+    fill_project(project, examples, epochs=1, learning_rate=1e-30)
+    with pytest.raises(LearntNothing):
+        train.run(MODEL)
+    assert not [*(STATE / "checkpoints").iterdir()]
+    assert not (MODELS / MODEL).exists()
 
 
 def test_a_training_that_diverged_leaves_nothing_to_go_on_from(project: Path, examples: pd.DataFrame) -> None:
