@@ -417,6 +417,14 @@ def found_of(verdict: Verdict, words: str) -> dict[str, tuple[str, str]]:
     return {rule.rule: (rule.mark, rule.found) for rule in verdict.rules if words in rule.rule}
 
 
+@pytest.fixture
+def lessons(registered: MlflowClient, examples: pd.DataFrame) -> pd.DataFrame:
+    """Today's test split: 16 lessons of one example each."""
+    test = examples.assign(lesson_num=[*map(str, range(len(examples)))])
+    test.to_parquet("data/splits/test.parquet")
+    return test
+
+
 def version_that_saw(
     client: MlflowClient, folder: Path, number: str, train: pd.DataFrame, validation: pd.DataFrame
 ) -> ModelVersion:
@@ -428,12 +436,12 @@ def version_that_saw(
 
 
 def test_test_examples_that_either_side_has_seen_are_counted_and_left_out(
-    registered: MlflowClient, examples: pd.DataFrame, tmp_path: Path
+    registered: MlflowClient, lessons: pd.DataFrame, tmp_path: Path
 ) -> None:
     """The split's train hash is as it was; three test examples were validation before, and one was trained on."""
-    nothing = examples.head(0)
-    challenger = version_that_saw(registered, tmp_path / "model", "5", examples.head(1), examples.head(4))
-    champion = version_that_saw(registered, tmp_path / "model", "6", nothing, examples.tail(2))
+    nothing = lessons.head(0)
+    challenger = version_that_saw(registered, tmp_path / "model", "5", lessons.head(1), lessons.head(4))
+    champion = version_that_saw(registered, tmp_path / "model", "6", nothing, lessons.tail(2))
     verdict = judge(NAME, challenger, champion, SETTINGS)
     assert found_of(verdict, "seen") == {
         "the challenger has not seen these examples": (
@@ -478,7 +486,9 @@ def test_an_example_is_known_again_by_its_place_or_by_its_words(
     assert found.startswith("5 of 16 test examples were in its training split")
 
 
-def test_what_an_older_version_has_seen_is_not_known_and_stops_nobody(registered: MlflowClient) -> None:
+def test_what_an_older_version_has_seen_is_not_known_and_stops_nobody(
+    registered: MlflowClient, lessons: pd.DataFrame
+) -> None:
     verdict = judge(NAME, registered.get_model_version(NAME, "1"), None, SETTINGS)
     [(mark, found)] = found_of(verdict, "has not seen").values()
     assert (mark, found.startswith("Not known")) == ("not judged", True)
