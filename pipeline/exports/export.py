@@ -23,7 +23,8 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.data.openings import asked
 from pipeline.errors import Misused, Refused
-from pipeline.evaluation.intervals import paired_difference
+from pipeline.evaluation.comparison import compare
+from pipeline.evaluation.intervals import read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.words import rouge1
 from pipeline.exports.card import CARD, ENGINE, ExportCard, Loss, Measured, Weights
@@ -153,19 +154,13 @@ def _scores(titles: list[str], true: list[str]) -> list[float]:
 
 
 def loss(plain: Sequence[float], converted: Sequence[float], test: pd.DataFrame) -> Loss:
-    """The mean ROUGE-1 that a conversion loses of the plain model's, with its confidence interval.
+    """The mean ROUGE-1 that a conversion loses of the plain model's, with its lower and its upper bound.
 
     Args:
         plain, converted: a score for each row of `test`.
     """
-    evaluation = EvaluateSettings.read()
-    found = paired_difference(
-        plain,
-        converted,
-        resamples=evaluation.bootstrap,
-        confidence=evaluation.confidence,
-        seed=evaluation.seed,
-    )
+    level = 1 - EvaluateSettings.read().confidence
+    found = compare(plain, converted, units_of(test, read_unit()), level=level)
     return Loss(mean=found.mean, low=found.low, high=found.high)
 
 
