@@ -1,4 +1,4 @@
-"""How far intervals and verdicts can be trusted: simulated lessons, where the truth is known.
+"""Coverage of intervals and error rates of verdicts, on simulated lessons where the truth is known.
 
     python benchmarks/comparison.py [--trials 2000]
 
@@ -127,7 +127,7 @@ def beaten(world: World, methods: list[Bounds], trials: int, lead: float = 0) ->
 
 
 def promoted(world: World, trials: int, *, corrected: bool) -> float:
-    """How often at least one of `LOOKS` equal challengers beats the champion on one test split."""
+    """Share of test splits on which at least one of `LOOKS` equal challengers beats the champion."""
     random, passed = np.random.default_rng(SEED), 0
     for _ in range(trials):
         units = world.units(random)
@@ -140,7 +140,7 @@ def promoted(world: World, trials: int, *, corrected: bool) -> float:
 
 
 def refused_for_a_slice(courses: int, lessons: int, trials: int) -> tuple[float, float]:
-    """How often an equal challenger is refused for a course: where bare means may lose 0.05, and by Lectern's rule."""
+    """Share of equal challengers refused for a course: by a bound of 0.05 on bare means, and by Lectern's rule."""
     random, refused = np.random.default_rng(SEED), np.zeros(2)
     world = World(courses * lessons, 0.28)
     for _ in range(trials):

@@ -38,7 +38,7 @@ _INSTALL = "Run `make install` in the project's folder."
 
 
 class State(StrEnum):
-    """How one thing is. Only `WRONG` makes the command end with 1: what is needed does not work."""
+    """State of one checked thing. `WRONG` means that something needed does not work, and the command ends with 1."""
 
     OK = "ok"
     WARNING = "warning"
@@ -225,7 +225,7 @@ def main() -> int:
 
 
 def _run(probe: Callable[[], Finding]) -> Finding:
-    """What `probe` finds; where the library that it asks is missing or broken, that."""
+    """Run `probe`, and report a missing or broken library as its finding."""
     try:
         return probe()
     except ModuleNotFoundError as error:

@@ -35,7 +35,7 @@ class Stage:
     restorable: bool
     """Whether DVC's run cache can bring its outputs to another work tree."""
     before_plan: bool = False
-    """Whether it runs before a plan is made: what it writes decides which other stages are stale."""
+    """True for a stage that runs before the plan is made, because its output decides which other stages are stale."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pipeline.paths import CATALOGUE, PARAMS
 from pipeline.settings import mapping, read_params, round_trip
 
 SECTIONS = (("models",), ("generate", "models"))
-"""Where the settings of a model are, in both files."""
+"""Sections with the settings of a model, in both files."""
 
 
 def add(names: Sequence[str], params: Path = PARAMS, catalogue: Path = CATALOGUE) -> None:

@@ -81,7 +81,7 @@ def train_knobs(params: Mapping[str, Any], model: str) -> dict[str, Any]:
 
 
 def generate_settings(params: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """How a model writes titles: the defaults with its own settings; unchecked."""
+    """Generation settings of a model: the defaults with its own settings; unchecked."""
     section = mapping(params.get("generate"))
     return {**mapping(section.get("default")), **mapping(mapping(section.get("models")).get(model))}
 

@@ -25,7 +25,7 @@ _LOOK_AGAIN = 0.1  # seconds
 
 
 class FetchSettings(Section):
-    """What may be fetched from an address."""
+    """Limits on a file that is fetched from an address."""
 
     section: ClassVar[str] = "fetch"
 
@@ -34,7 +34,7 @@ class FetchSettings(Section):
 
 
 def is_address(source: str) -> bool:
-    """Whether `source` is an address, and no path on this machine."""
+    """True if `source` is an address and not a path on this machine."""
     return "://" in source
 
 
@@ -88,7 +88,7 @@ def fetched(url: str, name: str) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a command may take: seconds in all, and bytes of the files in a folder."""
+    """Limits on a command: its total time in seconds, and the bytes of the files in a folder."""
 
     url: str
     settings: FetchSettings

@@ -22,7 +22,7 @@ _SEED = 1
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much better one model is than another on the same examples.
+    """Difference between two models on the same examples.
 
     `low` and `high` are one-sided bounds: each is wrong with a probability of at most `level`. So the model is better,
     at that level, if and only if `low` is above 0, and worse if and only if `high` is below 0.

@@ -15,7 +15,7 @@ from pipeline.paths import PARAMS
 from pipeline.settings import mapping, read_params
 
 Unit = Literal["lesson", "example"]
-"""What varies independently: lessons, or with `split.by: random` examples."""
+"""The independent observations: lessons, or examples with `split.by: random`."""
 
 
 @dataclass(frozen=True)

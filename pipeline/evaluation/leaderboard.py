@@ -272,7 +272,7 @@ def headline(leaderboard: Leaderboard) -> str:
 
 
 def conditions(leaderboard: Leaderboard) -> str:
-    """What the numbers rest on, and how far they reach."""
+    """Describe the data and the method behind the numbers, and their limits."""
     board, unit = leaderboard, leaderboard.unit
     validation = counted(board.validation_examples, "example"), counted(board.validation_lessons, "lesson")
     test = counted(board.test_examples, "example"), counted(board.test_lessons, "lesson")

@@ -161,7 +161,7 @@ def _why_unusable(compute: bool) -> str | None:
         if compute:
             torch.ones(1, device=_own_gpu()).add_(1).item()
     except (RuntimeError, AssertionError) as error:
-        if lacks_memory(error):  # another process fills it; whoever needs memory says so
+        if lacks_memory(error):  # another process fills it; the code that needs memory says so
             return None
         return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
     return None
@@ -173,7 +173,7 @@ def _own_gpu() -> str:
 
 
 def _shown_gpus() -> str | None:
-    """What the machine or the environment shows, as the start of a sentence; None if that is no GPU."""
+    """The GPU that the machine or the environment shows, as the start of a sentence; None without one."""
     visible = visible_devices()
     if visible == []:
         return None

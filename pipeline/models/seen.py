@@ -51,7 +51,7 @@ class Seen(Settings):
 
     @classmethod
     def read(cls, folder: Path) -> Seen | None:
-        """The list in a model folder; None where there is none.
+        """Read the list in a model folder; return None if the folder has no list.
 
         Raises:
             Refused: it is damaged.
@@ -81,7 +81,7 @@ def count_seen(folder: Path, split: Literal["validation", "test"], examples: pd.
 
 
 def are_among(examples: pd.DataFrame, hashes: Collection[str]) -> np.ndarray:
-    """Which of `examples` are among those of `hashes`: (examples,), booleans."""
+    """Mask of the `examples` that are among those of `hashes`: (examples,), booleans."""
     known = frozenset(hashes)
     return np.array([not known.isdisjoint(its) for its in _hashes(examples)], dtype=bool)
 

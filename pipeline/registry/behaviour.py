@@ -139,7 +139,7 @@ def _is_of_marks(title: str) -> bool:
 
 
 def _begins(text: str, title: str) -> bool:
-    """Whether the title is the first words of the text, whole words, as a reader sees both.
+    """True if the title equals the first whole words of the text, as a reader sees both.
 
     A title is tidied, which takes marks such as [Music] out of it.
     """

@@ -44,7 +44,7 @@ class Exposure:
 
 
 def unseen_by_all(exposures: Collection[Exposure]) -> np.ndarray:
-    """Which examples none of several versions has seen: (examples,), booleans."""
+    """Mask of the examples that none of several versions has seen: (examples,), booleans."""
     return ~np.logical_or.reduce([one.seen for one in exposures])
 
 
@@ -64,7 +64,7 @@ def exposure(version: ModelVersion, examples: pd.DataFrame) -> Exposure:
 
 
 def _read(version: ModelVersion) -> Seen | None:
-    """The list in the version's model folder; None where there is none, as in a version of another tool."""
+    """Read the list in the version's model folder; return None if it has no list, as a version of another tool."""
     folder = f"models:/{version.name}/{version.version}/artifacts/{version.tags.get('model', '')}"
     try:
         files = [file.path.rpartition("/")[2] for file in mlflow.artifacts.list_artifacts(artifact_uri=folder)]

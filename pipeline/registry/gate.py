@@ -117,7 +117,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rules look at. The scores are the metric's, one per test example, in the order of `test`."""
+    """Input of the rules. The scores are the metric's, one per test example, in the order of `test`."""
 
     test: pd.DataFrame  # course_title, lesson_num, text
     unit: Unit  # that varies independently
@@ -265,7 +265,7 @@ def _champion_titles(name: str, champion: ModelVersion | None, texts: list[str])
 
 
 def _seen(exposures: Mapping[str, Exposure]) -> Iterator[Rule]:
-    """What each side has seen of the test split, and whether lessons stand on several sides of it."""
+    """Report the test examples that each side has seen, and a split that divides lessons."""
     for who, one in exposures.items():
         clean = not one.unknown and not one.seen.any()
         yield Rule(f"the {who} has not seen these examples", True, one.in_words(), judged=clean)

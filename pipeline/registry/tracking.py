@@ -152,5 +152,5 @@ def log_evaluation(client: MlflowClient, run_id: str, metrics: ModelMetrics, pre
 
 
 def has_evaluation(run: Run) -> bool:
-    """Whether `log_evaluation` has logged to the run."""
+    """True if `log_evaluation` has logged to the run."""
     return "test.rouge1" in run.data.metrics

@@ -1,4 +1,4 @@
-"""Who still waits for the answer to a call of the page."""
+"""The visitors that still wait for the answer to a call of the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Listeners:
             del self._expected[next(iter(self._expected))]
 
     def is_expected(self, stream: str) -> bool:
-        """Whether an answer was noted for `stream`."""
+        """True if an answer was noted for `stream`."""
         return stream in self._expected
 
     @contextmanager

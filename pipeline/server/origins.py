@@ -105,14 +105,14 @@ def _answer(scope: Scope, refusal: Refusal) -> ASGIApp:
 
 
 def _loaded_from(host: str, origin: str) -> bool:
-    """Whether a page with this origin was loaded from `host`. A proxy may speak https to it and http to the server."""
+    """True if a page with this origin was loaded from `host`. A proxy may speak https to it and http to the server."""
     scheme, _, authority = origin.partition("://")
     port = _DEFAULT_PORTS.get(scheme)
     return port is not None and authority.removesuffix(port) == host.removesuffix(port)
 
 
 def _follows_link(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether the browser opens a page of its own for it. Prefect's pages link to those of MLflow."""
+    """True if the browser opens the answer as a page of its own. Prefect's pages link to those of MLflow."""
     return (method, headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("GET", "navigate", "document")
 
 

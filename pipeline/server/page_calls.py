@@ -64,7 +64,7 @@ class WrongCall(Exception):
 
 
 class _Body(BaseModel):
-    """What Gradio's own pages and clients send. Anything else in it is not passed on."""
+    """The body that Gradio's own pages and clients send. Other fields are not passed on."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -84,7 +84,7 @@ class _Function:
 
     @property
     def arguments(self) -> list[tuple[str, gr.blocks.Block]]:
-        """What a caller gives: the inputs that are not kept on the server."""
+        """The inputs that a caller gives; the others are kept on the server."""
         return [(name, block) for name, block in zip(self.names, self.inputs, strict=True) if not _is_state(block)]
 
 

@@ -17,7 +17,7 @@ def new_visitor() -> str:
 
 
 def is_visitor(secret: str) -> bool:
-    """Whether `secret` looks like one of `new_visitor`."""
+    """True if `secret` has the form of one from `new_visitor`."""
     return _SECRET.fullmatch(secret) is not None
 
 

@@ -85,7 +85,7 @@ def _cues(rows: Sequence[str], name: str) -> Iterator[_Cue]:
 
 
 def _is_meant_as_times(row: str) -> bool:
-    """Whether `row` has an arrow with something like a time at its left or right."""
+    """True if `row` has an arrow with something like a time to its left or right."""
     if "-->" not in row:
         return False
     words = row.split()

@@ -113,7 +113,7 @@ def _open(file: Path) -> tarfile.TarFile:
     """Open a tar that is not compressed, so that it cannot unpack to more than its own size.
 
     Raises:
-        Refused: it is none.
+        Refused: the file is not a plain tar.
     """
     try:
         return tarfile.open(file, "r:")
