@@ -16,8 +16,8 @@ from pipeline.upkeep.pile import Pile, last_touched, size
 _ASIDE = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 """How `pipeline.files` names the folder in which something is written before it is moved into its place."""
 _BESIDE = re.compile(r"-(journal|wal|shm)|-before\d?|\.tmp\w{6}")
-"""Suffixes that SQLite adds to the name of its database, a replacement to the old file, and safetensors to a file that it
-is still writing."""
+"""Suffixes that SQLite adds to the name of its database, a replacement to the old file, and safetensors to a file
+that it is still writing."""
 _WRITTEN_ASIDE_IN = (
     Path("data"),
     MODELS,
