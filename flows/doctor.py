@@ -100,7 +100,6 @@ def hub_or_mirror() -> Finding:
     """The Hugging Face hub or its mirror."""
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     token = f"HF_TOKEN {'set' if os.environ.get('HF_TOKEN') else 'not set'}"
-    needed = [name for name, checkpoint in _checkpoints().items() if checkpoint.startswith("hub:")]
     if _is_set("HF_HUB_OFFLINE") or _is_set("TRANSFORMERS_OFFLINE"):
         said = f"{endpoint} is not asked: HF_HUB_OFFLINE is set; {token}"
     else:
@@ -108,7 +107,7 @@ def hub_or_mirror() -> Finding:
         if why is None:
             return Finding(State.OK, f"{endpoint} answers; {token}")
         said = f"{endpoint} does not answer: {why}; {token}"
-    missing = _missing_checkpoints(needed)
+    missing = _missing_from_hub()
     if missing:
         return Finding(State.WRONG, f"{said}.", f"{missing} Set HF_ENDPOINT to a mirror, or unset HF_HUB_OFFLINE.")
     state = State.OK if "not asked" in said else State.WARNING
@@ -267,25 +266,18 @@ def _params(section: str) -> dict[str, Any]:
         return {}
 
 
-def _checkpoints() -> dict[str, str]:
-    """The checkpoint of each contestant."""
-    from pipeline.settings import mapping, read_params
-
-    try:
-        params = read_params() if PARAMS.exists() else {}
-    except Misused:
-        return {}
-    models, contestants = mapping(params.get("models")), params.get("contestants") or []
-    return {name: str(mapping(models.get(name)).get("checkpoint")) for name in map(str, contestants)}
-
-
-def _missing_checkpoints(models: list[str]) -> str:
-    """Why checkpoints of `models` cannot be had without the hub; empty if its local cache holds all of them."""
+def _missing_from_hub() -> str:
+    """Pretrained models that the contestants need and the hub's local cache lacks, in words; empty if it has all."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # read as the library is imported: it need not wait for the hub again
     from pipeline.models.places import require
+    from pipeline.settings import read_contestants
 
     try:
-        require(f"train@{model}" for model in models)
+        contestants = read_contestants()
+    except Misused:  # not a project, or settings that every stage refuses
+        return ""
+    try:
+        require((f"{stage}@{model}" for model in contestants for stage in ("train", "score")), kind="hub:")
     except Refused as error:
         return str(error)
     return ""

@@ -20,7 +20,7 @@ Weights = Literal["float32", "int8"]
 
 
 class Loss(Settings):
-    """ROUGE-1 lost of the plain model's: the mean over examples and its confidence interval. Below 0, it is a gain."""
+    """ROUGE-1 that a conversion loses: the mean over examples with its lower and upper bound. Below 0 it is a gain."""
 
     mean: float
     low: float

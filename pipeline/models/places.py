@@ -117,17 +117,19 @@ def pinned(place: str) -> str:
         return "/".join(["models:", *map(str, get_model_name_and_version(mlflow.MlflowClient(), place))])
 
 
-def require(stages: Iterable[str]) -> None:
-    """Looks for every pretrained model that `stages` will open, and fetches none: for seconds, ahead of hours of work.
+def require(stages: Iterable[str], *, kind: str = "") -> None:
+    """Look for every pretrained model that `stages` will open, and fetch none: for seconds, ahead of hours of work.
 
     Args:
         stages: named as in `dvc.yaml`: `train@t5-small`, `score@t5-small`, `baselines`.
+        kind: the beginning of the places to look at, such as `hub:`; all of them without it.
 
     Raises:
         Refused: with a line for each that cannot be had.
     """
     problems = []
-    for knob, place in _wanted_by(stages).items():
+    wanted = {knob: place for knob, place in _wanted_by(stages).items() if place.startswith(kind)}
+    for knob, place in wanted.items():
         try:
             _look(place)
         except (Refused, Misused, Unavailable) as error:

@@ -434,7 +434,7 @@ def _examples(inputs: Inputs, frame: pd.DataFrame) -> list[Example]:
 
 
 def _greedy(inputs: Inputs, settings: TrainSettings) -> GenerateSettings:
-    """What is quick, and enough to see a curve; the evaluate stage generates as `generate` says."""
+    """Settings that are quick and enough to see a curve; the stage `predict` generates as `generate` says."""
     return GenerateSettings(
         num_beams=1,
         max_new_tokens=inputs.max_target_tokens,

@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from pipeline.errors import Misused
+from pipeline.experiment import main_project
+from pipeline.files import make_private_folder
 from pipeline.paths import STATE
-
-TENSORBOARD = STATE / "tensorboard"
 
 
 def require_reporters(names: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ def reporters(names: Sequence[str], model: str, run_id: str) -> Iterator[list[Tr
     with ExitStack() as open_trackers:
         callbacks: list[TrainerCallback] = []
         if "tensorboard" in names:
-            callbacks.append(_tensorboard(TENSORBOARD / f"{model}-{run_id}"))
+            callbacks.append(_tensorboard(_state() / "tensorboard" / f"{model}-{run_id}"))
         if "wandb" in names:
             callbacks.append(open_trackers.enter_context(_wandb(model, run_id)))
         yield callbacks
@@ -50,6 +50,13 @@ def _is_installed(package: str) -> bool:
     found = find_spec(package)
     # A folder of that name in the working directory has no origin: W&B itself leaves one.
     return found is not None and found.origin is not None
+
+
+def _state() -> Path:
+    """The state folder of the main project: a temporary copy for an experiment is deleted with its curves."""
+    state = main_project() / STATE
+    make_private_folder(state)
+    return state
 
 
 def _tensorboard(folder: Path) -> TensorBoardCallback:
@@ -62,13 +69,12 @@ def _tensorboard(folder: Path) -> TensorBoardCallback:
 def _wandb(model: str, run_id: str) -> Iterator[WandbCallback]:
     import wandb
 
-    STATE.mkdir(exist_ok=True)
     with wandb.init(
         project=os.environ.get("WANDB_PROJECT", "lectern"),
         name=model,
         id=run_id,
         resume="allow",
-        dir=str(STATE),
+        dir=str(_state()),
         # The stage's output may name servers and files; W&B gets the figures only.
         settings=wandb.Settings(console="off"),
     ):

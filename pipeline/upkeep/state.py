@@ -37,6 +37,7 @@ def state_piles(before: float) -> list[Pile]:
         _pile("checkpoints of killed trainings", "not gone on with of late", _old("checkpoints/*", before)),
         _pile("titles of killed runs", "not gone on with of late", _old("titles/*", before)),
         _pile("searches", "not gone on with of late; reports/search keeps what they found", _searches(before)),
+        _pile("curves of other trackers", "of trainings long ago", _curves(before)),
         _pile("logs", "of servers that are gone", _logs(before)),
         _pile("half-written files", "left by what was killed", _asides(before, features)),
     ]
@@ -68,6 +69,11 @@ def _converted() -> list[Path]:
 
 def _fetched(before: float) -> list[Path]:
     return [path for path in _old("fetched/*", before) if not _is_aside(path)]
+
+
+def _curves(before: float) -> list[Path]:
+    """Curves for TensorBoard and Weights & Biases (`train.report_to`)."""
+    return [*_old("tensorboard/*", before), *_old("wandb/*", before)]
 
 
 def _searches(before: float) -> list[Path]:

@@ -16,8 +16,8 @@ import yaml
 
 from flows.doctor import PROBES
 from flows.service import free_port
+from pipeline.catalogue import add
 from pipeline.models.device import WHEELS
-from pipeline.settings import set_params
 from tests.command import lectern
 from tests.conftest import ROOT
 from tests.training.small import environment
@@ -79,7 +79,7 @@ def test_what_is_wrong_is_said_with_what_to_do(project: Path, tmp_path_factory: 
     (project / ".dvc").mkdir()
     (project / ".dvc/config").write_text("[core]\n    remote = shelf\n")
     nobody = f"127.0.0.1:{free_port()}"
-    set_params([], {"contestants": ["t5-small"]})
+    add(["t5-small"], catalogue=ROOT / "catalogue.yaml")
     variables = {
         **environment(),
         "PATH": f"{driver}{os.pathsep}{os.environ['PATH']}",

@@ -12,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipeline.errors import Misused
 from pipeline.stages import train
-from pipeline.training.reporting import TENSORBOARD
 from tests.command import lectern
 from tests.training.small import STAGE, environment, fill_project, kill_after_a_checkpoint, mlflow_runs
 
@@ -41,7 +40,7 @@ def test_tensorboard_shows_a_training_that_reports_to_it(project: Path, examples
     fill_project(project, examples, epochs=2, batch_size=4, report_to=["tensorboard"])
     train.run(MODEL)
     (run,) = mlflow_runs(MlflowClient())
-    shown = EventAccumulator(str(project / TENSORBOARD / f"{MODEL}-{run.info.run_id}")).Reload()
+    shown = EventAccumulator(str(project / ".lectern/tensorboard" / f"{MODEL}-{run.info.run_id}")).Reload()
     losses = [event.value for event in shown.Scalars("eval/loss")]
     logged = MlflowClient().get_metric_history(run.info.run_id, "validation_loss")
     assert losses == pytest.approx([metric.value for metric in logged], rel=1e-5)
