@@ -90,7 +90,9 @@ _NOT_FOR_OUR_USER = {
 
 def _quieten_libraries() -> None:
     """Keeps back what libraries say that is not for our user."""
-    for chatty in ("httpx", "alembic", "mlflow", "great_expectations", "datasets", "absl", "matplotlib", "botocore"):
+    # The library sets the level of "mlflow" itself as it is imported, so its monitor of the machine's load has its own.
+    mlflow = ("mlflow", "mlflow.system_metrics")
+    for chatty in (*mlflow, "httpx", "alembic", "great_expectations", "datasets", "absl", "matplotlib", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # As log records: MLflow sets filters for warnings of its own, which would come ahead of ours.
     logging.captureWarnings(True)
