@@ -59,7 +59,7 @@ def back_up(file: Path) -> list[Path]:
 
     Raises:
         Misused: `file` exists, or lies in the project.
-        Refused: it cannot be written.
+        Refused: it cannot be written, or `restore` would not take it.
     """
     project = Path.cwd()
     if file.is_relative_to(project):
@@ -68,9 +68,18 @@ def back_up(file: Path) -> list[Path]:
         raise Misused(f"{file} is there already. Choose another name, or move it away.")
     label = Label(folder=project, made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     try:
-        with file_aside(file, private=True) as aside, tarfile.open(aside, "w") as tar:
-            return _write(tar, project, label)
-    except OSError as error:
+        with file_aside(file, private=True) as aside:
+            with tarfile.open(aside, "w") as tar:
+                left_out = _write(tar, project, label)
+            with _open(aside) as tar:
+                _checked(tar, file)
+            return left_out
+    except OutsideFolder as error:
+        raise Refused(
+            f"`lectern restore` would not take this backup: {error} Rename or remove it, and back up again. "
+            "Nothing was written."
+        ) from None
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise Refused(f"{file} cannot be written: {error}. Nothing of it is left.") from error
 
 

@@ -73,11 +73,14 @@ def _require_end_inside(link: tarfile.TarInfo) -> None:
 
 
 def _require_folders_above(members: list[tarfile.TarInfo]) -> None:
-    not_folders = {_spelling(member.name): member for member in members if not member.isdir()}
+    # Only links lead elsewhere. A file and a folder may differ by case alone: Git keeps branches in such files.
+    links = {_spelling(member.name): member.name for member in members if member.issym()}
+    files = {member.name for member in members if not (member.isdir() or member.issym())}
     for member in members:
-        for above in PurePosixPath(member.name).parents:
-            if through := not_folders.get(_spelling(str(above))):
-                raise OutsideFolder(f"'{member.name}' would be written through '{through.name}', which is no folder.")
+        for above in map(str, PurePosixPath(member.name).parents):
+            through = above if above in files else links.get(_spelling(above))
+            if through:
+                raise OutsideFolder(f"'{member.name}' would be written through '{through}', which is no folder.")
 
 
 def _spelling(name: str) -> str:

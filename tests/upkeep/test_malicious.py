@@ -131,6 +131,14 @@ def test_a_member_that_could_leave_the_folder_is_named_and_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["lectern.tar"]
 
 
+def test_files_and_folders_that_differ_by_case_are_restored(tmp_path: Path) -> None:
+    write_archive(
+        tmp_path / "lectern.tar", [member("Fix"), member("fix", tarfile.DIRTYPE, mode=0o755), member("fix/a")]
+    )
+    restore(tmp_path / "lectern.tar", tmp_path / "new")
+    assert {path.name for path in (tmp_path / "new").rglob("*")} == {"Fix", "fix", "a"}
+
+
 @pytest.mark.parametrize("size", [-512, -1024])
 def test_an_archive_with_a_negative_size_is_refused_and_ends(size: int, tmp_path: Path) -> None:
     odd = member("a")
