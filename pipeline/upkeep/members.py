@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from posixpath import normpath
 
+_LATEST = 1 << 62  # seconds; a file's time has 64 bits
+
 
 class OutsideFolder(Exception):
     """A member of an archive could reach out of the folder that it is unpacked in."""
@@ -62,6 +64,8 @@ def _require_known_kind(member: tarfile.TarInfo) -> None:
     # Read by many releases of Python for ever, and written as more bytes than the archive has.
     if member.size < 0 or member.issparse():
         raise OutsideFolder(f"'{member.name}' gives a wrong size.")
+    if not abs(member.mtime) < _LATEST:  # not a number, either
+        raise OutsideFolder(f"'{member.name}' gives a wrong time.")
 
 
 def _require_end_inside(link: tarfile.TarInfo) -> None:
