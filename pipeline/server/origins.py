@@ -4,8 +4,8 @@ A browser lets any page send requests to http://127.0.0.1. It names the page's s
 headers that a page cannot change. In DNS rebinding, a foreign host name leads to this machine, so the browser takes the
 foreign page for the server's own; that name then stands in `Host`. Programs such as curl send `Host` only.
 
-A browser sends `Sec-Fetch-Site` to https and to this machine alone. So that no foreign page frames the servers elsewhere
-either, each answer says in `FRAMES` who may.
+A browser sends `Sec-Fetch-Site` to https and to this machine alone. `FRAMES` keeps foreign pages from framing the
+servers elsewhere too.
 """
 
 from __future__ import annotations
