@@ -13,7 +13,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from flows.service import HOST
-from pipeline.server.origins import OriginCheck, SameOrigin
+from pipeline.errors import Misused
+from pipeline.server.origins import FRAMES, OriginCheck, SameOrigin
+from pipeline.terminal import say_no
 
 EXAMPLE = "example: python -m flows.guarded prefect --host 0.0.0.0 --port 4200"
 
@@ -60,6 +62,10 @@ def reports(host: str, port: int) -> None:
                 self.send_error(refusal.status, explain=refusal.why)
             return refusal is None
 
+        def end_headers(self) -> None:
+            self.send_header(*FRAMES)
+            super().end_headers()
+
     with ThreadingHTTPServer((host, port), partial(Handler, directory="reports")) as server:
         server.serve_forever()
 
@@ -67,14 +73,18 @@ def reports(host: str, port: int) -> None:
 SERVERS: dict[str, Callable[[str, int], None]] = {"prefect": prefect, "reports": reports}
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.guarded", description=__doc__, epilog=EXAMPLE)
     parser.add_argument("server", choices=SERVERS)
     parser.add_argument("--host", default=HOST, help="the address that it listens on (default: %(default)s)")
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
-    SERVERS[given.server](given.host, given.port)
+    try:
+        SERVERS[given.server](given.host, given.port)
+    except Misused as error:
+        return say_no(error)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

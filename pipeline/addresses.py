@@ -11,8 +11,8 @@ _LOGIN = re.compile(rf"(?<=://)[^:/@\s]*:(?={_PASSWORD_OF}@)")
 # A user's name as long as a token needs no password.
 _TOKEN = re.compile(r"(?<=://)[^:/@\s]{20,}(?=@)")
 # A parameter of the address may hold a key: everybody who has a signed link to a bucket gets the file, for instance.
-_KEY_OF_QUERY = r"[\w-]*(?:password|token|secret|signature)|pwd|sig|(?:api|access)[_-]?key"
-_PARAMETER = re.compile(rf"([?&](?:{_KEY_OF_QUERY})=)[^&\s'\"]+", re.IGNORECASE)
+_KEY_OF_QUERY = r"[\w-]*(?:password|token|secret|signature)|pwd|sig|code|auth|authkey|(?:(?:api|access)[_-]?)?key"
+_PARAMETER = re.compile(rf"([?&;#](?:{_KEY_OF_QUERY})=)[^&\s'\"]+", re.IGNORECASE)
 _WORD = re.compile(r"\S+")
 _USER = re.compile(rf"(?<=://)(?:[^:/@\s]*:{_PASSWORD_OF}|[^/@\s]*)@")
 _SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|_TOKEN$")

@@ -23,6 +23,8 @@ JOINED = WORKBOOKS / "joined"
 ASKED = WORKBOOKS / "asked"
 """Of one run alone: there it replaces no workbook of its name that the project keeps."""
 
+_COMMIT_SECONDS = 30.0  # a server that does not answer shall not keep others from the project
+
 
 def adopt(source: str) -> Path:
     """Bring in the workbook and name it in `params.yaml`; return its place in the project.
@@ -140,7 +142,7 @@ def _take(new: Path, target: Path, source: str) -> None:
 
 def _commit(workbook: Path, source: str) -> None:
     """Have DVC keep `workbook` as what is at `source`, of which it reads the header only."""
-    run_dvc(["commit", "--force"], str(_dvc_file(workbook)), limit=Limit.of(source))
+    run_dvc(["commit", "--force"], str(_dvc_file(workbook)), limit=Limit.of(source, at_most=_COMMIT_SECONDS))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import IO, ClassVar
 from urllib.parse import urlsplit
@@ -88,16 +89,21 @@ def fetched(url: str, name: str) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Limit:
-    """Limits on a command: its total time in seconds, and the bytes of the files in a folder."""
+    """Limits on a command: its total time in seconds, and the bytes of the files in a folder.
+
+    Attributes:
+        at_most: seconds that the setting does not exceed.
+    """
 
     url: str
     settings: FetchSettings
     folder: Path | None = None
+    at_most: float = inf
 
     @classmethod
-    def of(cls, url: str, folder: Path | None = None) -> Limit | None:
+    def of(cls, url: str, folder: Path | None = None, *, at_most: float = inf) -> Limit | None:
         """None for a path on this machine."""
-        return cls(url, FetchSettings.read(), folder) if is_address(url) else None
+        return cls(url, FetchSettings.read(), folder, at_most) if is_address(url) else None
 
     def hold(self, process: subprocess.Popen[bytes]) -> None:
         """Wait for the end of `process`.
@@ -106,7 +112,8 @@ class Limit:
             Refused: the files are too large.
             Unavailable: it takes too long.
         """
-        deadline = time.monotonic() + self.settings.seconds
+        seconds = min(self.settings.seconds, self.at_most)
+        deadline = time.monotonic() + seconds
         while True:
             ended = process.poll() is not None
             if self.folder and _size(self.folder) > self.settings.megabytes * 1_000_000:
@@ -117,9 +124,11 @@ class Limit:
             if ended:
                 return
             if time.monotonic() > deadline:
+                if seconds < self.settings.seconds:
+                    raise Unavailable(f"{self.url} did not answer DVC within {seconds:g} s. Try again later.")
                 raise Unavailable(
-                    f"{self.url} did not arrive within {self.settings.seconds:g} s. Try again later, or raise "
-                    "fetch.seconds in params.yaml."
+                    f"{self.url} did not arrive within {seconds:g} s. Try again later, or raise fetch.seconds in "
+                    "params.yaml."
                 )
             time.sleep(_LOOK_AGAIN)
 

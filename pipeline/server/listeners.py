@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 
 _GRACE = 2.0  # seconds between two streams of one page, which closes one and opens the next
 _REMEMBERED = 10_000  # streams
@@ -19,11 +20,12 @@ class Listeners:
         self._clock = clock
         self._open: Counter[str] = Counter()
         self._left: dict[str, float] = {}
-        self._expected: dict[str, None] = {}
+        self._expected: dict[str, float] = {}
 
     def expect(self, stream: str) -> None:
-        """Note that there is, or will be, an answer on `stream`."""
-        self._expected[stream] = None
+        """Note that a call was made just now, whose answer comes on `stream`."""
+        self._expected.pop(stream, None)  # so that the oldest stays in front
+        self._expected[stream] = self._clock()
         if len(self._expected) > _REMEMBERED:
             del self._expected[next(iter(self._expected))]
 
@@ -51,7 +53,9 @@ class Listeners:
         def somebody_waits() -> bool:
             if any(stream in self._open for stream in streams):
                 return True
-            left = [self._left[stream] for stream in streams if stream in self._left]
+            # A session has the time of its latest call, so the earlier one is that of this call.
+            called = min((self._expected[stream] for stream in streams if stream in self._expected), default=-inf)
+            left = [self._left[stream] for stream in streams if self._left.get(stream, -inf) > called]
             until = max([began, *left]) + _GRACE if left else began + _FIRST
             return self._clock() < until
 

@@ -3,6 +3,9 @@
 A browser lets any page send requests to http://127.0.0.1. It names the page's site in `Origin` or `Sec-Fetch-Site`,
 headers that a page cannot change. In DNS rebinding, a foreign host name leads to this machine, so the browser takes the
 foreign page for the server's own; that name then stands in `Host`. Programs such as curl send `Host` only.
+
+A browser sends `Sec-Fetch-Site` to https and to this machine alone. `FRAMES` keeps foreign pages from framing the
+servers elsewhere too.
 """
 
 from __future__ import annotations
@@ -15,24 +18,47 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import NamedTuple, Self
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
+
+from pipeline.errors import Misused
 
 HOSTS = "LECTERN_HOSTS"
 """Environment variable with more host names of the servers, separated by commas: the name of a proxy, for example."""
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
+FRAMES = ("Content-Security-Policy", "frame-ancestors 'self'")
+"""Header of an answer that has no policy of its own."""
+
+_DOCKER_HOST = "host.docker.internal"
+"""Name of this machine in a container of Docker Desktop. No name server outside gives a name below `internal` away."""
+
 _HOST = re.compile(r"(?P<name>\[[^\]]+\]|[^:]+)(:\d+)?")
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _LONGEST = 100  # characters of a header that an answer repeats
 
 
 def configured_hosts() -> tuple[str, ...]:
-    """Host names from the environment."""
-    return tuple(name.strip().lower() for name in os.environ.get(HOSTS, "").split(",") if name.strip())
+    """Host names from the environment, without ports.
+
+    Raises:
+        Misused: one is no host name.
+    """
+    return tuple(_host_name(each.strip().lower()) for each in os.environ.get(HOSTS, "").split(",") if each.strip())
+
+
+def _host_name(text: str) -> str:
+    found = _HOST.fullmatch(text)
+    if found is None or not (_NAME.fullmatch(found["name"]) or _is_address(found["name"])):
+        raise Misused(
+            f"{text!r} in {HOSTS} is no host name. Write names with commas between them, such as "
+            "lectern.example,10.0.0.7."
+        )
+    return found["name"]
 
 
 class Refusal(NamedTuple):
@@ -56,8 +82,12 @@ class OriginCheck:
 
     @classmethod
     def listening_on(cls, host: str) -> Self:
-        """Rule for a server that listens on `host`. Ports are not compared, since a tunnel may change them."""
-        names = frozenset({*LOCAL, *configured_hosts()})
+        """Rule for a server that listens on `host`. Ports are not compared, since a tunnel may change them.
+
+        Raises:
+            Misused: a configured name is no host name.
+        """
+        names = frozenset({*LOCAL, _DOCKER_HOST, *configured_hosts()})
         if host in LOCAL:
             return cls(names)
         return cls(names | {host.lower(), socket.gethostname().lower()}, addresses=True)
@@ -66,7 +96,9 @@ class OriginCheck:
         """Refuse a request, or return None. The keys of `headers` are in lower case."""
         host = headers.get("host", "").lower()
         if not self._is_own(host):
-            why = f"This server does not answer to the host name {host[:_LONGEST]!r}. "
+            found = _HOST.fullmatch(host)
+            name = found["name"] if found else host
+            why = f"This server does not answer to the host name {name[:_LONGEST]!r}. "
             return Refusal(400, why + f"To allow the name, add it to the variable {HOSTS} and restart the server.")
         origin = headers.get("origin")
         if origin is not None:
@@ -83,7 +115,10 @@ class OriginCheck:
 
 
 class SameOrigin:
-    """ASGI middleware that answers the requests and WebSockets that `check` refuses, and reads no body of theirs."""
+    """ASGI middleware that answers the requests and WebSockets that `check` refuses, and reads no body of theirs.
+
+    Its answers, and those of the application, say that only the server's own pages may frame them.
+    """
 
     def __init__(self, app: ASGIApp, *, check: OriginCheck) -> None:
         self._app = app
@@ -95,7 +130,17 @@ class SameOrigin:
         else:
             refusal = self._check.refusal(scope.get("method", "GET"), Headers(scope=scope))
         app = _answer(scope, refusal) if refusal else self._app
-        await app(scope, receive, send)
+        await app(scope, receive, _unframed(send))
+
+
+def _unframed(send: Send) -> Send:
+    async def send_unframed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": list(message.get("headers", ()))}
+            MutableHeaders(scope=message).setdefault(*FRAMES)
+        await send(message)
+
+    return send_unframed
 
 
 def _answer(scope: Scope, refusal: Refusal) -> ASGIApp:

@@ -25,6 +25,8 @@ _MADE_AGAIN = {".venv", ".dvc/tmp", *(f".lectern/{name}" for name in ("features"
 _MADE_AGAIN_ANYWHERE = {"__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 _OF_RUNNING_SERVERS = (".db-wal", ".db-shm", ".db-journal", "mlflow.url", "prefect.url", "reports.url")
 _PATIENCE = 60.0  # seconds that a database may be busy
+_DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError, sqlite3.DatabaseError, OSError)
+"""Errors from an archive with wrong content, such as a size of thirty digits."""
 
 _PRIVATE_FOLDERS = {".lectern", ".prefect"}  # tokens, addresses with passwords, Prefect's blocks
 _PRIVATE_FILES = {".dvc/config.local", ".git/config", ".env"}
@@ -59,7 +61,7 @@ def back_up(file: Path) -> list[Path]:
 
     Raises:
         Misused: `file` exists, or lies in the project.
-        Refused: it cannot be written.
+        Refused: it cannot be written, or `restore` would not take it.
     """
     project = Path.cwd()
     if file.is_relative_to(project):
@@ -68,9 +70,18 @@ def back_up(file: Path) -> list[Path]:
         raise Misused(f"{file} is there already. Choose another name, or move it away.")
     label = Label(folder=project, made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     try:
-        with file_aside(file, private=True) as aside, tarfile.open(aside, "w") as tar:
-            return _write(tar, project, label)
-    except OSError as error:
+        with file_aside(file, private=True) as aside:
+            with tarfile.open(aside, "w") as tar:
+                left_out = _write(tar, project, label)
+            with _open(aside) as tar:
+                _checked(tar, file)
+            return left_out
+    except OutsideFolder as error:
+        raise Refused(
+            f"`lectern restore` would not take this backup: {error} Rename or remove it, and back up again. "
+            "Nothing was written."
+        ) from None
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise Refused(f"{file} cannot be written: {error}. Nothing of it is left.") from error
 
 
@@ -104,7 +115,7 @@ def restore(file: Path, folder: Path) -> Label:
             f"{file}: {error} `lectern backup` writes nothing like it, so somebody else has made or changed this file. "
             "Nothing was restored."
         ) from None
-    except (tarfile.TarError, EOFError, ValueError, RecursionError, sqlite3.DatabaseError, OSError) as error:
+    except _DAMAGE as error:
         raise Refused(f"{file} cannot be restored: {error}. Nothing of it is left in {folder}.") from error
     return label
 
@@ -134,6 +145,11 @@ def _checked(tar: tarfile.TarFile, file: Path) -> tuple[Label, list[tarfile.TarI
         # SQLite acts on a journal that it finds beside a database, and may remove a file that the journal names.
         if member.name.endswith(_OF_RUNNING_SERVERS):
             raise OutsideFolder(f"'{member.name}' belongs to a running server.")
+        if member.name == _LABEL and member.size > _LABEL_BYTES:
+            raise OutsideFolder(f"'{_LABEL}' is larger than {_LABEL_BYTES:,} bytes.")
+        # The label is not unpacked, so each link to it would become a copy, for which no room was counted.
+        if member.islnk() and member.linkname == _LABEL:
+            raise OutsideFolder(f"'{member.name}' is a hard link to '{_LABEL}'.")
     return label, [member for member in members if member.name != _LABEL]
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from posixpath import normpath
 
+_LATEST = 1 << 62  # seconds; a file's time has 64 bits
+
 
 class OutsideFolder(Exception):
     """A member of an archive could reach out of the folder that it is unpacked in."""
@@ -62,6 +64,8 @@ def _require_known_kind(member: tarfile.TarInfo) -> None:
     # Read by many releases of Python for ever, and written as more bytes than the archive has.
     if member.size < 0 or member.issparse():
         raise OutsideFolder(f"'{member.name}' gives a wrong size.")
+    if not abs(member.mtime) < _LATEST:  # not a number, either
+        raise OutsideFolder(f"'{member.name}' gives a wrong time.")
 
 
 def _require_end_inside(link: tarfile.TarInfo) -> None:
@@ -73,11 +77,14 @@ def _require_end_inside(link: tarfile.TarInfo) -> None:
 
 
 def _require_folders_above(members: list[tarfile.TarInfo]) -> None:
-    not_folders = {_spelling(member.name): member for member in members if not member.isdir()}
+    # Only links lead elsewhere. A file and a folder may differ by case alone: Git keeps branches in such files.
+    links = {_spelling(member.name): member.name for member in members if member.issym()}
+    files = {member.name for member in members if not (member.isdir() or member.issym())}
     for member in members:
-        for above in PurePosixPath(member.name).parents:
-            if through := not_folders.get(_spelling(str(above))):
-                raise OutsideFolder(f"'{member.name}' would be written through '{through.name}', which is no folder.")
+        for above in map(str, PurePosixPath(member.name).parents):
+            through = above if above in files else links.get(_spelling(above))
+            if through:
+                raise OutsideFolder(f"'{member.name}' would be written through '{through}', which is no folder.")
 
 
 def _spelling(name: str) -> str:

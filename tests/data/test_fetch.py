@@ -189,6 +189,7 @@ def test_what_is_too_large_too_slow_or_leads_elsewhere_is_given_up_and_leaves_no
         ("http://127.0.0.1:9/", "names no file"),
         (f"https://bucket.example/lessons.xlsx?X-Amz-Signature={SECRET}", "holds a password or a key"),
         (f"https://example/lessons.xlsx?token={SECRET}", "holds a password or a key"),
+        (f"https://example/lessons.xlsx?code={SECRET}", "holds a password or a key"),
         (f"s3://key:{SECRET}@bucket/lessons.xlsx", "holds a password or a key"),
     ],
 )

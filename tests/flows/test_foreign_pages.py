@@ -249,6 +249,7 @@ def test_a_server_answers_programs_and_its_own_pages_only(up: SimpleNamespace, n
     foreign = [{"Origin": origin} for origin in ("null", other_server, f"http://localhost:{up.ports[name]}")]
     foreign += [{"Host": FOREIGN_NAME}, {"Host": FOREIGN_NAME, "Origin": f"http://{FOREIGN_NAME}"}]
     foreign += [{"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}]
+    assert "frame-ancestors 'self'" in httpx.get(up.sites[name]).headers["content-security-policy"]
     for method in ("GET", "POST", "OPTIONS"):
         assert not any(is_refused(method, headers) for headers in own)
         assert all(is_refused(method, headers) for headers in foreign)

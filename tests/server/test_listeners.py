@@ -45,3 +45,32 @@ def test_who_left_before_the_work_began_is_not_worked_for() -> None:
     wanted = listeners.waiting_for("session")
     clock.now += 3
     assert not wanted()
+
+
+def test_a_stream_of_an_earlier_call_does_not_count_as_leaving() -> None:
+    clock = Clock()
+    listeners = Listeners(clock)
+    listeners.expect("session")
+    with listeners.listening("session"):
+        clock.now += 5
+    clock.now += 5
+    for stream in ("second call", "session"):
+        listeners.expect(stream)
+    wanted = listeners.waiting_for("session", "second call")
+    clock.now += 20
+    assert wanted(), "its stream may open yet"
+    with listeners.listening("session"):
+        clock.now += 600
+        listeners.expect("session")  # for a third call
+    clock.now += 3
+    assert not wanted(), "this stream closed after the second call was made"
+
+
+def test_an_answer_that_is_expected_again_is_remembered_longest() -> None:
+    listeners = Listeners()
+    for stream in ("first", "second", "first"):
+        listeners.expect(stream)
+    for number in range(9_999):
+        listeners.expect(str(number))
+    assert listeners.is_expected("first")
+    assert not listeners.is_expected("second")

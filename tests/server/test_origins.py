@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 
 from flows.service import free_port
-from pipeline.server.origins import OriginCheck
+from pipeline.errors import Misused
+from pipeline.server.origins import OriginCheck, SameOrigin
 from tests.server.served import PATIENCE, health, wait_for
 
 HOST = "127.0.0.1:4200"
@@ -85,6 +89,42 @@ def test_a_server_for_others_answers_to_addresses_and_to_the_names_it_was_given(
         assert not is_answered(everywhere, host=host, origin="https://evil.example")
     assert not is_answered(everywhere, host="evil.example")
     assert is_answered(OriginCheck.listening_on("127.0.0.1"), host="lectern.example", origin="https://lectern.example")
+
+
+def test_a_container_of_docker_desktop_is_answered() -> None:
+    assert is_answered(host="host.docker.internal:4200")
+    assert not is_answered(host="host.docker.internal.evil.example:4200")
+
+
+def test_a_configured_name_may_have_a_port_and_the_advice_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LECTERN_HOSTS", "lectern.example:8080, 10.0.0.7:80, [fd00::7]")
+    check = OriginCheck.listening_on("127.0.0.1")
+    for host in ("lectern.example", "lectern.example:4200", "10.0.0.7:8080", "[fd00::7]:80"):
+        assert is_answered(check, host=host)
+    refusal = check.refusal("GET", {"host": "other.example:8080"})
+    assert refusal
+    assert "the host name 'other.example'. To allow the name, add it" in refusal.why
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["http://lectern.example", "*", "*.example", "lectern.example/mlflow", "lectern..example", "[lectern]", "a b"],
+)
+def test_what_is_no_host_name_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LECTERN_HOSTS", f"lectern.example,{name}")
+    with pytest.raises(Misused, match=f"{re.escape(repr(name))} in LECTERN_HOSTS is no host name"):
+        OriginCheck.listening_on("127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("own", "policy"),
+    [({}, "frame-ancestors 'self'"), ({"Content-Security-Policy": "img-src 'self'"}, "img-src 'self'")],
+)
+def test_an_answer_says_who_may_frame_it_unless_it_has_a_policy_already(own: dict[str, str], policy: str) -> None:
+    client = TestClient(SameOrigin(PlainTextResponse("hello", headers=own), check=LOOPBACK), base_url=f"http://{HOST}")
+    assert client.get("/").headers["content-security-policy"] == policy
+    refused = client.get("/", headers={"Origin": "null"})
+    assert (refused.status_code, refused.headers["content-security-policy"]) == (403, "frame-ancestors 'self'")
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ from pipeline.addresses import hide_passwords
 from pipeline.data.cells import as_lesson
 from pipeline.evaluation.baselines import best_keyphrase
 from pipeline.models.tidy import tidy
-for part in ("://a:x", "://", "?password=", "x@", "://a:1@"):
+for part in ("://a:x", "://", "?password=", ";key=", "#code", ";token", "password", "x@", "://a:1@"):
     hide_passwords(part * ({LENGTH} // len(part)) + "x")
 for text in ("0" * {LENGTH} + "!", "1." + "0" * {LENGTH} + "!", "0" * {LENGTH}):
     as_lesson(pd.Series([text]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -143,3 +144,32 @@ def test_a_project_that_was_unpacked_by_hand_can_be_backed_up_again(backup: Path
     again = backup.with_name("again.tar")
     back_up(again)
     assert restore(again, tmp_path / "new").folder == Path.cwd()
+
+
+def test_branches_that_differ_by_case_come_back(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for words in (
+        ["init", "-q"],
+        [*who, "commit", "-qm", "a", "--allow-empty"],
+        ["branch", "Fix"],
+        ["branch", "fix/b"],
+    ):
+        subprocess.run(["git", *words], cwd=filled, check=True)
+    place = tmp_path_factory.mktemp("elsewhere")
+    back_up(place / "lectern.tar")
+    restore(place / "lectern.tar", place / "new")
+    branches = ["git", "branch", "--format=%(refname:short)"]
+    said = subprocess.run(branches, cwd=place / "new", capture_output=True, text=True, check=True)
+    assert {"Fix", "fix/b"} <= {*said.stdout.split()}
+
+
+def test_a_backup_that_could_not_be_restored_is_not_made(
+    filled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("elsewhere")
+    Path("Empty").symlink_to("models")
+    with pytest.raises(
+        Refused, match=r"would not take this backup: 'empty/\.gitkeep' would be written through 'Empty'"
+    ):
+        back_up(place / "lectern.tar")
+    assert list(place.iterdir()) == []

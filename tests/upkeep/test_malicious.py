@@ -120,6 +120,7 @@ def test_nothing_outside_the_folder_changes_and_no_link_leads_out_of_it(
         ([member("a", tarfile.FIFOTYPE)], "neither a file, a folder nor a link"),
         ([member("a", tarfile.BLKTYPE)], "neither a file, a folder nor a link"),
         ([member("mlflow.db"), member("mlflow.db-journal")], "belongs to a running server"),
+        ([member("a", tarfile.LNKTYPE, "lectern-backup.json")], "'a' is a hard link to 'lectern-backup.json'"),
     ],
 )
 def test_a_member_that_could_leave_the_folder_is_named_and_nothing_is_written(
@@ -129,6 +130,14 @@ def test_a_member_that_could_leave_the_folder_is_named_and_nothing_is_written(
     with pytest.raises(Refused, match=said):
         restore(tmp_path / "lectern.tar", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["lectern.tar"]
+
+
+def test_files_and_folders_that_differ_by_case_are_restored(tmp_path: Path) -> None:
+    write_archive(
+        tmp_path / "lectern.tar", [member("Fix"), member("fix", tarfile.DIRTYPE, mode=0o755), member("fix/a")]
+    )
+    restore(tmp_path / "lectern.tar", tmp_path / "new")
+    assert {path.name for path in (tmp_path / "new").rglob("*")} == {"Fix", "fix", "a"}
 
 
 @pytest.mark.parametrize("size", [-512, -1024])
@@ -144,6 +153,27 @@ def test_an_archive_with_a_negative_size_is_refused_and_ends(size: int, tmp_path
             each.size = len(content)
             tar.addfile(each, BytesIO(content.encode()))
     with pytest.raises(Refused, match="gives a wrong size"):
+        restore(tmp_path / "lectern.tar", tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [({"mtime": "inf"}, "wrong time"), ({"mtime": "1e30"}, "wrong time"), ({"mtime": "nan"}, "wrong time"),
+     ({"size": "1" + "0" * 30}, "cannot be restored")],
+)  # fmt: skip
+def test_an_archive_with_a_number_of_no_file_is_refused(header: dict[str, str], said: str, tmp_path: Path) -> None:
+    odd = member("a")
+    odd.pax_headers = header
+    write_archive(tmp_path / "lectern.tar", [odd])
+    with pytest.raises(Refused, match=said):
+        restore(tmp_path / "lectern.tar", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["lectern.tar"]
+
+
+def test_a_label_that_is_larger_than_any_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.upkeep.test_malicious.LABEL", LABEL + " " * 100_000)
+    write_archive(tmp_path / "lectern.tar", [member("a")])
+    with pytest.raises(Refused, match=r"'lectern-backup\.json' is larger than 65,536 bytes"):
         restore(tmp_path / "lectern.tar", tmp_path / "new")
 
 
