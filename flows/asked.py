@@ -19,7 +19,7 @@ from flows.trained_on import note_last
 from pipeline.errors import Misused
 from pipeline.files import file_aside, move, write_text
 from pipeline.paths import PARAMS, STATE
-from pipeline.settings import read_params, train_knobs
+from pipeline.settings import hint_at_catalogue, read_params, train_knobs
 
 _BEFORE = STATE / "params_before.yaml"
 _AS_ASKED = STATE / "params_asked.yaml"
@@ -74,7 +74,10 @@ def asked(params: dict[str, Any], models: list[str] | None, epochs: int | None, 
     params = copy.deepcopy(params)
     known, contestants = params.get("models") or {}, models or params.get("contestants") or []
     if unknown := {*contestants} - known.keys():
-        raise Misused(f"{PARAMS} has no model {', '.join(sorted(map(str, unknown)))}; it has {', '.join(known)}.")
+        missing = sorted(map(str, unknown))
+        raise Misused(
+            f"{PARAMS} has no model {', '.join(missing)}; it has {', '.join(known)}.{hint_at_catalogue(missing)}"
+        )
     params["contestants"] = contestants
     if epochs:
         for name in contestants:

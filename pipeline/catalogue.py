@@ -18,15 +18,16 @@ SECTIONS = (("models",), ("generate", "models"))
 def add(names: Sequence[str], params: Path = PARAMS, catalogue: Path = CATALOGUE) -> None:
     """Copy models from the catalogue into `params` and make them contestants.
 
-    An entry that `params` already has is kept, and so are all comments of the file.
+    Sections that `params` lacks are made. An entry that it already has is kept, and so are all comments of the file.
 
     Raises:
-        Misused: neither file has a model of that name.
+        Misused: neither file has a model of that name, or a section of `params` is of another kind.
     """
     known, offered = read_params(params), read_params(catalogue)
-    models = {**mapping(offered.get("models")), **mapping(known.get("models"))}
+    choice = mapping(offered.get("models"))
+    models = {**choice, **mapping(known.get("models"))}
     if unknown := [name for name in names if name not in models]:
-        raise Misused(f"{catalogue} has no model {', '.join(unknown)}. It has {', '.join(offered['models'])}.")
+        raise Misused(f"{catalogue} has no model {', '.join(unknown)}. It has {', '.join(choice)}.")
     ruamel = round_trip()
     content, source = (ruamel.load(path.read_text(encoding="utf-8")) for path in (params, catalogue))
     for name in reversed(names):
@@ -36,17 +37,34 @@ def add(names: Sequence[str], params: Path = PARAMS, catalogue: Path = CATALOGUE
 
 
 def _copy(content: Any, source: Mapping[str, Any], name: str) -> None:
-    if name not in content["models"]:
+    if name not in _within(content, ("models",)):
         for section in SECTIONS:
-            target, origin = _within(content, section), _within(source, section)
+            origin = _within(source, section)
             if name in origin:
                 # First in its section: a comment that follows a section belongs to the last entry for ruamel.
-                target.insert(0, name, origin[name])
-    if name not in content["contestants"]:
-        content["contestants"].insert(0, name)
+                _within(content, section).insert(0, name, origin[name])
+    contestants = _made(content, "contestants", [])
+    if name not in contestants:
+        contestants.insert(0, name)
 
 
 def _within(content: Any, section: Sequence[str]) -> Any:
+    """The mapping at `section`, made where it is missing or empty."""
+    from ruamel.yaml import CommentedMap  # as `pipeline.settings.round_trip` does
+
     for key in section:
-        content = content[key]
+        content = _made(content, key, CommentedMap())
     return content
+
+
+def _made(content: Any, key: str, empty: dict[str, Any] | list[str]) -> Any:
+    """The value of `key`, which becomes `empty` where it is missing or null.
+
+    Raises:
+        Misused: it is of another kind than `empty`.
+    """
+    if content.get(key) is None:
+        content[key] = empty
+    if not isinstance(content[key], dict if isinstance(empty, dict) else list):
+        raise Misused(f"{PARAMS}: '{key}' should hold models, and is {content[key]!r}. Correct it and try again.")
+    return content[key]

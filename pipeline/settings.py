@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import Misused
 from pipeline.files import file_aside
-from pipeline.paths import PARAMS
+from pipeline.paths import CATALOGUE, PARAMS
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
@@ -72,6 +73,16 @@ def read_params(params: Path = PARAMS) -> dict[str, Any]:
 def mapping(value: object) -> Mapping[str, Any]:
     """`value`; an empty mapping where it is none: what is wrong with it is for whoever checks it to say."""
     return value if isinstance(value, dict) else {}
+
+
+def hint_at_catalogue(names: Iterable[object], catalogue: Path = CATALOGUE) -> str:
+    """A sentence, after a space, on how to get those models of `names` that the catalogue offers; empty if none."""
+    with suppress(Misused):  # no catalogue, or a damaged one, is not what the user asked about
+        offered = [str(name) for name in names if name in mapping(read_params(catalogue).get("models"))]
+        if offered:
+            them = "them" if len(offered) > 1 else "it"
+            return f" `lectern models add {' '.join(offered)}` takes {them} from {catalogue}."
+    return ""
 
 
 def train_knobs(params: Mapping[str, Any], model: str) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 from ruamel.yaml.tokens import CommentToken
 
+from flows.asked import asked
 from pipeline.catalogue import add
+from pipeline.errors import Misused
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.generation import GenerateSettings
 from pipeline.training.settings import TrainSettings
@@ -123,6 +125,40 @@ def test_a_model_that_is_nowhere_is_a_usage_error_that_names_those_there_are(pro
     assert "catalogue.yaml has no model t5-smal" in done.stderr
     assert "t5-small" in done.stderr
     assert Path("params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("line", ["contestants:", "contestants: []", ""])
+def test_a_model_is_added_where_the_sections_for_it_are_empty_or_missing(line: str, project: Path) -> None:
+    params = _params()
+    params["generate"].pop("models")
+    params.pop("contestants")
+    Path("params.yaml").write_text(f"{line}\n# Kept.\n{yaml.safe_dump(params)}", encoding="utf-8")
+    done = lectern("models", "add", "smollm2-best", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert _params()["contestants"] == ["smollm2-best"]
+    assert [*_params()["generate"]["models"]] == ["smollm2-best"]
+    assert "# Kept." in Path("params.yaml").read_text(encoding="utf-8")
+    ModelSettings.read("smollm2-best")
+
+
+def test_a_section_of_another_kind_is_a_usage_error_that_names_it(project: Path) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump(_params() | {"contestants": "bart-tiny"}), encoding="utf-8")
+    done = lectern("models", "add", "t5-small", cwd=project)
+    assert done.returncode == 2
+    assert "contestants" in done.stderr
+
+
+def test_a_model_that_only_the_catalogue_has_is_pointed_to(project: Path) -> None:
+    hint = "`lectern models add t5-small` takes it from catalogue.yaml."
+    with pytest.raises(Misused) as stage:
+        ModelSettings.read("t5-small")
+    with pytest.raises(Misused) as flow:
+        asked(_params(), ["t5-small"], None, None)
+    assert str(stage.value).endswith(hint)
+    assert str(flow.value).endswith(hint)
+    with pytest.raises(Misused) as nowhere:
+        ModelSettings.read("t5-smal")
+    assert "lectern models add" not in str(nowhere.value)
 
 
 def test_the_list_of_versions_is_still_there(project: Path) -> None:

@@ -46,6 +46,8 @@ class Row(Record):
     test: dict[str, Interval]  # the mean of every score with its interval
     difference: Comparison | None  # from the best baseline, on the same test examples; none for itself
     verdict: str
+    seen_validation: int = 0  # validation examples that it was trained on, so that its mean there is too good
+    seen_test: int = 0  # test examples that it was trained or selected on
 
 
 class Leaderboard(Record):
@@ -61,7 +63,7 @@ class Leaderboard(Record):
     validation_needed: int  # units without which no two models can be told apart on the validation split
     test_examples: int
     test_lessons: int
-    leader: str  # the model with the best mean on the validation split
+    leader: str  # the model with the best mean on the validation split, of those that may be registered
     best: str  # the model to register: the leader, or a smaller one within a standard error of it
     best_baseline: str
     best_beats_baselines: bool
@@ -95,7 +97,8 @@ def build_leaderboard(
 ) -> Leaderboard:
     """Order models by the validation mean of the metric, choose the best, and compare each with the best baseline.
 
-    The comparison with the baseline is made on the test split, which has no part in the order or the choice.
+    The comparison with the baseline is made on the test split, which has no part in the order or the choice. A model
+    that was trained on validation examples is not chosen where another one was not.
 
     Args:
         metrics: of every contestant and baseline, by name.
@@ -125,9 +128,10 @@ def build_leaderboard(
         units_of(aligned[models[0]].loc[split].reset_index(), unit) for split in ("validation", "test")
     )
     level = 1 - evaluation.confidence
-    level_of_a_tie = level / max(1, len(contestants) - 1)
-    leader, best_baseline = max(contestants, key=on_validation), max(baselines, key=on_validation)
-    scores = {model: validation[model] for model in contestants}
+    eligible = [model for model in contestants if not metrics[model].seen_validation] or contestants
+    level_of_a_tie = level / max(1, len(eligible) - 1)
+    leader, best_baseline = max(eligible, key=on_validation), max(baselines, key=on_validation)
+    scores = {model: validation[model] for model in eligible}
     tied = _tied(leader, scores, validation_units, level_of_a_tie)
     best = _smallest_near(leader, {model: scores[model] for model in tied}, validation_units, parameters)
 
@@ -142,6 +146,8 @@ def build_leaderboard(
             test={score: metrics[model].on_test(score) for score in SCORES},
             difference=difference,
             verdict=_verdict(difference, best_baseline, unit),
+            seen_validation=metrics[model].seen_validation,
+            seen_test=metrics[model].seen_test,
         )
 
     rows = [row(model) for model in sorted(models, key=on_validation, reverse=True)]
@@ -268,7 +274,13 @@ def headline(leaderboard: Leaderboard) -> str:
         "than a standard error, because it has fewer parameters."
     )
     score = f"{leaderboard.metric} {show(best.test[leaderboard.metric])}"
-    return f"The best model is {best.model}, with {score} on the test split. {verdict}{chosen}"
+    seen = (
+        f" It has seen {best.seen_test} of the {counted(leaderboard.test_examples, 'test example')}, so its score is "
+        "too good."
+        if best.seen_test
+        else ""
+    )
+    return f"The best model is {best.model}, with {score} on the test split. {verdict}{chosen}{seen}"
 
 
 def conditions(leaderboard: Leaderboard) -> str:
@@ -283,10 +295,30 @@ def conditions(leaderboard: Leaderboard) -> str:
             f"from the test split ({' of '.join(test)}).",
             f"In brackets: of a score its {board.confidence:.0%} interval; of a difference its lower and its upper "
             f"{board.confidence:.0%} bound. Both take {unit}s for the independent units{why} (docs/measuring.md).",
+            *_about_seen_examples(board),
             *_about_ties(board),
             f"BERTScore by {board.bertscore_model}, layer {board.bertscore_layers}.",
         ]
     )
+
+
+def _about_seen_examples(board: Leaderboard) -> Iterator[str]:
+    best = board.row(board.best)
+    for row in board.rows:
+        found = []
+        if row.seen_validation:
+            count = counted(board.validation_examples, "validation example")
+            found.append(f"trained on {row.seen_validation} of the {count}")
+        if row.seen_test:
+            count = counted(board.test_examples, "test example")
+            found.append(f"trained or selected on {row.seen_test} of the {count}")
+        if found:
+            yield (
+                f"{row.model}, or a model that it started from, was {', and '.join(found)}: its scores there are too "
+                "good."
+            )
+        if row.seen_validation and not best.seen_validation:
+            yield "It is not taken as the best model, because others have not been trained on validation examples."
 
 
 def _about_ties(board: Leaderboard) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
@@ -33,6 +33,8 @@ class ModelMetrics(BaseModel):
     validation: dict[str, float | int]
     test: dict[str, float | int]
     seconds: float  # what giving the titles took
+    seen_validation: int = 0  # validation examples that the model or one of its checkpoints was trained on
+    seen_test: int = 0  # test examples that the model or one of its checkpoints was trained or selected on
 
     def on_test(self, score: Score) -> Interval:
         """That score on the test split."""
@@ -60,8 +62,17 @@ def scored_predictions(
     return pd.concat([known.assign(prediction_words=words), scores], axis="columns")
 
 
-def summarise(model: str, scored: pd.DataFrame, settings: EvaluateSettings, seconds: float) -> ModelMetrics:
+def summarise(
+    model: str,
+    scored: pd.DataFrame,
+    settings: EvaluateSettings,
+    seconds: float,
+    seen: Mapping[str, int] | None = None,
+) -> ModelMetrics:
     """Compute means and intervals of `scored`, which holds both splits.
+
+    Args:
+        seen: by split, the number of examples that the model has seen; none of a baseline.
 
     Raises:
         Refused: a split holds no example.
@@ -74,6 +85,7 @@ def summarise(model: str, scored: pd.DataFrame, settings: EvaluateSettings, seco
         confidence=settings.confidence,
         unit=unit,
         seconds=round(seconds, 2),
+        **{f"seen_{split}": count for split, count in (seen or {}).items()},
         **{
             split: _summary(scored[scored["split"] == split], split, unit, settings.confidence)
             for split in MEASURED_SPLITS
@@ -99,13 +111,22 @@ def _summary(scored: pd.DataFrame, split: str, unit: Unit, confidence: float) ->
     }
 
 
-def write_results(model: str, scored: pd.DataFrame, settings: EvaluateSettings, seconds: float) -> ModelMetrics:
+def write_results(
+    model: str,
+    scored: pd.DataFrame,
+    settings: EvaluateSettings,
+    seconds: float,
+    seen: Mapping[str, int] | None = None,
+) -> ModelMetrics:
     """Write a model's scored predictions, its scores, and the few scores that DVC shows; return the scores.
+
+    Args:
+        seen: as `summarise` takes it.
 
     Raises:
         Refused: a split holds no example.
     """
-    metrics = summarise(model, scored, settings, seconds)
+    metrics = summarise(model, scored, settings, seconds, seen)
     with file_aside(PREDICTIONS / f"{model}.parquet", durable=False) as path:
         scored.to_parquet(path, index=False)
     write_json(RESULTS / f"{model}.json", metrics.model_dump(), durable=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -28,15 +28,20 @@ def titled(examples: pd.DataFrame, predicted: Sequence[str], split: str) -> pd.D
     return known.assign(prediction=pd.Series(list(predicted), dtype="str"))
 
 
-def write_titles(model: str, titles: pd.DataFrame, seconds: float) -> None:
-    """Write the titles of a model, and the seconds that it took to give them."""
+def write_titles(model: str, titles: pd.DataFrame, seconds: float, seen: Mapping[str, int]) -> None:
+    """Write the titles of a model, and the seconds that it took to give them.
+
+    Args:
+        seen: by split, the number of examples that the model or one of its checkpoints has seen.
+    """
     with folder_aside(TITLES / model, durable=False) as folder:
         titles.to_parquet(folder / "titles.parquet", index=False)
         write_json(folder / "seconds.json", round(seconds, 2), durable=False)
+        write_json(folder / "seen.json", dict(seen), durable=False)
 
 
-def read_titles(model: str) -> tuple[pd.DataFrame, float]:
-    """The titles and seconds that `write_titles` wrote for `model`.
+def read_titles(model: str) -> tuple[pd.DataFrame, float, dict[str, int]]:
+    """The titles, the seconds and the counts of seen examples that `write_titles` wrote for `model`.
 
     Raises:
         Refused: the files are missing or damaged.
@@ -44,7 +49,10 @@ def read_titles(model: str) -> tuple[pd.DataFrame, float]:
     folder = TITLES / model
     try:
         titles = pd.read_parquet(folder / "titles.parquet")
-        return titles, json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
+        seconds, seen = (
+            json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("seconds", "seen")
+        )
+        return titles, seconds, seen
     except FileNotFoundError as error:
         raise Refused(f"{error.filename or folder} is missing: '{model}' has no titles yet. Run `dvc repro`.") from None
     except (ValueError, OSError) as error:

@@ -22,7 +22,7 @@ from pipeline.models.places import find, pinned
 from pipeline.models.scratch import ScratchSize
 from pipeline.models.tidy import TitleStyle
 from pipeline.models.warm_start import warm_start
-from pipeline.settings import Settings, check, mapping, read_params
+from pipeline.settings import Settings, check, hint_at_catalogue, mapping, read_params
 
 _CARD = "lectern.json"
 
@@ -80,7 +80,10 @@ class ModelSettings(Settings):
             raise Misused(f"A model cannot be named '{model}': DVC would look for its knobs below the dot. Use a dash.")
         entries = mapping(read_params().get("models"))
         if model not in entries:
-            raise Misused(f"params.yaml has no model '{model}' under 'models'; there are {', '.join(entries)}.")
+            raise Misused(
+                f"params.yaml has no model '{model}' under 'models'; there are {', '.join(entries)}."
+                f"{hint_at_catalogue([model])}"
+            )
         return check(cls, entries[model], at=f"models.{model}")
 
 

@@ -37,6 +37,7 @@ class Seen(Settings):
         """The examples of a training on these splits, and those of its checkpoint.
 
         Args:
+            train: the examples that the weights learn from; none of a model that is taken as it comes.
             checkpoint: the folder or file that the weights start from; None where they are random.
             place: the checkpoint as `params.yaml` names it.
         """

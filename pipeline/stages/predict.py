@@ -18,23 +18,24 @@ log = logging.getLogger(__name__)
 
 def run(model: str) -> None:
     titler = open_titler(MODELS / model, GenerateSettings.read(model))
-    given, seconds = [], 0.0
+    given, seconds, seen = [], 0.0, {}
     for split in MEASURED_SPLITS:
         examples = pd.read_parquet(SPLITS / f"{split}.parquet")
-        _warn_of_seen_examples(model, split, examples)
+        seen[split] = count_seen(MODELS / model, split, examples)
+        _warn_of_seen_examples(model, split, seen[split], len(examples))
         start = time.monotonic()
         titles = titler.best_titles(asked(examples), progress=f"{model}, {split}")
         seconds += time.monotonic() - start
         given.append(titled(examples, titles, split))
     titles = pd.concat(given, ignore_index=True)
-    write_titles(model, titles, seconds)
+    write_titles(model, titles, seconds, seen)
     print(f"{model}: {len(titles):,} titles in {seconds:.1f} s")
 
 
-def _warn_of_seen_examples(model: str, split: str, examples: pd.DataFrame) -> None:
-    if seen := count_seen(MODELS / model, split, examples):
+def _warn_of_seen_examples(model: str, split: str, seen: int, examples: int) -> None:
+    if seen:
         log.warning(
             "%s or a model that it started from was trained or selected on %d of the %d examples of the %s split. "
             "Its scores there are too good.",
-            *(model, seen, len(examples), split),
+            *(model, seen, examples, split),
         )

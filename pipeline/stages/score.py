@@ -16,12 +16,12 @@ def run(model: str) -> None:
     settings = EvaluateSettings.read()
     # Not a dependency of the stage: a training repeated with the same result gets its scores from `register`.
     client, run_id = connect(), read_training(model).run.run_id
-    titles, seconds = read_titles(model)
+    titles, seconds, seen = read_titles(model)
     by_split = {split: titles[titles["split"] == split] for split in MEASURED_SPLITS}
     scored = [
         scored_predictions(given, given["prediction"].tolist(), split, settings) for split, given in by_split.items()
     ]
     predictions = pd.concat(scored, ignore_index=True)
-    metrics = write_results(model, predictions, settings, seconds)
+    metrics = write_results(model, predictions, settings, seconds, seen)
     patiently(lambda: log_evaluation(client, run_id, metrics, predictions), "What was evaluated")
     print(f"{model}: validation ROUGE-1 {metrics.validation['rouge1']:.4f}, test ROUGE-1 {metrics.test['rouge1']:.4f}")

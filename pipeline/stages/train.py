@@ -83,10 +83,15 @@ def run(model: str) -> None:
         fit_with([])
         return
     checkpoint = None if model_settings.scratch else find(model_settings.checkpoint)
-    seen = Seen.of_training(train, validation, checkpoint, model_settings.checkpoint)
-    precision = training_precision(settings.precision, prepared.network, prepared.inputs.family, resume_from)
-    print(f"{model} trains on {device}, in {precision}", flush=True)
-    lineage = {**lineage_tags(), **start, **device.tags(), "device.precision": precision}
+    learnt_from = train if settings.epochs else train.head(0)
+    seen = Seen.of_training(learnt_from, validation, checkpoint, model_settings.checkpoint)
+    lineage = {**lineage_tags(), **start, **device.tags()}
+    if settings.epochs:
+        precision = training_precision(settings.precision, prepared.network, prepared.inputs.family, resume_from)
+        print(f"{model} trains on {device}, in {precision}", flush=True)
+        lineage["device.precision"] = precision
+    else:
+        print(f"{model} is taken as it comes", flush=True)
     try:
         _train_and_keep(model, model_settings, settings, lineage, prepared, train, seen, fit_with, resume_from)
     except (Diverged, LearntNothing):

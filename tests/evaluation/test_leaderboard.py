@@ -47,13 +47,17 @@ def build(
     metric: str = "rouge1",
     evaluation: EvaluateSettings = EVALUATION,
     parameters: dict[str, int] | None = None,
+    seen: dict[str, dict[str, int]] | None = None,
 ) -> Leaderboard:
     """A leaderboard of `models`; those with a dash in front are baselines."""
     named = {name.lstrip("-"): frame for name, frame in models.items()}
     return build_leaderboard(
         [name for name in models if not name.startswith("-")],
         [name.lstrip("-") for name in models if name.startswith("-")],
-        {name: summarise(name, frame, EVALUATION, seconds=1) for name, frame in named.items()},
+        {
+            name: summarise(name, frame, EVALUATION, seconds=1, seen=(seen or {}).get(name))
+            for name, frame in named.items()
+        },
         named,
         CompareSettings(metric=metric),
         evaluation=evaluation,
@@ -100,6 +104,29 @@ def test_a_lead_that_may_be_chance_is_no_win():
     assert board.row("lucky").difference.mean > 0
     assert not board.best_beats_baselines
     assert board.row("lucky").verdict == "not told apart from the best baseline (keyphrase)"
+
+
+def test_a_model_that_has_learnt_validation_examples_is_not_taken_where_another_has_not():
+    models = {"further": scored(0.9, 0.6), "fresh": scored(0.5, 0.5), "-keyphrase": scored(0.3, 0.3)}
+    board = build(models, seen={"further": {"validation": 12, "test": 3}})
+    assert board.rows[0].model == "further"
+    assert (board.best, board.leader, board.ties) == ("fresh", "fresh", ["fresh"])
+    assert (
+        "further, or a model that it started from, was trained on 12 of the 40 validation examples, and trained or "
+        "selected on 3 of the 40 test examples: its scores there are too good. It is not taken as the best model, "
+        "because others have not been trained on validation examples."
+    ) in as_markdown(board)
+
+
+def test_models_that_have_all_learnt_validation_examples_all_take_part():
+    models = {"further": scored(0.9, 0.6), "fresh": scored(0.5, 0.5), "-keyphrase": scored(0.3, 0.3)}
+    seen = {"further": {"validation": 12, "test": 3}, "fresh": {"validation": 1, "test": 0}}
+    board = build(models, seen=seen)
+    assert board.best == "further"
+    text = as_markdown(board)
+    assert "not taken" not in text
+    assert "It has seen 3 of the 40 test examples, so its score is too good." in text
+    assert "fresh, or a model that it started from, was trained on 1 of the 40 validation examples: its" in text
 
 
 def test_equal_models_do_not_beat_each_other():

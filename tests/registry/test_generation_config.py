@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from transformers import GenerationConfig
 
-from pipeline.models.checkpoints import Card, save_model
+from pipeline.models.checkpoints import Card, load_inputs, save_model
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, generation_config, open_titler
 from pipeline.models.tidy import tidy
@@ -73,6 +73,16 @@ def test_the_code_of_the_card_writes_the_titles_of_every_family(
     folder, texts = trained_folder(project, family, examples), examples["text"][:3].tolist()
     generation_config(folder, settings).save_pretrained(folder)
     assert [*map(tidy, titles_by_transformers(folder, texts))] == open_titler(folder, settings).best_titles(texts)
+
+
+def test_the_code_of_the_card_cuts_a_long_text_where_lectern_does(project: Path, examples: pd.DataFrame) -> None:
+    """T5's prefix counts beside max_source_tokens."""
+    folder = trained_folder(project, "t5", examples)
+    texts = [" ".join(examples["text"][place:]) for place in range(6)]
+    inputs, card = load_inputs(folder)
+    assert all(len(inputs.source(text)) > card.max_source_tokens for text in texts)
+    generation_config(folder, GREEDY).save_pretrained(folder)
+    assert [*map(tidy, titles_by_transformers(folder, texts))] == open_titler(folder, GREEDY).best_titles(texts)
 
 
 def test_drawn_titles_come_with_the_settings_that_draw_them(project: Path, examples: pd.DataFrame) -> None:

@@ -21,6 +21,7 @@ from pipeline.evaluation.predictions import read_results
 from pipeline.evaluation.titled import MEASURED_SPLITS
 from pipeline.models.checkpoints import load_model
 from pipeline.models.generation import GenerateSettings
+from pipeline.models.seen import Seen, are_among
 from pipeline.paths import FEATURES, MODELS, STATE
 from pipeline.registry.versions import log_served_model
 from pipeline.stages import predict, score, train
@@ -159,7 +160,7 @@ def test_a_model_that_has_seen_what_it_is_measured_on_is_named(
     project: Path, examples: pd.DataFrame, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It starts from one that was trained on two of today's validation examples, and on three of the test examples."""
-    fill_project(project, examples, epochs=0)
+    fill_project(project, examples, epochs=1)
     sides = {"train": slice(0, 8), "validation": slice(8, 12), "test": slice(12, 16)}
     for side, rows in sides.items():
         examples[rows].to_parquet(f"data/splits/{side}.parquet", index=False)
@@ -180,3 +181,21 @@ def test_a_model_that_has_seen_what_it_is_measured_on_is_named(
         said = [record.message for record in caplog.records if "too good" in record.message]
         assert len(said) == len(warnings)
         assert all(words in message for words, message in zip(warnings, said, strict=True))
+    score.run(MODEL)
+    metrics, _ = read_results(MODEL)
+    assert (metrics.seen_validation, metrics.seen_test) == (2, 3)
+
+
+def test_a_model_that_is_taken_as_it_comes_has_learnt_from_nothing(
+    project: Path, examples: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_project(project, examples, epochs=0)
+    train.run(MODEL)
+    seen = Seen.read(MODELS / MODEL)
+    assert not are_among(examples, seen.train).any()
+    assert are_among(pd.read_parquet("data/splits/validation.parquet"), seen.validation).all()
+    said = capsys.readouterr().out
+    assert f"{MODEL} is taken as it comes" in said
+    assert "trains on" not in said
+    (run,) = mlflow_runs(MlflowClient())
+    assert "device.precision" not in run.data.tags
