@@ -16,6 +16,7 @@ Finding = Literal["better", "worse", "not told apart", "too few"]
 _MOST_UNITS = 18  # whose subsets are all counted: 2 to this power
 _FEWEST_DRAWN = 99_999  # subsets drawn where there are more units
 _DRAWN_PER_LEVEL = 20  # that at least so many patterns lie below the level
+_MOST_DRAWN = 2_000_000  # a smaller level than its share of them allows gets fewer, which can only hide a lead
 _BITS_AT_ONCE = 2_000_000
 _SEED = 1
 
@@ -47,6 +48,11 @@ def fewest_units(level: float) -> int:
     return math.ceil(-math.log2(level) - 1e-9)
 
 
+def can_claim(units: int, level: float) -> bool:
+    """Tell whether any scores of that many units could reach `level`."""
+    return units >= fewest_units(level) and (units <= _MOST_UNITS or level * (_MOST_DRAWN + 1) >= 1)
+
+
 def compare(a: Sequence[float], b: Sequence[float], units: Sequence[int], *, level: float) -> Comparison:
     """Test whether `a` is better than `b`, where `a[i]` and `b[i]` are scores between 0 and 1 of the same example.
 
@@ -55,7 +61,8 @@ def compare(a: Sequence[float], b: Sequence[float], units: Sequence[int], *, lev
     is at least the observed one (Fisher, 1935, "The Design of Experiments", section 21). The bounds are all differences
     that the test does not reject: order statistics of the means over subsets of units (Hartigan, 1969, "Using subsample
     values as typical values"). Beyond `_MOST_UNITS` units, random patterns stand for all, and the observed one counts
-    among them (Phipson and Smyth, 2010, "Permutation p-values should never be zero").
+    among them (Phipson and Smyth, 2010, "Permutation p-values should never be zero"). There are at most `_MOST_DRAWN`,
+    so a level below 1 / `_MOST_DRAWN` is never reached.
 
     Args:
         units: the unit of each example, as `pipeline.evaluation.intervals.units_of` gives it.
@@ -105,7 +112,8 @@ def _subset_means(differences: Totals, level: float) -> np.ndarray:
     if len(differences.sums) <= _MOST_UNITS:
         sums, counts = (_subset_sums(values)[1:] for values in (differences.sums, differences.counts))
     else:
-        sums, counts = _drawn_sums(differences, max(_FEWEST_DRAWN, math.ceil(_DRAWN_PER_LEVEL / level)))
+        wanted = max(_FEWEST_DRAWN, math.ceil(_DRAWN_PER_LEVEL / level))
+        sums, counts = _drawn_sums(differences, min(wanted, _MOST_DRAWN))
         sums, counts = sums[counts > 0], counts[counts > 0]
     return np.sort((sums / counts).round(12))
 

@@ -87,6 +87,19 @@ def are_among(examples: pd.DataFrame, hashes: Collection[str]) -> np.ndarray:
     return np.array([not known.isdisjoint(its) for its in _hashes(examples)], dtype=bool)
 
 
+def digest_of(examples: pd.DataFrame) -> str:
+    """Hash of a split's content. It depends neither on the order of the examples nor on the file that stores them."""
+    rows = examples[[*_PLACE, "text", "title"]].itertuples(index=False)
+    return hash_of(
+        *sorted(hash_of(course, lesson, str(float(start)), *words) for course, lesson, start, *words in rows)
+    )
+
+
+def hash_of(*parts: str) -> str:
+    """Short hash of several texts in this order."""
+    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
 def _all_hashes(examples: pd.DataFrame) -> Iterator[str]:
     return (each for its in _hashes(examples) for each in its)
 
@@ -98,8 +111,4 @@ def _hashes(examples: pd.DataFrame) -> Iterator[list[str]]:
     """
     for course, lesson, start, text in examples[[*_PLACE, "text"]].itertuples(index=False):
         words = " ".join(text.split()).casefold()
-        yield [_hash(course, lesson, str(float(start))), *([_hash(words)] if words else [])]
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=_DIGEST_BYTES).hexdigest()
+        yield [hash_of(course, lesson, str(float(start))), *([hash_of(words)] if words else [])]

@@ -27,11 +27,11 @@ from pipeline.evaluation.intervals import Unit, counted, read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import ROUGE_SCORES, Score
 from pipeline.evaluation.slices import groups
+from pipeline.models.seen import digest_of
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.exposure import Exposure, exposure, unseen_by_all
-from pipeline.registry.lineage import md5
-from pipeline.registry.looks import level_of_look, record_look
+from pipeline.registry.looks import Look, take_look
 from pipeline.registry.trial import Gone, Trial, try_version
 from pipeline.settings import Section
 
@@ -62,18 +62,6 @@ class Rule:
     @property
     def mark(self) -> str:
         return ("passed" if self.passed else "FAILED") if self.judged else "not judged"
-
-
-@dataclass(frozen=True)
-class Look:
-    """One of several comparisons on the same test split. `level` is the chance of a wrong claim in this one."""
-
-    number: int
-    level: float
-    test_md5: str
-
-    def __str__(self) -> str:
-        return f"look {self.number} at this test split, level {self.level:.2%}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +119,9 @@ class Evidence:
 
 
 def judge(name: str, version: ModelVersion, champion: ModelVersion | None, settings: PromoteSettings) -> Verdict:
-    """Try `version` of `name`, and the champion, as they are served. The registered model counts this look.
+    """Try `version` of `name`, and the champion, as they are served.
+
+    The registered model counts this look at the test split, if it can claim anything.
 
     Scores are compared on the test examples that neither version has seen, since a version that has learnt from an
     example, or was selected by it, scores better on it than on a new lesson. Where too few are left, the comparison
@@ -167,12 +157,13 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
     challenger = scores([title_of[text] for text in texts])
     champions = scores(beside) if beside is not None else None
     baselines = {baseline: scores(titles_of(train, texts)) for baseline, titles_of in BASELINES.items()}
-    alpha, test_md5 = 1 - scoring.confidence, md5(SPLITS / "test.parquet")
-    number = record_look(MlflowClient(), name, version, compared, test_md5)
-    look = Look(number, level_of_look(number, alpha), test_md5)
+    alpha, unit = 1 - scoring.confidence, read_unit()
+    question = _question(version, compared, settings.metric, unit, scoring)
+    units = len(np.unique(units_of(test[unseen], unit)))
+    look = take_look(MlflowClient(), name, question, digest_of(test), units=units, alpha=alpha)
     evidence = Evidence(
         test=test[fair],
-        unit=read_unit(),
+        unit=unit,
         alpha=alpha,
         level=look.level,
         challenger=challenger,
@@ -210,7 +201,7 @@ def _beats(rule: str, evidence: Evidence, theirs: Sequence[float], metric: str) 
         return Rule(
             rule,
             False,
-            f"too few {unit}s to tell: the test split has {found.units}, and a level of {found.level:.2%} needs "
+            f"too few {unit}s to tell: {found.units} are compared, and a level of {found.level:.2%} needs "
             f"{fewest_units(found.level)}. Give the workbook more lessons",
         )
     return Rule(
@@ -247,6 +238,17 @@ def _size(examples: int, units: int, unit: Unit) -> str:
 
 def _in_words(by: str, name: str) -> str:
     return name if by == "course" else f"texts of {name.removesuffix(' words')} words"
+
+
+def _question(
+    version: ModelVersion, champion: ModelVersion | None, metric: Score, unit: Unit, scoring: EvaluateSettings
+) -> dict[str, str]:
+    """All that decides the scores which are compared on a test split: another choice is another look."""
+    against = str(champion.version) if champion else "baselines"
+    question = {"version": str(version.version), "against": against, "metric": metric, "unit": unit}
+    if metric not in ROUGE_SCORES:
+        question["bertscore"] = f"{scoring.bertscore_model}, layer {scoring.bertscore_layers}"
+    return question
 
 
 def _champion_titles(name: str, champion: ModelVersion | None, texts: list[str]) -> tuple[list[str] | None, list[Rule]]:

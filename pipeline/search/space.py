@@ -12,14 +12,13 @@ from pydantic import create_model
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.search.settings import Range, SearchSettings
-from pipeline.settings import Settings, check
+from pipeline.settings import MACHINE_SETTINGS, Settings, check
 from pipeline.training.settings import TrainSettings
 
 _NOT_SEARCHED = {
     "seed": "a better seed is luck, and does not last.",
     "bertscore": "what trials are measured by is the same for all of them.",
-    "device": "it changes nothing that a training learns.",
-    "report_to": "it changes nothing that a training learns.",
+    **dict.fromkeys(MACHINE_SETTINGS, "it changes nothing that a training learns."),
 }
 
 

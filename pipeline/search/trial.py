@@ -21,7 +21,7 @@ from pipeline.registry.training_log import LogToMlflow
 from pipeline.search.show import short
 from pipeline.search.space import Space
 from pipeline.search.study import RUN_ID, TrialFailed
-from pipeline.training.fit import Diverged, Score, TooLittleMemory, fit
+from pipeline.training.fit import Diverged, LearntNothing, Score, TooLittleMemory, fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
 
@@ -98,6 +98,8 @@ def _is_of_this_trial_alone(error: Exception) -> bool:
 def _why(error: Exception) -> str:
     if isinstance(error, Diverged):
         return "its loss grew beyond all numbers"  # at a rate that the search has drawn, and no entry of params.yaml
+    if isinstance(error, LearntNothing):
+        return "it changed no weight"
     return "there was too little memory for it" if lacks_memory(error) else str(error)
 
 

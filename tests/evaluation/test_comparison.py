@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import permutation_test
 
-from pipeline.evaluation.comparison import compare, fewest_units, level_of_many
+from pipeline.evaluation.comparison import can_claim, compare, fewest_units, level_of_many
 
 LEVEL = 0.05
 SCORES = st.floats(0, 1).map(lambda score: round(score, 3))
@@ -120,6 +120,15 @@ def test_bounds_of_random_sign_patterns_are_close_to_those_of_all() -> None:
     # A nineteenth lesson without a difference moves the sums of no pattern.
     drawn = compare([*ours, 0.5], [*theirs, 0.5], range(19), level=LEVEL)
     assert drawn.p_value == pytest.approx(exact.p_value, abs=0.005)
+
+
+def test_tiny_levels_need_bounded_memory_and_claim_nothing() -> None:
+    lessons = 60
+    level = 1e-12  # would take 20 million million patterns
+    found = compare([0.9] * lessons, [0.1] * lessons, range(lessons), level=level)
+    assert (found.finding, found.low, found.high) == ("not told apart", -1, 1)
+    assert not can_claim(lessons, level)
+    assert can_claim(lessons, 1e-6)
 
 
 def test_rounding_makes_no_difference_out_of_none() -> None:

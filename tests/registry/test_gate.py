@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.exposure import exposure
 from pipeline.registry.gate import Evidence, PromoteSettings, Verdict, judge, rules
 from pipeline.registry.lineage import md5
+from pipeline.registry.looks import take_look
 from pipeline.registry.tracking import connect
 from pipeline.registry.trial import Trial
 from pipeline.settings import set_params
@@ -171,7 +173,7 @@ def test_the_first_version_is_held_against_the_baselines_alone() -> None:
 def test_too_few_lessons_pass_nobody_and_it_is_said(level: float, fewest: int) -> None:
     assert verdict_on([0.9] * fewest, [0.1] * fewest, level=level).passed
     few = verdict_on([0.9] * (fewest - 1), [0.1] * (fewest - 1), level=level)
-    wanted = f"too few lessons to tell: the test split has {fewest - 1}, and a level of {level:.2%} needs {fewest}"
+    wanted = f"too few lessons to tell: {fewest - 1} are compared, and a level of {level:.2%} needs {fewest}"
     assert [rule.found.startswith(wanted) for rule in few.rules if not rule.passed] == [True, True]
 
 
@@ -372,26 +374,6 @@ def test_a_version_that_does_not_pass_stays_where_it_is_unless_forced(registered
     assert versions.trail(registered, NAME) == [move]
 
 
-def test_looks_at_one_test_split_are_counted_shown_and_corrected_for(registered: MlflowClient) -> None:
-    def looked(number: str, champion: str | None = None) -> Verdict:
-        pair = [registered.get_model_version(NAME, each) if each else None for each in (number, champion)]
-        return judge(NAME, *pair, SETTINGS)
-
-    first = looked("1")
-    assert (first.look.number, first.look.level) == (1, pytest.approx(0.05 / 2))
-    assert "look 1 at this test split, level 2.50%" in first.as_markdown()
-    second = looked("2")
-    assert second.as_json()["look"] == {"number": 2, "level": pytest.approx(0.05 / 6), "test_md5": md5(TEST_SPLIT)}
-    assert looked("1").look == first.look  # asked again, as the flow does after a person's yes
-    assert looked("2", "1").look.number == 3  # against another version
-    registered.delete_model_version(NAME, "1")
-    assert looked("2").look == second.look
-
-    test = pd.read_parquet(TEST_SPLIT)
-    test.assign(title="Another").to_parquet(TEST_SPLIT)
-    assert looked("2").look.number == 1
-
-
 def test_a_champion_of_which_nothing_is_left_is_said_and_not_compared_with(registered: MlflowClient) -> None:
     promote(registered, "1", force=True)
     champion = registered.get_model_version(NAME, "1")
@@ -433,6 +415,74 @@ def version_that_saw(
     settings = GREEDY.model_copy(update={"max_new_tokens": int(number)})
     tags = {"model": folder.name, "model.md5": md5(folder)}
     return versions.register(client, NAME, folder, settings, run_id="0" * 32, tags=tags)
+
+
+def test_looks_at_one_test_split_are_counted_shown_and_corrected_for(
+    registered: MlflowClient, lessons: pd.DataFrame
+) -> None:
+    def looked(number: str, champion: str | None = None) -> Verdict:
+        pair = [registered.get_model_version(NAME, each) if each else None for each in (number, champion)]
+        return judge(NAME, *pair, SETTINGS)
+
+    first = looked("1")
+    assert (first.look.number, first.look.level) == (1, pytest.approx(0.05 / 2))
+    assert "look 1 at this test split, level 2.50%" in first.as_markdown()
+    second = looked("2")
+    assert (second.look.number, second.look.level) == (2, pytest.approx(0.05 / 6))
+    assert second.as_json()["look"] == asdict(second.look)
+    assert looked("1").look == first.look  # asked again, as the flow does after a person's yes
+    assert looked("2", "1").look.number == 3  # against another version
+    registered.delete_model_version(NAME, "1")
+    assert looked("2").look == second.look
+
+    lessons.assign(title="Another").to_parquet(TEST_SPLIT)
+    assert looked("2").look.number == 1
+
+
+def test_another_metric_or_unit_is_another_look(registered: MlflowClient, lessons: pd.DataFrame) -> None:
+    version = registered.get_model_version(NAME, "1")
+    assert judge(NAME, version, None, SETTINGS).look.number == 1
+    assert judge(NAME, version, None, SETTINGS.model_copy(update={"metric": "rougeL"})).look.number == 2
+    assert judge(NAME, version, None, SETTINGS).look.number == 1
+    set_params(["split"], {"by": "random"})
+    assert judge(NAME, version, None, SETTINGS).look.number == 3
+
+
+def test_a_test_split_is_known_by_its_examples_and_not_by_its_file(
+    registered: MlflowClient, lessons: pd.DataFrame
+) -> None:
+    one, other = (registered.get_model_version(NAME, number) for number in "12")
+    first, file = judge(NAME, one, None, SETTINGS).look, md5(TEST_SPLIT)
+    lessons[::-1].to_parquet(TEST_SPLIT, compression="gzip", index=False)
+    assert md5(TEST_SPLIT) != file
+    assert judge(NAME, one, None, SETTINGS).look == first
+    assert judge(NAME, other, None, SETTINGS).look.number == 2
+
+
+def test_a_look_that_can_claim_nothing_is_not_counted(
+    registered: MlflowClient, lessons: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Of 16 lessons, all but five are seen, and the first look needs six."""
+    nothing = lessons.head(0)
+    exposed = version_that_saw(registered, tmp_path / "model", "5", lessons.head(11), nothing)
+    for _ in range(2):
+        verdict = judge(NAME, exposed, None, SETTINGS)
+        assert (verdict.look.number, verdict.look.counted, verdict.passed) == (1, False, False)
+        assert "look 1 at this test split, level 2.50%, not counted: no claim is possible" in verdict.as_markdown()
+        [(_, found)] = found_of(verdict, "beats").values()
+        assert found.startswith("too few lessons to tell: 5 are compared, and a level of 2.50% needs 6.")
+    clean = version_that_saw(registered, tmp_path / "model", "6", lessons.head(10), nothing)
+    look = judge(NAME, clean, None, SETTINGS).look
+    assert (look.number, look.counted) == (1, True)
+    assert judge(NAME, exposed, None, SETTINGS).look.number == 2
+
+
+def test_looks_taken_at_the_same_time_have_numbers_of_their_own(registered: MlflowClient) -> None:
+    def look(metric: str) -> int:
+        return take_look(MlflowClient(), NAME, {"metric": metric}, "split", units=99, alpha=0.05).number
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(look, map(str, range(16)))) == [*range(1, 17)]
 
 
 def test_test_examples_that_either_side_has_seen_are_counted_and_left_out(

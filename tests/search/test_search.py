@@ -23,7 +23,7 @@ from pipeline.registry.tracking import connect
 from pipeline.search import trial as trial_module
 from pipeline.search.search import Found, search
 from pipeline.search.suggestion import Suggestion
-from pipeline.training.fit import Diverged, fit
+from pipeline.training.fit import Diverged, LearntNothing, fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
 from tests.command import kill_once, lectern
@@ -262,11 +262,13 @@ def test_a_trial_without_memory_fails_alone(small: Path, monkeypatch: pytest.Mon
 def test_a_trial_that_cannot_be_trained_fails_alone_and_says_why(
     small: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _pretend(monkeypatch, 3.0, Diverged(), MemoryError(), 2.0, 4.0)
-    assert search(MODEL, 3).suggestion.value == 2.0
+    _pretend(monkeypatch, 3.0, Diverged(), MemoryError(), LearntNothing(8), 2.0, 4.0, 5.0)
+    assert search(MODEL, 4).suggestion.value == 2.0
     assert "its loss grew beyond all numbers" in caplog.text
     assert "too little memory" in caplog.text
-    assert _states() == ["complete", "failed", "failed", "complete", "complete"]
+    assert "it changed no weight" in caplog.text
+    assert "params.yaml" not in caplog.text
+    assert _states() == ["complete", *["failed"] * 3, *["complete"] * 3]
 
 
 def test_a_search_ends_when_all_trials_fail_and_says_why(small: Path) -> None:

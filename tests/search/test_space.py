@@ -38,6 +38,8 @@ def _space(train: dict[str, Any] | None = None, **search: Any) -> Space:
         ("epochs", {"low": 0, "high": 3}, "search.ranges: a trial of 0 epochs"),
         ("processes", {"choices": [1, 2]}, "search.ranges: a trial is trained in one process"),
         ("seed", {"low": 1, "high": 3}, "search.ranges.seed: a better seed is luck"),
+        ("device", {"choices": ["cpu"]}, "search.ranges.device: it changes nothing"),
+        ("checkpoint_minutes", {"low": 1, "high": 3}, "search.ranges.checkpoint_minutes: it changes nothing"),
         ("bertscore", {"choices": [None]}, "search.ranges.bertscore: what trials are measured by"),
     ],
 )
