@@ -19,11 +19,12 @@ from pipeline.data.openings import marked
 from pipeline.data.split import LEAKS
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.evaluation.intervals import Unit
-from pipeline.models.generation import GenerateSettings
+from pipeline.models.generation import GenerateSettings, open_titler
+from pipeline.models.places import find
 from pipeline.models.seen import Seen
 from pipeline.models.tidy import tidy
 from pipeline.paths import MODELS
-from pipeline.registry import trial, versions
+from pipeline.registry import gate, trial, versions
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.exposure import exposure
 from pipeline.registry.gate import Evidence, PromoteSettings, Verdict, judge, rules
@@ -407,6 +408,18 @@ def lessons(registered: MlflowClient, examples: pd.DataFrame) -> pd.DataFrame:
     return test
 
 
+@pytest.fixture
+def tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions write their titles in this process: the processes in which they are tried take seconds to start."""
+
+    def titles(name: str, number: str, texts: list[str]) -> Trial:
+        settings = versions.settings_of(MlflowClient().get_model_version(name, number))
+        written = open_titler(find(f"models:/{name}/{number}"), settings).best_titles(texts)
+        return Trial(written, seconds_a_title=0.1, megabytes=1)
+
+    monkeypatch.setattr(gate, "try_version", titles)
+
+
 def version_that_saw(
     client: MlflowClient, folder: Path, number: str, train: pd.DataFrame, validation: pd.DataFrame
 ) -> ModelVersion:
@@ -417,6 +430,7 @@ def version_that_saw(
     return versions.register(client, NAME, folder, settings, run_id="0" * 32, tags=tags)
 
 
+@pytest.mark.usefixtures("tried_here")
 def test_looks_at_one_test_split_are_counted_shown_and_corrected_for(
     registered: MlflowClient, lessons: pd.DataFrame
 ) -> None:
@@ -439,6 +453,7 @@ def test_looks_at_one_test_split_are_counted_shown_and_corrected_for(
     assert looked("2").look.number == 1
 
 
+@pytest.mark.usefixtures("tried_here")
 def test_another_metric_or_unit_is_another_look(registered: MlflowClient, lessons: pd.DataFrame) -> None:
     version = registered.get_model_version(NAME, "1")
     assert judge(NAME, version, None, SETTINGS).look.number == 1
@@ -448,6 +463,7 @@ def test_another_metric_or_unit_is_another_look(registered: MlflowClient, lesson
     assert judge(NAME, version, None, SETTINGS).look.number == 3
 
 
+@pytest.mark.usefixtures("tried_here")
 def test_a_test_split_is_known_by_its_examples_and_not_by_its_file(
     registered: MlflowClient, lessons: pd.DataFrame
 ) -> None:
@@ -459,6 +475,7 @@ def test_a_test_split_is_known_by_its_examples_and_not_by_its_file(
     assert judge(NAME, other, None, SETTINGS).look.number == 2
 
 
+@pytest.mark.usefixtures("tried_here")
 def test_a_look_that_can_claim_nothing_is_not_counted(
     registered: MlflowClient, lessons: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -485,6 +502,7 @@ def test_looks_taken_at_the_same_time_have_numbers_of_their_own(registered: Mlfl
         assert sorted(pool.map(look, map(str, range(16)))) == [*range(1, 17)]
 
 
+@pytest.mark.usefixtures("tried_here")
 def test_test_examples_that_either_side_has_seen_are_counted_and_left_out(
     registered: MlflowClient, lessons: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -510,6 +528,7 @@ def test_test_examples_that_either_side_has_seen_are_counted_and_left_out(
     assert all("of 16" in found for _, found in behaviour.values())
 
 
+@pytest.mark.usefixtures("tried_here")
 def test_a_version_that_has_seen_the_whole_test_split_does_not_pass(
     registered: MlflowClient, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -523,6 +542,7 @@ def test_a_version_that_has_seen_the_whole_test_split_does_not_pass(
     }
 
 
+@pytest.mark.usefixtures("tried_here")
 def test_an_example_is_known_again_by_its_place_or_by_its_words(
     registered: MlflowClient, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -536,6 +556,7 @@ def test_an_example_is_known_again_by_its_place_or_by_its_words(
     assert found.startswith("5 of 16 test examples were in its training split")
 
 
+@pytest.mark.usefixtures("tried_here")
 def test_what_an_older_version_has_seen_is_not_known_and_stops_nobody(
     registered: MlflowClient, lessons: pd.DataFrame
 ) -> None:
