@@ -101,16 +101,15 @@ def hub_or_mirror() -> Finding:
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     token = f"HF_TOKEN {'set' if os.environ.get('HF_TOKEN') else 'not set'}"
     if _is_set("HF_HUB_OFFLINE") or _is_set("TRANSFORMERS_OFFLINE"):
-        said = f"{endpoint} is not asked: HF_HUB_OFFLINE is set; {token}"
+        state, said = State.OK, f"{endpoint} is not asked: HF_HUB_OFFLINE is set; {token}"
     else:
         why = _silence(endpoint)
         if why is None:
             return Finding(State.OK, f"{endpoint} answers; {token}")
-        said = f"{endpoint} does not answer: {why}; {token}"
+        state, said = State.WARNING, f"{endpoint} does not answer: {why}; {token}"
     missing = _missing_from_hub()
     if missing:
         return Finding(State.WRONG, f"{said}.", f"{missing} Set HF_ENDPOINT to a mirror, or unset HF_HUB_OFFLINE.")
-    state = State.OK if "not asked" in said else State.WARNING
     return Finding(state, f"{said}.", "No contestant of params.yaml needs it now.")
 
 

@@ -183,20 +183,25 @@ def test_intervals_of_another_confidence_are_refused():
         build(models, evaluation=EVALUATION.model_copy(update={"confidence": 0.8}))
 
 
-def test_scores_by_another_bertscore_model_are_refused():
+def build_with_other(measured: dict[str, str]) -> Leaderboard:
+    """A leaderboard of two models, one of which was measured in another way."""
     frames = {"other": scored(0.5, 0.5), "keyphrase": scored(0.3, 0.3)}
     metrics = {name: summarise(name, frame, EVALUATION, seconds=1) for name, frame in frames.items()}
-    metrics["other"] = metrics["other"].model_copy(update={"bertscore_model": "roberta-large"})
+    metrics["other"] = metrics["other"].model_copy(update=measured)
+    return build_leaderboard(
+        ["other"],
+        ["keyphrase"],
+        metrics,
+        frames,
+        CompareSettings(metric="rouge1"),
+        evaluation=EVALUATION,
+        parameters={"other": 1},
+    )
+
+
+def test_scores_by_another_bertscore_model_are_refused():
     with pytest.raises(Refused, match="'other' was scored with BERTScore's model 'roberta-large'"):
-        build_leaderboard(
-            ["other"],
-            ["keyphrase"],
-            metrics,
-            frames,
-            CompareSettings(metric="rouge1"),
-            evaluation=EVALUATION,
-            parameters={"other": 1},
-        )
+        build_with_other({"bertscore_model": "roberta-large"})
 
 
 def in_lessons(frame: pd.DataFrame, lessons: int) -> pd.DataFrame:
@@ -241,19 +246,8 @@ def test_with_a_random_split_examples_are_units_and_it_is_said(tmp_path, monkeyp
 
 
 def test_intervals_over_lessons_and_over_examples_do_not_meet():
-    frames = {"other": scored(0.5, 0.5), "keyphrase": scored(0.3, 0.3)}
-    metrics = {name: summarise(name, frame, EVALUATION, seconds=1) for name, frame in frames.items()}
-    metrics["other"] = metrics["other"].model_copy(update={"unit": "example"})
     with pytest.raises(Refused, match="'other' were computed over examples, those of 'keyphrase' over lessons"):
-        build_leaderboard(
-            ["other"],
-            ["keyphrase"],
-            metrics,
-            frames,
-            CompareSettings(metric="rouge1"),
-            evaluation=EVALUATION,
-            parameters={"other": 1},
-        )
+        build_with_other({"unit": "example"})
 
 
 def noisy(mean: float, spread: float, seed: int) -> pd.DataFrame:
