@@ -36,12 +36,12 @@ from nltk.metrics.segmentation import pk, windowdiff
 from sklearn.model_selection import KFold
 from workbooks import workbook_or_sample
 
+from pipeline.chapters.embedding import embed
+from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, passages_of
 from pipeline.evaluation.intervals import interval_of_mean
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.titles.embedding import embed
-from pipeline.titles.lines import Talk
-from pipeline.titles.segments import ChaptersSettings, best_cuts, passages_of
-from pipeline.titles.talk import read_talks
+from pipeline.transcripts.reading import read_talks
+from pipeline.transcripts.transcript import Talk
 
 MINUTES = (3, 4, 5, 6, 7, 8)
 WINDOWS = (4, 8, 12, 16, 24)

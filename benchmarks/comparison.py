@@ -23,7 +23,7 @@ from scipy.stats import norm
 
 from pipeline.evaluation.comparison import compare, level_of_many
 from pipeline.evaluation.intervals import interval_of_mean
-from pipeline.registry.looks import level_of_look
+from pipeline.registry.repeated_tests import level_of_look
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE

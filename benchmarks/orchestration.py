@@ -20,8 +20,8 @@ from pathlib import Path
 
 from first_run import seconds
 
-from flows.server import api_url, prefect_service
-from flows.service import free_port
+from flows.services.prefect_server import api_url, prefect_service
+from flows.services.service import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC_YAML = """

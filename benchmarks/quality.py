@@ -35,10 +35,10 @@ from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.generation import GenerateSettings, Titler
-from pipeline.registry.fingerprint import checkpoint_tags
-from pipeline.training.fit import fit
+from pipeline.registry.training_fingerprint import checkpoint_tags
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
+from pipeline.training.trainer import fit
 
 SHOWN = ("rouge1", "rouge2", "rougeL", "bertscore_f1")
 SEED = 1

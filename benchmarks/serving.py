@@ -23,10 +23,10 @@ import ctranslate2
 import torch
 from workbooks import read_examples
 
-from pipeline.exports.card import ENGINE, ExportCard
 from pipeline.exports.convert import convert
 from pipeline.exports.export import complete
-from pipeline.exports.titler import FastTitler
+from pipeline.exports.export_card import ENGINE, ExportCard
+from pipeline.exports.fast_titler import FastTitler
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint, save_model
 from pipeline.models.generation import GenerateSettings, Titler, decoder_start, open_titler
 

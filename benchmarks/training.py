@@ -58,9 +58,9 @@ from pipeline.models import scratch
 from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import IGNORED, Inputs, prefix_tokens
 from pipeline.models.layers import freeze
-from pipeline.training import fit as training_module
-from pipeline.training.fit import fit
+from pipeline.training import trainer as training_module
 from pipeline.training.settings import TrainSettings
+from pipeline.training.trainer import fit
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE_TOKENS, TARGET_TOKENS = 512, 40

@@ -18,10 +18,10 @@ from prefect.input.actions import create_flow_run_input, read_flow_run_input
 from prefect.states import Cancelled, Completed, State
 from pydantic import Field, ValidationError
 
-from flows.events import announce
-from flows.judging import Proposal, judge_version, make_champion
-from flows.notify import send, tell
-from flows.stage import ended_by
+from flows.execution.stage import ended_by
+from flows.promotion_tasks import Proposal, judge_version, make_champion
+from flows.reporting.events import announce
+from flows.reporting.notifications import send, tell
 from pipeline.errors import Misused
 from pipeline.registry.gate import PromoteSettings
 from pipeline.registry.versions import RegisterSettings

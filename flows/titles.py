@@ -17,18 +17,18 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.states import Cancelled, Completed, Failed, State
 from pydantic import Field
 
-from flows import slots
-from flows.crew import Crew
-from flows.events import announce_drift
-from flows.naming import commit_and_workbook
-from flows.notify import tell
-from flows.server import at_best
-from flows.stage import StageBroke, StageRefused, last_lines, refusal, run_logged, stage_task
+from flows.execution import slots
+from flows.execution.run_processes import Crew
+from flows.execution.stage import StageBroke, StageRefused, last_lines, refusal, run_logged, stage_task
+from flows.reporting.events import announce_drift
+from flows.reporting.notifications import tell
+from flows.reporting.run_names import commit_and_workbook
+from flows.services.prefect_server import at_best
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
-from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.titles.batch_log import MEASURES, read_batches
-from pipeline.titles.inbox import IGNORED, REFUSED, TABLE, Row, ignored_files, read_refused, read_rows
+from pipeline.monitoring.batch_log import MEASURES, read_batches
+from pipeline.redaction import hide_passwords
+from pipeline.titles.folder import IGNORED, REFUSED, TABLE, Row, ignored_files, read_refused, read_rows
 
 _NAME = r"[^/.~\x00-\x1f][^/\x00-\x1f]*"
 Folder = Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})*/?$", max_length=200)]
@@ -152,8 +152,11 @@ def look_for_drift(began: datetime) -> None:
         return
     if batch.empty:
         return
-    from pipeline.titles.drift import DriftSettings, in_short  # seconds, which a run without a new file need not wait
-    from pipeline.titles.drift_report import report_drift
+    from pipeline.monitoring.drift import (  # seconds, which a run without a new file need not wait
+        DriftSettings,
+        in_short,
+    )
+    from pipeline.monitoring.drift_report import report_drift
 
     numbers = "\n".join(f"| {measure.replace('_', ' ')} | {in_short(batch, measure)} |" for measure in MEASURES)
     shown = f"This batch: {len(batch)} texts.\n\n| | |\n|---|---|\n{numbers}"

@@ -19,18 +19,19 @@ from prefect.futures import PrefectConcurrentFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, cluster
-from flows.asked import Epochs, Model, params_as_asked
-from flows.crew import Crew
-from flows.graph import Busy, Plan, Stage, read_plan
-from flows.naming import commit_and_workbook
-from flows.notify import tell
-from flows.server import a_server, at_best, is_away
-from flows.service import ServiceDied
-from flows.stage import ended_by, log_without_traceback, run_stage
-from flows.work_tree import alone_in_work_tree
+from flows.cluster.ray_cluster import ray_cluster
+from flows.execution.run_processes import Crew
+from flows.execution.stage import ended_by, log_without_traceback, run_stage
+from flows.graph.plan import Busy, Plan, Stage, read_plan
+from flows.graph.run_overrides import Epochs, Model, params_as_asked
+from flows.graph.work_tree_lock import alone_in_work_tree
+from flows.reporting import artifacts
+from flows.reporting.notifications import tell
+from flows.reporting.run_names import commit_and_workbook
+from flows.services.prefect_server import a_server, at_best, is_away
+from flows.services.service import ServiceDied
 from pipeline.errors import Misused, Unavailable
-from pipeline.models.places import require
+from pipeline.models.checkpoint_sources import require
 from pipeline.paths import REGISTERED
 from pipeline.terminal import complain, say_no
 
@@ -113,7 +114,7 @@ def bring_up_to_date() -> tuple[list[Stage], dict[str, str]]:
     named = ", ".join(stage.name for stage in stages)
     get_run_logger().info("To run: %s", named or "nothing, every stage is up to date")
     require(stage.name for stage in stages)
-    failures = cluster.run(stages, run, reason, stop_if_cancelled) if cluster.address() else run(stages)
+    failures = ray_cluster.run(stages, run, reason, stop_if_cancelled) if ray_cluster.address() else run(stages)
     return [*first, *stages], failures
 
 

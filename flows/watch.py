@@ -15,15 +15,15 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.graph import Busy, read_plan
-from flows.naming import commit_and_workbook
-from flows.notify import tell
-from flows.trained_on import trained_on
-from flows.work_tree import work_tree_lock
-from pipeline.addresses import hide_passwords
-from pipeline.data.adopt import as_it_is_now, import_file, replace_by
+from flows.graph.plan import Busy, read_plan
+from flows.graph.trained_workbooks import trained_on
+from flows.graph.work_tree_lock import work_tree_lock
+from flows.graph.workbook import as_it_is_now, import_file, replace_by
+from flows.reporting.notifications import tell
+from flows.reporting.run_names import commit_and_workbook
 from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.redaction import hide_passwords
 from pipeline.registry.lineage import md5
 
 Training = Annotated[str, Field(pattern="^train/[^/]+$", max_length=200)]

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from pipeline.experiment import in_main_project
+from pipeline.experiments import in_main_project
 
 # Libraries read these as they are imported, so they stand ahead of every other import.
 os.environ.setdefault("DO_NOT_TRACK", "true")

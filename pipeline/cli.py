@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import machine
-from pipeline.addresses import hide_passwords
+from pipeline import machine_errors
 from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.experiment import share_state
+from pipeline.experiments import share_state
 from pipeline.paths import PARAMS
+from pipeline.redaction import hide_passwords
 from pipeline.terminal import complain, console, say_no, write_anything
 
 if TYPE_CHECKING:
@@ -104,11 +104,11 @@ def _quieten_libraries() -> None:
 
 def _end_if_something_is_lacking(error: Exception) -> None:
     # First what needs no import: there may be no memory for one.
-    if ours := machine.in_our_words(error):
+    if ours := machine_errors.in_our_words(error):
         sys.exit(say_no(ours))
-    from pipeline.registry import away
+    from pipeline.registry import outages
 
-    if ours := away.in_our_words(error):
+    if ours := outages.in_our_words(error):
         sys.exit(say_no(ours))
 
 
@@ -167,7 +167,7 @@ def use(
     ],
 ) -> None:
     """Makes a workbook the pipeline's input: copied, put under DVC, named in params.yaml. Refused if it is broken."""
-    from pipeline.data.adopt import adopt, adopt_all
+    from flows.graph.workbook import adopt, adopt_all
 
     sources = [source if "://" in source else str(Path(source).resolve()) for source in workbooks]
     _enter_project()
@@ -199,7 +199,9 @@ def up(
     """Starts MLflow's and Prefect's servers, the page, and serves the flows of prefect.yaml; Ctrl-C ends all."""
     _enter_project()
     ports = {"prefect": prefect_port, "mlflow": mlflow_port, "reports": reports_port, "page": page_port}
-    sys.exit(_module("flows.up", *(word for name, port in ports.items() for word in (f"--{name}-port", str(port)))))
+    sys.exit(
+        _module("flows.services.up", *(word for name, port in ports.items() for word in (f"--{name}-port", str(port))))
+    )
 
 
 @app.command(epilog="Example: `lectern title talk.txt --candidates 3`")
@@ -268,7 +270,7 @@ def title(
 
 def _many_to_title(source: str) -> Path | None:
     """The workbook or folder that `source` names, if it names one."""
-    from pipeline.titles.batch import is_workbook
+    from pipeline.titles.workbook import is_workbook
 
     try:
         path = Path(source).resolve()
@@ -279,7 +281,9 @@ def _many_to_title(source: str) -> Path | None:
 
 def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool, tell_once: bool, fast: bool) -> None:
     _enter_project()
-    from pipeline.titles.batch import (
+    from pipeline.titles.folder import title_inbox
+    from pipeline.titles.titling import present_version
+    from pipeline.titles.workbook import (
         fill_titles,
         is_workbook,
         may_be_written,
@@ -287,8 +291,6 @@ def _title_many(path: Path, out: Path | None, *, overwrite: bool, again: bool, t
         output_beside,
         read_lacking_titles,
     )
-    from pipeline.titles.inbox import title_inbox
-    from pipeline.titles.version import present_version
 
     if is_workbook(path):
         if again or tell_once:
@@ -316,9 +318,9 @@ def drift(
 ) -> None:
     """Compares what was titled of late with the training split, by the section `drift` of params.yaml."""
     _enter_project()
+    from pipeline.monitoring.drift import DriftSettings
+    from pipeline.monitoring.drift_report import report_drift
     from pipeline.paths import DRIFT
-    from pipeline.titles.drift import DriftSettings
-    from pipeline.titles.drift_report import report_drift
 
     settings = DriftSettings.read()
     if since:
@@ -372,40 +374,40 @@ def chapters(
     if overwrite and not out:
         raise Misused("--overwrite goes with --out; without it, the chapters are printed.")
     _enter_project()
-    from pipeline.titles import formats
-    from pipeline.titles.chapters import give_chapters
-    from pipeline.titles.known_topics import with_topics
-    from pipeline.titles.segments import ChaptersSettings
-    from pipeline.titles.talk import read_talks
+    from pipeline.chapters.chaptering import give_chapters
+    from pipeline.chapters.segmentation import ChaptersSettings
+    from pipeline.transcripts import chapter_files
+    from pipeline.transcripts.known_topics import with_topics
+    from pipeline.transcripts.reading import read_talks
 
-    name = formats.format_of(form, out)
+    name = chapter_files.format_of(form, out)
     if out == talk:
         raise Misused(
             f"--out {out} is the talk itself, which a file of its chapters cannot replace. Name another file."
         )
     if out:
-        formats.check_out(out, name, overwrite=overwrite)
+        chapter_files.check_out(out, name, overwrite=overwrite)
     talks = read_talks(talk)
     if topics:
         talks = with_topics(talks, topics)
     if (count or minutes) and all(each.topics for each in talks):
         raise Misused("--count and --minutes say how topics are found, and these are known: empty lesson_topics first.")
-    formats.check_talks(talks, name)
+    chapter_files.check_talks(talks, name)
     settings = ChaptersSettings.read()
     found, titled = give_chapters(
         talks, settings.model_copy(update={"minutes": minutes}) if minutes else settings, count
     )
     if out:
-        formats.write_chapters(found, out, name)
+        chapter_files.write_chapters(found, out, name)
         print(
             f"{out}: {sum(len(each.chapters) for each in found):,} chapters, {sum(each.kept for each in found):,} kept"
         )
     else:
-        print(formats.TEXTS[name](found), end="", flush=True)
+        print(chapter_files.TEXTS[name](found), end="", flush=True)
     if titled:
         titled.forget()
     for each in found:
-        print("".join(f"{remark}\n" for remark in formats.remarks(each, name)), end="", file=sys.stderr)
+        print("".join(f"{remark}\n" for remark in chapter_files.remarks(each, name)), end="", file=sys.stderr)
 
 
 @app.command(epilog="Example: `lectern export --examples 100`")
@@ -444,7 +446,7 @@ def serve(
     """Gives titles over HTTP, and chapters on a page, by the champion, else the challenger, within the limits of the
     sections `serve` and `page`."""
     _enter_project()
-    from pipeline.server.run import serve as run_server
+    from pipeline.server.process import serve as run_server
 
     run_server(port, host=host, fast=fast)
 
@@ -475,8 +477,8 @@ def matrix(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, one object a family.")] = False,
 ) -> None:
     """Takes each family from a small model to served titles, and says which of them work here. Needs no project."""
-    from pipeline.registry.matrix import matrix as try_all
-    from pipeline.registry.matrix import matrix_table
+    from pipeline.registry.family_check import matrix as try_all
+    from pipeline.registry.family_check import matrix_table
 
     rows = try_all(families or [])
     if as_json:
@@ -497,7 +499,7 @@ def models(context: typer.Context) -> None:
     _enter_project()
     if context.invoked_subcommand:
         return
-    from pipeline.registry.show import versions_table
+    from pipeline.registry.tables import versions_table
     from pipeline.registry.tracking import connect
     from pipeline.registry.versions import RegisterSettings, nothing_registered, versions
 
@@ -530,7 +532,7 @@ def card(
     html = html.resolve() if html else None
     _enter_project()
     from pipeline.files import write_text
-    from pipeline.registry.card import as_page, read_card
+    from pipeline.registry.model_card import as_page, read_card
     from pipeline.registry.tracking import connect
     from pipeline.registry.versions import RegisterSettings, named_version
 
@@ -550,7 +552,7 @@ def lineage(
 ) -> None:
     """Walks from a version back to its workbook, and says where each thing that made it can still be had."""
     _enter_project()
-    sys.exit(_module("flows.lineage", *([str(version)] if version else [])))
+    sys.exit(_module("flows.maintenance.lineage", *([str(version)] if version else [])))
 
 
 @app.command(epilog="Example: `lectern promote 3 --because 'titles read better'`")
@@ -595,7 +597,7 @@ def promote(
 def history() -> None:
     """Prints every move of the champion: who, when, from which version to which, on what evidence and why."""
     _enter_project()
-    from pipeline.registry.show import history_table
+    from pipeline.registry.tables import history_table
     from pipeline.registry.tracking import connect
     from pipeline.registry.versions import RegisterSettings, trail
 
@@ -629,7 +631,7 @@ def doctor() -> None:
     """
     with suppress(Misused):  # outside of a project there is a machine to look at too
         _enter_project()
-    sys.exit(_module("flows.doctor"))
+    sys.exit(_module("flows.services.doctor"))
 
 
 @app.command(epilog="Example: `lectern clean --keep-days 14`")
@@ -639,7 +641,7 @@ def clean(
 ) -> None:
     """Shows what no registered version and no recent run needs, and removes it once you agree."""
     _enter_project()
-    sys.exit(_module("flows.clean", "--keep-days", str(keep_days), *(["--yes"] if yes else [])))
+    sys.exit(_module("flows.maintenance.clean", "--keep-days", str(keep_days), *(["--yes"] if yes else [])))
 
 
 @app.command(epilog="Example: `lectern backup /mnt/backups/lectern.tar`")
@@ -648,7 +650,7 @@ def backup(
 ) -> None:
     """Writes the whole project, its history and its versions into one file; the servers may run meanwhile."""
     _enter_project()
-    sys.exit(_module("flows.backup", str(file)))
+    sys.exit(_module("flows.maintenance.backup", str(file)))
 
 
 @app.command(epilog="Example: `lectern restore /mnt/backups/lectern.tar lectern`")
@@ -657,7 +659,7 @@ def restore(
     folder: Annotated[Path, typer.Argument(help="The project's folder to be: new, or empty.")],
 ) -> None:
     """Makes a project folder of a backup, at the old place or elsewhere. Needs no project."""
-    from pipeline.upkeep.backup import restore as unpack
+    from pipeline.maintenance.backup import restore as unpack
 
     folder = folder.resolve()  # which a shell that stands in it must enter anew
     label = unpack(file, folder)
@@ -666,7 +668,7 @@ def restore(
 
 def _announce(event: str, name: str, payload: dict[str, Any]) -> None:
     """Tells Prefect, where one is at work, of what has happened already, whether or not that answers."""
-    _module("flows.events", event, name, json.dumps(payload))
+    _module("flows.reporting.events", event, name, json.dumps(payload))
 
 
 def _said(version: str | None) -> str:

@@ -6,8 +6,8 @@ import sys
 
 from rich.console import Console
 
-from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.redaction import hide_passwords
 
 
 def console() -> Console:

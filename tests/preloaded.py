@@ -7,8 +7,8 @@ import evaluate  # noqa: F401
 import mlflow.pyfunc  # noqa: F401
 import transformers.trainer  # noqa: F401
 
+import pipeline.registry.family_check
 import pipeline.registry.gate
-import pipeline.registry.matrix
 import pipeline.search.search
 import pipeline.stages.compare
 import pipeline.stages.predict
@@ -16,4 +16,4 @@ import pipeline.stages.register
 import pipeline.stages.score
 import pipeline.stages.train
 import pipeline.stages.validate
-import pipeline.titles.batch  # noqa: F401
+import pipeline.titles.workbook  # noqa: F401

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.graph import read_plan
+from flows.graph.plan import read_plan
 from flows.train import register_after_experiment
 from tests.whole_project import dvc, make_project
 

@@ -13,7 +13,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 from ruamel.yaml.tokens import CommentToken
 
-from flows.asked import asked
+from flows.graph.run_overrides import asked
 from pipeline.catalogue import add
 from pipeline.errors import Misused
 from pipeline.models.checkpoints import ModelSettings

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from flows.node import Source, tracking_from_here
-from pipeline.addresses import hide_passwords, without_user
-from pipeline.data.adopt import bring_in
+from flows.cluster.worker import Source, tracking_from_here
+from flows.graph.workbook import bring_in
 from pipeline.errors import Misused, Refused
-from pipeline.models.places import find
+from pipeline.models.checkpoint_sources import find
 from pipeline.paths import LINES, SET_ASIDE, TOPICS
+from pipeline.redaction import hide_passwords, without_user
 from pipeline.registry.versions import RegisterSettings
 from pipeline.settings import read_params
 from pipeline.stages import merge
@@ -125,7 +125,9 @@ def test_what_opens_a_door_is_not_shown(text: str, shown: str, monkeypatch: pyte
     assert hide_passwords(text) == shown
 
 
-@pytest.mark.parametrize("module", ["flows.lineage", pytest.param("flows.clean", marks=pytest.mark.hard)])
+@pytest.mark.parametrize(
+    "module", ["flows.maintenance.lineage", pytest.param("flows.maintenance.clean", marks=pytest.mark.hard)]
+)
 def test_a_command_of_the_flows_hides_a_password_too(
     module: str, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

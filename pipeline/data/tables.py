@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from openpyxl.utils import get_column_letter
 from python_calamine import CalamineSheet, CalamineWorkbook, PasswordError, load_workbook
 
-from pipeline.data.archive import Archive, ErrorCell, Unfit, look_through
 from pipeline.data.cells import as_name, blank
 from pipeline.data.problems import Problem, one_by_one, short
+from pipeline.data.xlsx_archive import Archive, ErrorCell, Unfit, look_through
 from pipeline.errors import Misused
 
 Wanted = Mapping[str, Sequence[str]]  # the tables, and the columns of each

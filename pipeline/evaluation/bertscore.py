@@ -23,13 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline import machine
+from pipeline import machine_errors
 from pipeline.errors import Misused, Refused
 from pipeline.evaluation.scores import BERT_SCORES
 from pipeline.files import file_aside
+from pipeline.models.checkpoint_sources import find
+from pipeline.models.disk_budget import limit_bytes, make_room
 from pipeline.models.memory import in_halves
-from pipeline.models.places import find
-from pipeline.models.room import limit_bytes, make_room
 from pipeline.paths import FEATURES
 
 _LONGEST_TITLE_TOKENS = 512
@@ -46,7 +46,7 @@ class BertScore(evaluate.Metric):
     count as 0, and F1 is taken after that: two of unlike sign would give it any value.
 
     Args:
-        model: a place, as `pipeline.models.places` finds it.
+        model: a place, as `pipeline.models.checkpoint_sources` finds it.
         layers: the layer whose output is compared, counted from 1.
     """
 
@@ -121,7 +121,7 @@ def _keep(parts: dict[str, Tensor], file: Path) -> None:
         with file_aside(file, durable=False) as aside:
             save_file(parts, aside)
     except (OSError, SafetensorError) as error:
-        if machine.in_our_words(error) is None:
+        if machine_errors.in_our_words(error) is None:
             raise
 
 

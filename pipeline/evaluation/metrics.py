@@ -17,7 +17,7 @@ class EvaluateSettings(Section):
 
     section: ClassVar[str] = "evaluate"
 
-    bertscore_model: str = Field(min_length=1)  # a place, as pipeline.models.places finds it
+    bertscore_model: str = Field(min_length=1)  # a place, as pipeline.models.checkpoint_sources finds it
     bertscore_layers: int = Field(ge=1)  # the layer whose output is compared
     confidence: float = Field(ge=0.5, lt=1)  # of every interval and every claim that a model is better
 

@@ -12,7 +12,7 @@ from pipeline.errors import Refused
 from pipeline.evaluation.intervals import Interval, Unit, interval_of_mean, read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import SCORES, Score
-from pipeline.evaluation.titled import EXAMPLE, MEASURED_SPLITS, titled
+from pipeline.evaluation.written_titles import EXAMPLE, MEASURED_SPLITS, titled
 from pipeline.files import file_aside, write_json
 from pipeline.paths import METRICS, PREDICTIONS, RESULTS
 

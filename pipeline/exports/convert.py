@@ -10,7 +10,7 @@ from ctranslate2.specs import ModelSpec
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.errors import Refused
-from pipeline.exports.card import Weights
+from pipeline.exports.export_card import Weights
 from pipeline.models.checkpoints import load_model
 
 

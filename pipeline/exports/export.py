@@ -26,13 +26,13 @@ from pipeline.errors import Misused, Refused
 from pipeline.evaluation.comparison import compare
 from pipeline.evaluation.intervals import read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.words import rouge1
-from pipeline.exports.card import CARD, ENGINE, ExportCard, Loss, Measured, Weights
+from pipeline.evaluation.unicode_rouge import rouge1
 from pipeline.exports.convert import convert
-from pipeline.exports.titler import FastTitler
+from pipeline.exports.export_card import CARD, ENGINE, ExportCard, Loss, Measured, Weights
+from pipeline.exports.fast_titler import FastTitler
 from pipeline.files import folder_aside
+from pipeline.models.checkpoint_sources import find
 from pipeline.models.generation import decoder_start, open_titler
-from pipeline.models.places import find
 from pipeline.paths import SPLITS
 from pipeline.registry.versions import settings_of
 

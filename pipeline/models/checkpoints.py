@@ -13,14 +13,14 @@ from pydantic import Field, field_validator, model_validator
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from pipeline import machine
+from pipeline import machine_errors
 from pipeline.errors import Misused, Refused
+from pipeline.models.checkpoint_sources import find, pinned
 from pipeline.models.families import FAMILIES, Family, families_instead_of, family_in
 from pipeline.models.gguf import converted
 from pipeline.models.inputs import Inputs, prefix_tokens
-from pipeline.models.places import find, pinned
 from pipeline.models.scratch import ScratchSize
-from pipeline.models.tidy import TitleStyle
+from pipeline.models.title_cleanup import TitleStyle
 from pipeline.models.warm_start import warm_start
 from pipeline.settings import Settings, check, hint_at_catalogue, mapping, read_params
 
@@ -31,7 +31,7 @@ class ModelSettings(Settings):
     """One entry of `models` in `params.yaml`."""
 
     family: str  # a name in the table of families
-    checkpoint: str  # `scratch`, or a place as pipeline.models.places finds it
+    checkpoint: str  # `scratch`, or a place as pipeline.models.checkpoint_sources finds it
     scratch: ScratchSize | None = None  # how large, where the checkpoint is `scratch`
     language: str | None = None  # of texts and titles, as the checkpoint's tokenizer writes it, where not English
     weights: Literal["float32", "bfloat16"] = "float32"  # precision in which the weights are kept on disk
@@ -65,7 +65,7 @@ class ModelSettings(Settings):
         """These, with the version of a registered model that its alias names now: a training starts from one.
 
         Raises:
-            Misused, Refused, Unavailable: as `pipeline.models.places.pinned` does.
+            Misused, Refused, Unavailable: as `pipeline.models.checkpoint_sources.pinned` does.
         """
         return self.model_copy(update={"checkpoint": pinned(self.checkpoint)})
 
@@ -192,7 +192,7 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
     except Refused:
         raise
     except Exception as error:  # each format has errors of its own for a damaged file
-        if lacking := machine.in_our_words(error):
+        if lacking := machine_errors.in_our_words(error):
             raise lacking from None
         reason = str(error).partition("\n")[0].rstrip(".")
         raise Refused(
@@ -281,6 +281,6 @@ def _refusing_a_damaged(folder: Path) -> Iterator[None]:
             f"{folder} is not a model that Lectern trained: {error.filename} is missing. Run its train stage."
         ) from None
     except Exception as error:  # safetensors and pydantic each raise a kind of their own for a damaged file
-        if lacking := machine.in_our_words(error):
+        if lacking := machine_errors.in_our_words(error):
             raise lacking from None
         raise Refused(f"The model in {folder} is damaged: {error}. Train it again, or `dvc checkout` it.") from None

@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from pipeline.models.absorption import Absorbed, attend_to_states
+from pipeline.models.absorbed_attention import Absorbed, attend_to_states
 from pipeline.models.families import Family
 
 _BY_TEXT = "sdpa_by_text"
@@ -42,7 +42,7 @@ def attend_by_text(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def states_instead_of_keys(model: PreTrainedModel, family: Family) -> Iterator[None]:
-    """While the block runs, short titles attend to a text's states themselves (`pipeline.models.absorption`).
+    """While the block runs, short titles attend to a text's states themselves (`pipeline.models.absorbed_attention`).
 
     What the backward pass computes again belongs into the block. Nothing changes where the architecture computes its
     attention itself, and where a projection is more than one matrix, such as one with adapters.

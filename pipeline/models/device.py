@@ -16,7 +16,7 @@ from itertools import takewhile
 from typing import Literal
 
 from pipeline.errors import Misused
-from pipeline.machine import lacks_memory
+from pipeline.machine_errors import lacks_memory
 
 log = logging.getLogger(__name__)
 

@@ -30,11 +30,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from pipeline import machine
+from pipeline import machine_errors
 from pipeline.files import file_aside, make_folder
+from pipeline.models.disk_budget import limit_bytes, make_room
 from pipeline.models.families import Family
 from pipeline.models.inputs import Inputs, micro_batches, pad
-from pipeline.models.room import limit_bytes, make_room
 from pipeline.paths import FEATURES
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Features:
         try:
             self._compute_and_keep(missing)
         except (OSError, SafetensorError) as error:
-            lacking = machine.in_our_words(error)
+            lacking = machine_errors.in_our_words(error)
             if lacking is None:
                 raise
             log.warning("The features of %d texts are computed each time: %s", len(missing), lacking)

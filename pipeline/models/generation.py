@@ -32,7 +32,7 @@ from pipeline.models.device import inference_device
 from pipeline.models.features import Encoded
 from pipeline.models.inputs import Inputs
 from pipeline.models.memory import in_halves
-from pipeline.models.tidy import PLAIN, TitleStyle, tidy
+from pipeline.models.title_cleanup import PLAIN, TitleStyle, tidy
 from pipeline.settings import Section, Settings, check, read_params
 
 log = logging.getLogger(__name__)

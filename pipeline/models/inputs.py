@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from pipeline.models.families import Family
-from pipeline.models.tidy import without_marks
+from pipeline.models.title_cleanup import without_marks
 
 T = TypeVar("T")
 

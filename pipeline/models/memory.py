@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache
 
-from pipeline.machine import lacks_memory
+from pipeline.machine_errors import lacks_memory
 
 T = TypeVar("T")
 R = TypeVar("R")

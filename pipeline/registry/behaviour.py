@@ -15,7 +15,7 @@ from statistics import mean
 from string import punctuation
 
 from pipeline.data.openings import spoken
-from pipeline.models.tidy import without_marks
+from pipeline.models.title_cleanup import without_marks
 from pipeline.settings import Settings
 
 _TEXTS = 12  # of the test split, the longest, that are disturbed: enough for a share, and few enough to be quick
@@ -155,7 +155,7 @@ def _unshared(titles: Sequence[str]) -> float:
 
 def _agreement(titles: Sequence[str]) -> float:
     """Of each text's title with that of its twin, which stands in the second half."""
-    from pipeline.evaluation.words import rouge1  # a second to load, for a stemmer, which is not used here
+    from pipeline.evaluation.unicode_rouge import rouge1  # a second to load, for a stemmer, which is not used here
 
     half = len(titles) // 2
     return mean(rouge1(titles[:half], titles[half:]) or [1.0])

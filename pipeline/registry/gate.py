@@ -27,12 +27,12 @@ from pipeline.evaluation.intervals import Unit, counted, read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import ROUGE_SCORES, Score
 from pipeline.evaluation.slices import groups
-from pipeline.models.seen import digest_of
+from pipeline.models.seen_examples import digest_of
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
-from pipeline.registry.exposure import Exposure, exposure, unseen_by_all
-from pipeline.registry.looks import Look, take_look
-from pipeline.registry.trial import Gone, Trial, try_version
+from pipeline.registry.repeated_tests import Look, take_look
+from pipeline.registry.seen_test_examples import Exposure, exposure, unseen_by_all
+from pipeline.registry.serving_trial import Gone, Trial, try_version
 from pipeline.settings import Section
 
 _STYLES = {"passed": "green", "FAILED": "red", "not judged": "yellow"}

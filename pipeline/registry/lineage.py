@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.experiment import experiment
+from pipeline.experiments import experiment
 from pipeline.paths import EXAMPLES, SPLITS, TRAINING_SPLITS
 from pipeline.settings import read_params
 

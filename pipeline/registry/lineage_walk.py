@@ -17,12 +17,12 @@ from mlflow.exceptions import MlflowException
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import machine
+from pipeline import machine_errors
 from pipeline.errors import Refused, Unavailable
-from pipeline.models.places import find
+from pipeline.models.checkpoint_sources import find
 from pipeline.paths import EXAMPLES, MODELS, SPLITS
-from pipeline.registry.card import README
 from pipeline.registry.lineage import git, md5
+from pipeline.registry.model_card import README
 from pipeline.registry.tracking import find_run
 
 _HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -88,7 +88,7 @@ def _registered_md5(version: ModelVersion, model: str) -> set[str]:
         try:
             folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=scratch))
         except (MlflowException, OSError) as error:  # of a store that is gone, or that never was one
-            if lacking := machine.in_our_words(error):
+            if lacking := machine_errors.in_our_words(error):
                 raise lacking from error
             return set()
         for name in README:

@@ -19,14 +19,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import DBAPIError
 
-from pipeline.experiment import main_project
+from pipeline.experiments import main_project
 from pipeline.files import make_private_folder
 from pipeline.paths import STATE
-from pipeline.registry.artifact_root import artifact_root
-from pipeline.registry.away import in_our_words, tracking_away
-from pipeline.registry.database import create_database
+from pipeline.registry.artifact_store import artifact_root
 from pipeline.registry.lineage import md5
-from pipeline.registry.running import written_run
+from pipeline.registry.outages import in_our_words, tracking_away
+from pipeline.registry.tracking_database import create_database
+from pipeline.registry.unfinished_runs import written_run
 
 if TYPE_CHECKING:
     from pipeline.evaluation.predictions import ModelMetrics

@@ -10,7 +10,7 @@ from mlflow.entities import Metric
 from mlflow.utils.time import get_current_time_millis
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.registry.away import attempt, patiently
+from pipeline.registry.outages import attempt, patiently
 
 log = logging.getLogger(__name__)
 

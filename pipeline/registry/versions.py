@@ -34,10 +34,10 @@ from pydantic import Field
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.files import make_folder
 from pipeline.paths import REGISTRY_LOCK, STATE
-from pipeline.registry.artifact_root import sync_artifacts
-from pipeline.registry.running import written_run
+from pipeline.registry.artifact_store import sync_artifacts
+from pipeline.registry.serving_trial import try_version
 from pipeline.registry.tracking import EXPERIMENT, find_run
-from pipeline.registry.trial import try_version
+from pipeline.registry.unfinished_runs import written_run
 from pipeline.settings import Section
 
 if TYPE_CHECKING:
@@ -366,19 +366,19 @@ def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
     `from_pretrained(...).generate()` writes the same titles.
     """
     from pipeline.models.generation import generation_config
-    from pipeline.registry import serving  # loads torch, which nobody needs to list or move versions
+    from pipeline.registry import served_model  # loads torch, which nobody needs to list or move versions
 
     path, before = [*sys.path], sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
         logged = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(Path(serving.__file__).resolve()),
+            python_model=str(Path(served_model.__file__).resolve()),
             artifacts={"model": str(folder.resolve())},
-            code_paths=[str(Path(serving.__file__).resolve().parents[1])],
+            code_paths=[str(Path(served_model.__file__).resolve().parents[1])],
             model_config={"generate": settings.model_dump()},
-            signature=serving.signature(settings),
-            input_example=serving.EXAMPLE,
+            signature=served_model.signature(settings),
+            input_example=served_model.EXAMPLE,
             pip_requirements=[f"{name}=={installed_version(name).split('+')[0]}" for name in _REQUIREMENTS],
         )
     finally:

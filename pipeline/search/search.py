@@ -12,17 +12,17 @@ from optuna.trial import FrozenTrial
 from rich.table import Table
 
 from pipeline.errors import Refused
-from pipeline.evaluation.epoch import epoch_score
+from pipeline.evaluation.epoch_score import epoch_score
 from pipeline.models.device import training_device
 from pipeline.paths import STATE, TRAINING_SPLITS
-from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import connect, find_run, search_run
+from pipeline.registry.training_fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.search.settings import SearchSettings
-from pipeline.search.show import trials_table
 from pipeline.search.space import Space
 from pipeline.search.study import REASON, RUN_ID, StudyOnDisk, errors_of
 from pipeline.search.suggestion import Suggestion, suggest
+from pipeline.search.tables import trials_table
 from pipeline.search.trial import STATE_TAG, TrainTrial
 
 log = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DatabaseError
 
-from pipeline import machine
+from pipeline import machine_errors
 from pipeline.errors import Refused, Unavailable
 from pipeline.files import make_folder
-from pipeline.registry.away import DAMAGED
+from pipeline.registry.outages import DAMAGED
 from pipeline.search.settings import Pruning, SearchSettings
 from pipeline.search.space import Space
 
@@ -172,7 +172,7 @@ def errors_of(folder: Path, *others: type[Exception]) -> Iterator[None]:
     except (StorageInternalError, *others) as error:
         cause = error.__cause__ or error
         why = str(getattr(cause, "orig", cause))
-        if lacking := machine.in_our_words(error):
+        if lacking := machine_errors.in_our_words(error):
             raise lacking from error
         if DAMAGED.search(why):
             raise Refused(

@@ -14,16 +14,16 @@ from optuna.trial import Trial
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import Misused, Refused
-from pipeline.machine import lacks_memory
+from pipeline.machine_errors import lacks_memory
 from pipeline.paths import TRAINING_SPLITS
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_log import LogToMlflow
-from pipeline.search.show import short
 from pipeline.search.space import Space
 from pipeline.search.study import RUN_ID, TrialFailed
-from pipeline.training.fit import Diverged, LearntNothing, Score, TooLittleMemory, fit
+from pipeline.search.tables import short
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
+from pipeline.training.trainer import Diverged, LearntNothing, Score, TooLittleMemory, fit
 
 log = logging.getLogger(__name__)
 

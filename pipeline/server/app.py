@@ -11,11 +11,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.data.openings import MARK
-from pipeline.server.body import BodyLimit, retry_after
-from pipeline.server.connection import while_connected
-from pipeline.server.desk import Desk, Full
-from pipeline.server.present import Present
+from pipeline.server.current_version import Present
+from pipeline.server.disconnects import while_connected
+from pipeline.server.request_limits import BodyLimit, retry_after
 from pipeline.server.settings import ServeSettings
+from pipeline.server.title_queue import Desk, Full
 
 _LONGEST_NAME = 100  # characters of a field's name that are sent back
 

@@ -11,12 +11,12 @@ from typing import Annotated
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from pipeline.addresses import hide_passwords
 from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.redaction import hide_passwords
 from pipeline.server.app import COME_BACK, TOO_LARGE_OR_LATE, Refusal
-from pipeline.server.body import retry_after
-from pipeline.server.connection import while_connected
-from pipeline.server.editor import Abandoned, Editor, Failed, Found, Late
+from pipeline.server.chapter_editor import Abandoned, Editor, Failed, Found, Late
+from pipeline.server.disconnects import while_connected
+from pipeline.server.request_limits import retry_after
 from pipeline.server.settings import ServeSettings
 
 _EXAMPLE = "0:00 hello and welcome, today we talk about bread\n0:07 first we look at the flour"

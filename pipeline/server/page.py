@@ -15,25 +15,25 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from gradio.context import LocalContext
 
-from pipeline.addresses import hide_passwords
+from pipeline.chapters.chaptering import Chaptered
+from pipeline.chapters.edited_table import Row, as_rows
 from pipeline.errors import Misused, Refused, Unavailable
-from pipeline.registry.away import in_our_words
+from pipeline.redaction import hide_passwords
+from pipeline.registry.outages import in_our_words
 from pipeline.server.app import say_what_is_wrong
-from pipeline.server.editor import Abandoned, Editor, Found
-from pipeline.server.listeners import Listeners
+from pipeline.server.chapter_editor import Abandoned, Editor, Found
+from pipeline.server.current_version import Present
+from pipeline.server.isolated_reading import get_ready
+from pipeline.server.page_access import PageDoor, file_routes, visitor_of
 from pipeline.server.page_calls import PageCalls
-from pipeline.server.page_door import PageDoor, file_routes, visitor_of
-from pipeline.server.present import Present
-from pipeline.server.reading import get_ready
-from pipeline.server.seal import Seal
+from pipeline.server.security_headers import Seal
 from pipeline.server.settings import PAGE, ServeSettings
 from pipeline.server.visitors import VisitorFiles
-from pipeline.titles import formats
-from pipeline.titles.chapters import Chaptered
-from pipeline.titles.edited import Row, as_rows
-from pipeline.titles.lines import Talk
-from pipeline.titles.others import other_models
-from pipeline.titles.times import as_stamp
+from pipeline.server.waiting_visitors import Listeners
+from pipeline.titles.other_models import other_models
+from pipeline.transcripts import chapter_files
+from pipeline.transcripts.timestamps import as_stamp
+from pipeline.transcripts.transcript import Talk
 
 _FILES = [".vtt", ".srt", ".sbv", ".json", ".json3", ".txt", ".xlsx", ".xlsm"]
 _FORM = 4096  # bytes around a file in the request that brings it
@@ -241,7 +241,7 @@ class _Acts:
         if form is None:
             raise Misused("No format is chosen. Choose one beside Download.")
         path = self._editor.file(chaptered, form, self._files.new_folder(visitor_of(request.request)))
-        said = [f"{path.name}: {_count(chaptered)}.", *formats.remarks(chaptered, form)]
+        said = [f"{path.name}: {_count(chaptered)}.", *chapter_files.remarks(chaptered, form)]
         return " ".join(said), str(path)
 
     @_kindly()

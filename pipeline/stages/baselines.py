@@ -10,7 +10,7 @@ from pipeline.data.openings import asked
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import scored_predictions, write_results
-from pipeline.evaluation.titled import MEASURED_SPLITS
+from pipeline.evaluation.written_titles import MEASURED_SPLITS
 from pipeline.paths import SPLITS
 
 

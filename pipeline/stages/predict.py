@@ -8,9 +8,9 @@ import time
 import pandas as pd
 
 from pipeline.data.openings import asked
-from pipeline.evaluation.titled import MEASURED_SPLITS, titled, write_titles
+from pipeline.evaluation.written_titles import MEASURED_SPLITS, titled, write_titles
 from pipeline.models.generation import GenerateSettings, open_titler
-from pipeline.models.seen import count_seen
+from pipeline.models.seen_examples import count_seen
 from pipeline.paths import MODELS, SPLITS
 
 log = logging.getLogger(__name__)

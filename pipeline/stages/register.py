@@ -15,15 +15,15 @@ from mlflow.entities.model_registry import ModelVersion
 from pipeline.data.split import Splits
 from pipeline.evaluation.leaderboard import Leaderboard, read_leaderboard
 from pipeline.evaluation.predictions import read_results
-from pipeline.experiment import experiment
+from pipeline.experiments import experiment
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card
 from pipeline.models.generation import GenerateSettings
-from pipeline.models.seen import count_seen
+from pipeline.models.seen_examples import count_seen
 from pipeline.paths import LEADERBOARD, MODELS, REGISTERED, SPLITS
-from pipeline.registry.card import Facts, keep_card, write_card
-from pipeline.registry.figures import log_figures
 from pipeline.registry.lineage import code_that_writes_titles, md5
+from pipeline.registry.logged_figures import log_figures
+from pipeline.registry.model_card import Facts, keep_card, write_card
 from pipeline.registry.tracking import connect, find_run, has_evaluation, log_evaluation
 from pipeline.registry.versions import Registered, RegisterSettings, register
 from pipeline.training.record import read_training

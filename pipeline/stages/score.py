@@ -6,8 +6,8 @@ import pandas as pd
 
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import scored_predictions, write_results
-from pipeline.evaluation.titled import MEASURED_SPLITS, read_titles
-from pipeline.registry.away import patiently
+from pipeline.evaluation.written_titles import MEASURED_SPLITS, read_titles
+from pipeline.registry.outages import patiently
 from pipeline.registry.tracking import connect, log_evaluation
 from pipeline.training.record import read_training
 

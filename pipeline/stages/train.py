@@ -13,22 +13,21 @@ from transformers import TrainerCallback
 
 from pipeline.data.openings import usual_opening
 from pipeline.errors import Misused
-from pipeline.evaluation.epoch import epoch_score
+from pipeline.evaluation.epoch_score import epoch_score
 from pipeline.files import folder_aside, write_text
+from pipeline.models.checkpoint_sources import find
 from pipeline.models.checkpoints import ModelSettings, save_model
 from pipeline.models.device import training_device
 from pipeline.models.layers import summarise
-from pipeline.models.places import find
 from pipeline.models.precision import training_precision
-from pipeline.models.seen import Seen
-from pipeline.models.tidy import learn_style
+from pipeline.models.seen_examples import Seen
+from pipeline.models.title_cleanup import learn_style
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
-from pipeline.registry.fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
+from pipeline.registry.training_fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.training_log import LogToMlflow
-from pipeline.training.fit import CURVES, Diverged, LearntNothing, fit
-from pipeline.training.launch import (
+from pipeline.training.multi_gpu import (
     end_with_launcher,
     in_several_processes,
     is_first_process,
@@ -38,9 +37,10 @@ from pipeline.training.launch import (
 from pipeline.training.prepare import Prepared, prepare
 from pipeline.training.preview import preview
 from pipeline.training.record import Training, TrainingRun, write_training
-from pipeline.training.reporting import reporters, require_reporters
-from pipeline.training.resuming import Stopwatch
+from pipeline.training.resume import Stopwatch
 from pipeline.training.settings import TrainSettings
+from pipeline.training.trackers import reporters, require_reporters
+from pipeline.training.trainer import CURVES, Diverged, LearntNothing, fit
 
 
 def run(model: str) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import mlflow
 
 from pipeline.errors import Misused, Refused
-from pipeline.models.tidy import usable
-from pipeline.titles.talk import LARGEST, refuse_too_large
-from pipeline.titles.version import load, present_version
+from pipeline.models.title_cleanup import usable
+from pipeline.titles.titling import load, present_version
+from pipeline.transcripts.reading import LARGEST, refuse_too_large
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pipeline.settings import MACHINE_SETTINGS, Section, Settings, check, read_p
 class BertScoreSettings(Settings):
     """`bertscore` of `train`: after each epoch too, where titles hold more than the a-z and digits that ROUGE knows."""
 
-    model: str = Field(min_length=1)  # a place, as pipeline.models.places finds it
+    model: str = Field(min_length=1)  # a place, as pipeline.models.checkpoint_sources finds it
     layers: int = Field(ge=1)  # the layer whose output is compared
 
     def __str__(self) -> str:

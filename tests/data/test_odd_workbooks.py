@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.archive import look_through
 from pipeline.data.problems import errors
 from pipeline.data.workbook import read_workbook
+from pipeline.data.xlsx_archive import look_through
 from pipeline.errors import Misused
 from tests.data.mutations import Law, changed_bytes, changed_cells, changed_tables, nothing_is_lost
 from tests.data.oddities import NO_FILE, ODDITIES, Odd

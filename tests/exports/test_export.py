@@ -13,12 +13,12 @@ import pytest
 
 from pipeline.data.openings import marked
 from pipeline.errors import Misused, Refused
-from pipeline.exports.card import ExportCard, Loss, Measured, Weights
 from pipeline.exports.export import export, kept, loss
-from pipeline.exports.titler import FastTitler
+from pipeline.exports.export_card import ExportCard, Loss, Measured, Weights
+from pipeline.exports.fast_titler import FastTitler
 from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.generation import GenerateSettings, open_titler
-from pipeline.models.tidy import TitleStyle
+from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import SPLITS
 from pipeline.registry import versions
 from pipeline.registry.lineage import md5

@@ -17,10 +17,10 @@ from types import SimpleNamespace
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.logging.handlers import APILogHandler
-from toy_project import MakeProject, PrefectServer
 
-from flows.server import api_url, prefect_service, report_to
-from flows.service import free_port
+from flows.services.prefect_server import api_url, prefect_service, report_to
+from flows.services.service import free_port
+from tests.flows.toy_project import MakeProject, PrefectServer
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,15 +21,15 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Pause, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry
-from promotable import NAME, ask_nobody, champion, register, write_splits
-from toy_project import SERVED, PrefectServer, new_run, read, serving, state, wait_for
 
+from flows.execution.slots import Slots, devices
 from flows.promote import promote
-from flows.slots import Slots, devices
 from pipeline.errors import Unavailable
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import trail
 from tests.conftest import SUBJECTS
+from tests.flows.promotable import NAME, ask_nobody, champion, register, write_splits
+from tests.flows.toy_project import SERVED, PrefectServer, new_run, read, serving, state, wait_for
 
 ROOT = Path(__file__).parents[2]
 YES = {"answer": "yes", "who": "Ada", "reason": "they read well"}
@@ -169,7 +169,7 @@ def test_a_tracking_server_that_is_away_for_a_moment_costs_an_attempt_and_a_refu
             raise answers.pop()
         return connect()
 
-    monkeypatch.setattr("flows.judging.connect", at_first_away)
+    monkeypatch.setattr("flows.promotion_tasks.connect", at_first_away)
     ended = promote(return_state=True)
     assert ended.is_completed(), ended.message
     assert champion() == "1"

@@ -16,12 +16,12 @@ import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.exceptions import PrefectHTTPStatusError
-from toy_project import MakeProject, dvc
 
-from flows.graph import read_plan
+from flows.graph.plan import read_plan
+from flows.graph.workbook import adopt
 from flows.train import train
 from flows.watch import watch
-from pipeline.data.adopt import adopt
+from tests.flows.toy_project import MakeProject, dvc
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -73,7 +73,7 @@ def address(elsewhere: Path) -> Iterator[str]:
 def watched_server(elsewhere: Path, folder: Path) -> Iterator[tuple[str, list[int]]]:
     """An address, and for each download from there: 0 if a run of a flow could begin meanwhile, or else 1."""
     could: list[int] = []
-    begin = "from flows.work_tree import *; work_tree_lock().acquire(timeout=0)"
+    begin = "from flows.graph.work_tree_lock import *; work_tree_lock().acquire(timeout=0)"
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -192,7 +192,7 @@ def test_while_another_run_works_here_it_leaves_the_workbook_alone(folder: Path,
     adopt(str(elsewhere / "lessons.xlsx"))
     before = started(deployment)
     write_workbook(elsewhere / "lessons.xlsx", "Old", "New")
-    hold = "from flows.work_tree import *; lock = work_tree_lock(); lock.acquire(); print('held', flush=True); input()"
+    hold = "from flows.graph.work_tree_lock import *; lock = work_tree_lock(); lock.acquire(); print('held', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:

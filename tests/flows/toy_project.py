@@ -66,7 +66,7 @@ def wait_for(happened: Callable[[], object], seconds: float = 60) -> None:
 def serving() -> Iterator[None]:
     """While the block runs, what prefect.yaml deploys is served."""
     environment = os.environ | {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen([sys.executable, "-m", "flows.deployments"], env=environment)
+    server = subprocess.Popen([sys.executable, "-m", "flows.services.deployments"], env=environment)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from flows.service import free_port
+from flows.services.service import free_port
 from pipeline.registry import versions
 from pipeline.registry.gate import Verdict
 from pipeline.settings import set_params

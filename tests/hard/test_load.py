@@ -20,7 +20,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from flows.service import HOST, free_port
+from flows.services.service import HOST, free_port
 from pipeline.settings import set_params
 from tests.titles.small import register
 

@@ -20,12 +20,12 @@ import pytest
 from mlflow import MlflowClient
 from sqlalchemy import Engine, event
 
-from flows.server import api_url, prefect_service
-from flows.service import free_port
+from flows.services.prefect_server import api_url, prefect_service
+from flows.services.service import free_port
+from pipeline.maintenance.removable import size
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import CHALLENGER, versions
-from pipeline.upkeep.pile import size
 from tests.command import run_module
 from tests.conftest import ROOT
 from tests.training.small import environment
@@ -196,7 +196,7 @@ def test_after_fifty_runs_the_disk_holds_what_is_registered_or_recent_and_nothin
         if number % CLEANED_EACH == 0:
             _months_pass()
             _old(project / "mlflow.db")
-            _run("flows.clean", "--yes")
+            _run("flows.maintenance.clean", "--yes")
             # A split and a model each, which is a file and a folder's list; and what DVC notes of the stages.
             assert size([Path(".dvc/cache")]) < (registered + 1) * (MODEL_BYTES + 20_000)
             assert size([Path("mlartifacts")]) == 0
@@ -212,7 +212,7 @@ def test_after_fifty_runs_the_disk_holds_what_is_registered_or_recent_and_nothin
     assert no_ops == 6
     assert last.prefect - first.prefect < BYTES_A_RUN * (RUNS + no_ops // 2)
     assert "up to date" in _run("dvc", "repro")
-    assert "Nothing is to go." in _run("flows.clean")
+    assert "Nothing is to go." in _run("flows.maintenance.clean")
     assert Path("ran.txt").read_text(encoding="utf-8").count("train") == RUNS
 
 

@@ -13,7 +13,7 @@ from pipeline.data.openings import marked
 from pipeline.models.cross_attention import attend_by_text
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, Titler, best_first, by_consensus
-from pipeline.models.tidy import TitleStyle, tidy
+from pipeline.models.title_cleanup import TitleStyle, tidy
 from tests.models.small import GREEDY, lively_model
 
 WITH_ENCODER = [name for name, family in FAMILIES.items() if not family.causal]

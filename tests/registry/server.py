@@ -9,7 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from flows.service import free_port
+from flows.services.service import free_port
 
 DEADLINE = 120
 

@@ -19,19 +19,19 @@ from pipeline.data.openings import marked
 from pipeline.data.split import LEAKS
 from pipeline.errors import Misused, Refused, Unavailable
 from pipeline.evaluation.intervals import Unit
+from pipeline.models.checkpoint_sources import find
 from pipeline.models.generation import GenerateSettings, open_titler
-from pipeline.models.places import find
-from pipeline.models.seen import Seen
-from pipeline.models.tidy import tidy
+from pipeline.models.seen_examples import Seen
+from pipeline.models.title_cleanup import tidy
 from pipeline.paths import MODELS
-from pipeline.registry import gate, trial, versions
+from pipeline.registry import gate, serving_trial, versions
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
-from pipeline.registry.exposure import exposure
 from pipeline.registry.gate import Evidence, PromoteSettings, Verdict, judge, rules
 from pipeline.registry.lineage import md5
-from pipeline.registry.looks import take_look
+from pipeline.registry.repeated_tests import take_look
+from pipeline.registry.seen_test_examples import exposure
+from pipeline.registry.serving_trial import Trial
 from pipeline.registry.tracking import connect
-from pipeline.registry.trial import Trial
 from pipeline.settings import set_params
 from pipeline.stages import train
 from tests.models.small import GREEDY
@@ -77,7 +77,7 @@ def verdict_on(
         challenger=challenger,
         champion=champion,
         baselines={"first-words": [0.05] * count, "keyphrase": [0.1] * count},
-        trial=trial or Trial([], 0.5, 50),
+        trial=serving_trial or Trial([], 0.5, 50),
         behaviours=tried,
     )
     return Verdict("2", "1" if champion else None, [*rules(evidence, SETTINGS)])
@@ -85,7 +85,7 @@ def verdict_on(
 
 def judged(challenger: list[float], champion: list[float] | None = POOR, trial: Trial | None = None) -> dict[str, bool]:
     """Whether each rule is kept."""
-    return {rule.rule: rule.passed for rule in verdict_on(challenger, champion, trial).rules}
+    return {rule.rule: rule.passed for rule in verdict_on(challenger, champion, serving_trial).rules}
 
 
 def broken(found: dict[str, bool]) -> list[str]:
@@ -247,8 +247,8 @@ def test_the_parts_of_a_name_are_no_repetition() -> None:
 
 def test_a_version_that_behaves_is_shown_by_how_much() -> None:
     tried = behaviours(TEXTS, TOLERANT)
-    trial = Trial([sensible(text) for one in tried for text in one.texts], 0.5, 50)
-    verdict = verdict_on([score + 0.2 for score in POOR], trial=trial, tried=tried)
+    serving_trial = Trial([sensible(text) for one in tried for text in one.texts], 0.5, 50)
+    verdict = verdict_on([score + 0.2 for score in POOR], trial=serving_trial, tried=tried)
     found = {rule.rule: rule.found for rule in verdict.rules}
     assert verdict.passed
     assert found["gives every text a title"] == "3 of 3 do"
@@ -662,8 +662,8 @@ def test_a_version_that_fails_on_one_text_says_on_which(registered: MlflowClient
 def test_a_version_that_hangs_is_ended_and_keeps_nobody_waiting(
     registered: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "_SECONDS", 6)
-    monkeypatch.setattr(trial, "_SECONDS_A_TEXT", 0)
+    monkeypatch.setattr(serving_trial, "_SECONDS", 6)
+    monkeypatch.setattr(serving_trial, "_SECONDS_A_TEXT", 0)
     spoil("1", "import time; time.sleep(300)")
     with pytest.raises(Refused, match=r"had not titled .* and was ended"):
         promote(registered, "1", force=True)

@@ -14,8 +14,8 @@ from transformers import GenerationConfig
 from pipeline.models.checkpoints import Card, load_inputs, save_model
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, generation_config, open_titler
-from pipeline.models.tidy import tidy
-from pipeline.registry.card import usage
+from pipeline.models.title_cleanup import tidy
+from pipeline.registry.model_card import usage
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import register
 from tests.models.small import GREEDY, lively_model

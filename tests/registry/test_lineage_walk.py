@@ -13,11 +13,11 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from flows import lineage
+from flows.maintenance import lineage
 from pipeline.models.checkpoints import ModelSettings
-from pipeline.registry.fingerprint import checkpoint_tags
 from pipeline.registry.lineage import lineage_tags, md5
 from pipeline.registry.tracking import connect
+from pipeline.registry.training_fingerprint import checkpoint_tags
 from pipeline.settings import set_params
 from tests.conftest import ROOT
 

@@ -14,9 +14,9 @@ import pytest
 from mlflow import MlflowClient
 from transformers import TrainerCallback
 
-from flows.service import free_port
+from flows.services.service import free_port
 from pipeline import cli
-from pipeline.registry import away
+from pipeline.registry import outages
 from pipeline.registry.tracking import connect
 from pipeline.registry.training_log import LogToMlflow
 from pipeline.stages import predict as predict_stage
@@ -142,7 +142,7 @@ def test_a_server_that_stays_away_ends_the_training_with_75_and_the_next_one_log
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     fill_project(project, examples, epochs=EPOCHS, early_stopping=0, batch_size=4)
-    monkeypatch.setattr(away, "PATIENCE", 0.0)
+    monkeypatch.setattr(outages, "PATIENCE", 0.0)
 
     def kill_after_an_epoch() -> None:
         while not [*project.glob(".lectern/checkpoints/*/checkpoint-*/trainer_state.json")]:

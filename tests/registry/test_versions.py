@@ -19,18 +19,18 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.maintenance.state import state_piles
+from pipeline.models.checkpoint_sources import find
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
-from pipeline.models.places import find
 from pipeline.registry import versions
 from pipeline.registry.gate import Verdict
 from pipeline.registry.lineage import md5
-from pipeline.registry.show import history_table
+from pipeline.registry.serving_trial import Trial
+from pipeline.registry.tables import history_table
 from pipeline.registry.tracking import connect
-from pipeline.registry.trial import Trial
 from pipeline.search.search import search
 from pipeline.stages import train
 from pipeline.training import prepare
-from pipeline.upkeep.state import state_piles
 from tests.models.small import GREEDY, lively_model, small_model
 from tests.registry.server import TrackingServer
 from tests.training.small import fill_project, mlflow_runs

@@ -23,9 +23,9 @@ from pipeline.registry.tracking import connect
 from pipeline.search import trial as trial_module
 from pipeline.search.search import Found, search
 from pipeline.search.suggestion import Suggestion
-from pipeline.training.fit import Diverged, LearntNothing, fit
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
+from pipeline.training.trainer import Diverged, LearntNothing, fit
 from tests.command import kill_once, lectern
 from tests.conftest import ROOT
 from tests.search.small import GOOD, HOPELESS, MODEL, write_params, write_splits

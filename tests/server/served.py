@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.service import free_port
+from flows.services.service import free_port
 from pipeline.settings import set_params
+from tests.chapters.test_segmentation import talk_about
 from tests.conftest import ROOT
-from tests.titles.test_segments import talk_about
 
 PATIENCE = 300
 THREE = talk_about("bread", "stars", "goals")

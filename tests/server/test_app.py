@@ -10,13 +10,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from pipeline.errors import Unavailable
-from pipeline.registry.stand_in import Shown
+from pipeline.registry.fallback_title import Shown
 from pipeline.server.app import create_app
-from pipeline.server.body import BodyLimit
-from pipeline.server.desk import Desk
-from pipeline.server.present import Present
+from pipeline.server.current_version import Present
+from pipeline.server.request_limits import BodyLimit
 from pipeline.server.settings import ServeSettings
-from pipeline.titles.version import Version
+from pipeline.server.title_queue import Desk
+from pipeline.titles.titling import Version
 
 SETTINGS = ServeSettings(texts=2, megabytes=0.001, seconds=1, waiting=2, batch=1, refresh=0.1)
 

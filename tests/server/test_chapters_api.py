@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from pipeline.registry.stand_in import Shown
+from pipeline.chapters.chaptering import cut
+from pipeline.chapters.segmentation import ChaptersSettings
+from pipeline.registry.fallback_title import Shown
 from pipeline.server.app import create_app
+from pipeline.server.chapter_editor import Editor
 from pipeline.server.chapters_api import add_chapters
-from pipeline.server.desk import Desk
-from pipeline.server.editor import Editor
-from pipeline.server.present import Present
+from pipeline.server.current_version import Present
 from pipeline.server.settings import PageSettings, ServeSettings
+from pipeline.server.title_queue import Desk
 from pipeline.settings import set_params
-from pipeline.titles.chapters import cut
-from pipeline.titles.segments import ChaptersSettings
-from pipeline.titles.version import Version
+from pipeline.titles.titling import Version
 from tests.conftest import ROOT
 from tests.server.served import THREE
 

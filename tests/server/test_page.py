@@ -22,8 +22,8 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from playwright.sync_api import Page as Window
 
 from pipeline.data.workbook import ingest
-from pipeline.titles import formats
-from pipeline.titles.known_topics import read_topics
+from pipeline.transcripts import chapter_files
+from pipeline.transcripts.known_topics import read_topics
 from tests.server.served import PATIENCE, THREE, health, make_project, server, until, wait_for, write_talk
 from tests.titles.small import register, write_book
 
@@ -111,7 +111,7 @@ def test_a_talk_is_taken_away_as_it_was_edited_in_every_format(page: Client, fol
     _talk(page, folder)
     assert not list((folder / "tmp").rglob("*.vtt")), "what was uploaded is kept"
     edited = _table(("0:00", "Bread <script>alert(1)</script>"), ("", ""), ("1:30", "=1+1"), ("150", "*Goals* & more"))
-    for suffix, form in formats.SUFFIXES.items():
+    for suffix, form in chapter_files.SUFFIXES.items():
         said, path = page.predict(edited, "My course", "02", form, api_name="/download")
         assert (Path(path).name, "3 chapters" in said) == (f"My-course-2{suffix}", True)
         ((lesson, topics),) = read_topics(Path(path)).items()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.child import Child
-from flows.service import HOST, free_port
+from flows.execution.child_process import Child
+from flows.services.service import HOST, free_port
 
 USER, PASSWORD = "lectern", "swordfish"
 BUCKET = "lectern-team"

@@ -12,11 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from mlflow import MlflowClient
 
-from flows.service import HOST, free_port
+from flows.services.service import HOST, free_port
 from pipeline.errors import Refused, Unavailable
 from pipeline.registry.gate import judge
+from pipeline.registry.serving_trial import try_version
 from pipeline.registry.tracking import connect
-from pipeline.registry.trial import try_version
 from pipeline.registry.versions import RegisterSettings
 from tests.command import lectern
 from tests.registry.test_gate import SETTINGS, registered  # noqa: F401 - a fixture

@@ -21,7 +21,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from flows.service import HOST, free_port
+from flows.services.service import HOST, free_port
 from tests.command import start
 from tests.conftest import ROOT
 from tests.team.servers import BUCKET, PASSWORD, keys, postgresql, query, s3
@@ -94,7 +94,7 @@ def team(bucket: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
         ports = ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow), "--reports-port", str(reports)]
         ports += ["--page-port", str(free_port())]
         with (folder / "up.log").open("w") as log:
-            words = [sys.executable, "-m", "flows.up", *ports]
+            words = [sys.executable, "-m", "flows.services.up", *ports]
             up = subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, text=True)
         try:
             wait_until_up(up, folder / "up.log")
@@ -273,7 +273,7 @@ def test_a_database_that_others_may_share_wants_a_place_for_artifacts_that_they_
     shutil.copy(ROOT / "prefect.yaml", project)
     env = environment(MLFLOW_TRACKING_URI="postgresql://lectern:swordfish@db.invalid/mlflow")
     ports = ["--mlflow-port", str(free_port()), "--reports-port", str(free_port()), "--page-port", str(free_port())]
-    done = run(sys.executable, "-m", "flows.up", *ports, cwd=project, env=env, check=False)
+    done = run(sys.executable, "-m", "flows.services.up", *ports, cwd=project, env=env, check=False)
     assert done.returncode == 2
     assert "MLFLOW_DEFAULT_ARTIFACT_ROOT=s3://BUCKET/PATH" in done.stderr
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from pipeline.models.checkpoints import Card, save_model
-from pipeline.models.tidy import TitleStyle
+from pipeline.models.title_cleanup import TitleStyle
 from pipeline.registry import versions
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.errors import Refused
-from pipeline.titles.version import as_version, load
+from pipeline.titles.titling import as_version, load
 from tests.registry.test_gate import registered  # noqa: F401 - a fixture
 from tests.registry.test_training_log import server  # noqa: F401 - a fixture
 from tests.registry.test_versions import NAME

@@ -14,8 +14,8 @@ from transformers import TrainerCallback
 
 from pipeline.models.layers import freeze
 from pipeline.models.lora import LoraSettings, merge, wrap
-from pipeline.training.fit import fit
 from pipeline.training.settings import TrainSettings
+from pipeline.training.trainer import fit
 from tests.command import kill_once
 from tests.conftest import ROOT
 from tests.models.small import small_model

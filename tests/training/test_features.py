@@ -17,12 +17,12 @@ from transformers import TrainerCallback
 
 from pipeline.errors import Misused
 from pipeline.models import features
+from pipeline.models.disk_budget import limit_bytes
 from pipeline.models.families import FAMILIES
 from pipeline.models.features import FEATURES, Features, frozen_part
 from pipeline.models.generation import Titler
 from pipeline.models.layers import freeze
 from pipeline.models.lora import LoraSettings
-from pipeline.models.room import limit_bytes
 from tests.models.small import GREEDY, lively_model, small_model
 from tests.training.small import LORA, VALIDATED, train
 

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import TrainerCallback
 
-from pipeline.training.fit import LearntNothing
 from pipeline.training.schedules import build_schedule
+from pipeline.training.trainer import LearntNothing
 from tests.models.small import small_model
 from tests.training.small import SETTINGS, train
 

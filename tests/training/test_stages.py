@@ -18,15 +18,15 @@ from pipeline.errors import Misused
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.predictions import read_results
-from pipeline.evaluation.titled import MEASURED_SPLITS
+from pipeline.evaluation.written_titles import MEASURED_SPLITS
 from pipeline.models.checkpoints import load_model
 from pipeline.models.generation import GenerateSettings
-from pipeline.models.seen import Seen, are_among
+from pipeline.models.seen_examples import Seen, are_among
 from pipeline.paths import FEATURES, MODELS, STATE
 from pipeline.registry.versions import log_served_model
 from pipeline.stages import predict, score, train
-from pipeline.training.fit import Diverged, LearntNothing
 from pipeline.training.record import read_training
+from pipeline.training.trainer import Diverged, LearntNothing
 from tests.models.small import lively_model
 from tests.reading import titles_read
 from tests.training.small import MINILM, STAGE, fill_project, mlflow_runs

@@ -1,0 +1,139 @@
+"""What a person sees of a flow run in Prefect's pages: the leaderboard, the state of the data, and where to read on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.evaluation.intervals import Interval
+from pipeline.evaluation.leaderboard import show
+from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, STATE, TRAINING, VALIDATION
+from pipeline.redaction import hide_passwords, without_user
+
+MLFLOW_URL_FILE = STATE / "mlflow.url"
+"""Where `lectern up` says how its MLflow server is reached."""
+
+REPORTS_URL_FILE = STATE / "reports.url"
+"""Where `lectern up` says how its pages of `reports/` are reached."""
+
+_BEFORE_VALIDATION = {"sample", "ingest"}
+
+
+def publish(*, failed: Collection[str], with_runs: bool) -> None:
+    """Publishes what is current of the leaderboard and of the data's state, and the links.
+
+    Args:
+        failed: the stages that failed.
+        with_runs: whether the links are to name the runs of the trainings; MLflow takes seconds to be asked.
+    """
+    if LEADERBOARD.exists() and not failed:
+        rows = json.loads(LEADERBOARD.read_text(encoding="utf-8"))["rows"]
+        create_table_artifact(key="leaderboard", table=as_table(rows))
+    if VALIDATION.exists() and _BEFORE_VALIDATION.isdisjoint(failed):
+        validation = json.loads(VALIDATION.read_text(encoding="utf-8"))
+        create_markdown_artifact(key="data-quality", markdown=data_quality(validation))
+    create_markdown_artifact(key="where-to-read-on", markdown=links(with_runs=with_runs))
+
+
+def as_table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`rows`, each with the same flat columns: what is nested gets columns of its own, such as `test rouge1`.
+
+    An interval is one text.
+    """
+    flat = [dict(_cells(row)) for row in rows]
+    columns = dict.fromkeys(column for row in flat for column in row)
+    return [{column: row.get(column) for column in columns} for row in flat]
+
+
+def _cells(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in row.items():
+        match value:
+            case {"mean": mean, "low": low, "high": high}:
+                yield prefix + name, show(Interval(mean, low, high))
+            case dict():
+                yield from _cells(value, f"{prefix}{name} ")
+            case float():
+                yield prefix + name, round(value, 4)
+            case None:
+                continue
+            case _:
+                yield prefix + name, value
+
+
+def data_quality(validation: dict[str, Any]) -> str:
+    """Markdown: the verdict, a row an expectation that is not met, and the way to the data docs."""
+    tables = validation["tables"]
+    expectations = sum(len(table["outcomes"]) for table in tables)
+    failed = [(table, outcome) for table in tables for outcome in table["outcomes"] if not outcome["success"]]
+    verdict = "The data is fit." if validation["success"] else "**The data is not fit**, and nothing is trained on it."
+    counted = ", ".join(f"{table['rows']:,} {table['table']}" for table in tables)
+    lines = [f"{verdict} {expectations - len(failed)} of {expectations} expectations are met by {counted}.", ""]
+    if failed:
+        lines += ["| table | severity | expected | found |", "|---|---|---|---|"]
+        lines += [f"| {table['table']} | {_failure(outcome)} |" for table, outcome in failed]
+    return "\n".join([*lines, "", f"All of them: {_page(DATA_DOCS / 'index.html', 'data docs')}"])
+
+
+def _failure(outcome: dict[str, Any]) -> str:
+    rows = [str(unexpected["row"]) for unexpected in outcome["unexpected"] if unexpected["row"] is not None]
+    where = f" (rows {', '.join(rows)})" if rows else ""
+    cells = (outcome["severity"], outcome["expected"], f"{outcome['found']}{where}")
+    return " | ".join(cell.replace("|", "\\|") for cell in cells)
+
+
+def links(*, with_runs: bool) -> str:
+    """A Markdown list of MLflow, its runs of the trainings, and the reports that are there."""
+    lines = [f"- MLflow: {mlflow_address()}"]
+    lines += [f"  - {name}" for name in (_runs() if with_runs else ())]
+    pages = {REPORT: "report", LEADERBOARD_MD: "leaderboard", DATA_DOCS / "index.html": "data docs"}
+    lines += [f"- {_page(path, title)}" for path, title in pages.items() if path.exists()]
+    return "\n".join(lines)
+
+
+def _page(path: Path, title: str) -> str:
+    """A link where `lectern up` serves the reports; elsewhere the place."""
+    if REPORTS_URL_FILE.exists():
+        base = REPORTS_URL_FILE.read_text(encoding="utf-8").strip()
+        return f"[{title}]({base}/{path.relative_to(REPORT.parent).as_posix()})"
+    return f"{title}: `{path.resolve()}`"
+
+
+def _runs() -> Iterator[str]:
+    """The run of each training that MLflow knows, as a link where it has pages."""
+    paths = sorted(TRAINING.glob("*/run.json"))
+    if not paths:
+        return
+    # Seconds, which a run without stale stages need not wait.
+    from mlflow.exceptions import MlflowException
+
+    from pipeline.registry.tracking import connect, find_run
+
+    try:
+        client, address = connect(), mlflow_address()
+        ids = {path.parent.name: json.loads(path.read_text(encoding="utf-8"))["run_id"] for path in paths}
+        found = {model: find_run(client, run_id) for model, run_id in ids.items()}
+    except (Misused, Refused, Unavailable, MlflowException) as error:
+        # The stages are done, or say better than this why not.
+        get_run_logger().warning("The page shows no MLflow runs: %s", hide_passwords(str(error)))
+        return
+    for model, run in found.items():
+        if run and address.startswith("http"):
+            yield f"[{model}]({address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+        elif run:
+            yield f"{model}: run `{run.info.run_id}`"
+
+
+def mlflow_address() -> str:
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if tracking.startswith("http"):
+        return without_user(tracking)
+    if MLFLOW_URL_FILE.exists():
+        return MLFLOW_URL_FILE.read_text(encoding="utf-8").strip()
+    return "`lectern up` opens its pages"

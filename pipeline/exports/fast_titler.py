@@ -1,0 +1,162 @@
+"""Writes titles with an exported version, as `pipeline.models.generation` does with a model.
+
+The same prompts, beams and lengths, and the same tidying. What differs: titles that are drawn are other ones for the
+same seed; where repeats are forbidden, a causal model's own prompt does not count as said before; and beam search ends
+a little otherwise. `lectern export` measures what that comes to.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from pipeline.data.openings import spoken
+from pipeline.errors import Refused
+from pipeline.exports.export_card import ENGINE, ExportCard
+from pipeline.models.checkpoints import load_inputs
+from pipeline.models.generation import GenerateSettings, best_first
+from pipeline.models.inputs import Inputs
+
+# Of prompts in a batch, the shortest one's tokens are read at once, and each further one takes a step of its own.
+_PROMPTS_APART = 4
+
+
+class FastTitler:
+    """Over a folder that `lectern export` wrote.
+
+    Args:
+        settings: how titles are written; as the version does it where it is None.
+        threads: of the processor for a batch; as many as torch would take where it is None.
+
+    Raises:
+        Refused: the folder is not one that `lectern export` wrote, or is damaged.
+    """
+
+    def __init__(self, folder: Path, settings: GenerateSettings | None = None, *, threads: int | None = None) -> None:
+        self.card = ExportCard.read(folder)
+        self.settings = settings or self.card.generate
+        inputs, card = load_inputs(folder)
+        self.style = card.style
+        self._inputs = inputs
+        kind = _Causal if inputs.family.causal else _WithEncoder
+        try:
+            self._writer = kind(folder / ENGINE, inputs, self.card, threads or torch.get_num_threads())
+        except RuntimeError as error:
+            raise Refused(f"{folder} does not load: {error}. Make it anew with `lectern export`.") from None
+
+    def titles(
+        self, texts: Sequence[str], knobs: Mapping[str, Any] | None = None, *, progress: str | None = None
+    ) -> list[list[str]]:
+        """For each text its candidates, the best first. Each is tidy, and may be empty.
+
+        Args:
+            knobs: values for some of the settings.
+            progress: what a progress bar says; none is shown without it, or where nobody watches.
+
+        Raises:
+            ValueError: a knob's value is out of its range.
+        """
+        settings = self.settings.turned(knobs or {})
+        sources = [self._inputs.source(spoken(text)) for text in texts]
+        order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
+        written: list[list[str]] = [[] for _ in texts]
+        bar = tqdm(total=len(order), desc=progress, unit="text", disable=progress is None or not sys.stderr.isatty())
+        with bar:
+            for batch in self._writer.batches(order, sources, settings.texts_at_once):
+                ctranslate2.set_random_seed(settings.seed)
+                found = self._writer.write([sources[i] for i in batch], settings)
+                for i, candidates in zip(batch, found, strict=True):
+                    written[i] = best_first(candidates, texts[i], self.style, settings)
+                bar.update(len(batch))
+        return written
+
+    def best_titles(self, texts: Sequence[str], *, progress: str | None = None) -> list[str]:
+        """One title for each text."""
+        return [candidates[0] for candidates in self.titles(texts, progress=progress)]
+
+
+class _WithEncoder:
+    def __init__(self, folder: Path, inputs: Inputs, card: ExportCard, threads: int) -> None:
+        self._translator = ctranslate2.Translator(str(folder), compute_type=card.weights, intra_threads=threads)
+        self._tokenizer = inputs.tokenizer
+        self._start = self._tokenizer.convert_ids_to_tokens(card.decoder_start)
+
+    @staticmethod
+    def batches(order: list[int], sources: list[list[int]], size: int) -> Iterator[list[int]]:
+        return (order[start : start + size] for start in range(0, len(order), size))
+
+    def write(self, sources: list[list[int]], settings: GenerateSettings) -> list[list[str]]:
+        results = self._translator.translate_batch(
+            [self._tokenizer.convert_ids_to_tokens(source) for source in sources],
+            target_prefix=[self._start] * len(sources),
+            max_input_length=0,
+            max_decoding_length=settings.max_new_tokens,
+            min_decoding_length=settings.min_new_tokens,
+            **_search(settings),
+        )
+        ids = [[self._tokenizer.convert_tokens_to_ids(tokens) for tokens in result.hypotheses] for result in results]
+        return [self._tokenizer.batch_decode(titles, skip_special_tokens=True) for titles in ids]
+
+
+class _Causal:
+    def __init__(self, folder: Path, inputs: Inputs, card: ExportCard, threads: int) -> None:
+        self._generator = ctranslate2.Generator(str(folder), compute_type=card.weights, intra_threads=threads)
+        self._tokenizer = inputs.tokenizer
+        # What every prompt begins with is read once.
+        self._before = len(inputs.prompt[0])
+        self._static = self._tokenizer.convert_ids_to_tokens(inputs.prompt[0])
+        self._ends = [self._tokenizer.eos_token_id, *_tokens_with_a_new_line(self._tokenizer)]
+
+    @staticmethod
+    def batches(order: list[int], sources: list[list[int]], size: int) -> Iterator[list[int]]:
+        batch: list[int] = []
+        for i in order:
+            if len(batch) == size or (batch and len(sources[batch[0]]) - len(sources[i]) > _PROMPTS_APART):
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def write(self, sources: list[list[int]], settings: GenerateSettings) -> list[list[str]]:
+        results = self._generator.generate_batch(
+            [self._tokenizer.convert_ids_to_tokens(source[self._before :]) for source in sources],
+            static_prompt=self._static,
+            include_prompt_in_result=False,
+            end_token=self._ends,
+            return_end_token=True,  # it may be the last word's point and a new line in one
+            max_length=settings.max_new_tokens,
+            min_length=settings.min_new_tokens,
+            **_search(settings),
+        )
+        return [self._tokenizer.batch_decode(result.sequences_ids, skip_special_tokens=True) for result in results]
+
+
+def _search(settings: GenerateSettings) -> dict[str, Any]:
+    """What both kinds of model are told in the same words."""
+    search: dict[str, Any] = {
+        "beam_size": settings.num_beams,
+        "num_hypotheses": settings.consensus or settings.candidates,
+        "no_repeat_ngram_size": settings.no_repeat_ngram_size,
+    }
+    if settings.num_beams > 1:
+        search["length_penalty"] = settings.length_penalty
+    if settings.do_sample:
+        search |= {
+            "sampling_topk": settings.top_k,
+            "sampling_topp": settings.top_p,
+            "sampling_temperature": settings.temperature,
+        }
+    return search
+
+
+def _tokens_with_a_new_line(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    vocabulary = tokenizer.get_vocab()
+    return [place for token, place in vocabulary.items() if "\n" in tokenizer.convert_tokens_to_string([token])]

@@ -1,0 +1,59 @@
+"""What every batch of titles leaves of itself: a row of numbers a text, and nothing of what was said.
+
+In `.lectern/`, since it is no stage's output: no later run of the pipeline could make it again, and `lectern backup`
+takes it along. A file a batch, so that two batches at once never meet.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.data.openings import spoken
+from pipeline.files import file_aside
+from pipeline.paths import STATE, TRAINING_SPLITS
+from pipeline.titles.titling import Version
+
+BATCHES = STATE / "batches"
+MEASURES = ("words", "characters", "unknown_words", "language", "title_words", "fallback")
+"""The columns of a batch that say something of its texts and titles."""
+
+_WHEN = "%Y%m%dT%H%M%S%fZ"
+
+
+def log_batch(texts: Sequence[str], titles: Sequence[str], version: Version) -> None:
+    """Measures `texts` and the `titles` that the model wrote, none of them where one is empty, and keeps that."""
+    if not texts:
+        return
+    from pipeline.monitoring.measures import measure, vocabulary  # loads a model of languages, which takes a second
+
+    train = TRAINING_SPLITS["train"]
+    known = vocabulary(pd.read_parquet(train, columns=["text"])["text"].tolist()) if train.exists() else None
+    now = datetime.now(UTC)
+    rows = measure([spoken(text) for text in texts], titles, known).assign(
+        fallback=[not title.strip() for title in titles], version=str(version), when=pd.Timestamp(now)
+    )
+    with file_aside(BATCHES / f"{now.strftime(_WHEN)}-{uuid.uuid4().hex[:8]}.parquet") as path:
+        rows.to_parquet(path, index=False)
+
+
+def read_batches(since: datetime) -> pd.DataFrame:
+    """The rows of all batches since then, the oldest first; without rows, and without columns, where there is none.
+
+    Returns:
+        The columns of `measure`; `fallback`: whether the model wrote no title; `version`, as NAME/NUMBER; `when`.
+    """
+    files = [file for file in sorted(BATCHES.glob("*.parquet")) if _when(file) >= since]
+    return pd.concat(map(pd.read_parquet, files), ignore_index=True) if files else pd.DataFrame()
+
+
+def days_ago(days: float) -> datetime:
+    return datetime.now(UTC) - timedelta(days=days)
+
+
+def _when(file: Path) -> datetime:
+    return datetime.strptime(file.stem.partition("-")[0], _WHEN).replace(tzinfo=UTC)

@@ -1,0 +1,124 @@
+import subprocess
+import sys
+from pathlib import Path
+from threading import Event
+
+import pytest
+import yaml
+from prefect import get_client
+
+from flows.execution.slots import Slots, devices
+from pipeline.errors import Misused
+from tests.flows.toy_project import PrefectServer, wait_for
+
+ROOT = Path(__file__).parents[3]
+
+HOLD = """
+import threading
+from flows.execution.slots import Slots
+with Slots(["0"], threading.Event()).take():
+    print("held", flush=True)
+    threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "asked", "expected"),
+    [
+        ("", None, [""]),
+        ("-1", None, [""]),
+        ("0", None, ["0"]),
+        ("3, 5", None, ["3", "5"]),
+        ("3,-1,5", None, ["3"]),
+        ("3,5", "1", ["3"]),
+        ("0", "2", ["0", "0"]),
+        ("", "2", ["", ""]),
+    ],
+)
+def test_there_is_a_slot_for_each_device_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, visible: str, asked: str | None, expected: list[str]
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if asked:
+        monkeypatch.setenv("LECTERN_GPU_SLOTS", asked)
+    assert devices() == expected
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "many", ""])
+def test_a_number_of_slots_that_makes_no_sense_is_a_misuse(monkeypatch: pytest.MonkeyPatch, asked: str):
+    monkeypatch.setenv("LECTERN_GPU_SLOTS", asked)
+    with pytest.raises(Misused, match="LECTERN_GPU_SLOTS"):
+        devices()
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [(["0", "1"], 1, "0"), (["3", "5", "7"], 2, "3,5"), (["0", "0", "1", "1"], 2, "0,1"), ([""], 4, "")],
+)
+def test_a_stage_of_several_processes_has_a_device_for_each(
+    prefect_server: PrefectServer, found: list[str], wanted: int, expected: str
+):
+    slots = Slots(found, Event())
+    slots.declare()
+    for _ in range(3):  # given back, they can be had again
+        with slots.take(wanted) as visible:
+            assert len({*visible.split(",")}) == len(expected.split(","))
+    with Slots(found, Event()).take(wanted) as visible:
+        assert visible == expected
+
+
+def test_flow_runs_that_share_a_machine_have_devices_of_their_own(prefect_server: PrefectServer):
+    found = ["0", "1", "2"]
+    Slots(found, Event()).declare()
+    with Slots(found, Event()).take() as first, Slots(found, Event()).take(2) as others:
+        assert sorted([first, *others.split(",")]) == found
+    with Slots(found, Event()).take(3) as all_of_them:
+        assert all_of_them == "0,1,2"
+
+
+def test_more_processes_than_devices_are_refused(prefect_server: PrefectServer):
+    with pytest.raises(Misused, match="processes is 3, and there are 2 devices"), Slots(["0", "1"], Event()).take(3):
+        pass
+
+
+def limits() -> set[str]:
+    """The names of all limits that the Prefect server keeps."""
+    with get_client(sync_client=True) as client:
+        return {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}
+
+
+@pytest.mark.parametrize(
+    ("pool", "kept"), [("docker", {"gpu-lectern-docker-0", "gpu-lectern-docker-1"}), ("kubernetes", set())]
+)
+def test_however_many_containers_there_were_prefect_keeps_no_limit_of_each(
+    prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, pool: str, kept: set[str]
+):
+    definitions = yaml.safe_load((ROOT / "prefect.yaml").read_text())["definitions"]
+    before = limits()
+    monkeypatch.setenv("LECTERN_GPU_LIMIT", definitions[pool]["work_pool"]["job_variables"]["env"]["LECTERN_GPU_LIMIT"])
+    for container in ("3f2a", "9b1c"):
+        monkeypatch.setattr("platform.node", lambda name=container: name)
+        slots = Slots(["0", "1"], Event())
+        slots.declare()
+        with slots.take() as visible:
+            assert visible in ("0", "1")
+    assert limits() - before == kept
+
+
+def held(limit: str) -> int:
+    """How many slots of it are lent, as Prefect knows it."""
+    with get_client(sync_client=True) as client:
+        return client.read_global_concurrency_limit_by_name(limit).active_slots
+
+
+@pytest.mark.hard
+def test_the_slot_of_a_process_that_was_killed_is_free_within_seventy_seconds(
+    prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LECTERN_GPU_LIMIT", "killed")
+    Slots(["0"], Event()).declare()
+    with subprocess.Popen([sys.executable, "-c", HOLD], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert held("killed-0") == 1
+        holder.kill()
+    wait_for(lambda: not held("killed-0"), seconds=70)

@@ -1,0 +1,200 @@
+"""Cleaning a toy project: a split and a model of it, three times over, of which the first is a registered version."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from mlflow import MlflowClient
+
+from flows.execution.child_process import Child
+from flows.maintenance import clean
+from pipeline.paths import STATE
+from pipeline.registry.lineage import md5
+from pipeline.registry.tracking import connect
+from tests.flows.toy_project import dvc, wait_for
+
+PIPELINE = """
+stages:
+  split:
+    cmd: cp source.txt split.txt && echo split >> runs.txt
+    deps: [source.txt]
+    outs: [split.txt]
+  train:
+    cmd: mkdir -p model && cp split.txt model/weights && echo $(cat split.txt) > note.txt && echo train >> runs.txt
+    deps: [split.txt]
+    outs: [model, note.txt]
+"""
+SLOW = """
+  slow:
+    cmd: touch started && sleep 60
+    outs: [x]
+"""
+MONTHS = 100 * 24 * 60 * 60
+
+
+def make(content: str) -> None:
+    """The project with that as its data, brought up to date."""
+    Path("source.txt").write_text(content, encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "dvc", "repro"], check=True)
+
+
+def runs() -> int:
+    return len(Path("runs.txt").read_text(encoding="utf-8").splitlines())
+
+
+def register(client: MlflowClient) -> None:
+    tags = {"data.train.md5": md5(Path("split.txt")), "model.md5": md5(Path("model")), "git.commit": "none"}
+    client.create_model_version("titles", "elsewhere", tags=tags)
+
+
+def months_pass() -> None:
+    for path in (*Path(".dvc/cache").rglob("*"), *STATE.rglob("*")):
+        os.utime(path, (time.time() - MONTHS,) * 2)
+
+
+@pytest.fixture(scope="module")
+def template(empty_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cleaned") / "project"
+    shutil.copytree(empty_project, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        (folder / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
+        (folder / "params.yaml").write_text("models: {}", encoding="utf-8")
+        client = connect()
+        client.create_registered_model("titles")
+        make("first")
+        register(client)
+        for content in ("second", "third"):
+            make(content)
+    return folder
+
+
+@pytest.fixture
+def folder(template: Path, enter_copy: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = enter_copy(template)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    return folder
+
+
+def cached() -> set[str]:
+    """The contents of all files in the cache."""
+    return {path.read_text(encoding="utf-8").strip() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()}
+
+
+def test_what_a_version_names_and_what_the_work_tree_has_outlives_the_rest(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert clean.main(["--yes"]) == 0  # all of it is recent
+    assert capsys.readouterr().out == "Nothing is to go.\n"
+    months_pass()
+    before = cached()
+    assert clean.main([]) == 0
+    shown = capsys.readouterr().out
+    assert "files in DVC's cache" in shown
+    assert "results of stages" in shown
+    assert cached() == before
+    assert clean.main(["--yes"]) == 0
+    assert {"first", "third"} <= cached()
+    assert "second" not in cached()
+    assert dvc("status", "--json").strip() == "{}"
+    capsys.readouterr()
+    assert clean.main([]) == 0
+    assert capsys.readouterr().out == "Nothing is to go.\n"
+    ran = runs()
+    make("first")  # as it was when the version was registered: taken from the cache, its note too
+    assert (Path("model/weights").read_text(), Path("note.txt").read_text(), runs()) == ("first", "first\n", ran)
+    make("second")
+    assert runs() == ran + 2
+
+
+def test_what_a_branch_or_a_recent_run_of_mlflow_names_stays(folder: Path):
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    make("fourth")
+    for words in (["add", "dvc.lock", "dvc.yaml"], ["commit", "--quiet", "-m", "fourth"]):
+        subprocess.run([*git, *words], cwd=folder, check=True)
+    make("fifth")
+    client = connect()
+    run = client.create_run(
+        client.get_experiment_by_name("lectern").experiment_id, tags={"data.train.md5": md5(Path("split.txt"))}
+    )
+    client.set_terminated(run.info.run_id)
+    make("sixth")
+    months_pass()
+    assert clean.main(["--yes"]) == 0
+    assert {"first", "fourth", "fifth", "sixth"} <= cached()
+    assert cached().isdisjoint({"second", "third"})
+
+
+def test_a_cleaning_that_was_killed_is_gone_on_with(folder: Path, capsys: pytest.CaptureFixture[str]):
+    months_pass()
+    count = len([*Path(".dvc/cache").rglob("*")])
+    cleaning = subprocess.Popen([sys.executable, "-m", "flows.maintenance.clean", "--yes"], stdout=subprocess.DEVNULL)
+    wait_for(lambda: len([*Path(".dvc/cache").rglob("*")]) < count or cleaning.poll() is not None)
+    cleaning.kill()
+    cleaning.wait()
+    assert clean.main(["--yes"]) == 0
+    capsys.readouterr()
+    assert clean.main([]) == 0
+    assert capsys.readouterr().out == "Nothing is to go.\n"
+    for content in ("first", "second", "third"):
+        make(content)
+
+
+def test_at_a_terminal_it_asks(folder: Path):
+    months_pass()
+    ours, its = pty.openpty()
+    for word in ("n", "y"):
+        os.write(ours, f"{word}\n".encode())
+        command = [sys.executable, "-m", "flows.maintenance.clean"]
+        done = subprocess.run(command, stdin=its, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Remove it?" in done.stdout
+        assert ("second" in cached()) == (word == "n")
+
+
+def test_while_a_run_is_at_work_nothing_is_touched(folder: Path, capsys: pytest.CaptureFixture[str]):
+    months_pass()
+    with FileLock(STATE / "train.lock"):
+        assert clean.main(["--yes"]) == 75
+    assert "at work in this work tree" in capsys.readouterr().err
+    assert "second" in cached()
+
+
+def test_while_dvc_runs_a_stage_nothing_is_touched(folder: Path, capsys: pytest.CaptureFixture[str]):
+    months_pass()
+    Path("dvc.yaml").write_text(PIPELINE + SLOW, encoding="utf-8")
+    with Child([sys.executable, "-m", "dvc", "repro", "--quiet", "slow"], env=os.environ):
+        wait_for(Path("started").exists)
+        assert clean.main(["--yes"]) == 75
+    assert "DVC is at work" in capsys.readouterr().err
+    assert "second" in cached()
+
+
+def test_a_project_that_dvc_cannot_read_is_told_in_a_line(folder: Path, capsys: pytest.CaptureFixture[str]):
+    Path(".dvc/config").write_text("[core\n", encoding="utf-8")
+    assert clean.main(["--yes"]) == 2
+    assert "DVC cannot read the project" in capsys.readouterr().err
+
+
+def test_a_cache_that_others_may_share_stays_as_it_is(folder: Path, tmp_path: Path):
+    dvc("cache", "dir", str(tmp_path / "shared"))
+    for content in ("seventh", "eighth"):
+        make(content)
+    months_pass()
+    for path in (tmp_path / "shared").rglob("*"):
+        os.utime(path, (0, 0))
+    assert clean.main(["--yes", "--keep-days", "1"]) == 0
+    shared = {
+        path.read_text(encoding="utf-8").strip() for path in (tmp_path / "shared/files").rglob("*") if path.is_file()
+    }
+    assert {"seventh", "eighth"} <= shared

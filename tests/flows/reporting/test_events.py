@@ -1,0 +1,135 @@
+"""Prefect hears that the champion is another one, whoever moved it, and starts what follows."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pandas as pd
+import pytest
+from prefect import flow, get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+
+from flows.services.deployments import read_deployments
+from flows.services.service import free_port
+from pipeline.registry import versions
+from pipeline.registry.gate import Verdict
+from pipeline.registry.tracking import connect
+from tests.command import lectern
+from tests.conftest import SUBJECTS
+from tests.flows.promotable import NAME, champion, register, write_splits
+from tests.flows.toy_project import PrefectServer, wait_for
+
+ROOT = Path(__file__).parents[3]
+KEYS = ("action", "version", "before", "who")
+
+
+@pytest.fixture
+def folder(
+    project: Path, prefect_server: PrefectServer, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A project with two versions, of which the second knows more."""
+    monkeypatch.setenv("PREFECT_HOME", str(project / "prefect-home"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.url)
+    write_splits(examples)
+    for known in (SUBJECTS[:2], SUBJECTS):
+        register(known)
+    return project
+
+
+def make_champion(number: str) -> None:
+    """Without a gate, and without a word to Prefect."""
+    versions.promote(connect(), NAME, number, because="", judge=lambda new, _: Verdict(new.version, None, []))
+
+
+def events() -> list[dict[str, Any]]:
+    """The payloads of the promotions that Prefect knows of, the newest first."""
+    with get_client(sync_client=True) as client:
+        wanted = {"event": {"name": ["lectern.promoted"]}, "resource": {"id": [f"lectern.model.{NAME}"]}}
+        return [
+            event["payload"]
+            for event in client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"]
+        ]
+
+
+@flow
+def titles_anew(again: bool = False) -> None:
+    pass
+
+
+@pytest.fixture
+def follower() -> UUID:
+    """A deployment that the promotion is to start, as prefect.yaml says it of titles."""
+    (titles,) = (each for each in read_deployments(ROOT / "prefect.yaml") if each.full_name == "titles/hourly")
+    return titles_anew.to_deployment("follower", triggers=titles.triggers).apply()
+
+
+def started(deployment: UUID) -> list[dict[str, Any]]:
+    """The parameters of the deployment's runs."""
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])))
+    return [run.parameters for run in found]
+
+
+def test_a_promotion_at_the_command_line_starts_what_follows_it(folder: Path, follower: UUID):
+    before = len(events())
+    done = lectern("promote", "2", "--because", "knows more", cwd=Path.cwd())
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_for(lambda: len(events()) > before)
+    told = events()[0]
+    assert {key: told[key] for key in ("action", "version", "before", "because")} == {
+        "action": "promote",
+        "version": "2",
+        "before": None,
+        "because": "knows more",
+    }
+    assert told["who"]
+    wait_for(lambda: started(follower))
+    assert started(follower) == [{"again": True}]
+
+
+def test_a_rollback_is_done_and_says_so_when_prefect_cannot_be_told(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
+    make_champion("1")
+    make_champion("2")
+    done = lectern("rollback", cwd=Path.cwd())
+    assert done.returncode == 0
+    assert champion() == "1"
+    assert "what follows there does not start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def told_of_no_server(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect-home"))
+    monkeypatch.delenv("PREFECT_API_URL")
+    (tmp_path / ".lectern").mkdir()
+    return tmp_path
+
+
+def tell_of_a_rollback() -> subprocess.CompletedProcess[str]:
+    move = versions.Move(
+        "rollback", version="1", before="2", who="Ada", when="2026-01-01T00:00:00Z", because="too long"
+    )
+    command = [sys.executable, "-m", "flows.reporting.events", "lectern.promoted", NAME, json.dumps(asdict(move))]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+
+
+def test_the_server_that_lectern_up_runs_is_told(told_of_no_server: Path, prefect_server: PrefectServer):
+    (told_of_no_server / ".lectern/prefect.url").write_text(prefect_server.url)
+    assert tell_of_a_rollback().returncode == 0
+    wait_for(lambda: ("rollback", "1", "2", "Ada") in [tuple(told[key] for key in KEYS) for told in events()])
+
+
+def test_where_no_prefect_server_is_at_work_nothing_is_said_or_started(told_of_no_server: Path):
+    done = tell_of_a_rollback()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (told_of_no_server / "prefect-home/prefect.db").exists()

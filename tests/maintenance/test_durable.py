@@ -1,0 +1,128 @@
+"""What has to survive a power loss is on the disk before it has its name, and its name before anything relies on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlflow
+import pandas as pd
+import pytest
+from transformers import TrainerControl, TrainerState
+
+from flows.graph.run_overrides import params_as_asked
+from flows.graph.trained_workbooks import note_last
+from pipeline.files import folder_aside, made_once, write_json
+from pipeline.paths import PARAMS, STATE
+from pipeline.settings import set_params
+from pipeline.stages import ingest, merge
+from pipeline.training.resume import SaveWithinEpochs
+from tests.titles.small import register, write_book
+
+Event = tuple[str, Path]
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    """What reaches the disk, in order: ("sync", its path), and ("name", the path that it is renamed to)."""
+    seen: list[Event] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_sync(descriptor: int) -> None:
+        fsync(descriptor)
+        seen.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    def note_name(source: os.PathLike[str], target: os.PathLike[str]) -> None:
+        synced = {path for what, path in seen if what == "sync"}
+        within = [Path(source), *Path(source).rglob("*")]
+        whole = all(path.resolve() in synced for path in within if not path.is_symlink())
+        replace(source, target)
+        seen.append(("name" if whole else "name of what is not yet there", Path(target).absolute()))
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_name)
+    return seen
+
+
+def survives(path: Path, events: list[Event]) -> bool:
+    """Whether `path` got its name after its content, and the folder was synced after that."""
+    path = path.absolute()
+    return ("name", path) in events and ("sync", path.parent) in events[events.index(("name", path)) :]
+
+
+def _fill(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep/weights").write_bytes(b"weights")
+    (folder / "config").write_text("{}", encoding="utf-8")
+
+
+def _replace_folder() -> None:
+    Path("models/t5-tiny").mkdir(parents=True)
+    (Path("models/t5-tiny") / "old").touch()
+    with folder_aside(Path("models/t5-tiny")) as aside:
+        _fill(aside)
+
+
+def _ask() -> None:
+    with params_as_asked(None, 3, None):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("act", "paths"),
+    [
+        (lambda: set_params(["split"], {"seed": 2}), [PARAMS]),
+        (_ask, [STATE / "params_before.yaml", PARAMS]),
+        (note_last, [STATE / "trained_on.json"]),
+        (_replace_folder, [Path("models/t5-tiny")]),
+        (lambda: made_once(STATE / "converted/c", _fill), [STATE / "converted/c"]),
+        (lambda: write_json(Path("reports/registered.json"), {"version": 1}), [Path("reports/registered.json")]),
+    ],
+    ids=["params.yaml", "params of a run", "state", "model folder", "converted checkpoint", "registered version"],
+)
+def test_it_survives_a_power_loss(
+    act: Callable[[], object], paths: list[Path], project: Path, events: list[Event]
+) -> None:
+    act()
+    assert [path for path in paths if not survives(path, events)] == []
+
+
+def test_a_new_folder_has_its_own_name_on_the_disk_too(project: Path, events: list[Event]) -> None:
+    write_json(Path("a/b/state.json"), {})
+    assert {("sync", project / "a/b"), ("sync", project / "a"), ("sync", project)} <= {*events}
+
+
+def test_a_version_is_registered_once_its_model_is_on_the_disk(
+    project: Path, examples: pd.DataFrame, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    when_registered: list[Event] = []
+    register_model = mlflow.register_model
+
+    def note(*words: object, **options: object) -> object:
+        when_registered.extend(events)
+        return register_model(*words, **options)
+
+    monkeypatch.setattr(mlflow, "register_model", note)
+    register(project / "models/small", examples)
+    [weights] = (project / "mlartifacts").rglob("model.safetensors")
+    assert {("sync", weights), ("sync", weights.parent)} <= {*when_registered}
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_training_goes_on(project: Path, events: list[Event]) -> None:
+    checkpoint = project / "checkpoint-3"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    arguments = SimpleNamespace(output_dir=str(project))
+    SaveWithinEpochs(10).on_save(arguments, TrainerState(global_step=3), TrainerControl())
+    assert {("sync", checkpoint / "model.safetensors"), ("sync", checkpoint), ("sync", project)} <= {*events}
+
+
+def test_what_a_stage_can_make_again_is_not_waited_for(project: Path, events: list[Event]) -> None:
+    book = write_book(project / "lessons.xlsx", [("C", "1", "0:00:00", "Old")], [("C", "1", "0:00:01", "so we begin")])
+    set_params(["ingest"], {"workbook": str(book)})
+    events.clear()
+    ingest.run()
+    merge.run()
+    assert [path for what, path in events if what == "sync"] == []

@@ -1,0 +1,213 @@
+"""What is titled is compared with the training split: laws of the comparison, and the command and its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import Misused
+from pipeline.monitoring.batch_log import BATCHES, days_ago, log_batch, read_batches
+from pipeline.monitoring.drift import Bounds, Drift, DriftSettings, compare
+from pipeline.monitoring.drift_report import report_drift
+from pipeline.monitoring.measures import measure, measure_training, vocabulary
+from pipeline.paths import DRIFT, DRIFT_JSON, SPLITS
+from pipeline.settings import set_params
+from pipeline.titles.folder import title_inbox
+from pipeline.titles.titling import Version, present_version
+from pipeline.titles.workbook import fill_titles
+from tests.command import lectern
+from tests.conftest import SUBJECTS
+from tests.titles.small import register, write_book
+
+BOUNDS = dict.fromkeys(Bounds.model_fields, 0.3)
+KNOBS = DriftSettings(days=30, fewest=5, confidence=0.99, bounds=Bounds(**BOUNDS))
+GERMAN = "heute sprechen wir darüber warum das alles so wichtig ist und was wir daraus lernen können"
+VERSION = Version("lectern", "1", "identity")
+
+
+def lessons(count: int, words: int = 30) -> pd.DataFrame:
+    """As many lessons of four topics, of common words and a few rare ones, of some `words` each."""
+    rng = np.random.default_rng(1)
+    common = [
+        "so",
+        "now",
+        "we",
+        "look",
+        "at",
+        "how",
+        "the",
+        "model",
+        "learns",
+        "from",
+        "data",
+        "and",
+        "why",
+        "it",
+        "is",
+    ]
+    rows = [
+        {
+            "course_title": "Course",
+            "lesson_num": str(lesson),
+            "title": f"Why {rng.choice(SUBJECTS)} matter",
+            "text": " ".join([*rng.choice(common, rng.integers(words // 2, words * 2)), *rng.choice(SUBJECTS, 3)]),
+        }
+        for lesson in range(count)
+        for _ in range(4)
+    ]
+    return pd.DataFrame(rows)
+
+
+TRAIN = lessons(60)
+MEASURED = measure_training(TRAIN)
+KNOWN = vocabulary(TRAIN["text"].tolist())
+
+
+def titled(texts: Sequence[str], titles: Sequence[str]) -> pd.DataFrame:
+    return measure(texts, titles, KNOWN).assign(fallback=[not title for title in titles])
+
+
+AS_TRAINED = titled(TRAIN["text"].tolist(), TRAIN["title"].tolist())
+
+
+def judge(rows: pd.DataFrame, knobs: DriftSettings = KNOBS) -> Drift:
+    return compare(MEASURED, rows, knobs, version="lectern/1", notes=[])
+
+
+def distances(drift: Drift) -> dict[str, float]:
+    return {finding.measure: finding.distance for finding in drift.findings}
+
+
+def test_the_training_texts_themselves_are_at_no_distance() -> None:
+    found = judge(AS_TRAINED)
+    assert found.drifted == []
+    assert set(distances(found)) == set(Bounds.model_fields)
+    assert set(distances(found).values()) == {0.0}
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1))
+def test_texts_drawn_from_the_training_texts_never_drift(seed: int) -> None:
+    drawn = AS_TRAINED.sample(len(AS_TRAINED), replace=True, random_state=np.random.default_rng(seed))
+    assert judge(drawn).drifted == []
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.permutations(range(12)))
+def test_the_order_of_texts_does_not_matter(order: list[int]) -> None:
+    rows = titled([*TRAIN["text"][:8], *[GERMAN] * 4], [*TRAIN["title"][:10], "", "x"])
+    one, other = judge(rows), judge(rows.iloc[order])
+    assert one == other
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+@settings(deadline=None, max_examples=20)
+def test_what_drifts_beyond_a_bound_drifts_beyond_every_lower_one(one: float, other: float) -> None:
+    rows = titled([GERMAN] * 10, TRAIN["title"][:10].tolist())
+    low, high = (
+        judge(rows, KNOBS.model_copy(update={"bounds": Bounds(**{**BOUNDS, "language": bound})})).drifted
+        for bound in sorted([one, other])
+    )
+    assert set(high) <= set(low)
+
+
+LONG = [" ".join([text] * 20) for text in TRAIN["text"][:40]]
+MANY = TRAIN["title"][:40].tolist()
+
+
+@pytest.mark.parametrize(
+    ("texts", "titles", "drifted"),
+    [
+        (LONG, MANY, {"words", "characters"}),
+        (TRAIN["text"][:40].tolist(), [title * 9 for title in MANY], {"title_words"}),
+        (TRAIN["text"][:40].tolist(), [*MANY[:20], *[""] * 20], {"title_words", "fallback"}),
+        ([GERMAN] * 40, MANY, {"words", "characters", "language", "unknown_words"}),
+    ],
+    ids=["longer texts", "longer titles", "no titles", "another language"],
+)
+def test_each_kind_of_drift_is_named_by_its_measures(texts: list[str], titles: list[str], drifted: set[str]) -> None:
+    assert set(judge(titled(texts, titles)).drifted) == drifted
+
+
+def test_words_of_one_training_lesson_alone_count_as_unknown_to_it() -> None:
+    train = pd.DataFrame(
+        {
+            "course_title": "C",
+            "lesson_num": ["1", "1", "2"],
+            "title": "",
+            "text": ["the rare one", "the rare one", "the common one now"],
+        }
+    )
+    assert measure_training(train)["unknown_words"].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 2])
+    assert measure_training(train[:2])["unknown_words"].isna().all()
+
+
+def test_too_few_texts_are_not_judged() -> None:
+    found = judge(titled([GERMAN] * 4, [""] * 4))
+    assert (found.drifted, found.findings) == ([], [])
+    assert "Not judged: 4 texts" in found.headline
+
+
+@pytest.fixture
+def watched(project: Path, examples: pd.DataFrame) -> Path:
+    """A project with a registered version, which was trained on its training split."""
+    SPLITS.mkdir(parents=True)
+    TRAIN.to_parquet(SPLITS / "train.parquet")
+    register(project / "small", examples)
+    set_params(["drift"], {"fewest": 5})
+    return project
+
+
+def test_a_workbook_and_a_folder_leave_their_numbers_and_none_of_their_words(watched: Path) -> None:
+    topics = [("C", "1", f"0:{minute:02}:00", None) for minute in range(6)]
+    lines = [
+        ("C", "1", f"0:{minute:02}:01", f"we talk about graphs and threads number {minute}") for minute in range(6)
+    ]
+    write_book(watched / "week.xlsx", topics, lines)
+    fill_titles(watched / "week.xlsx", watched / "out.xlsx", present_version())
+    (watched / "in").mkdir()
+    (watched / "in/talk.txt").write_text(GERMAN, encoding="utf-8")
+    title_inbox(watched / "in", watched / "out", present_version())
+    rows = read_batches(days_ago(1))
+    assert rows["words"].tolist() == [8] * 6 + [16]
+    assert rows["language"].tolist() == ["en"] * 6 + ["de"]
+    assert set(rows["version"]) == {"lectern/1"}
+    assert rows["unknown_words"].iloc[-1] > 0.9
+    assert b"sprechen" not in b"".join(file.read_bytes() for file in BATCHES.iterdir())
+    done = lectern("drift", "--since", "7", cwd=watched)
+    assert done.returncode == 1, done.stderr
+    assert "DRIFTED" in done.stdout
+    assert "was trained on another split" in " ".join(done.stdout.split())
+    assert "words" in json.loads(DRIFT_JSON.read_text(encoding="utf-8"))["drifted"]
+    assert "<svg" in DRIFT.read_text(encoding="utf-8")
+
+
+def test_only_the_days_asked_for_and_the_version_that_titled_last_are_judged(watched: Path) -> None:
+    log_batch([GERMAN] * 9, ["x"] * 9, VERSION)
+    for file in BATCHES.iterdir():
+        file.rename(BATCHES / f"20200101T000000000000Z-{file.name[-16:]}")
+    assert report_drift(DriftSettings.read()) is None
+    log_batch([GERMAN] * 9, ["x"] * 9, Version("lectern", "7", "identity"))
+    log_batch(TRAIN["text"][:50].tolist(), TRAIN["title"][:50].tolist(), VERSION)
+    found = report_drift(DriftSettings.read())
+    assert (found.version, found.texts, found.drifted) == ("lectern/1", 50, [])
+    far = DriftSettings.read().model_copy(update={"days": 36500})
+    assert (report_drift(far).texts, "language" in report_drift(far).drifted) == (59, True)
+
+
+def test_where_there_is_no_training_split_unknown_words_are_unknown(watched: Path) -> None:
+    kept = (SPLITS / "train.parquet").rename(SPLITS / "kept.parquet")
+    log_batch(TRAIN["text"][:9].tolist(), TRAIN["title"][:9].tolist(), VERSION)
+    assert read_batches(days_ago(1))["unknown_words"].isna().all()
+    with pytest.raises(Misused, match="dvc repro split"):
+        report_drift(DriftSettings.read())
+    kept.rename(SPLITS / "train.parquet")
+    found = report_drift(DriftSettings.read())
+    assert "unknown_words" not in distances(found)

@@ -1,0 +1,136 @@
+"""How much all requests may hold together, of a server that is asked over sockets."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+import uvicorn
+
+from pipeline.registry.fallback_title import Shown
+from pipeline.server.app import create_app
+from pipeline.server.current_version import Present
+from pipeline.server.settings import ServeSettings
+from pipeline.server.title_queue import Desk
+from pipeline.titles.titling import Version
+
+MOST = 10_000
+SETTINGS = ServeSettings(texts=2, megabytes=MOST / 1e6, seconds=5, waiting=1, batch=2, refresh=0.1)
+PATIENCE = 30
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Of a server that takes one whole body at a time, and answers to it with its length."""
+
+    def write(texts: list[str]) -> list[Shown]:
+        return [Shown(str(len(text)), False) for text in texts]
+
+    present = Present(lambda: Version("titles", "1", "1"), lambda _: write, refresh=0.1)
+    desk = Desk(present.write, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(create_app(present, desk, SETTINGS), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        port = listening.getsockname()[1]
+        while not server.started or httpx.get(f"http://127.0.0.1:{port}/health").status_code != 200:
+            time.sleep(0.01)
+        yield port
+        server.should_exit = True
+        thread.join(PATIENCE)
+
+
+@pytest.fixture
+def sockets() -> Iterator[ExitStack]:
+    with ExitStack() as sockets:
+        yield sockets
+
+
+def _body(size: int) -> bytes:
+    around = len(json.dumps({"texts": [""]}))
+    return json.dumps({"texts": ["a" * (size - around)]}).encode()
+
+
+def _begin(port: int, sockets: ExitStack, body: bytes, size: int = MOST) -> socket.socket:
+    """A request of `size` bytes, of which `body` is all that comes."""
+    connection = sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+    head = f"POST /titles HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def _answer(connection: socket.socket) -> str:
+    return connection.recv(65536).decode()
+
+
+def _answered(connections: list[socket.socket], seconds: float = PATIENCE) -> list[socket.socket]:
+    return select.select(connections, [], [], seconds)[0]
+
+
+def _whole(port: int) -> httpx.Response:
+    return httpx.post(
+        f"http://127.0.0.1:{port}/titles", content=_body(MOST), headers={"Content-Type": "application/json"}
+    )
+
+
+def _until_a_whole_one_is_answered(port: int) -> None:
+    """Which it is only once nobody else has a byte of the room."""
+    deadline = time.monotonic() + PATIENCE
+    while (answer := _whole(port)).status_code != 200:
+        assert (answer.status_code, time.monotonic() < deadline) == (429, True)
+        time.sleep(0.05)
+
+
+def test_what_all_hold_together_is_bounded_and_the_rest_is_told_to_come_back(port: int, sockets: ExitStack) -> None:
+    body = _body(MOST)
+    held = [_begin(port, sockets, body[:-1]) for _ in range(4)]
+    refused: list[socket.socket] = []
+    while len(refused) < 3:
+        (one, *_) = _answered([each for each in held if each not in refused])
+        answer = _answer(one)
+        assert answer.startswith("HTTP/1.1 429")
+        assert "retry-after: 5" in answer.lower()
+        refused.append(one)
+    assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    (waiting,) = (each for each in held if each not in refused)
+    waiting.sendall(body[-1:])
+    assert _answer(waiting).startswith("HTTP/1.1 200")
+    _until_a_whole_one_is_answered(port)
+
+
+def test_what_is_only_announced_takes_no_room(port: int, sockets: ExitStack) -> None:
+    for _ in range(4):
+        _begin(port, sockets, b"")
+    assert _whole(port).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "size", "status"),
+    [
+        (_body(MOST)[:-1], MOST, "408"),
+        (b"a" * (MOST + 1), 2 * MOST, "413"),
+        (b"a" * MOST, MOST, "422"),
+        (_body(MOST), MOST, "200"),
+    ],
+)
+def test_who_is_answered_gives_all_room_back(
+    body: bytes, size: int, status: str, port: int, sockets: ExitStack
+) -> None:
+    assert _answer(_begin(port, sockets, body, size)).startswith(f"HTTP/1.1 {status}")
+    _until_a_whole_one_is_answered(port)
+
+
+def test_who_hangs_up_gives_all_room_back(port: int, sockets: ExitStack) -> None:
+    held = _begin(port, sockets, _body(MOST)[:-1])
+    deadline = time.monotonic() + PATIENCE
+    while _whole(port).status_code != 429:
+        assert time.monotonic() < deadline
+    held.close()
+    _until_a_whole_one_is_answered(port)
