@@ -33,7 +33,7 @@ def main() -> None:
         clone = Path(folder) / "lectern"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         if workbook:
-            seconds("pipeline", "use", str(workbook.resolve()), cwd=clone)
+            seconds("lectern", "use", str(workbook.resolve()), cwd=clone)
         print("| `lectern run` | seconds |\n|---|--:|")
         for what in ("first run", "nothing changed"):
             print(f"| {what} | {seconds('pipeline', 'run', cwd=clone):.0f} |", flush=True)

@@ -64,11 +64,11 @@ def main() -> None:
 def measure(options: argparse.Namespace, reporting: dict[str, str]) -> None:
     ideal = options.seconds * -(-options.models // options.slots)
     here, ours = Path.cwd(), {"PYTHONPATH": str(ROOT)}
-    seconds("flows.train", cwd=here, env=ours | reporting)
+    seconds("lectern", "run", cwd=here, env=ours | reporting)
     write_stages(options.models, options.seconds)
-    trained = seconds("flows.train", cwd=here, env=ours | reporting)
-    nothing = seconds("flows.train", cwd=here, env=ours | reporting)
-    alone = seconds("flows.train", cwd=here, env=ours)
+    trained = seconds("lectern", "run", cwd=here, env=ours | reporting)
+    nothing = seconds("lectern", "run", cwd=here, env=ours | reporting)
+    alone = seconds("lectern", "run", cwd=here, env=ours)
     by_dvc = seconds("dvc", "repro", cwd=here)
     what = f"{options.models} models of {options.seconds} s on {options.slots} slots"
     print("| what | seconds | against |\n|---|--:|---|")

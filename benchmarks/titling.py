@@ -92,7 +92,7 @@ def read(folder: Path, texts: list[str]) -> None:
 
 
 def command(text: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "pipeline", "title", text], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "lectern", "title", text], capture_output=True, text=True, check=True)
     return done.stdout
 
 

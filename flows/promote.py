@@ -22,7 +22,7 @@ from flows.execution.stage import ended_by
 from flows.promotion_tasks import Proposal, judge_version, make_champion
 from flows.reporting.events import announce
 from flows.reporting.notifications import send, tell
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.registry.gate import PromoteSettings
 from pipeline.registry.versions import RegisterSettings
 
@@ -94,10 +94,10 @@ def propose(name: str, number: str | None, settings: PromoteSettings, hours: flo
     """Has the version judged, the challenger where `number` is None; remembers it, and says that an answer is awaited.
 
     Raises:
-        Misused, Refused, Unavailable: as a promotion would. Then nobody need be asked.
+        UsageError, Rejected, TemporaryFailure: as a promotion would. Then nobody need be asked.
     """
     if runtime.deployment.id is None:
-        raise Misused(
+        raise UsageError(
             "Only a run of a deployment can wait for an answer. Start promote/by-hand in Prefect's pages, "
             "or use `lectern promote`."
         )
@@ -116,10 +116,10 @@ def ask(proposal: Proposal, hours: float) -> Answer:
     """Suspends the run. It begins anew once there is an answer, and this returns that.
 
     Raises:
-        Misused: it began anew without an answer.
+        UsageError: it began anew without an answer.
     """
     form = Answer.with_initial_data(description=proposal.facts)
     try:
         return suspend_flow_run(wait_for_input=form, timeout=math.ceil(hours * HOUR), key="approval")
     except ValidationError:
-        raise Misused("Nobody has answered this run, and it cannot ask again. Start a new one.") from None
+        raise UsageError("Nobody has answered this run, and it cannot ask again. Start a new one.") from None

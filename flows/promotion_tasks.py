@@ -17,7 +17,7 @@ from prefect.tasks import Task
 from flows.execution.slots import on_a_device
 from flows.execution.stage import stage_task
 from flows.reporting.version_summary import facts
-from pipeline.errors import Unavailable
+from pipeline.errors import TemporaryFailure
 from pipeline.registry import versions as registry
 from pipeline.registry.gate import PromoteSettings, Verdict, judge
 from pipeline.registry.outages import in_our_words
@@ -34,7 +34,7 @@ class Proposal:
 
 def _may_pass(_task: Task, _run: TaskRun, state: State) -> bool:
     error = state.result(raise_on_failure=False)
-    return isinstance(error, Exception) and isinstance(in_our_words(error), Unavailable)
+    return isinstance(error, Exception) and isinstance(in_our_words(error), TemporaryFailure)
 
 
 registry_task = functools.partial(stage_task, retry_condition_fn=_may_pass)
@@ -46,7 +46,7 @@ def judge_version(name: str, number: str | None, settings: PromoteSettings) -> P
     """Judges a version of `name`, the challenger where `number` is None, and moves nothing.
 
     Raises:
-        Misused, Refused, Unavailable: as a promotion would.
+        UsageError, Rejected, TemporaryFailure: as a promotion would.
     """
     version, champion = registry.version_and_champion(connect(), name, number)
     with on_a_device():
@@ -63,7 +63,7 @@ def make_champion(
     """Promotes that version, if it passes.
 
     Raises:
-        Misused, Refused, Unavailable: as `lectern promote` would.
+        UsageError, Rejected, TemporaryFailure: as `lectern promote` would.
     """
     judged = functools.partial(_verdict, name, settings)
     client = connect()

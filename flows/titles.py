@@ -19,13 +19,13 @@ from pydantic import Field
 
 from flows.execution import slots
 from flows.execution.run_processes import Crew
-from flows.execution.stage import StageBroke, StageRefused, last_lines, refusal, run_logged, stage_task
+from flows.execution.stage import StageBroke, StageRejected, last_lines, refusal, run_logged, stage_task
 from flows.reporting.events import announce_drift
 from flows.reporting.notifications import tell
 from flows.reporting.run_names import commit_and_workbook
 from flows.services.prefect_server import at_best
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.monitoring.batch_log import MEASURES, read_batches
 from pipeline.redaction import hide_passwords
 from pipeline.titles.folder import IGNORED, REFUSED, TABLE, Row, ignored_files, read_refused, read_rows
@@ -59,7 +59,7 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
     try:
         source, target = in_project(inbox, "inbox"), in_project(outbox, "outbox")
         crew = Crew()
-    except Misused as error:
+    except UsageError as error:
         return Failed(message=str(error))
     if inbox == INBOX:
         source.mkdir(exist_ok=True)  # so that a schedule has a folder to look into before anybody uses it
@@ -105,12 +105,12 @@ def in_project(folder: str, parameter: str) -> Path:
     """`folder` as an absolute path.
 
     Raises:
-        Misused: a link in it leads out of the project's folder, or back to it.
+        UsageError: a link in it leads out of the project's folder, or back to it.
     """
     project = Path.cwd().resolve()
     found = (project / folder).resolve()
     if project not in found.parents:
-        raise Misused(f"{parameter} is '{folder}', which is no folder inside of {project}. Name one that is.")
+        raise UsageError(f"{parameter} is '{folder}', which is no folder inside of {project}. Name one that is.")
     return found
 
 
@@ -119,18 +119,18 @@ def title_folder(inbox: Path, outbox: Path, again: bool, crew: Crew) -> None:
     """Runs the command.
 
     Raises:
-        StageRefused, StageBroke: it failed; the message ends with what it printed, of one that broke the last lines.
+        StageRejected, StageBroke: it failed; the message ends with what it printed, of one that broke the last lines.
         Stopped: the flow run is over.
     """
-    command = [sys.executable, "-m", "pipeline", "title", str(inbox), "--out", str(outbox), "--tell-once"]
+    command = [sys.executable, "-m", "lectern", "title", str(inbox), "--out", str(outbox), "--tell-once"]
     # A processor has room beside a training; an accelerator's memory has not.
     slot = slots.GPU if any(slots.devices()) else None
     code, output = run_logged([*command, *(["--again"] if again else [])], crew, slot=slot)
     if code:
         heading = f"Titling ended with exit code {code}:"
-        if code == Unavailable.exit_code or code > KILLED:
+        if code == TemporaryFailure.exit_code or code > KILLED:
             raise StageBroke(f"{heading}\n{last_lines(output)}")
-        raise StageRefused(f"{heading}\n{refusal(output)}")
+        raise StageRejected(f"{heading}\n{refusal(output)}")
 
 
 def publish(rows: list[Row]) -> None:
@@ -162,7 +162,7 @@ def look_for_drift(began: datetime) -> None:
     shown = f"This batch: {len(batch)} texts.\n\n| | |\n|---|---|\n{numbers}"
     try:
         drift = report_drift(DriftSettings.read())
-    except (Misused, Refused, Unavailable, MlflowException, OSError, ValueError) as error:
+    except (UsageError, Rejected, TemporaryFailure, MlflowException, OSError, ValueError) as error:
         said = hide_passwords(str(error))
         get_run_logger().warning("Drift was not looked for. %s", said)
         create_markdown_artifact(key="drift", markdown=f"{shown}\n\nNot compared: {said}")

@@ -1,4 +1,4 @@
-"""The flow: DVC's graph, stage by stage, as far as it is stale. `python -m flows.train` runs it once."""
+"""The flow: DVC's graph, stage by stage, as far as it is stale. `lectern run` runs it once."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from flows.reporting.notifications import tell
 from flows.reporting.run_names import commit_and_workbook
 from flows.services.prefect_server import a_server, at_best, is_away
 from flows.services.service import ServiceDied
-from pipeline.errors import Misused, Unavailable
+from pipeline.command import INTERRUPTED
+from pipeline.errors import Rejected, TemporaryFailure
 from pipeline.models.checkpoint_sources import require
 from pipeline.paths import REGISTERED
-from pipeline.terminal import complain, say_no
 
 THREADS = 64
 """Threads that wait for stages: many more than slots, so that a stage waiting for its slot holds up no other."""
@@ -102,7 +102,7 @@ def bring_up_to_date() -> tuple[list[Stage], dict[str, str]]:
 
     Raises:
         RunCancelled: somebody cancelled the flow run; its stages were stopped.
-        Refused: a pretrained model is not to be had.
+        Rejected: a pretrained model is not to be had.
     """
     register_after_experiment()
     plan = wait_for_dvc()
@@ -211,31 +211,26 @@ def summary(stages: list[Stage], failures: dict[str, str]) -> str:
     return "\n".join([f"{len(failures)} of {len(stages)} stages failed.", *failures.values()])
 
 
-def main() -> int:
-    """Runs the flow once.
+def run_once() -> None:
+    """Run the flow once, as `lectern run` does.
 
-    Exit code 0: done; 1: a stage failed or a server did; 2: used wrongly; 75: Prefect's server went away.
+    Raises:
+        Rejected: a stage failed, or the Prefect server for this run did.
+        UsageError: the configured Prefect server does not answer.
+        TemporaryFailure: the Prefect server went away during the run.
+        SystemExit: the run was interrupted.
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         with alone_in_work_tree(say=print), a_server():
             state = train(return_state=True)
-    except Misused as error:
-        return say_no(error)
     except ServiceDied as error:
-        complain(error)
-        return 1
+        raise Rejected(str(error)) from None
     except httpx.HTTPError as error:
         if not is_away(error):
             raise
-        return say_no(Unavailable(UNTOLD))
+        raise TemporaryFailure(UNTOLD) from None
     except KeyboardInterrupt:
-        return 130
-    if state.is_completed():
-        return 0
-    complain(state.message)
-    return 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        sys.exit(INTERRUPTED)
+    if not state.is_completed():
+        raise Rejected(state.message or state.name)

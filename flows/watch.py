@@ -22,7 +22,7 @@ from flows.graph.workbook import as_it_is_now, import_file, replace_by
 from flows.reporting.notifications import tell
 from flows.reporting.run_names import commit_and_workbook
 from pipeline.data.workbook import IngestSettings, ingest
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
 from pipeline.registry.lineage import md5
 
@@ -59,9 +59,9 @@ def watch(train: Training = "train/nightly") -> State:
     except (Timeout, Busy, Overtaken) as why:
         what = "Somebody chose another workbook" if isinstance(why, Overtaken) else "A run is at work in this work tree"
         return Completed(message=f"{what}; the next run of this will look again.")
-    except (Refused, Misused) as error:
+    except (Rejected, UsageError) as error:
         return Failed(message=hide_passwords(str(error)))
-    except Unavailable as error:
+    except TemporaryFailure as error:
         return Failed(message=hide_passwords(f"{workbook} cannot be fetched from where it came. {error}"))
     if not newer:
         return Completed(message=f"{workbook} is what was trained on.")
@@ -100,9 +100,9 @@ def if_changed(workbook: Path) -> Iterator[Path | None]:
     """Yield a copy of the workbook if it has changed where it came from, and is fit; None if it has not.
 
     Raises:
-        WorkbookRefused: it is broken.
-        Refused: it is too large.
-        Unavailable: it is not there, cannot be taken, or takes too long.
+        WorkbookRejected: it is broken.
+        Rejected: it is too large.
+        TemporaryFailure: it is not there, cannot be taken, or takes too long.
     """
     if import_file(workbook) is None:
         get_run_logger().info("%s came from no file or URL: `lectern use SOURCE` remembers one.", workbook)

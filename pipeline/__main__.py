@@ -1,6 +1,9 @@
-"""`python -m pipeline` is the command `lectern`."""
+"""Run one stage: `python -m pipeline STAGE [MODEL]`, as dvc.yaml does."""
 
-from pipeline.cli import main
+import sys
 
-if __name__ == "__main__":  # a process that the command starts may import this file too
-    main()
+from pipeline.command import run_command
+from pipeline.stages import run_stage
+
+if __name__ == "__main__":  # child processes of a stage import this file too
+    run_command(lambda: run_stage(*sys.argv[1:]))

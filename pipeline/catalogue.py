@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.files import file_aside
 from pipeline.paths import CATALOGUE, PARAMS
 from pipeline.settings import mapping, read_params, round_trip
@@ -21,13 +21,13 @@ def add(names: Sequence[str], params: Path = PARAMS, catalogue: Path = CATALOGUE
     Sections that `params` lacks are made. An entry that it already has is kept, and so are all comments of the file.
 
     Raises:
-        Misused: neither file has a model of that name, or a section of `params` is of another kind.
+        UsageError: neither file has a model of that name, or a section of `params` is of another kind.
     """
     known, offered = read_params(params), read_params(catalogue)
     choice = mapping(offered.get("models"))
     models = {**choice, **mapping(known.get("models"))}
     if unknown := [name for name in names if name not in models]:
-        raise Misused(f"{catalogue} has no model {', '.join(unknown)}. It has {', '.join(choice)}.")
+        raise UsageError(f"{catalogue} has no model {', '.join(unknown)}. It has {', '.join(choice)}.")
     ruamel = round_trip()
     content, source = (ruamel.load(path.read_text(encoding="utf-8")) for path in (params, catalogue))
     for name in reversed(names):
@@ -61,10 +61,10 @@ def _made(content: Any, key: str, empty: dict[str, Any] | list[str]) -> Any:
     """The value of `key`, which becomes `empty` where it is missing or null.
 
     Raises:
-        Misused: it is of another kind than `empty`.
+        UsageError: it is of another kind than `empty`.
     """
     if content.get(key) is None:
         content[key] = empty
     if not isinstance(content[key], dict if isinstance(empty, dict) else list):
-        raise Misused(f"{PARAMS}: '{key}' should hold models, and is {content[key]!r}. Correct it and try again.")
+        raise UsageError(f"{PARAMS}: '{key}' should hold models, and is {content[key]!r}. Correct it and try again.")
     return content[key]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import Unavailable
+from pipeline.errors import TemporaryFailure
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -21,22 +21,22 @@ _SAYS_NO_MEMORY = re.compile(
 )
 
 
-def in_our_words(error: BaseException) -> Unavailable | None:
+def in_our_words(error: BaseException) -> TemporaryFailure | None:
     """`error`, or what it was raised from, as one of ours; None if it says nothing of the machine."""
     for cause in _causes(error):
         code, said = getattr(cause, "errno", None), str(cause)
         if code in _FULL or _SAYS_FULL.search(said):
-            return Unavailable(
+            return TemporaryFailure(
                 f"The disk is full: {_place(cause)} could not be written. Nothing half-written counts. Make room "
                 "(`lectern clean` shows what may go), and give the same command again."
             )
         if (code in _CLOSED and getattr(cause, "filename", None)) or _SAYS_CLOSED.search(said):
-            return Unavailable(
+            return TemporaryFailure(
                 f"This user may not read or write there, or the disk is read-only: {_place(cause)}. `ls -ld` shows "
                 "whose it is; once that is put right, give the same command again."
             )
         if lacks_memory(cause):
-            return Unavailable(
+            return TemporaryFailure(
                 "There is too little memory. End other programs, or lower `micro_batch_tokens` in params.yaml; then "
                 "give the same command again: a training goes on from its last checkpoint."
             )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.files import file_aside
 from pipeline.paths import CATALOGUE, PARAMS
 
@@ -47,7 +47,7 @@ class Section(Settings):
         """The section as `params` holds it.
 
         Raises:
-            Misused: the file or the section is missing, or a value in it is wrong; each wrong value is named.
+            UsageError: the file or the section is missing, or a value in it is wrong; each wrong value is named.
         """
         return check(cls, read_params(params).get(cls.section), at=cls.section, params=params)
 
@@ -56,16 +56,16 @@ def read_params(params: Path = PARAMS) -> dict[str, Any]:
     """All of `params.yaml`, unchecked but for the names of its models.
 
     Raises:
-        Misused: the file is missing or is not a YAML mapping, or a model has a name that is none.
+        UsageError: the file is missing or is not a YAML mapping, or a model has a name that is none.
     """
     try:
         content = yaml.safe_load(params.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Misused(f"{params} is not here. Run this in the project's folder.") from None
+        raise UsageError(f"{params} is not here. Run this in the project's folder.") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise Misused(f"{params} is not valid YAML: {error}") from None
+        raise UsageError(f"{params} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        raise Misused(f"{params} must hold sections such as 'split:', and holds none.")
+        raise UsageError(f"{params} must hold sections such as 'split:', and holds none.")
     _check_names(content, params)
     return content
 
@@ -77,7 +77,7 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 def hint_at_catalogue(names: Iterable[object], catalogue: Path = CATALOGUE) -> str:
     """A sentence, after a space, on how to get those models of `names` that the catalogue offers; empty if none."""
-    with suppress(Misused):  # no catalogue, or a damaged one, is not what the user asked about
+    with suppress(UsageError):  # no catalogue, or a damaged one, is not what the user asked about
         offered = [str(name) for name in names if name in mapping(read_params(catalogue).get("models"))]
         if offered:
             them = "them" if len(offered) > 1 else "it"
@@ -101,13 +101,13 @@ def read_contestants(params: Path = PARAMS) -> list[str]:
     """The names of the models that take part.
 
     Raises:
-        Misused: `params` names none, or one twice.
+        UsageError: `params` names none, or one twice.
     """
     contestants = read_params(params).get("contestants")
     if not isinstance(contestants, list) or not contestants or not all(isinstance(name, str) for name in contestants):
-        raise Misused(f"{params} names no models under 'contestants'. Switch on at least one.")
+        raise UsageError(f"{params} names no models under 'contestants'. Switch on at least one.")
     if len(set(contestants)) < len(contestants):
-        raise Misused(f"{params} names a model twice under 'contestants'.")
+        raise UsageError(f"{params} names a model twice under 'contestants'.")
     return contestants
 
 
@@ -117,7 +117,7 @@ def _check_names(content: Mapping[str, Any], params: Path) -> None:
         names = content.get(section)
         for name in names if isinstance(names, dict | list) else ():
             if not _NAME.fullmatch(str(name)):
-                raise Misused(
+                raise UsageError(
                     f"{params}, {section}: a model cannot be named {str(name)!r}. Use letters, digits, dashes and "
                     "underscores, and begin with a letter or a digit."
                 )
@@ -141,7 +141,7 @@ def set_params(section: Sequence[str], values: Mapping[str, Any], params: Path =
     """Writes `values` into that section of `params` and keeps the rest of it, comments included, as it is.
 
     Raises:
-        Misused: other sections would change too, since they take theirs from it.
+        UsageError: other sections would change too, since they take theirs from it.
     """
     ruamel = round_trip()
     content = ruamel.load(params.read_text(encoding="utf-8"))
@@ -155,7 +155,7 @@ def set_params(section: Sequence[str], values: Mapping[str, Any], params: Path =
         with path.open("w", encoding="utf-8") as file:
             ruamel.dump(content, file)
         if read_params(path) != expected:
-            raise Misused(
+            raise UsageError(
                 f"{params}: others share {'.'.join(section)} through an anchor (&, *, <<), and would change with it. "
                 "Write it by hand, apart from theirs."
             )
@@ -165,12 +165,12 @@ def check(kind: type[S], value: Any, *, at: str, params: Path = PARAMS) -> S:
     """`value` as settings of `kind`; `at` is its dotted place in `params`.
 
     Raises:
-        Misused: with one line for every value that is wrong.
+        UsageError: with one line for every value that is wrong.
     """
     if value is None:
-        raise Misused(f"{params} has no '{at}'. Add it, or take it back from version control.")
+        raise UsageError(f"{params} has no '{at}'. Add it, or take it back from version control.")
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         lines = [f"{'.'.join([at, *map(str, e['loc'])])}: {e['msg']} (it is {e['input']!r})" for e in error.errors()]
-        raise Misused(f"{params} is wrong in {len(lines)} place(s):\n  " + "\n  ".join(lines)) from None
+        raise UsageError(f"{params} is wrong in {len(lines)} place(s):\n  " + "\n  ".join(lines)) from None

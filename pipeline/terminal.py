@@ -1,32 +1,34 @@
-"""What a person at a terminal, or whoever reads the log, is shown. Never a password."""
+"""Terminal output, without passwords."""
 
 from __future__ import annotations
 
+import io
 import sys
 
 from rich.console import Console
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
 
 
 def console() -> Console:
-    """As wide as the terminal; where there is none, wide enough not to fold a table."""
+    """Return a console as wide as the terminal, or wide enough for every table where there is no terminal."""
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
-def complain(what: object) -> None:
-    """Prints why something was not done."""
-    print(hide_passwords(str(what)), file=sys.stderr)
+def complain(message: object) -> None:
+    """Print a message to standard error."""
+    print(hide_passwords(str(message)), file=sys.stderr)
 
 
-def say_no(error: Refused | Misused | Unavailable) -> int:
-    """Prints why; returns the exit code that goes with it."""
+def report_error(error: Rejected | UsageError | TemporaryFailure) -> int:
+    """Print the error's message and return its exit code."""
     complain(error)
     return error.exit_code
 
 
-def write_anything() -> None:
-    """From here on, what the terminal's encoding lacks, such as a damaged file name, is escaped, and is no error."""
+def escape_unprintable() -> None:
+    """Escape characters that the terminal's encoding lacks, such as those of a damaged file name."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import psutil
@@ -21,7 +24,23 @@ def lectern(
     *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end; in this process's environment where `env` is None."""
-    return run_module("pipeline", *words, cwd=cwd, env=env, stdin=stdin)
+    return run_module("lectern", *words, cwd=cwd, env=env, stdin=stdin)
+
+
+def lectern_here(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end in this process, where a test may have replaced something."""
+    from lectern.app import main
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    argv, sys.argv = sys.argv, ["lectern", *map(str, words)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        sys.argv = argv
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def run_module(
@@ -37,7 +56,7 @@ def run_module(
 
 def start(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, streams: Path) -> Forked:
     """Starts `lectern`. `streams` is a folder, whose files 0, 1 and 2 are what it reads and writes."""
-    return _start(("pipeline", *words), cwd=cwd, env=env, streams=streams)
+    return _start(("lectern", *words), cwd=cwd, env=env, streams=streams)
 
 
 def kill_once(

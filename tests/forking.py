@@ -32,7 +32,7 @@ from typing import NoReturn
 FOLDER = "LECTERN_TESTS_FORKING"
 """The environment variable that says where the server listens, and where its `python` is."""
 
-QUICK = ("pipeline", "dvc")
+QUICK = ("lectern", "pipeline", "dvc")
 
 _ROOT = Path(__file__).parents[1]
 _SECONDS_TO_START = 120

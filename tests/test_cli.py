@@ -196,5 +196,5 @@ def test_use_refuses_a_broken_workbook_and_changes_nothing(dvc_project: Path, br
 
 
 def test_help_does_not_load_torch() -> None:
-    script = "import sys, pipeline.cli; sys.exit(not {'torch', 'mlflow', 'gradio'}.isdisjoint(sys.modules))"
+    script = "import sys, lectern.app; sys.exit(not {'torch', 'mlflow', 'gradio'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

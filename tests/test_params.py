@@ -15,7 +15,7 @@ from ruamel.yaml.tokens import CommentToken
 
 from flows.graph.run_overrides import asked
 from pipeline.catalogue import add
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.generation import GenerateSettings
 from pipeline.training.settings import TrainSettings
@@ -150,13 +150,13 @@ def test_a_section_of_another_kind_is_a_usage_error_that_names_it(project: Path)
 
 def test_a_model_that_only_the_catalogue_has_is_pointed_to(project: Path) -> None:
     hint = "`lectern models add t5-small` takes it from catalogue.yaml."
-    with pytest.raises(Misused) as stage:
+    with pytest.raises(UsageError) as stage:
         ModelSettings.read("t5-small")
-    with pytest.raises(Misused) as flow:
+    with pytest.raises(UsageError) as flow:
         asked(_params(), ["t5-small"], None, None)
     assert str(stage.value).endswith(hint)
     assert str(flow.value).endswith(hint)
-    with pytest.raises(Misused) as nowhere:
+    with pytest.raises(UsageError) as nowhere:
         ModelSettings.read("t5-smal")
     assert "lectern models add" not in str(nowhere.value)
 

@@ -103,7 +103,7 @@ def test_a_second_run_finds_nothing_to_do(trained: Path) -> None:
 
 
 def test_the_flow_finds_nothing_to_do_after_dvc(trained: Path) -> None:
-    done = _run(trained, sys.executable, "-m", "flows.train")
+    done = _run(trained, sys.executable, "-m", "lectern", "run")
     assert "nothing" in (done.stdout + done.stderr).lower()
     assert _changed_stages(trained) == set()
 
@@ -223,7 +223,7 @@ def test_the_challenger_has_a_card_and_all_that_made_it_is_found_down_to_the_wor
     card = _lectern(trained, "card")
     assert f"`{md5(trained / 'data/raw/sample.xlsx')}`" in card
     assert "| learning\\_rate | 0.001 |" in card
-    walked = _run(trained, sys.executable, "-m", "pipeline", "lineage").stdout
+    walked = _run(trained, sys.executable, "-m", "lectern", "lineage").stdout
     assert "can still be had" in walked
     assert walked.count("work tree, DVC's cache") == 6
     assert _changed_stages(trained) == set()

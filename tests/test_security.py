@@ -15,7 +15,7 @@ import yaml
 
 from flows.cluster.worker import Source, tracking_from_here
 from flows.graph.workbook import bring_in
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.models.checkpoint_sources import find
 from pipeline.paths import LINES, SET_ASIDE, TOPICS
 from pipeline.redaction import hide_passwords, without_user
@@ -27,7 +27,7 @@ from tests.conftest import ROOT
 from tests.models.small import small_model
 from tests.titles.small import register, write_book
 
-CODE = sorted(path for room in ("pipeline", "flows", "benchmarks") for path in (ROOT / room).rglob("*.py"))
+CODE = sorted(path for room in ("lectern", "pipeline", "flows", "benchmarks") for path in (ROOT / room).rglob("*.py"))
 UNPICKLERS = {"pickle", "joblib", "cloudpickle", "dill", "marshal", "shelve"}
 CALLS = {"torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen", "eval", "exec"}
 SWITCHES = {"allow_pickle": True, "trust_remote_code": True, "shell": True, "verify": False, "weights_only": False}
@@ -62,7 +62,7 @@ def test_a_model_cannot_be_named_as_a_command_or_a_path(section: str, name: str,
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     params[section] = {**params[section], name: {}} if section == "models" else [name]
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    with pytest.raises(Misused, match=f"params.yaml, {section}: a model cannot be named"):
+    with pytest.raises(UsageError, match=f"params.yaml, {section}: a model cannot be named"):
         read_params()
 
 
@@ -81,7 +81,7 @@ def test_the_shell_of_a_stage_takes_a_models_name_for_a_word(stage: str, tmp_pat
 def test_a_registered_model_cannot_be_named_as_a_path(name: str, project: Path) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     Path("params.yaml").write_text(yaml.safe_dump({**params, "register": {"name": name}}), encoding="utf-8")
-    with pytest.raises(Misused, match=r"register\.name"):
+    with pytest.raises(UsageError, match=r"register\.name"):
         RegisterSettings.read()
 
 
@@ -99,7 +99,7 @@ def test_what_only_its_own_code_can_open_is_refused_and_does_not_run(
         "tokenizer": {"tokenizer_class": "Homemade", "auto_map": {"AutoTokenizer": ["homemade.T", "homemade.T"]}},
     }
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | foreign[kind]), encoding="utf-8")
-    with pytest.raises(Refused, match=f"(?i)is a 'homemade' {kind}, which only code that it brings along can open"):
+    with pytest.raises(Rejected, match=f"(?i)is a 'homemade' {kind}, which only code that it brings along can open"):
         find(str(tmp_path / "model"))
     assert not (tmp_path / "sprung").exists()
 
@@ -125,16 +125,14 @@ def test_what_opens_a_door_is_not_shown(text: str, shown: str, monkeypatch: pyte
     assert hide_passwords(text) == shown
 
 
-@pytest.mark.parametrize(
-    "module", ["flows.maintenance.lineage", pytest.param("flows.maintenance.clean", marks=pytest.mark.hard)]
-)
+@pytest.mark.parametrize("command", ["lineage", pytest.param("clean", marks=pytest.mark.hard)])
 def test_a_command_of_the_flows_hides_a_password_too(
-    module: str, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    command: str, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://lectern:{PLANTED}@127.0.0.1:9")
     for words in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
         subprocess.run(words, cwd=project, check=True)
-    done = lectern(module.rpartition(".")[2], cwd=project)
+    done = lectern(command, cwd=project)
     assert done.returncode != 0
     said = done.stdout + done.stderr + "".join(capfd.readouterr())
     assert "127.0.0.1:9" in said
@@ -157,7 +155,7 @@ def test_a_machine_of_a_cluster_has_a_password_of_its_own(own: str, used: str, m
 
 
 def test_a_password_in_the_address_of_a_workbook_is_not_kept(project: Path) -> None:
-    with pytest.raises(Misused, match="holds a password"):
+    with pytest.raises(UsageError, match="holds a password"):
         bring_in(f"https://lectern:{PLANTED}@127.0.0.1:9/lessons.xlsx")
     assert not (project / "data").exists()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.settings import set_params
 
 
@@ -37,6 +37,6 @@ def test_a_section_that_was_not_there_is_made(project: Path) -> None:
 def test_what_others_share_is_left_to_a_person(project: Path, model: str) -> None:
     shared = "models:\n  t5: &t5\n    train: &knobs {epochs: 2}\n  t5-base:\n    <<: *t5\n    train: *knobs\n"
     Path("params.yaml").write_text(shared, encoding="utf-8")
-    with pytest.raises(Misused, match=rf"others share models\.{model}\.train"):
+    with pytest.raises(UsageError, match=rf"others share models\.{model}\.train"):
         set_params(["models", model, "train"], {"epochs": 5})
     assert Path("params.yaml").read_text(encoding="utf-8") == shared

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.forking import quick_python
 
 SHIPPED = [
-    "pipeline", "flows", "expectations", "params.yaml", "catalogue.yaml", "dvc.yaml", "requirements.lock",
+    "lectern", "pipeline", "flows", "expectations", "params.yaml", "catalogue.yaml", "dvc.yaml", "requirements.lock",
     "prefect.toml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore",
 ]  # fmt: skip
 

@@ -23,7 +23,7 @@ from flows.execution.slots import GPU
 from flows.execution.stage import environment, follow, last_lines, processes
 from flows.graph.plan import Stage, read_plan
 from flows.services.prefect_server import configured_url
-from pipeline.errors import Misused, Unavailable
+from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.redaction import without_user
 from pipeline.registry.lineage import git
 
@@ -52,12 +52,12 @@ class Machines:
         """Of a stage that wants the accelerator: so many, or where there is none all processors of a machine.
 
         Raises:
-            Misused: no machine has so many.
+            UsageError: no machine has so many.
         """
         if slot != GPU:
             return {"num_cpus": 1}
         if devices > self.gpus > 0:
-            raise Misused(
+            raise UsageError(
                 f"In params.yaml, processes is {devices}, and no machine of the cluster has more than {self.gpus} GPUs."
                 " Lower it."
             )
@@ -81,8 +81,8 @@ def run(
     registry, and what depends on them, are left to `here`.
 
     Raises:
-        Misused: the cluster, the repository or the DVC remote is not ready; the message says what to do.
-        Unavailable: what the stages made does not come back.
+        UsageError: the cluster, the repository or the DVC remote is not ready; the message says what to do.
+        TemporaryFailure: what the stages made does not come back.
         Whatever `stop_if_cancelled` raises; the stages were stopped.
     """
     if not stages:
@@ -121,23 +121,25 @@ def shared_source() -> Source:
     """This work tree's commit, as other machines can have it, and what a run changes in it.
 
     Raises:
-        Misused: they cannot; the message says why, and what to do.
+        UsageError: they cannot; the message says why, and what to do.
     """
     changed = work_tree_changes.changed()
     if here_alone := [str(path) for path in changed if not work_tree_changes.travels(path)]:
-        raise Misused(
+        raise UsageError(
             "The work tree has changes that no other machine would see. Commit and push them:\n" + "\n".join(here_alone)
         )
     commit, repository = git("rev-parse", "HEAD"), git("remote", "get-url", "origin")
     if not repository:
-        raise Misused("The machines of a cluster clone this repository from 'origin', and there is no such git remote.")
+        raise UsageError(
+            "The machines of a cluster clone this repository from 'origin', and there is no such git remote."
+        )
     git("fetch", "--quiet", "origin")
     if not git("for-each-ref", "--contains", commit, "refs/remotes/origin"):
-        raise Misused(f"Commit {commit[:10]} is not at {repository}, from where other machines take it. Push it.")
+        raise UsageError(f"Commit {commit[:10]} is not at {repository}, from where other machines take it. Push it.")
     _require_dvc_remote()
     tracking = os.environ["MLFLOW_TRACKING_URI"]
     if tracking.startswith("sqlite"):
-        raise Misused(
+        raise UsageError(
             f"MLFLOW_TRACKING_URI is {tracking}, a file that other machines would each have for themselves. "
             "Set it to a tracking server's address; 'lectern up' starts one."
         )
@@ -147,20 +149,20 @@ def shared_source() -> Source:
 def _require_dvc_remote() -> None:
     """
     Raises:
-        Misused: the committed DVC configuration names no remote, or one that is elsewhere in another work tree.
+        UsageError: the committed DVC configuration names no remote, or one that is elsewhere in another work tree.
     """
     # Not as `dvc config` says it, who makes paths absolute, and adds what is in config.local.
     committed = configparser.ConfigParser(interpolation=None)
     committed.read(".dvc/config", encoding="utf-8")
     name = committed.get("core", "remote", fallback="")
     if not name:
-        raise Misused(
+        raise UsageError(
             "Machines share what the stages make by a DVC remote, and .dvc/config names none. Add one that all of them "
             "reach, 'dvc remote add --default shared s3://BUCKET/PATH' say, commit .dvc/config and push it."
         )
     url = committed.get(f"'remote \"{name}\"'", "url", fallback="")
     if "://" not in url and not Path(url).is_absolute():
-        raise Misused(
+        raise UsageError(
             f"The DVC remote '{name}' is {url}, which leads elsewhere from another machine's work tree. "
             "Write an absolute path on a disk that all of them share, or a bucket."
         )
@@ -171,14 +173,14 @@ def connected() -> Iterator[tuple[RayTaskRunner, Machines]]:
     """A task runner on the cluster, and what the cluster has.
 
     Raises:
-        Misused: Ray is not installed, no cluster answers, or other machines could not reach our servers.
+        UsageError: Ray is not installed, no cluster answers, or other machines could not reach our servers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
         from prefect_ray.task_runners import RayTaskRunner
     except ModuleNotFoundError as error:
-        raise Misused(
+        raise UsageError(
             f"{ADDRESS} is set, and {error.name} is not installed. In the project's folder: pip install -e '.[ray]'"
         ) from None
     # The flow's own code travels, so that all machines run the same; that of the stages comes with the commit.
@@ -187,7 +189,7 @@ def connected() -> Iterator[tuple[RayTaskRunner, Machines]]:
         # Ray's own search, by the runner, would start a cluster of its own where it finds none.
         ray.init(address(), runtime_env={"py_modules": code}, log_to_driver=False, namespace="lectern")
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise Misused(
+        raise UsageError(
             f"No Ray cluster answers at {ADDRESS}={address()} ({error}). "
             "Start one with 'ray start --head', or unset the variable."
         ) from None
@@ -207,12 +209,12 @@ def connected() -> Iterator[tuple[RayTaskRunner, Machines]]:
 def _require_reachable(others: set[str]) -> None:
     """
     Raises:
-        Misused: there are `others`, and the Prefect or the MLflow server listens to this machine alone.
+        UsageError: there are `others`, and the Prefect or the MLflow server listens to this machine alone.
     """
     addresses = {"PREFECT_API_URL": configured_url() or "", "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
     for name, url in addresses.items():
         if others and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1"):
-            raise Misused(
+            raise UsageError(
                 f"{name} is {url or 'not set'}, which the other machines of the cluster cannot reach. "
                 "Start that server on an address that they can, and set the variable to it."
             )
@@ -261,11 +263,11 @@ def _run(command: Sequence[str]) -> None:
     """Runs it in this work tree and logs what it says.
 
     Raises:
-        Unavailable: it failed, for what it exchanges with the DVC remote.
+        TemporaryFailure: it failed, for what it exchanges with the DVC remote.
     """
     with Child(command, env=environment()) as child:
         code, output = follow(child)
     if code:
-        raise Unavailable(
+        raise TemporaryFailure(
             f"'{' '.join(command)}' ended with exit code {code}. Is the DVC remote there?\n{last_lines(output)}"
         )

@@ -48,7 +48,7 @@ def run_stage_there(stage: Stage, source: Source, upstream: Sequence[None]) -> N
     there, and until then keeps no processor or accelerator for it.
 
     Raises:
-        StageRefused, StageBroke: it failed; the message ends with what it printed, as `failure` tells.
+        StageRejected, StageBroke: it failed; the message ends with what it printed, as `failure` tells.
     """
     env = environment() | {"MLFLOW_TRACKING_URI": tracking_from_here(source)}
     with work_tree(source) as tree:

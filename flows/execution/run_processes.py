@@ -10,7 +10,7 @@ from threading import Event, Lock, Semaphore
 from flows.execution import slots
 from flows.execution.child_process import Child
 from flows.execution.slots import Stopped
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 
 
 class Crew:
@@ -38,7 +38,7 @@ class Crew:
 
         Raises:
             Stopped: before it started, or while it ran, by `stop`.
-            Misused: there is no such slot, or there are never so many devices.
+            UsageError: there is no such slot, or there are never so many devices.
         """
         with self._turn(slot, devices) as visible:
             child = self._start(command, env | {"CUDA_VISIBLE_DEVICES": visible} if visible else env)
@@ -61,7 +61,7 @@ class Crew:
                 with self._slots.take(devices) as visible:
                     yield visible
             case _:
-                raise Misused(f"dvc.yaml: there is no slot {slot!r}. Write 'slot: {slots.GPU}', or no slot.")
+                raise UsageError(f"dvc.yaml: there is no slot {slot!r}. Write 'slot: {slots.GPU}', or no slot.")
 
     def _start(self, command: Sequence[str], env: Mapping[str, str]) -> Child:
         with self._lock:

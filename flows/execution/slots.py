@@ -16,7 +16,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
 from flows.services.prefect_server import at_best, is_away
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.models.device import DriverFailed, listed_gpus, visible_devices
 
 GPU = "gpu"
@@ -66,13 +66,13 @@ class Slots:
             wanted: by a stage of so many processes, each with a device of its own. On a CPU they share one slot.
 
         Raises:
-            Misused: there are never so many.
+            UsageError: there are never so many.
             Stopped: the flow run is over.
         """
         accelerators = sum(device != "" for device in self._slots)
         wanted = wanted if accelerators else 1
         if wanted > accelerators > 0:
-            raise Misused(
+            raise UsageError(
                 f"In params.yaml, processes is {wanted}, and there are {accelerators} devices to be taken, as "
                 "CUDA_VISIBLE_DEVICES and LECTERN_GPU_SLOTS say. Lower it."
             )
@@ -191,14 +191,14 @@ def devices() -> list[str]:
     `LECTERN_GPU_SLOTS` sets how many slots there are; several then share a device, or some devices rest.
 
     Raises:
-        Misused: `LECTERN_GPU_SLOTS` is not a positive number.
+        UsageError: `LECTERN_GPU_SLOTS` is not a positive number.
     """
     found = _cuda_devices() or [""]
     asked = os.environ.get("LECTERN_GPU_SLOTS")
     if asked is None:
         return found
     if not asked.isdecimal() or int(asked) < 1:
-        raise Misused(f"LECTERN_GPU_SLOTS must be 1 or more; it is {asked!r}.")
+        raise UsageError(f"LECTERN_GPU_SLOTS must be 1 or more; it is {asked!r}.")
     return [found[slot % len(found)] for slot in range(int(asked))]
 
 

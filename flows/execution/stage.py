@@ -20,7 +20,7 @@ from flows.execution.child_process import Child
 from flows.execution.run_processes import Crew
 from flows.execution.slots import Stopped
 from flows.graph.plan import Stage
-from pipeline.errors import Misused, Unavailable
+from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.paths import PARAMS
 from pipeline.redaction import hide_passwords
 from pipeline.settings import read_params, train_knobs
@@ -35,7 +35,7 @@ LONGEST = 50_000
 """Characters that the words of one refusal may take. What Prefect tells of a run's end holds 100,000."""
 
 
-class StageRefused(Exception):
+class StageRejected(Exception):
     """The stage said no: to the data, the model or the settings. Trying again would change nothing."""
 
 
@@ -55,11 +55,11 @@ def log_without_traceback(logger: str, is_told: Callable[[BaseException | None],
 
 
 # Prefect shows where in this file the error was raised, which says nothing of the stage.
-log_without_traceback("prefect.task_runs", lambda error: isinstance(error, StageBroke | Unavailable))
+log_without_traceback("prefect.task_runs", lambda error: isinstance(error, StageBroke | TemporaryFailure))
 
 
 def worth_another_attempt(_task: Task, _run: TaskRun, state: State) -> bool:
-    return not isinstance(state.result(raise_on_failure=False), StageRefused | Stopped | Misused)
+    return not isinstance(state.result(raise_on_failure=False), StageRejected | Stopped | UsageError)
 
 
 stage_task = functools.partial(
@@ -80,7 +80,7 @@ def run_stage(stage: Stage, crew: Crew) -> None:
     """Brings `stage` up to date.
 
     Raises:
-        StageRefused, StageBroke: it failed; the message ends with what it printed, as `failure` tells.
+        StageRejected, StageBroke: it failed; the message ends with what it printed, as `failure` tells.
         Stopped: the flow run is over.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
@@ -159,7 +159,7 @@ def _indented(lines: Sequence[str]) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | StageBroke:
+def failure(name: str, code: int, output: Sequence[str]) -> StageRejected | StageBroke:
     """What it means that DVC ended with `code` after printing `output`: all of which is told if the stage said no.
 
     DVC itself ends with 255 whatever happened; how the stage's own command ended stands in its last line.
@@ -172,12 +172,12 @@ def failure(name: str, code: int, output: Sequence[str]) -> StageRefused | Stage
         output = output[output.index(heading) + 2 :]
     said = refusal(output)
     if re.match(r"ERROR: failed to reproduce .*(missing data|dependency .* does not exist|No such file)", last):
-        return StageRefused(f"{name} lacks an input:\n{said}")
+        return StageRejected(f"{name} lacks an input:\n{said}")
     match code:
         case 1:
-            return StageRefused(f"{name} was refused:\n{said}")
+            return StageRejected(f"{name} was refused:\n{said}")
         case 2:
-            return StageRefused(f"{name} has wrong settings:\n{said}")
+            return StageRejected(f"{name} has wrong settings:\n{said}")
         case _:
             return StageBroke(f"{name} broke with exit code {code}:\n{last_lines(output)}")
 

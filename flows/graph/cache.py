@@ -24,7 +24,7 @@ from scmrepo.exceptions import SCMError
 
 from flows.graph.plan import Busy
 from flows.graph.repair import mend
-from pipeline.errors import Misused, Unavailable
+from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.maintenance.cache_objects import Cache, CachedRun, unneeded
 from pipeline.maintenance.removable import Pile, size
 from pipeline.registry.lineage import md5
@@ -36,7 +36,7 @@ def idle_repo(root: Path) -> Iterator[Repo]:
 
     Raises:
         Busy: a stage is running.
-        Misused: DVC cannot read the project; its own words say why.
+        UsageError: DVC cannot read the project; its own words say why.
     """
     with _open(root, wait_for_lock=True) as repo, lock_repo(repo):
         mend(repo)
@@ -45,7 +45,7 @@ def idle_repo(root: Path) -> Iterator[Repo]:
         except LockError as error:
             raise Busy(str(error)) from error
         except DvcException as error:
-            raise Misused(f"DVC cannot read the project: {error}") from error
+            raise UsageError(f"DVC cannot read the project: {error}") from error
         yield repo
 
 
@@ -53,7 +53,7 @@ def _open(root: Path, *, wait_for_lock: bool = False) -> Repo:
     try:
         return Repo(str(root), _wait_for_lock=wait_for_lock)
     except DvcException as error:
-        raise Misused(f"DVC cannot read the project: {error}") from error
+        raise UsageError(f"DVC cannot read the project: {error}") from error
 
 
 @contextmanager
@@ -63,8 +63,8 @@ def shelves(root: Path) -> Iterator[Callable[[str], list[str]]]:
     What is in the cache is read, since a disk may have damaged it; the remote is asked for what the cache lacks.
 
     Raises:
-        Misused: DVC cannot read the project at `root`.
-        Unavailable: the remote does not answer.
+        UsageError: DVC cannot read the project at `root`.
+        TemporaryFailure: the remote does not answer.
     """
     repo = _open(root)
     remote = repo.config["core"].get("remote")
@@ -82,7 +82,9 @@ def _remote_holds(repo: Repo, digest: str) -> bool:
     try:
         return _holds(repo.cloud.get_remote_odb(), digest, HashFileDB.exists)
     except Exception as error:  # each kind of storage has errors of its own
-        raise Unavailable(f"DVC's remote does not answer as it should: {error}\n`dvc remote list` names it.") from error
+        raise TemporaryFailure(
+            f"DVC's remote does not answer as it should: {error}\n`dvc remote list` names it."
+        ) from error
 
 
 def _holds(odb: HashFileDB, digest: str, has: Callable[[HashFileDB, str], bool]) -> bool:

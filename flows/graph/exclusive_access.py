@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from flows.graph.cache import idle_repo
 from flows.graph.plan import Busy
 from flows.graph.work_tree_lock import work_tree_lock
-from pipeline.errors import Unavailable
+from pipeline.errors import TemporaryFailure
 from pipeline.paths import REGISTRY_LOCK
 
 
@@ -23,16 +23,16 @@ def nothing_under_way() -> Iterator[Repo]:
     Yields the DVC project.
 
     Raises:
-        Unavailable: one is under way.
-        Misused: DVC cannot read the project.
+        TemporaryFailure: one is under way.
+        UsageError: DVC cannot read the project.
     """
     try:
         with work_tree_lock().acquire(timeout=0), FileLock(REGISTRY_LOCK), idle_repo(Path.cwd()) as repo:
             yield repo
     except Timeout:
-        raise Unavailable(_wait("`lectern run`, or the nightly one, is at work in this work tree.")) from None
+        raise TemporaryFailure(_wait("`lectern run`, or the nightly one, is at work in this work tree.")) from None
     except Busy as busy:
-        raise Unavailable(_wait(f"DVC is at work in this work tree. {busy}")) from None
+        raise TemporaryFailure(_wait(f"DVC is at work in this work tree. {busy}")) from None
 
 
 def _wait(why: str) -> str:

@@ -14,7 +14,7 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
 from flows.graph.repair import mend
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 
 # A workbook that came from elsewhere is frozen, on purpose: `watch` fetches it, not the graph.
 logging.getLogger("dvc.repo.status").addFilter(lambda record: "is frozen" not in record.getMessage())
@@ -62,7 +62,7 @@ def read_plan(root: Path) -> Plan:
 
     Raises:
         Busy: another DVC process runs a stage of it.
-        Misused: DVC cannot read the project; its own words say why.
+        UsageError: DVC cannot read the project; its own words say why.
     """
     try:
         with Repo(str(root), _wait_for_lock=True) as repo:
@@ -75,7 +75,7 @@ def read_plan(root: Path) -> Plan:
     except LockError as error:
         raise Busy(str(error)) from error
     except DvcException as error:
-        raise Misused("\n".join(_words(error))) from error
+        raise UsageError("\n".join(_words(error))) from error
 
 
 def _stage(stage: PipelineStage, graph: nx.DiGraph, status: dict[str, object]) -> Stage:

@@ -21,7 +21,7 @@ from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA as DVC_LOCK_SCHEMA
 from voluptuous import Invalid
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.files import write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def mend(repo: Repo) -> None:
     What was lost of `dvc.lock` is no loss of work: DVC takes the results of those stages from its cache.
 
     Raises:
-        Misused: `dvc.lock` waits for a person to resolve a conflict.
+        UsageError: `dvc.lock` waits for a person to resolve a conflict.
     """
     with lock_repo(repo):
         _mend_dvc_lock(Path(repo.root_dir) / "dvc.lock")
@@ -52,7 +52,9 @@ def _mend_dvc_lock(path: Path) -> None:
     if not path.exists() or _is_dvc_lock(text := path.read_text(encoding="utf-8", errors="replace")):
         return
     if "<<<<<<< " in text:
-        raise Misused(f"{path.name} has the marks of a conflict that Git could not merge. Resolve it, as in any file.")
+        raise UsageError(
+            f"{path.name} has the marks of a conflict that Git could not merge. Resolve it, as in any file."
+        )
     while text and not _is_dvc_lock(text):
         stages = [*_STAGE.finditer(text)]
         text = text[: stages[-1].start()] if stages else ""

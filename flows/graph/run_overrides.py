@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field
 
 from flows.graph.trained_workbooks import note_last
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.files import file_aside, move, write_text
 from pipeline.paths import PARAMS, STATE
 from pipeline.settings import hint_at_catalogue, read_params, train_knobs
@@ -26,7 +26,7 @@ _AS_ASKED = STATE / "params_asked.yaml"
 
 
 def _models() -> tuple[str, ...]:
-    with suppress(Misused):  # who reads the settings says what is wrong with them
+    with suppress(UsageError):  # who reads the settings says what is wrong with them
         return tuple(read_params().get("models") or ()) if PARAMS.is_file() else ()
     return ()
 
@@ -42,8 +42,8 @@ def params_as_asked(models: list[str] | None, epochs: int | None, workbook: str 
     """While the block runs, `params.yaml` says what is asked for; what is None, or empty, as it stands there.
 
     Raises:
-        Misused: the workbook is not there, or a model is not one of `params.yaml`.
-        WorkbookRefused: it is broken.
+        UsageError: the workbook is not there, or a model is not one of `params.yaml`.
+        WorkbookRejected: it is broken.
     """
     _put_back()
     if not (models or epochs or workbook):
@@ -69,13 +69,13 @@ def asked(params: dict[str, Any], models: list[str] | None, epochs: int | None, 
     """`params`, changed. A model that is taken as it comes, with no epochs, stays so.
 
     Raises:
-        Misused: a model is not one of them.
+        UsageError: a model is not one of them.
     """
     params = copy.deepcopy(params)
     known, contestants = params.get("models") or {}, models or params.get("contestants") or []
     if unknown := {*contestants} - known.keys():
         missing = sorted(map(str, unknown))
-        raise Misused(
+        raise UsageError(
             f"{PARAMS} has no model {', '.join(missing)}; it has {', '.join(known)}.{hint_at_catalogue(missing)}"
         )
     params["contestants"] = contestants

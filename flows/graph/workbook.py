@@ -14,7 +14,7 @@ from pipeline.data.download import Limit, fetched, file_name, is_address, run_dv
 from pipeline.data.join import Joined, join
 from pipeline.data.tables import table_files
 from pipeline.data.workbook import ingest
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.files import file_aside, folder_aside
 from pipeline.paths import WORKBOOKS
 from pipeline.settings import set_params
@@ -30,7 +30,7 @@ def adopt(source: str) -> Path:
     """Bring in the workbook and name it in `params.yaml`; return its place in the project.
 
     Raises:
-        WorkbookRefused, Refused, Misused, Unavailable: as `bring_in` says; nothing is changed.
+        WorkbookRejected, Rejected, UsageError, TemporaryFailure: as `bring_in` says; nothing is changed.
     """
     workbook = bring_in(source)
     set_params(["ingest"], {"workbook": workbook.as_posix()})
@@ -41,11 +41,11 @@ def adopt_all(sources: Sequence[str]) -> tuple[Path, Joined]:
     """As `adopt`, of several workbooks on this machine: one is made of them, in which a later one counts for more.
 
     Raises:
-        WorkbookRefused, Unavailable: as `bring_in` says.
-        Misused: one of them is a URL, or there is nothing at its path.
+        WorkbookRejected, TemporaryFailure: as `bring_in` says.
+        UsageError: one of them is a URL, or there is nothing at its path.
     """
     if urls := [source for source in sources if is_address(source)]:
-        raise Misused(f"{urls[0]} is a URL, and only workbooks on this machine can be joined. Fetch it first.")
+        raise UsageError(f"{urls[0]} is a URL, and only workbooks on this machine can be joined. Fetch it first.")
     joined = join([Path(source).resolve() for source in sources], JOINED)
     run_dvc(["add"], str(JOINED))
     set_params(["ingest"], {"workbook": JOINED.as_posix()})
@@ -58,10 +58,10 @@ def bring_in(source: str, folder: Path = WORKBOOKS) -> Path:
     DVC remembers where a file or an address was, and can fetch it again.
 
     Raises:
-        WorkbookRefused: it is broken; nothing is changed.
-        Refused: it is larger than `fetch.megabytes`.
-        Misused: the address is of a kind that is not fetched, names no file, or holds a password.
-        Unavailable: DVC cannot reach or take it, or it takes longer than `fetch.seconds`.
+        WorkbookRejected: it is broken; nothing is changed.
+        Rejected: it is larger than `fetch.megabytes`.
+        UsageError: the address is of a kind that is not fetched, names no file, or holds a password.
+        TemporaryFailure: DVC cannot reach or take it, or it takes longer than `fetch.seconds`.
     """
     if is_address(source):
         target = folder / file_name(source)
@@ -94,9 +94,9 @@ def as_it_is_now(workbook: Path) -> Iterator[Path]:
     """Yield a copy of what `workbook` is now where it came from; it is removed after the block.
 
     Raises:
-        Misused: it came from an address of a kind that is not fetched, or with a password.
-        Refused: it is larger than `fetch.megabytes`.
-        Unavailable: DVC cannot reach or take it, or it takes longer than `fetch.seconds`.
+        UsageError: it came from an address of a kind that is not fetched, or with a password.
+        Rejected: it is larger than `fetch.megabytes`.
+        TemporaryFailure: DVC cannot reach or take it, or it takes longer than `fetch.seconds`.
     """
     source = _source(workbook)
     if is_address(source):
@@ -109,7 +109,7 @@ def replace_by(new: Path, workbook: Path) -> None:
     """Put `new`, a copy of what `workbook` is where it came from, into its place, and tell DVC. Nothing is downloaded.
 
     Raises:
-        Unavailable: DVC does not take it; `workbook` is as before.
+        TemporaryFailure: DVC does not take it; `workbook` is as before.
     """
     source = _source(workbook)
     with _put_back_if_it_fails(workbook, _dvc_file(workbook)):

@@ -11,7 +11,7 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.leaderboard import show
 from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, STATE, TRAINING, VALIDATION
@@ -119,7 +119,7 @@ def _runs() -> Iterator[str]:
         client, address = connect(), mlflow_address()
         ids = {path.parent.name: json.loads(path.read_text(encoding="utf-8"))["run_id"] for path in paths}
         found = {model: find_run(client, run_id) for model, run_id in ids.items()}
-    except (Misused, Refused, Unavailable, MlflowException) as error:
+    except (UsageError, Rejected, TemporaryFailure, MlflowException) as error:
         # The stages are done, or say better than this why not.
         get_run_logger().warning("The page shows no MLflow runs: %s", hide_passwords(str(error)))
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import runtime
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.registry.lineage import git
 from pipeline.settings import read_params
 
@@ -20,5 +20,5 @@ def _workbook() -> str:
     asked = runtime.flow_run.parameters.get("workbook")
     try:
         return Path(asked or read_params()["ingest"]["workbook"]).name
-    except (Misused, KeyError):
+    except (UsageError, KeyError):
         return "no workbook"

@@ -16,7 +16,7 @@ from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
 from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 
 PREFECT_YAML = Path("prefect.yaml")
 
@@ -72,20 +72,20 @@ def read_deployments(path: Path = PREFECT_YAML) -> list[Deployment]:
     """Each entry of `path`.
 
     Raises:
-        Misused: the file is missing, or wrong; each wrong value is named.
+        UsageError: the file is missing, or wrong; each wrong value is named.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return TypeAdapter(list[Deployment]).validate_python(content["deployments"])
     except FileNotFoundError:
-        raise Misused(f"{path} is not here. Take it back from version control.") from None
+        raise UsageError(f"{path} is not here. Take it back from version control.") from None
     except ValidationError as error:
         lines = [
             f"  deployments.{'.'.join(map(str, e['loc']))}: {e['msg']} (it is {e['input']!r})" for e in error.errors()
         ]
-        raise Misused("\n".join([f"{path} is wrong in {len(lines)} place(s):", *lines])) from None
+        raise UsageError("\n".join([f"{path} is wrong in {len(lines)} place(s):", *lines])) from None
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise Misused(f"{path} cannot be read as deployments: {error}") from None
+        raise UsageError(f"{path} cannot be read as deployments: {error}") from None
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.paths import PARAMS
 from pipeline.redaction import hide_passwords, without_user
 
@@ -228,7 +228,7 @@ def _run(probe: Callable[[], Finding]) -> Finding:
         return probe()
     except ModuleNotFoundError as error:
         return Finding(State.WRONG, f"{error.name} is not installed.", _INSTALL)
-    except (Refused, Misused, Unavailable) as error:
+    except (Rejected, UsageError, TemporaryFailure) as error:
         return Finding(State.WRONG, str(error))
     except Exception as error:  # a broken installation fails in any way
         return Finding(State.WRONG, f"{type(error).__name__}: {error}.", _INSTALL)
@@ -261,7 +261,7 @@ def _params(section: str) -> dict[str, Any]:
 
     try:
         return dict(mapping(read_params().get(section))) if PARAMS.exists() else {}
-    except Misused:
+    except UsageError:
         return {}
 
 
@@ -273,11 +273,11 @@ def _missing_from_hub() -> str:
 
     try:
         contestants = read_contestants()
-    except Misused:  # not a project, or settings that every stage refuses
+    except UsageError:  # not a project, or settings that every stage refuses
         return ""
     try:
         require((f"{stage}@{model}" for model in contestants for stage in ("train", "score")), kind="hub:")
-    except Refused as error:
+    except Rejected as error:
         return str(error)
     return ""
 

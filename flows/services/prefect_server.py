@@ -19,7 +19,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.settings import get_current_settings
 
 from flows.services.service import HOST, Service, answers, free_port
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.files import make_private_folder
 from pipeline.paths import STATE
 
@@ -66,11 +66,11 @@ def report_to(url: str) -> None:
 def require_answer() -> None:
     """
     Raises:
-        Misused: the configured server does not answer.
+        UsageError: the configured server does not answer.
     """
     with get_client(sync_client=True) as client:
         if error := client.api_healthcheck():
-            raise Misused(
+            raise UsageError(
                 f"No Prefect server answers at {configured_url()} ({error}). "
                 "Start it, or unset PREFECT_API_URL to do without it."
             )
@@ -99,7 +99,7 @@ def a_server() -> Iterator[None]:
     """A healthy Prefect server for the block; if it had to be started, it is stopped after it.
 
     Raises:
-        Misused: the configured server does not answer.
+        UsageError: the configured server does not answer.
         ServiceDied: ours did not start.
     """
     if configured_url():

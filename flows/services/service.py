@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from flows.execution.child_process import Child
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.files import open_private
 from pipeline.redaction import hide_passwords
 
@@ -100,7 +100,7 @@ def free_port() -> int:
 def require_free(port: int, option: str) -> None:
     """
     Raises:
-        Misused: something listens on `port` already; the message names the `option` that chooses another one.
+        UsageError: something listens on `port` already; the message names the `option` that chooses another one.
     """
     with socket.socket() as probe:
         # As the servers do: a port whose last user is gone is free.
@@ -108,4 +108,4 @@ def require_free(port: int, option: str) -> None:
         try:
             probe.bind((HOST, port))
         except OSError:
-            raise Misused(f"Port {port} is taken. Choose another one with {option}.") from None
+            raise UsageError(f"Port {port} is taken. Choose another one with {option}.") from None

@@ -3,12 +3,11 @@ served."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -21,7 +20,7 @@ from flows.reporting.artifacts import MLFLOW_URL_FILE, REPORTS_URL_FILE
 from flows.services.deployments import PREFECT_YAML, read_deployments
 from flows.services.prefect_server import URL_FILE, api_url, configured_url, prefect_service, require_answer
 from flows.services.service import HOST, Service, ServiceDied, require_free
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.files import make_folder, write_text
 from pipeline.paths import STATE
 from pipeline.redaction import without_user
@@ -29,9 +28,8 @@ from pipeline.registry.artifact_store import artifact_root
 from pipeline.registry.tracking_database import create_database
 from pipeline.server.same_origin import configured_hosts
 from pipeline.server.settings import PAGE
-from pipeline.terminal import complain, say_no
+from pipeline.terminal import complain
 
-EXAMPLE = "example: python -m flows.services.up --prefect-port 4300"
 MLFLOW_APP = "lectern"
 """Name by which MLflow finds `flows.services.web_apps.mlflow` in pyproject.toml."""
 
@@ -48,33 +46,36 @@ class Server:
     start: Callable[[], Service] | None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: stopped by Ctrl-C or SIGTERM; 1: a server died; 2: used wrongly, such as a port that is taken."""
-    given = parse(arguments)
+@dataclass(frozen=True)
+class Ports:
+    """Ports of the servers on this machine."""
+
+    prefect: int
+    mlflow: int
+    reports: int
+    page: int
+
+
+def up(ports: Ports) -> int:
+    """Start all servers and watch them until Ctrl-C or SIGTERM.
+
+    Returns:
+        0 if it was stopped; 1 if a server died.
+
+    Raises:
+        UsageError: a port is taken, the servers run already, or the configured Prefect server does not answer.
+    """
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     try:
         with only_one_here():
-            run(given)
-    except Misused as error:
-        return say_no(error)
+            run(ports)
     except ServiceDied as error:
         complain(f"{error}\nEverything else was stopped.")
         return 1
     except Interrupted:
         print("Stopped.")
     return 0
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m flows.services.up", description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("--prefect-port", type=int, default=4200, help="the Prefect server's (default: %(default)s)")
-    parser.add_argument("--mlflow-port", type=int, default=5000, help="the MLflow server's (default: %(default)s)")
-    parser.add_argument(
-        "--reports-port", type=int, default=8800, help="of the pages of reports/ (default: %(default)s)"
-    )
-    parser.add_argument("--page-port", type=int, default=7860, help="of the page for talks (default: %(default)s)")
-    return parser.parse_args(arguments)
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -88,33 +89,33 @@ def interrupt(_number: int, _frame: FrameType | None) -> None:
 def only_one_here() -> Iterator[None]:
     """
     Raises:
-        Misused: the servers of this work tree are up already.
+        UsageError: the servers of this work tree are up already.
     """
     make_folder(STATE)
     lock = FileLock(STATE / "up.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise Misused("The servers of this work tree are up already.") from None
+        raise UsageError("The servers of this work tree are up already.") from None
     try:
         yield
     finally:
         lock.release()
 
 
-def run(given: argparse.Namespace) -> None:
+def run(ports: Ports) -> None:
     """Starts all, says where, and watches until one dies or we are interrupted; then stops all.
 
     Raises:
-        Misused: a port is taken, or the configured Prefect server does not answer.
+        UsageError: a port is taken, or the configured Prefect server does not answer.
         ServiceDied: a server did not start, or ended by itself.
         Interrupted: we are to stop.
     """
     deployments = read_deployments()
-    require_free(given.reports_port, "--reports-port")
-    require_free(given.page_port, "--page-port")
-    mlflow = mlflow_server(given.mlflow_port)
-    prefect = prefect_server(given.prefect_port)
+    require_free(ports.reports, "--reports-port")
+    require_free(ports.page, "--page-port")
+    mlflow = mlflow_server(ports.mlflow)
+    prefect = prefect_server(ports.prefect)
     with ExitStack() as stack:
         print("Starting ...", flush=True)
         # The trainings take this lock too: two processes that meet on a fresh database break it.
@@ -126,15 +127,15 @@ def run(given: argparse.Namespace) -> None:
                 service.wait_until_healthy()
         stack.enter_context(word_left(MLFLOW_URL_FILE, mlflow.address))
         stack.enter_context(word_left(URL_FILE, prefect.address))
-        services.append(stack.enter_context(reports_service(given.reports_port)))
-        stack.enter_context(word_left(REPORTS_URL_FILE, f"http://{HOST}:{given.reports_port}"))
+        services.append(stack.enter_context(reports_service(ports.reports)))
+        stack.enter_context(word_left(REPORTS_URL_FILE, f"http://{HOST}:{ports.reports}"))
         services.append(stack.enter_context(flows_service(prefect.address)))
-        services.append(stack.enter_context(page_service(given.page_port)))
+        services.append(stack.enter_context(page_service(ports.page)))
         services[-1].wait_until_healthy()
         print(f"Prefect   {prefect.address.removesuffix('/api')}")
         print(f"MLflow    {mlflow.address}")
-        print(f"Reports   http://{HOST}:{given.reports_port}")
-        print(f"Page      {page_address(given.page_port)}")
+        print(f"Reports   http://{HOST}:{ports.reports}")
+        print(f"Page      {page_address(ports.page)}")
         print(f"Served, as {PREFECT_YAML} says:")
         for deployment in deployments:
             print(f"  {deployment.full_name:<16} {deployment.when}")
@@ -149,7 +150,7 @@ def mlflow_server(port: int) -> Server:
     """The one that `MLFLOW_TRACKING_URI` names by an http address, or else ours on `port` over the database it names.
 
     Raises:
-        Misused: `port` is taken; or others may share that database, and nobody says where artifacts go; or Lectern's
+        UsageError: `port` is taken; or others may share that database, and nobody says where artifacts go; or Lectern's
             installation is older than its code.
     """
     own = f"http://{HOST}:{port}"
@@ -158,7 +159,7 @@ def mlflow_server(port: int) -> Server:
         return Server(without_user(uri), start=None)
     require_free(port, "--mlflow-port")
     if not entry_points(group="mlflow.app", name=MLFLOW_APP):
-        raise Misused(
+        raise UsageError(
             f"MLflow does not find the application {MLFLOW_APP!r}: Lectern's installation is older than its code. "
             "Run `make install`."
         )
@@ -195,7 +196,7 @@ def prefect_server(port: int) -> Server:
     """The configured one, or else ours on `port`.
 
     Raises:
-        Misused: `port` is taken, or the configured server does not answer.
+        UsageError: `port` is taken, or the configured server does not answer.
     """
     own, configured = api_url(port), configured_url()
     # Prefect tells everyone to configure the address of their own server: then there is still one to start.
@@ -213,7 +214,7 @@ def reports_service(port: int) -> Service:
 
 
 def page_service(port: int) -> Service:
-    command = [sys.executable, "-m", "pipeline", "serve", "--host", HOST, "--port", str(port)]
+    command = [sys.executable, "-m", "lectern", "serve", "--host", HOST, "--port", str(port)]
     return Service("The server of the page", command, log=STATE / "logs" / "page.log", health=page_address(port))
 
 
@@ -238,7 +239,3 @@ def word_left(file: Path, address: str) -> Iterator[None]:
         yield
     finally:
         file.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -13,9 +13,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from flows.services.service import HOST
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.server.same_origin import FRAMES, OriginCheck, SameOrigin
-from pipeline.terminal import say_no
+from pipeline.terminal import report_error
 
 EXAMPLE = "example: python -m flows.services.web_apps prefect --host 0.0.0.0 --port 4200"
 
@@ -81,8 +81,8 @@ def main() -> int:
     given = parser.parse_args()
     try:
         SERVERS[given.server](given.host, given.port)
-    except Misused as error:
-        return say_no(error)
+    except UsageError as error:
+        return report_error(error)
     return 0
 
 

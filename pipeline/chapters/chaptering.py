@@ -5,82 +5,14 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.chapters.segmentation import ChaptersSettings, chapter_starts
-from pipeline.data.openings import marked
+from pipeline.data.workbook_files import as_cell
 from pipeline.monitoring.batch_log import log_batch
-from pipeline.titles.fallbacks import KEYPHRASE, NUMBER, mark
 from pipeline.titles.titling import Titled, present_version, title_texts
-from pipeline.titles.workbook import as_cell
+from pipeline.transcripts.chapter import Chapter, Chaptered
 from pipeline.transcripts.transcript import Talk, Topic
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """A part of a talk.
-
-    text: what is said in it; may be empty under a known topic.
-    opens: whether what is said begins with it, and goes on.
-    """
-
-    start_seconds: float
-    end_seconds: float
-    title: str
-    text: str
-    opens: bool = False
-
-    @property
-    def asked(self) -> str:
-        """Its text as a title is asked for it."""
-        return marked(self.text) if self.opens else self.text
-
-
-@dataclass(frozen=True)
-class Chaptered:
-    """A talk and its chapters, which hold all of its lines, in the order of time.
-
-    kept: how many titles were known.
-    added: whether the first chapter was put before the first known topic.
-    unnamed: the numbers of the chapters that no title was written for.
-    keyphrases: the numbers of those whose titles are keyphrases, since the model wrote nothing of use.
-    """
-
-    talk: Talk
-    chapters: list[Chapter]
-    kept: int = 0
-    added: bool = False
-    unnamed: tuple[int, ...] = ()
-    keyphrases: tuple[int, ...] = ()
-
-    @property
-    def marks(self) -> list[str]:
-        """What the column `FALLBACK` says of each chapter's title; nothing of most."""
-        kinds = dict.fromkeys(self.keyphrases, KEYPHRASE) | dict.fromkeys(self.unnamed, NUMBER)
-        return [
-            mark(kinds[number], chapter.title) if number in kinds else ""
-            for number, chapter in enumerate(self.chapters, start=1)
-        ]
-
-    def remarks(self) -> list[str]:
-        """What a person should look at."""
-        said = []
-        if self.added:
-            said.append(f"{self.talk.name}: words are said before its first topic, so a chapter at 0:00 was added.")
-        if self.keyphrases:
-            said.append(
-                f"{self.talk.name}: {len(self.keyphrases):,} of the titles are keyphrases, since the model wrote "
-                f"nothing of use (chapter {_listed(self.keyphrases)}). Look them over."
-            )
-        if self.unnamed:
-            said.append(
-                f"{self.talk.name}: no title was written for chapter {_listed(self.unnamed)}. Write it by hand."
-            )
-        return said
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(f"{number:,}" for number in numbers)
 
 
 def give_chapters(
@@ -96,15 +28,15 @@ def give_chapters(
         None where all were known.
 
     Raises:
-        Misused: a talk has no room for `count` chapters.
-        Refused: nothing is registered, or the version or the encoder cannot be loaded.
+        UsageError: a talk has no room for `count` chapters.
+        Rejected: nothing is registered, or the version or the encoder cannot be loaded.
     """
     version = None if all(_has_titles(talk) for talk in talks) else present_version()
     found = [cut(talk, settings, count) for talk in talks]
     titled = None
     if version:
         titled = title_texts(lacking(found), version)
-        log_batch([*titled.titles], [titled.written(text) for text in titled.titles], version)
+        log_batch([*titled.titles], [titled.written(text) for text in titled.titles], str(version))
     titles, fallbacks = (titled.titles, titled.fallbacks) if titled else ({}, ())
     return [entitled(talk, titles, fallbacks) for talk in found], titled
 
@@ -119,8 +51,8 @@ def cut(talk: Talk, settings: ChaptersSettings, count: int | None = None) -> Cha
     """`talk` in chapters that begin at its topics, or where its topics are found if it has none; without new titles.
 
     Raises:
-        Misused: `count` is more than the talk has room for.
-        Refused: the encoder cannot be had.
+        UsageError: `count` is more than the talk has room for.
+        Rejected: the encoder cannot be had.
     """
     return divide(talk, talk.topics or [Topic(start, "") for start in chapter_starts(talk, settings, count)])
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from pipeline.chapters.chaptering import Chaptered
 from pipeline.chapters.edited_table import as_rows
 from pipeline.data.lessons import LESSON
 from pipeline.data.workbook import IngestSettings, ingest
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.files import make_folder
 from pipeline.paths import STATE
+from pipeline.transcripts.chapter import Chaptered
 from pipeline.transcripts.chapter_files import write_chapters
 
 _LONGEST_NAME = 80
@@ -28,7 +28,7 @@ def keep_corrections(talk: Chaptered, folder: Path) -> Path:
     Its name is the lesson's and the time, so that of two corrections of a lesson the newer comes later.
 
     Raises:
-        Refused: a chapter has a number for a title, a workbook cannot hold it, or another talk is kept there as the
+        Rejected: a chapter has a number for a title, a workbook cannot hold it, or another talk is kept there as the
             same lesson; nothing is written.
     """
     _refuse_numbers(talk)
@@ -48,7 +48,7 @@ def _refuse_numbers(talk: Chaptered) -> None:
     """A model would learn them as titles."""
     rows = as_rows(talk)
     if numbers := [" ".join(rows[number - 1]) for number in talk.unnamed]:
-        raise Refused(f"No title was written yet for {', '.join(numbers)}. Write it, or take the row away.")
+        raise Rejected(f"No title was written yet for {', '.join(numbers)}. Write it, or take the row away.")
 
 
 def _refuse_another_talk(lines: pd.DataFrame, folder: Path, name: str) -> None:
@@ -57,7 +57,7 @@ def _refuse_another_talk(lines: pd.DataFrame, folder: Path, name: str) -> None:
     for path in folder.glob(f"{name}.*.xlsx"):
         others = ingest(path).lines
         if (course, lesson) == (*others[LESSON].iloc[0],) and others["text"].tolist() != lines["text"].tolist():
-            raise Refused(
+            raise Rejected(
                 f"{path} keeps another talk as lesson {lesson} of {course}. Give this one another course or lesson."
             )
 

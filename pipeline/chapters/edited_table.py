@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.chapters.chaptering import Chaptered, divide, is_number
+from pipeline.chapters.chaptering import divide, is_number
 from pipeline.data.cells import LONGEST, Fault, as_lesson, as_name, as_seconds
-from pipeline.errors import Refused
-from pipeline.titles.workbook import as_cell
+from pipeline.data.workbook_files import as_cell
+from pipeline.errors import Rejected
+from pipeline.transcripts.chapter import Chaptered
 from pipeline.transcripts.timestamps import as_written
 from pipeline.transcripts.transcript import Talk, Topic
 
@@ -42,7 +43,7 @@ def from_rows(talk: Talk, rows: Sequence[Row]) -> Chaptered:
     """`talk` in the chapters that the table says. Rows without time and title do not count.
 
     Raises:
-        Refused: a row cannot be a chapter; the message names it, counted from 1 as the table shows it.
+        Rejected: a row cannot be a chapter; the message names it, counted from 1 as the table shows it.
     """
     numbered = [
         (number, Row(row.time.strip(), _one_line(row.title)))
@@ -50,23 +51,23 @@ def from_rows(talk: Talk, rows: Sequence[Row]) -> Chaptered:
         if row.time.strip() or row.title.strip()
     ]
     if not numbered:
-        raise Refused("The table has no chapters. Find some first, or write a row: 0:00 and a title.")
+        raise Rejected("The table has no chapters. Find some first, or write a row: 0:00 and a title.")
     seconds = _seconds(numbered)
     for (number, row), start in zip(numbered, seconds, strict=True):
         if not row.title:
-            raise Refused(f"Row {number} ({row.time}) has no title. Write one, or take the row away.")
+            raise Rejected(f"Row {number} ({row.time}) has no title. Write one, or take the row away.")
         if len(row.title) > _LONGEST_TITLE:
-            raise Refused(f"The title of row {number} is longer than {_LONGEST_TITLE} characters. Shorten it.")
+            raise Rejected(f"The title of row {number} is longer than {_LONGEST_TITLE} characters. Shorten it.")
         if start >= talk.end_seconds:
-            raise Refused(f"Row {number}: {row.time} is after the end of the talk, {as_written(talk.end_seconds)}.")
+            raise Rejected(f"Row {number}: {row.time} is after the end of the talk, {as_written(talk.end_seconds)}.")
     for before, after in zip(range(len(seconds) - 1), range(1, len(seconds)), strict=True):
         if seconds[after] <= seconds[before]:
-            raise Refused(
+            raise Rejected(
                 f"Row {numbered[after][0]}: {numbered[after][1].time} is not after the time of row "
                 f"{numbered[before][0]}, {numbered[before][1].time}. Put the rows in order, each with its own time."
             )
     if talk.begins < seconds[0]:
-        raise Refused(f"Row {numbered[0][0]}: words are said before {numbered[0][1].time}. Let it begin at 0:00.")
+        raise Rejected(f"Row {numbered[0][0]}: words are said before {numbered[0][1].time}. Let it begin at 0:00.")
     parts = divide(talk, [Topic(start, row.title) for start, (_, row) in zip(seconds, numbered, strict=True)])
     return replace(parts, unnamed=_unnamed(parts))
 
@@ -84,9 +85,9 @@ def _seconds(rows: Sequence[tuple[int, Row]]) -> list[float]:
     if wrong.size:
         number, row = rows[wrong[0]]
         if not row.time:
-            raise Refused(f"Row {number} ({row.title[:60]}) has no time. Write h:mm:ss or mm:ss.")
+            raise Rejected(f"Row {number} ({row.title[:60]}) has no time. Write h:mm:ss or mm:ss.")
         why = _WRONG.get(Fault(times.fault[wrong[0]]), "is not a time")
-        raise Refused(f"Row {number}: {row.time[:60]!r} {why}. Write h:mm:ss or mm:ss.")
+        raise Rejected(f"Row {number}: {row.time[:60]!r} {why}. Write h:mm:ss or mm:ss.")
     return times.seconds.tolist()
 
 

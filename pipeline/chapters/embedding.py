@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.models.checkpoint_sources import find
 from pipeline.models.device import inference_device
 
@@ -29,7 +29,7 @@ def embed(passages: Sequence[str], encoder: str) -> np.ndarray:
         encoder: a place, as `pipeline.models.checkpoint_sources` finds it.
 
     Raises:
-        Refused: the encoder cannot be had.
+        Rejected: the encoder cannot be had.
     """
     tokenizer, model = _load(encoder)
     longest = min(_LONGEST_TOKENS, tokenizer.model_max_length)
@@ -55,11 +55,11 @@ def embed(passages: Sequence[str], encoder: str) -> np.ndarray:
 def _load(encoder: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     try:
         folder = find(encoder)
-    except Refused as error:
-        raise Refused(f"chapters.encoder in params.yaml: {error}") from None
+    except Rejected as error:
+        raise Rejected(f"chapters.encoder in params.yaml: {error}") from None
     disable_progress_bar()  # it counts weights, and takes less than a second
     try:
         tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise Refused(f"The encoder '{encoder}' cannot be opened: {error}. Set another in params.yaml.") from None
+        raise Rejected(f"The encoder '{encoder}' cannot be opened: {error}. Set another in params.yaml.") from None
     return tokenizer, model.eval().to(inference_device())

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.chapters.embedding import embed
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.settings import Section
 from pipeline.transcripts.transcript import Talk
 
@@ -74,7 +74,7 @@ def chapter_starts(talk: Talk, settings: ChaptersSettings, count: int | None = N
         count: how many there are; as many as `settings.minutes` gives, and three at least, if it is None.
 
     Raises:
-        Misused: `count` is more than the talk has room for.
+        UsageError: `count` is more than the talk has room for.
     """
     passages = passages_of(talk, settings.words)
     wanted = count or max(_FEWEST_CHAPTERS, round(talk.end_seconds / 60 / settings.minutes))
@@ -84,7 +84,7 @@ def chapter_starts(talk: Talk, settings: ChaptersSettings, count: int | None = N
     else:
         cuts = best_cuts(embed(passages.texts, settings.encoder), times, wanted, settings.shortest)
     if count and len(cuts) + 1 < count:
-        raise Misused(
+        raise UsageError(
             f"{talk.name} has no room for {count:,} chapters of {settings.shortest:g} seconds or more: "
             f"the most is {len(cuts) + 1:,}. Ask for fewer with --count."
         )

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import has_password
 from pipeline.settings import Section
 
@@ -43,10 +43,10 @@ def file_name(url: str) -> str:
     """The name of the file at an address that may be fetched, and kept in the project.
 
     Raises:
-        Misused: it is of a kind that is not fetched, names no file, or holds a password.
+        UsageError: it is of a kind that is not fetched, names no file, or holds a password.
     """
     if has_password(url):
-        raise Misused(
+        raise UsageError(
             f"{url} holds a password or a key, which would stay in the project for all to read. Leave it out, and let "
             "DVC have it: `dvc remote add`, `dvc remote modify --local`, and remote://NAME/PATH as the address. Or "
             "download the file, and give its path."
@@ -54,7 +54,7 @@ def file_name(url: str) -> str:
     _require_known_scheme(url)
     name = Path(urlsplit(url).path).name
     if name in ("", ".."):
-        raise Misused(f"{url} names no file. Give the address of an .xlsx file.")
+        raise UsageError(f"{url} names no file. Give the address of an .xlsx file.")
     return name
 
 
@@ -67,7 +67,7 @@ def _require_known_scheme(url: str) -> None:
             return
         scheme = urlsplit(remote).scheme
     if scheme not in _SCHEMES:
-        raise Misused(
+        raise UsageError(
             f"{url} cannot be fetched: {scheme}:// is none of http://, https:// and s3://. Download the file, and give "
             "its path."
         )
@@ -78,8 +78,8 @@ def fetched(url: str, name: str) -> Iterator[Path]:
     """Yield a copy of what is at `url`, an address or a path; it is removed after the block.
 
     Raises:
-        Refused: it is larger than `fetch.megabytes`.
-        Unavailable: DVC cannot reach or take it, or it takes longer than `fetch.seconds`.
+        Rejected: it is larger than `fetch.megabytes`.
+        TemporaryFailure: DVC cannot reach or take it, or it takes longer than `fetch.seconds`.
     """
     with tempfile.TemporaryDirectory() as aside:
         path = Path(aside) / name
@@ -109,15 +109,15 @@ class Limit:
         """Wait for the end of `process`.
 
         Raises:
-            Refused: the files are too large.
-            Unavailable: it takes too long.
+            Rejected: the files are too large.
+            TemporaryFailure: it takes too long.
         """
         seconds = min(self.settings.seconds, self.at_most)
         deadline = time.monotonic() + seconds
         while True:
             ended = process.poll() is not None
             if self.folder and _size(self.folder) > self.settings.megabytes * 1_000_000:
-                raise Refused(
+                raise Rejected(
                     f"{self.url} sends more than {self.settings.megabytes:g} MB, so it was not taken. If it is the "
                     "right address, raise fetch.megabytes in params.yaml."
                 )
@@ -125,8 +125,8 @@ class Limit:
                 return
             if time.monotonic() > deadline:
                 if seconds < self.settings.seconds:
-                    raise Unavailable(f"{self.url} did not answer DVC within {seconds:g} s. Try again later.")
-                raise Unavailable(
+                    raise TemporaryFailure(f"{self.url} did not answer DVC within {seconds:g} s. Try again later.")
+                raise TemporaryFailure(
                     f"{self.url} did not arrive within {seconds:g} s. Try again later, or raise fetch.seconds in "
                     "params.yaml."
                 )
@@ -147,8 +147,8 @@ def run_dvc(command: Sequence[str], *words: str, limit: Limit | None = None, qui
     """Run a DVC command and return what it prints; none of `words` is an option, however it begins.
 
     Raises:
-        Refused, Unavailable: it reaches its limit, and is ended.
-        Unavailable: it fails.
+        Rejected, TemporaryFailure: it reaches its limit, and is ended.
+        TemporaryFailure: it fails.
     """
     options = ["--quiet"] if quiet else []
     line = [sys.executable, "-m", "dvc", "--wait-for-lock", *command, *options, "--", *words]
@@ -164,7 +164,7 @@ def run_dvc(command: Sequence[str], *words: str, limit: Limit | None = None, qui
         printed, said = (_read(stream) for stream in (out, err))
     if code:
         why = said.strip() or f"it ended with exit code {code}"
-        raise Unavailable(
+        raise TemporaryFailure(
             f"DVC did not take {words[0]}: {why}. See whether it is there and may be read from here; then give the "
             "same command again."
         )

@@ -26,8 +26,8 @@ def join(workbooks: Sequence[Path], folder: Path) -> Joined:
     """Writes the lessons of all `workbooks` to `folder` as two tables. `folder` may be one of them.
 
     Raises:
-        WorkbookRefused: one of them is broken; nothing is written.
-        Misused: there is nothing at one of the paths.
+        WorkbookRejected: one of them is broken; nothing is written.
+        UsageError: there is nothing at one of the paths.
     """
     read = [ingest(path) for path in workbooks]
     tables = {TOPICS: [book.topics for book in read], LINES: [book.lines for book in read]}

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 
 LISTED = 1000  # problems of one kind in one column that are kept one by one; the rest become one entry with a count
 SHOWN = 5  # of these, how many a person is shown
@@ -118,7 +118,7 @@ def as_block(problems: Iterable[Problem]) -> str:
     return "\n".join(lines)
 
 
-class WorkbookRefused(Refused):
+class WorkbookRejected(Rejected):
     """The workbook has errors. `problems` holds them and the warnings; the text names the errors."""
 
     def __init__(self, path: Path, problems: Iterable[Problem]) -> None:

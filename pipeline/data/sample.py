@@ -25,7 +25,7 @@ from pydantic import Field
 
 from pipeline.data.cells import as_clock
 from pipeline.data.prose import prose, said, sections
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.files import file_aside
 from pipeline.settings import Section
 
@@ -119,7 +119,7 @@ def build_sample(settings: SampleSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
     a transcript cell is a number, and lines share their timestamp. All of it is valid input.
 
     Raises:
-        Refused: the documentation that is installed gives fewer topics than `settings` asks for.
+        Rejected: the documentation that is installed gives fewer topics than `settings` asks for.
     """
     chance = random.Random(settings.seed)
     numbers = _some(settings.topics, 0.005, chance)
@@ -189,7 +189,7 @@ def _choose(settings: SampleSettings) -> dict[Lesson, list[Topic]]:
         shuffled.append(chance.sample(topics, min(len(topics), MOST_TOPICS_TO_A_LESSON)))
     taken = _in_turn(shuffled)[: settings.topics]
     if len(taken) < settings.topics:
-        raise Refused(
+        raise Rejected(
             f"sample.topics in params.yaml asks for {settings.topics} topics, and the documentation of the installed "
             f"packages gives {len(taken)}. Set sample.topics to {len(taken)} or less."
         )

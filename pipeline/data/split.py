@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from pipeline.data.lessons import LESSON
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.settings import Section
 
 LEAKS = "split.by is random: lessons stand on several sides, so scores are better than they should be."
@@ -64,14 +64,14 @@ def split(examples: pd.DataFrame, settings: SplitSettings) -> Splits:
     every machine, whatever else is in the table and in whatever order.
 
     Raises:
-        Refused: a side is empty; the message names the counts and a seed that gives none.
+        Rejected: a side is empty; the message names the counts and a seed that gives none.
     """
     if settings.by == "random":
         log.warning(LEAKS)
     units, unit_of_example = _units(examples, settings.by)
     side = _sides(units, settings)
     if len(np.unique(side)) < len(Splits.names()):
-        raise Refused(_empty_side(units, side, settings))
+        raise Rejected(_empty_side(units, side, settings))
     return Splits(*(examples[(side == n)[unit_of_example]].reset_index(drop=True) for n in range(len(Splits.names()))))
 
 

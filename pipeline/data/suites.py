@@ -20,7 +20,7 @@ from great_expectations.render.renderer.inline_renderer import InlineRenderer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import Field
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.files import folder_aside, write_json, write_text
 from pipeline.settings import Settings, check
 
@@ -96,8 +96,8 @@ def require_fit(
     the same data gives the same bytes. A table's column `row`, if it has one, says where its rows are in the workbook.
 
     Raises:
-        Misused: a suite is missing, is not valid JSON, or holds an expectation that there is not.
-        Refused: a critical expectation is not met. Others are only shown and counted.
+        UsageError: a suite is missing, is not valid JSON, or holds an expectation that there is not.
+        Rejected: a critical expectation is not met. Others are only shown and counted.
     """
     expectations = {name: _read_suite(name, suites[name]) for name in tables}
     verdicts = [_validate(name, tables[name], suites[name], *expectations[name]) for name in tables]
@@ -122,7 +122,7 @@ def require_fit(
     if critical:
         shown = f"{docs / 'index.html'} and {result}" if docs is not None else f"{result}"
         files = ", ".join(dict.fromkeys(verdict.suite for verdict, _ in critical))
-        raise Refused(
+        raise Rejected(
             f"The data is not fit: {len(critical)} critical expectation(s) are not met.\n"
             + "".join(f"  {_in_words(verdict, outcome)}\n" for verdict, outcome in critical)
             + f"Every expectation and more of the values: {shown}.\n"
@@ -134,12 +134,14 @@ def _read_suite(name: str, path: Path) -> tuple[Suite, list[Expectation]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Misused(f"{path}, the suite of {name}, is not here. Take it back from version control.") from None
+        raise UsageError(f"{path}, the suite of {name}, is not here. Take it back from version control.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Misused(f"{path} is not valid JSON: {error}. Correct it, or take it back from version control.") from None
+        raise UsageError(
+            f"{path} is not valid JSON: {error}. Correct it, or take it back from version control."
+        ) from None
     suite = check(Suite, content, at=name, params=path)
     if suite.name != name:
-        raise Misused(f"{path} is the suite of {suite.name}, and {name} are to be checked. Set its name to {name}.")
+        raise UsageError(f"{path} is the suite of {suite.name}, and {name} are to be checked. Set its name to {name}.")
     expectations = []
     for place, entry in enumerate(suite.expectations):
         try:
@@ -147,7 +149,7 @@ def _read_suite(name: str, path: Path) -> tuple[Suite, list[Expectation]]:
             words = {"severity": entry.severity, "description": entry.description, "notes": entry.notes}
             expectations.append(kind(**entry.kwargs, **words, meta={"place": place}))
         except (GreatExpectationsError, TypeError, ValueError) as error:
-            raise Misused(
+            raise UsageError(
                 f"{path}: {name}.expectations.{place}, {entry.type}, is not one that Great Expectations "
                 f"{gx.__version__} understands: {error}"
             ) from None

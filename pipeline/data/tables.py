@@ -25,7 +25,7 @@ from python_calamine import CalamineSheet, CalamineWorkbook, PasswordError, load
 from pipeline.data.cells import as_name, blank
 from pipeline.data.problems import Problem, one_by_one, short
 from pipeline.data.xlsx_archive import Archive, ErrorCell, Unfit, look_through
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 
 Wanted = Mapping[str, Sequence[str]]  # the tables, and the columns of each
 
@@ -69,10 +69,10 @@ def open_tables(path: Path, wanted: Wanted, optional: Sequence[str] = ()) -> tup
     without a word, others with a warning.
 
     Raises:
-        Misused: there is no file and no folder at `path`.
+        UsageError: there is no file and no folder at `path`.
     """
     if wrong := _no_file_or_folder(path):
-        raise Misused(f"{short(str(path), 300)} {wrong}. Give an .xlsx workbook, or a folder with {_files(wanted)}.")
+        raise UsageError(f"{short(str(path), 300)} {wrong}. Give an .xlsx workbook, or a folder with {_files(wanted)}.")
     grids, problems = _from_folder(path, wanted) if path.is_dir() else _from_workbook(path, wanted)
     tables = {}
     for name, grid in grids.items():

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from pipeline.data.consistency import problems_of_lessons
 from pipeline.data.lessons import LESSON
-from pipeline.data.problems import Problem, WorkbookRefused, errors, in_order
+from pipeline.data.problems import Problem, WorkbookRejected, errors, in_order
 from pipeline.data.sheets import NAMES, Sheet, understand
 from pipeline.data.tables import open_tables
 from pipeline.settings import Section
@@ -46,12 +46,12 @@ def ingest(path: Path) -> Workbook:
     """The workbook at `path`, fit for use: all its problems are warnings.
 
     Raises:
-        WorkbookRefused: it has errors.
-        Misused: there is nothing at `path`.
+        WorkbookRejected: it has errors.
+        UsageError: there is nothing at `path`.
     """
     workbook = read_workbook(path)
     if errors(workbook.problems):
-        raise WorkbookRefused(path, workbook.problems)
+        raise WorkbookRejected(path, workbook.problems)
     return workbook
 
 
@@ -59,7 +59,7 @@ def read_workbook(path: Path) -> Workbook:
     """The workbook at `path` (an .xlsx, or a folder of tables) with every problem in it, errors first.
 
     Raises:
-        Misused: there is nothing at `path`.
+        UsageError: there is nothing at `path`.
     """
     tables, problems = open_tables(path, {name: tuple(columns) for name, columns in NAMES.items()}, OPTIONAL)
     sheets = {}

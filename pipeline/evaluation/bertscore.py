@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline import machine_errors
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.scores import BERT_SCORES
 from pipeline.files import file_aside
 from pipeline.models.checkpoint_sources import find
@@ -160,24 +160,24 @@ def load_scorer(model: str, layers: int) -> BERTScorer:
     """The one scorer of this process for `model`, cut after `layers` layers.
 
     Raises:
-        Refused: the model cannot be had, or is not one that bert_score can use.
-        Misused: it has fewer layers.
+        Rejected: the model cannot be had, or is not one that bert_score can use.
+        UsageError: it has fewer layers.
     """
     try:
         folder = find(model)
-    except Refused as error:
-        raise Refused(f"evaluate.bertscore_model, or train's bertscore, in params.yaml: {error}") from None
+    except Rejected as error:
+        raise Rejected(f"evaluate.bertscore_model, or train's bertscore, in params.yaml: {error}") from None
     try:
         # bert_score takes every path with "t5" in it for a T5 model, so it is given a path without a name.
         with chdir(folder):
             scorer = BERTScorer(model_type=".", num_layers=layers)
     except AssertionError as error:
-        raise Misused(
+        raise UsageError(
             f"In params.yaml, evaluate.bertscore_layers is {layers}, or the layers of train's bertscore are, and "
             f"BERTScore's model '{model}' has fewer: {error}."
         ) from None
     except (OSError, ValueError) as error:
-        raise Refused(f"BERTScore's model '{model}' cannot be opened: {error}. Set another in params.yaml.") from None
+        raise Rejected(f"BERTScore's model '{model}' cannot be opened: {error}. Set another in params.yaml.") from None
     # A tokenizer without a maximum length overflows.
     scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, _LONGEST_TITLE_TOKENS)
     return scorer

@@ -18,8 +18,8 @@ def epoch_score(bertscore: BertScoreSettings | None) -> Score:
     none of the training's.
 
     Raises:
-        Refused: the model cannot be had.
-        Misused: it has fewer layers.
+        Rejected: the model cannot be had.
+        UsageError: it has fewer layers.
     """
     if bertscore is None:
         return mean_rouge

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.evaluation.comparison import Comparison, compare, fewest_units
 from pipeline.evaluation.intervals import Interval, Unit, counted, standard_error, totals, units_of
 from pipeline.evaluation.metrics import EvaluateSettings
@@ -106,7 +106,7 @@ def build_leaderboard(
         parameters: the number of weights of every contestant, by name.
 
     Raises:
-        Refused: two models were not evaluated on the same examples or with the same BERTScore model, or the intervals
+        Rejected: two models were not evaluated on the same examples or with the same BERTScore model, or the intervals
             of one have another confidence than `evaluation` asks for, or another unit than those of the others.
     """
     models = [*baselines, *contestants]
@@ -199,7 +199,7 @@ def _same_examples(predictions: Mapping[str, pd.DataFrame]) -> dict[str, pd.Data
     first, reference = next(iter(aligned.items()))
     for model, scored in aligned.items():
         if not scored.index.equals(reference.index) or scored["title"].tolist() != reference["title"].tolist():
-            raise Refused(
+            raise Rejected(
                 f"'{model}' was not evaluated on the same examples as '{first}', so the two cannot be compared. "
                 f"Evaluate '{model}' again: `dvc repro` runs whatever is out of date."
             )
@@ -209,7 +209,7 @@ def _same_examples(predictions: Mapping[str, pd.DataFrame]) -> dict[str, pd.Data
 def _check_bertscore(metrics: ModelMetrics, reference: ModelMetrics) -> None:
     used = (metrics.bertscore_model, metrics.bertscore_layers)
     if used != (reference.bertscore_model, reference.bertscore_layers):
-        raise Refused(
+        raise Rejected(
             f"'{metrics.model}' was scored with BERTScore's model '{used[0]}', layer {used[1]}, "
             f"and '{reference.model}' with '{reference.bertscore_model}', layer {reference.bertscore_layers}. "
             f"Evaluate '{metrics.model}' again: `dvc repro` runs whatever is out of date."
@@ -218,12 +218,12 @@ def _check_bertscore(metrics: ModelMetrics, reference: ModelMetrics) -> None:
 
 def _check_intervals(metrics: ModelMetrics, reference: ModelMetrics, evaluation: EvaluateSettings) -> None:
     if metrics.confidence != evaluation.confidence:
-        raise Refused(
+        raise Rejected(
             f"'{metrics.model}' was measured with intervals of {metrics.confidence:.0%}, and evaluate.confidence is "
             f"{evaluation.confidence} now. Evaluate it again: `dvc repro` runs whatever is out of date."
         )
     if metrics.unit != reference.unit:
-        raise Refused(
+        raise Rejected(
             f"The intervals of '{metrics.model}' were computed over {metrics.unit}s, those of '{reference.model}' over "
             f"{reference.unit}s. Evaluate both again: `dvc repro` runs whatever is out of date."
         )
@@ -244,14 +244,14 @@ def read_leaderboard(path: Path = LEADERBOARD) -> Leaderboard:
     """The leaderboard that the compare stage wrote.
 
     Raises:
-        Refused: it is not there, or is not a leaderboard.
+        Rejected: it is not there, or is not a leaderboard.
     """
     try:
         return Leaderboard.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Refused(f"{path} is not here: the models have not been compared yet. Run `dvc repro compare`.") from None
+        raise Rejected(f"{path} is not here: the models have not been compared yet. Run `dvc repro compare`.") from None
     except ValueError as error:
-        raise Refused(f"{path} is not a leaderboard: {error}. Run `dvc repro --force compare`.") from None
+        raise Rejected(f"{path} is not a leaderboard: {error}. Run `dvc repro --force compare`.") from None
 
 
 def headline(leaderboard: Leaderboard) -> str:

@@ -33,7 +33,7 @@ def score_titles(
 
     Raises:
         ValueError: there are not as many predictions as references.
-        Refused: BERTScore's model cannot be had.
+        Rejected: BERTScore's model cannot be had.
     """
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions cannot be scored against {len(references)} references")

@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.data.lessons import LESSON
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.evaluation.intervals import Interval, Unit, interval_of_mean, read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import SCORES, Score
@@ -75,7 +75,7 @@ def summarise(
         seen: by split, the number of examples that the model has seen; none of a baseline.
 
     Raises:
-        Refused: a split holds no example.
+        Rejected: a split holds no example.
     """
     unit = read_unit()
     return ModelMetrics(
@@ -95,7 +95,7 @@ def summarise(
 
 def _summary(scored: pd.DataFrame, split: str, unit: Unit, confidence: float) -> dict[str, float | int]:
     if scored.empty:
-        raise Refused(
+        raise Rejected(
             f"The {split} split holds no example, so nothing can be measured on it. Give the workbook more lessons, or "
             f"raise split.{split} in params.yaml."
         )
@@ -124,7 +124,7 @@ def write_results(
         seen: as `summarise` takes it.
 
     Raises:
-        Refused: a split holds no example.
+        Rejected: a split holds no example.
     """
     metrics = summarise(model, scored, settings, seconds, seen)
     with file_aside(PREDICTIONS / f"{model}.parquet", durable=False) as path:
@@ -139,19 +139,19 @@ def read_results(model: str) -> tuple[ModelMetrics, pd.DataFrame]:
     """What `write_results` wrote for `model`.
 
     Raises:
-        Refused: it is not there, or is not of that shape.
+        Rejected: it is not there, or is not of that shape.
     """
     try:
         metrics = ModelMetrics.model_validate_json((RESULTS / f"{model}.json").read_text(encoding="utf-8"))
         scored = pd.read_parquet(PREDICTIONS / f"{model}.parquet")
     except FileNotFoundError as error:
-        raise Refused(
+        raise Rejected(
             f"{error.filename} is not here: '{model}' has not been evaluated. Run `dvc repro` first."
         ) from None
     except (ValueError, OSError) as error:
-        raise Refused(f"The results of '{model}' cannot be read: {error}. Evaluate it again.") from None
+        raise Rejected(f"The results of '{model}' cannot be read: {error}. Evaluate it again.") from None
     if missing := {*EXAMPLE, "title", "prediction", *SCORES} - {*scored.columns}:
-        raise Refused(
+        raise Rejected(
             f"{PREDICTIONS / model}.parquet has no column {', '.join(sorted(missing))}. Evaluate '{model}' again."
         )
     return metrics, scored

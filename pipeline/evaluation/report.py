@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from pipeline.data.lessons import LESSON
 from pipeline.data.openings import of_openings
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.evaluation.figures import as_svg, curves_figure, score_figure
 from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline
 from pipeline.evaluation.predictions import EXAMPLE, ModelMetrics
@@ -54,7 +54,7 @@ def render_report(
         training: of the models that have one, by name.
 
     Raises:
-        Refused: the predictions are not of this test split.
+        Rejected: the predictions are not of this test split.
     """
     shown = _shown(leaderboard, predictions, test)
     ranked = np.argsort(shown.scores[leaderboard.best].to_numpy(), kind="stable")
@@ -96,7 +96,7 @@ def _shown(leaderboard: Leaderboard, predictions: Mapping[str, pd.DataFrame], te
     for row in leaderboard.rows:
         scored = predictions[row.model].query("split == 'test'").set_index(_KEY)
         if not scored.index.sort_values().equals(examples.index.sort_values()):
-            raise Refused(
+            raise Rejected(
                 f"'{row.model}' was evaluated on other examples than the test split holds now. "
                 "`dvc repro` evaluates it again."
             )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.files import folder_aside, write_json
 from pipeline.paths import TITLES
 
@@ -44,7 +44,7 @@ def read_titles(model: str) -> tuple[pd.DataFrame, float, dict[str, int]]:
     """The titles, the seconds and the counts of seen examples that `write_titles` wrote for `model`.
 
     Raises:
-        Refused: the files are missing or damaged.
+        Rejected: the files are missing or damaged.
     """
     folder = TITLES / model
     try:
@@ -54,8 +54,10 @@ def read_titles(model: str) -> tuple[pd.DataFrame, float, dict[str, int]]:
         )
         return titles, seconds, seen
     except FileNotFoundError as error:
-        raise Refused(f"{error.filename or folder} is missing: '{model}' has no titles yet. Run `dvc repro`.") from None
+        raise Rejected(
+            f"{error.filename or folder} is missing: '{model}' has no titles yet. Run `dvc repro`."
+        ) from None
     except (ValueError, OSError) as error:
-        raise Refused(
+        raise Rejected(
             f"The titles of '{model}' in {folder} cannot be read: {error}. Run `dvc repro --force predict@{model}`."
         ) from None

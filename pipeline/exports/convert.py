@@ -9,7 +9,7 @@ from ctranslate2.converters import TransformersConverter
 from ctranslate2.specs import ModelSpec
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.exports.export_card import Weights
 from pipeline.models.checkpoints import load_model
 
@@ -18,16 +18,16 @@ def convert(folder: Path, out: Path, weights: Weights) -> None:
     """Writes the model in `folder` to `out`, a folder to be.
 
     Raises:
-        Refused: CTranslate2 does not know the architecture, or a part of it.
+        Rejected: CTranslate2 does not know the architecture, or a part of it.
     """
     model, tokenizer, card = load_model(folder)
     if [*range(len(tokenizer))] != sorted(tokenizer.get_vocab().values()):
-        raise Refused(f"The vocabulary of {folder} has gaps, and CTranslate2 counts tokens without any.")
+        raise Rejected(f"The vocabulary of {folder} has gaps, and CTranslate2 counts tokens without any.")
     try:
         _Converter(folder, model, tokenizer).convert(str(out), quantization=weights)
     except (ValueError, NotImplementedError, KeyError) as error:
         reason = str(error).partition(" (supported")[0]
-        raise Refused(
+        raise Rejected(
             f"A model of family '{card.family}' cannot be exported: CTranslate2 says, {reason}. Serve it plain, by "
             "`lectern serve` or `mlflow models serve`."
         ) from None

@@ -22,7 +22,7 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.data.openings import asked
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.comparison import compare
 from pipeline.evaluation.intervals import read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings
@@ -54,11 +54,11 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
         examples: the number of test examples to title in each way; all of them if None.
 
     Raises:
-        Misused: `out` is there and no export, or there is no test split here.
-        Refused: its architecture cannot be converted, or the conversion writes worse titles.
+        UsageError: `out` is there and no export, or there is no test split here.
+        Rejected: its architecture cannot be converted, or the conversion writes worse titles.
     """
     if out.exists() and not (out / CARD).exists():
-        raise Misused(f"{out} exists, and is no export. Name another folder with --out.")
+        raise UsageError(f"{out} exists, and is no export. Name another folder with --out.")
     test = _test_split(examples)
     model = find(f"models:/{version.name}/{version.version}")
     generate = settings_of(version)
@@ -105,14 +105,14 @@ def kept(measured: Mapping[str, Measured]) -> Weights:
     so it is refused only if its loss is above `TOLERATED` with confidence.
 
     Raises:
-        Refused: float32 is worse too, so the conversion is at fault.
+        Rejected: float32 is worse too, so the conversion is at fault.
     """
     if measured["int8"].loss.high <= TOLERATED:
         return "int8"
     lost = measured["float32"].loss
     if lost.low <= TOLERATED:
         return "float32"
-    raise Refused(
+    raise Rejected(
         f"Converted, the model loses {lost.mean:.4f} [{lost.low:.4f}, {lost.high:.4f}] of its ROUGE-1 in float32 "
         f"already, more than {TOLERATED:g}. The conversion is at fault, and nothing was exported. Serve the version "
         "plain: `lectern serve` without --fast."
@@ -175,6 +175,6 @@ def complete(folder: Path, model: Path, card: ExportCard) -> None:
 def _test_split(examples: int | None) -> pd.DataFrame:
     path = SPLITS / "test.parquet"
     if not path.exists():
-        raise Misused(f"{path} is not here, and an export is measured on it. Run `dvc repro split`, or `dvc pull`.")
+        raise UsageError(f"{path} is not here, and an export is measured on it. Run `dvc repro split`, or `dvc pull`.")
     test = pd.read_parquet(path)
     return test.sample(n=min(examples or len(test), len(test)), random_state=1)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.files import write_text
 from pipeline.models.generation import GenerateSettings
 from pipeline.settings import Settings
@@ -79,16 +79,16 @@ class ExportCard(Settings):
     def read(cls, folder: Path) -> ExportCard:
         """
         Raises:
-            Refused: `folder` is not one that `lectern export` wrote.
+            Rejected: `folder` is not one that `lectern export` wrote.
         """
         try:
             return cls.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise Refused(
+            raise Rejected(
                 f"{folder} is no exported version: it has no {CARD}. Make it with `lectern export`."
             ) from None
         except ValidationError as error:
-            raise Refused(f"{folder / CARD} is damaged: {error}. Make it anew with `lectern export`.") from None
+            raise Rejected(f"{folder / CARD} is damaged: {error}. Make it anew with `lectern export`.") from None
 
 
 def _interval(loss: Loss) -> str:

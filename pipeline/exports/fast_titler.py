@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.data.openings import spoken
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.exports.export_card import ENGINE, ExportCard
 from pipeline.models.checkpoints import load_inputs
 from pipeline.models.generation import GenerateSettings, best_first
@@ -36,7 +36,7 @@ class FastTitler:
         threads: of the processor for a batch; as many as torch would take where it is None.
 
     Raises:
-        Refused: the folder is not one that `lectern export` wrote, or is damaged.
+        Rejected: the folder is not one that `lectern export` wrote, or is damaged.
     """
 
     def __init__(self, folder: Path, settings: GenerateSettings | None = None, *, threads: int | None = None) -> None:
@@ -49,7 +49,7 @@ class FastTitler:
         try:
             self._writer = kind(folder / ENGINE, inputs, self.card, threads or torch.get_num_threads())
         except RuntimeError as error:
-            raise Refused(f"{folder} does not load: {error}. Make it anew with `lectern export`.") from None
+            raise Rejected(f"{folder} does not load: {error}. Make it anew with `lectern export`.") from None
 
     def titles(
         self, texts: Sequence[str], knobs: Mapping[str, Any] | None = None, *, progress: str | None = None

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.files import PRIVATE_FILE, PRIVATE_FOLDER, file_aside, folder_aside
 from pipeline.maintenance.archive_members import OutsideFolder, checked_members
 
@@ -60,14 +60,14 @@ def back_up(file: Path) -> list[Path]:
         The links that were left out, since they lead out of the project.
 
     Raises:
-        Misused: `file` exists, or lies in the project.
-        Refused: it cannot be written, or `restore` would not take it.
+        UsageError: `file` exists, or lies in the project.
+        Rejected: it cannot be written, or `restore` would not take it.
     """
     project = Path.cwd()
     if file.is_relative_to(project):
-        raise Misused(f"{file} lies in the project, and would be lost with it. Name a place elsewhere.")
+        raise UsageError(f"{file} lies in the project, and would be lost with it. Name a place elsewhere.")
     if file.exists():
-        raise Misused(f"{file} is there already. Choose another name, or move it away.")
+        raise UsageError(f"{file} is there already. Choose another name, or move it away.")
     label = Label(folder=project, made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     try:
         with file_aside(file, private=True) as aside:
@@ -77,12 +77,12 @@ def back_up(file: Path) -> list[Path]:
                 _checked(tar, file)
             return left_out
     except OutsideFolder as error:
-        raise Refused(
+        raise Rejected(
             f"`lectern restore` would not take this backup: {error} Rename or remove it, and back up again. "
             "Nothing was written."
         ) from None
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise Refused(f"{file} cannot be written: {error}. Nothing of it is left.") from error
+        raise Rejected(f"{file} cannot be written: {error}. Nothing of it is left.") from error
 
 
 def restore(file: Path, folder: Path) -> Label:
@@ -91,15 +91,15 @@ def restore(file: Path, folder: Path) -> Label:
     Everything in the backup is checked before the first byte is written, and all is written within `folder`.
 
     Raises:
-        Misused: `folder` holds something already, or there is no `file`.
-        Refused: `file` is no backup, is damaged, leads out of `folder`, or cannot be unpacked; nothing was restored.
-        Unavailable: the disk has too little room for it.
+        UsageError: `folder` holds something already, or there is no `file`.
+        Rejected: `file` is no backup, is damaged, leads out of `folder`, or cannot be unpacked; nothing was restored.
+        TemporaryFailure: the disk has too little room for it.
     """
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Misused(f"{folder} is there already. Name a folder that is not, or an empty one.")
+        raise UsageError(f"{folder} is there already. Name a folder that is not, or an empty one.")
     if not file.exists():
-        raise Misused(f"There is no file {file}.")
+        raise UsageError(f"There is no file {file}.")
     try:
         with _open(file) as tar:
             label, members = _checked(tar, file)
@@ -111,12 +111,12 @@ def restore(file: Path, folder: Path) -> Label:
                     database.chmod(PRIVATE_FILE)
                     _settle(database, label.folder, folder)
     except OutsideFolder as error:
-        raise Refused(
+        raise Rejected(
             f"{file}: {error} `lectern backup` writes nothing like it, so somebody else has made or changed this file. "
             "Nothing was restored."
         ) from None
     except _DAMAGE as error:
-        raise Refused(f"{file} cannot be restored: {error}. Nothing of it is left in {folder}.") from error
+        raise Rejected(f"{file} cannot be restored: {error}. Nothing of it is left in {folder}.") from error
     return label
 
 
@@ -124,12 +124,12 @@ def _open(file: Path) -> tarfile.TarFile:
     """Open a tar that is not compressed, so that it cannot unpack to more than its own size.
 
     Raises:
-        Refused: the file is not a plain tar.
+        Rejected: the file is not a plain tar.
     """
     try:
         return tarfile.open(file, "r:")
     except tarfile.ReadError:
-        raise Refused(
+        raise Rejected(
             f"{file} is not what `lectern backup` writes, a tar without compression. "
             "If you have compressed it, unpack it first, for instance with gunzip."
         ) from None
@@ -157,7 +157,7 @@ def _require_room(needed: int, folder: Path) -> None:
     place = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
-        raise Unavailable(
+        raise TemporaryFailure(
             f"The disk has too little room: the backup holds {needed:,} bytes, and {free:,} are free at {place}. "
             "Make room, or name a folder on another disk."
         )
@@ -241,9 +241,9 @@ def _read_label(tar: tarfile.TarFile, file: Path) -> Label:
     try:
         label = Label.model_validate_json(content.read(_LABEL_BYTES) if content else "")
     except ValidationError:
-        raise Refused(f"{file} is not what `lectern backup` writes.") from None
+        raise Rejected(f"{file} is not what `lectern backup` writes.") from None
     if not label.folder.is_absolute():
-        raise Refused(f"{file} is not what `lectern backup` writes.")
+        raise Rejected(f"{file} is not what `lectern backup` writes.")
     return label
 
 

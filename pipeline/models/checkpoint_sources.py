@@ -29,7 +29,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.files import made_once
 from pipeline.paths import FETCHED, PARAMS
 from pipeline.redaction import hide_passwords
@@ -54,9 +54,9 @@ def find(place: str) -> Path:
     """The local folder, or GGUF file, that `place` stands for; fetched if it must and can be.
 
     Raises:
-        Refused: it cannot be had; says what can be done.
-        Misused: `place` is not written as above.
-        Unavailable: MLflow does not answer.
+        Rejected: it cannot be had; says what can be done.
+        UsageError: `place` is not written as above.
+        TemporaryFailure: MLflow does not answer.
     """
     kind, _, rest = place.partition(":")
     match kind:
@@ -81,7 +81,7 @@ def _refuse_code(folder: Path, place: str) -> None:
             continue  # whoever opens it says so
         if isinstance(config, dict) and config.get("auto_map") and not _is_known(kind, config.get(kind)):
             what = kind.partition("_")[0]
-            raise Refused(
+            raise Rejected(
                 f"'{place}' is a '{config.get(kind)}' {what}, which only code that it brings along can open ({file}), "
                 "and Lectern runs no such code. Name another one in params.yaml."
             )
@@ -100,14 +100,14 @@ def pinned(place: str) -> str:
     mean the same weights, should the alias move meanwhile.
 
     Raises:
-        Misused: it is no name of a registered model's version.
-        Refused: MLflow has no such version.
-        Unavailable: MLflow does not answer.
+        UsageError: it is no name of a registered model's version.
+        Rejected: MLflow has no such version.
+        TemporaryFailure: MLflow does not answer.
     """
     if not place.startswith("models:"):
         return place
     if not _VERSION.fullmatch(place):
-        raise Misused(f"'{place}' names no version. Write models:/NAME@ALIAS or models:/NAME/VERSION.")
+        raise UsageError(f"'{place}' names no version. Write models:/NAME@ALIAS or models:/NAME/VERSION.")
 
     import mlflow
     from mlflow.store.artifact.utils.models import get_model_name_and_version
@@ -125,17 +125,17 @@ def require(stages: Iterable[str], *, kind: str = "") -> None:
         kind: the beginning of the places to look at, such as `hub:`; all of them without it.
 
     Raises:
-        Refused: with a line for each that cannot be had.
+        Rejected: with a line for each that cannot be had.
     """
     problems = []
     wanted = {knob: place for knob, place in _wanted_by(stages).items() if place.startswith(kind)}
     for knob, place in wanted.items():
         try:
             _look(place)
-        except (Refused, Misused, Unavailable) as error:
+        except (Rejected, UsageError, TemporaryFailure) as error:
             problems.append(f"  {knob}: {error}")
     if problems:
-        raise Refused("\n".join([f"{len(problems)} pretrained model(s) of params.yaml cannot be had:", *problems]))
+        raise Rejected("\n".join([f"{len(problems)} pretrained model(s) of params.yaml cannot be had:", *problems]))
 
 
 def _wanted_by(stages: Iterable[str]) -> dict[str, str]:
@@ -174,7 +174,7 @@ def _look(place: str) -> None:
 def _find_folder(place: str) -> Path:
     folder = Path(place).expanduser()
     if not (folder / "config.json").is_file():
-        raise Refused(
+        raise Rejected(
             f"'{place}' is not a model folder: there is no {folder / 'config.json'}. Write a folder that transformers "
             "saved, hub:OWNER/NAME@REVISION, or package:PACKAGE/PATH for one inside an installed package."
         )
@@ -199,11 +199,11 @@ def _repository(name: str) -> tuple[str, str]:
     """Repository and revision of `OWNER/NAME@REVISION`."""
     repository, _, revision = name.partition("@")
     if not revision:
-        raise Misused(f"'hub:{name}' names no revision. Write hub:{repository}@REVISION, so that it cannot change.")
+        raise UsageError(f"'hub:{name}' names no revision. Write hub:{repository}@REVISION, so that it cannot change.")
     try:
         validate_repo_id(repository)
     except HFValidationError:
-        raise Misused(f"'hub:{name}' is no name of a model on the hub. Write hub:OWNER/NAME@REVISION.") from None
+        raise UsageError(f"'hub:{name}' is no name of a model on the hub. Write hub:OWNER/NAME@REVISION.") from None
     return repository, revision
 
 
@@ -238,12 +238,12 @@ def _hub_says_no(repository: str, revision: str) -> Iterator[None]:
     try:
         yield
     except HfHubHTTPError as error:
-        raise Refused(
+        raise Rejected(
             f"The Hugging Face hub refuses '{repository}@{revision}' ({error.response.status_code}). Check name and "
             "revision; a private or gated one needs HF_TOKEN in the environment."
         ) from None
     except (httpx2.TransportError, OfflineModeIsEnabled, LocalEntryNotFoundError):
-        raise Refused(
+        raise Rejected(
             f"The Hugging Face hub cannot be reached for '{repository}', and its local cache does not hold revision "
             f"'{revision}'. With a network, `hf download {repository} --revision {revision}` fetches it; bring "
             "that cache here (HF_HOME), or name another model in params.yaml."
@@ -255,10 +255,10 @@ def _find_in_package(place: str) -> Path:
     # Found, never imported: only its files are wanted, and what it imports need not be installed.
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
-        raise Refused(f"'package:{place}': the package '{package}' is not installed. Run `make install`.")
+        raise Rejected(f"'package:{place}': the package '{package}' is not installed. Run `make install`.")
     path = Path(found.submodule_search_locations[0]) / inside
     if not path.exists():
-        raise Refused(f"'package:{place}': the installed package '{package}' has no '{inside}'.")
+        raise Rejected(f"'package:{place}': the installed package '{package}' has no '{inside}'.")
     return path.resolve()
 
 
@@ -302,7 +302,7 @@ def _ask_registry() -> None:
     """Whether the registry's server, where it is one, answers at all: MLflow's own requests wait for minutes.
 
     Raises:
-        Unavailable: it gives no answer within seconds.
+        TemporaryFailure: it gives no answer within seconds.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -317,7 +317,7 @@ def _ask_registry() -> None:
         http_request(get_default_host_creds(server), raise_on_status=False, **ask)
     except MlflowException as error:
         variable = "MLFLOW_REGISTRY_URI" if "MLFLOW_REGISTRY_URI" in os.environ else "MLFLOW_TRACKING_URI"
-        raise Unavailable(
+        raise TemporaryFailure(
             f"MLflow at {hide_passwords(server)} does not answer: {error.__context__ or error}. Start it "
             f"(`lectern up`), or set {variable} to one that runs."
         ) from None
@@ -335,13 +335,13 @@ def _registry_says_no(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         if error.error_code not in _UNKNOWN_TO_MLFLOW and not error.message.startswith(_NO_VERSIONS):
-            raise Unavailable(f"MLflow at {server} does not answer as it should: {error.message}") from None
-        raise Refused(
+            raise TemporaryFailure(f"MLflow at {server} does not answer as it should: {error.message}") from None
+        raise Rejected(
             f"MLflow at {server} has no '{uri}': {error.message.rstrip('.')}. `lectern models` lists the versions and "
             "their aliases; `lectern promote` makes one the champion."
         ) from None
     except HTTPError as error:  # of the artifacts that it hands on
-        raise Unavailable(f"MLflow at {server} does not give out the files of '{uri}': {error}") from None
+        raise TemporaryFailure(f"MLflow at {server} does not give out the files of '{uri}': {error}") from None
 
 
 def _path_in_version(uri: str) -> str:
@@ -352,5 +352,5 @@ def _path_in_version(uri: str) -> str:
         flavors = mlflow.models.Model.load(uri).flavors
     artifacts = flavors.get("python_function", {}).get("artifacts", {})
     if "model" not in artifacts:
-        raise Refused(f"'{uri}' is not a model that Lectern registered.")
+        raise Rejected(f"'{uri}' is not a model that Lectern registered.")
     return artifacts["model"]["path"]

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from pipeline import machine_errors
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.models.checkpoint_sources import find, pinned
 from pipeline.models.families import FAMILIES, Family, families_instead_of, family_in
 from pipeline.models.gguf import converted
@@ -65,7 +65,7 @@ class ModelSettings(Settings):
         """These, with the version of a registered model that its alias names now: a training starts from one.
 
         Raises:
-            Misused, Refused, Unavailable: as `pipeline.models.checkpoint_sources.pinned` does.
+            UsageError, Rejected, TemporaryFailure: as `pipeline.models.checkpoint_sources.pinned` does.
         """
         return self.model_copy(update={"checkpoint": pinned(self.checkpoint)})
 
@@ -74,13 +74,15 @@ class ModelSettings(Settings):
         """The entry named `model`.
 
         Raises:
-            Misused: there is no such entry, or a value in it is wrong.
+            UsageError: there is no such entry, or a value in it is wrong.
         """
         if "." in model:
-            raise Misused(f"A model cannot be named '{model}': DVC would look for its knobs below the dot. Use a dash.")
+            raise UsageError(
+                f"A model cannot be named '{model}': DVC would look for its knobs below the dot. Use a dash."
+            )
         entries = mapping(read_params().get("models"))
         if model not in entries:
-            raise Misused(
+            raise UsageError(
                 f"params.yaml has no model '{model}' under 'models'; there are {', '.join(entries)}."
                 f"{hint_at_catalogue([model])}"
             )
@@ -115,7 +117,7 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
         texts: what the tokenizer of a model from scratch is trained on: transcripts and titles of the training split.
 
     Raises:
-        Refused: the checkpoint cannot be had, is not of the family that the settings name, or cannot be asked for what
+        Rejected: the checkpoint cannot be had, is not of the family that the settings name, or cannot be asked for what
             they want of it.
     """
     family = family_in(settings.family, settings.language)
@@ -124,7 +126,7 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
     rooms = {"max_source_tokens": source - prefix_tokens(family, tokenizer), "max_target_tokens": target}
     for knob, room in rooms.items():
         if getattr(settings, knob) > room:
-            raise Refused(
+            raise Rejected(
                 f"{knob} is {getattr(settings, knob)}, and '{settings.checkpoint}' takes {room} tokens at the "
                 "most. Lower it in params.yaml."
             )
@@ -137,12 +139,12 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
 def _require_chat_template(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> None:
     """
     Raises:
-        Refused: there is none by which the model could be asked for a title.
+        Rejected: there is none by which the model could be asked for a title.
     """
     try:
         tokenizer.get_chat_template()
     except ValueError:
-        raise Refused(
+        raise Rejected(
             f"Checkpoint '{settings.checkpoint}' has no chat template, by which a model of family '{settings.family}' "
             "is asked for a title: it is a base model, perhaps. Name its sibling that was trained on instructions in "
             "params.yaml, whose name mostly ends in '-Instruct' or '-Chat'."
@@ -155,14 +157,14 @@ def _require_room_for_both(
     """Text and title of a causal model are one sequence, in which its prompt's tokens stand too.
 
     Raises:
-        Refused: the sequence may become longer than the model takes.
+        Rejected: the sequence may become longer than the model takes.
     """
     source, target = settings.max_source_tokens, settings.max_target_tokens
     inputs = Inputs(family, tokenizer, max_source_tokens=source, max_target_tokens=target)
     prompt = sum(map(len, inputs.prompt or ()))
     positions, _ = family.positions(config)
     if prompt + source + target > positions:
-        raise Refused(
+        raise Rejected(
             f"max_source_tokens is {source} and max_target_tokens {target}: with the prompt's {prompt} that makes "
             f"{prompt + source + target}, and '{settings.checkpoint}' takes {positions} tokens at the most. Lower one "
             "of them in params.yaml."
@@ -185,21 +187,21 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
             tokenizer = _open_tokenizer(folder, family)
             return warm_start(folder, tokenizer), tokenizer
     except UnpicklingError:
-        raise Refused(
+        raise Rejected(
             f"Checkpoint '{settings.checkpoint}' was not read: its .bin file is damaged, or holds more than numbers, "
             "code perhaps. Take a revision of it with safetensors, or another checkpoint."
         ) from None
-    except Refused:
+    except Rejected:
         raise
     except Exception as error:  # each format has errors of its own for a damaged file
         if lacking := machine_errors.in_our_words(error):
             raise lacking from None
         reason = str(error).partition("\n")[0].rstrip(".")
-        raise Refused(
+        raise Rejected(
             f"Checkpoint '{settings.checkpoint}' cannot be opened as a model of family '{family.name}': {reason}. If "
             "its family is the right one, a file of it is damaged: fetch it, or install its package, anew."
         ) from None
-    raise Refused(
+    raise Rejected(
         f"Checkpoint '{settings.checkpoint}' is a '{model_type}' model, and family '{family.name}' is for "
         f"{', '.join([*family.model_types, *family.encoder_types])}. Name its own family in params.yaml."
     )
@@ -214,7 +216,7 @@ def _open_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
     languages = {"src_lang": family.language, "tgt_lang": family.language} if family.language else {}
     tokenizer = AutoTokenizer.from_pretrained(path, **languages)
     if family.language and family.language not in tokenizer.lang_code_to_id:
-        raise Refused(
+        raise Rejected(
             f"The tokenizer in {path} knows no language '{family.language}'. As the model's language in params.yaml, "
             f"write one of {', '.join(sorted(tokenizer.lang_code_to_id))}."
         )
@@ -249,7 +251,7 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, 
     """What `save_model` wrote, in float32 and ready to generate.
 
     Raises:
-        Refused: the folder is not one that Lectern wrote, or is damaged.
+        Rejected: the folder is not one that Lectern wrote, or is damaged.
     """
     with _refusing_a_damaged(folder):
         card = _read_card(folder)
@@ -261,7 +263,7 @@ def load_inputs(folder: Path) -> tuple[Inputs, Card]:
     """What feeds the model that `save_model` wrote, without its weights.
 
     Raises:
-        Refused: the folder is not one that Lectern wrote, or is damaged.
+        Rejected: the folder is not one that Lectern wrote, or is damaged.
     """
     with _refusing_a_damaged(folder):
         card = _read_card(folder)
@@ -277,10 +279,10 @@ def _refusing_a_damaged(folder: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise Refused(
+        raise Rejected(
             f"{folder} is not a model that Lectern trained: {error.filename} is missing. Run its train stage."
         ) from None
     except Exception as error:  # safetensors and pydantic each raise a kind of their own for a damaged file
         if lacking := machine_errors.in_our_words(error):
             raise lacking from None
-        raise Refused(f"The model in {folder} is damaged: {error}. Train it again, or `dvc checkout` it.") from None
+        raise Rejected(f"The model in {folder} is damaged: {error}. Train it again, or `dvc checkout` it.") from None

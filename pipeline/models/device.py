@@ -15,7 +15,7 @@ from functools import cache
 from itertools import takewhile
 from typing import Literal
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.machine_errors import lacks_memory
 
 log = logging.getLogger(__name__)
@@ -116,12 +116,12 @@ def training_device(wanted: Literal["auto", "cpu"], *, processes: int = 1, compu
         compute: as `gpu_problem` takes it.
 
     Raises:
-        Misused: the machine shows a GPU that torch cannot use.
+        UsageError: the machine shows a GPU that torch cannot use.
     """
     if wanted == "cpu":
         os.environ[VISIBLE] = ""
     elif problem := gpu_problem(compute=compute):
-        raise Misused(f"{problem} To train on the CPU, set train.device: cpu in params.yaml.")
+        raise UsageError(f"{problem} To train on the CPU, set train.device: cpu in params.yaml.")
     import psutil
     import torch
 

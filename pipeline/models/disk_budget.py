@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.paths import FEATURES
 
 _DEFAULT_LIMIT_GB = 10.0
@@ -17,7 +17,7 @@ def limit_bytes() -> int:
     """How much room the features of all models may take: `LECTERN_FEATURES_GB`; 0 switches them off.
 
     Raises:
-        Misused: it is not a number of gigabytes.
+        UsageError: it is not a number of gigabytes.
     """
     asked = os.environ.get("LECTERN_FEATURES_GB", str(_DEFAULT_LIMIT_GB))
     try:
@@ -25,7 +25,7 @@ def limit_bytes() -> int:
     except ValueError:
         gigabytes = -1.0
     if not 0 <= gigabytes < float("inf"):
-        raise Misused(f"LECTERN_FEATURES_GB must be a number of gigabytes, 0 or more; it is {asked!r}.")
+        raise UsageError(f"LECTERN_FEATURES_GB must be a number of gigabytes, 0 or more; it is {asked!r}.")
     return int(gigabytes * 1e9)
 
 

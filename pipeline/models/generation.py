@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from pipeline.data.openings import opens, spoken
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.models.checkpoints import load_inputs, load_model
 from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
 from pipeline.models.device import inference_device
@@ -98,7 +98,7 @@ class GenerateSettings(Settings):
         section = GenerateSection.read()
         unknown = sorted(section.models.keys() - (read_params().get("models") or {}).keys())
         if unknown:
-            raise Misused(f"params.yaml, generate.models: there is no model {', '.join(unknown)} under 'models'.")
+            raise UsageError(f"params.yaml, generate.models: there is no model {', '.join(unknown)} under 'models'.")
         return check(cls, {**section.default, **section.models.get(model, {})}, at=f"generate ({model})")
 
 
@@ -117,7 +117,7 @@ class Titler:
         style: how the course writes its titles.
 
     Raises:
-        Misused: the titles may become longer than the model has positions for.
+        UsageError: the titles may become longer than the model has positions for.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Titler:
         self._features = features
         _, positions = inputs.family.positions(model.config)
         if settings.max_new_tokens > positions:
-            raise Misused(
+            raise UsageError(
                 f"max_new_tokens is {settings.max_new_tokens}, and this model has positions for titles of {positions} "
                 "tokens. Lower it."
             )
@@ -217,7 +217,7 @@ def open_titler(folder: Path, settings: GenerateSettings) -> Titler:
     Evaluation, the registered model and every command open a model here, so that all of them write the same titles.
 
     Raises:
-        Refused: the folder is not one that Lectern wrote, or is damaged.
+        Rejected: the folder is not one that Lectern wrote, or is damaged.
     """
     model, tokenizer, card = load_model(folder)
     model.to(inference_device())
@@ -253,7 +253,7 @@ def generation_config(folder: Path, settings: GenerateSettings) -> GenerationCon
     """The configuration with which transformers' own `generate` writes what a titler over `folder` writes.
 
     Raises:
-        Refused: the folder is not one that Lectern wrote, or is damaged.
+        Rejected: the folder is not one that Lectern wrote, or is damaged.
     """
     inputs, _ = load_inputs(folder)
     return _generation_config(AutoConfig.from_pretrained(folder), inputs, settings)

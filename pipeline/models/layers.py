@@ -8,7 +8,7 @@ import pandas as pd
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.models.families import GROUPS, Family
 
 
@@ -16,11 +16,11 @@ def group_of(parameter: str, family: Family) -> str:
     """The layer group of the parameter of that name: the one whose prefix fits it longest.
 
     Raises:
-        Refused: the model is built otherwise than its family.
+        Rejected: the model is built otherwise than its family.
     """
     fits = [(len(prefix), group) for group in GROUPS for prefix in family.groups[group] if parameter.startswith(prefix)]
     if not fits:
-        raise Refused(f"Family '{family.name}' has no layer group for the parameter '{parameter}' of this checkpoint.")
+        raise Rejected(f"Family '{family.name}' has no layer group for the parameter '{parameter}' of this checkpoint.")
     return max(fits)[1]
 
 
@@ -28,8 +28,8 @@ def freeze(model: PreTrainedModel, family: Family, groups: list[str], lower_laye
     """Leaves as they are: all parameters of `groups`, the decoder layers below `lower_layers`, and what never trains.
 
     Raises:
-        Misused: nothing would be left to train.
-        Refused: the model is built otherwise than its family.
+        UsageError: nothing would be left to train.
+        Rejected: the model is built otherwise than its family.
     """
     for name, parameter in model.named_parameters():
         layer = re.match(rf"{re.escape(family.decoder_layers)}\.(\d+)\.", name)
@@ -37,7 +37,7 @@ def freeze(model: PreTrainedModel, family: Family, groups: list[str], lower_laye
         is_frozen = is_low or group_of(name, family) in groups or name.startswith(family.never_trained)
         parameter.requires_grad_(not is_frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise Misused(f"freeze {groups} and freeze_lower_layers {lower_layers} leave nothing of the model to train.")
+        raise UsageError(f"freeze {groups} and freeze_lower_layers {lower_layers} leave nothing of the model to train.")
 
 
 def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.settings import Settings
 
 
@@ -31,7 +31,7 @@ def wrap(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     Everything else is frozen then. The output layer gets none: most models share its weights with the embedding.
 
     Raises:
-        Misused: no layer would have one.
+        UsageError: no layer would have one.
     """
     config = LoraConfig(
         r=settings.rank,
@@ -63,7 +63,7 @@ def _targets(model: PreTrainedModel, targets: str | list[str]) -> list[str]:
     else:
         chosen = [name for name in trainable if any(f".{name}".endswith(f".{end}") for end in targets)]
     if not chosen:
-        raise Misused(
+        raise UsageError(
             f"lora.targets {targets} fits no linear layer that freeze and freeze_lower_layers leave to train."
         )
     return chosen

@@ -3,8 +3,8 @@
 The decoder's predicting streams add a bias to each attention weight, for the distance between the two tokens.
 transformers 5.23 puts these biases into the wrong order when it computes a whole title: a token gets the bias of
 another one, which may be a later one. It computes a single token correctly, as it does when it writes. Without the
-correction a model learns one function and writes with another. `tests/models/test_title_logits.py` says when the library is
-mended and this module can go.
+correction a model learns one function and writes with another. `tests/models/test_title_logits.py` fails
+when the library is corrected, and this module can then be deleted.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.settings import Settings
 
 MAX_POSITIONS = 1024
@@ -71,7 +71,7 @@ def _unigram(texts: list[str], size: int, specials: list[str]) -> list[tuple[str
     """Pieces with their log-probabilities, `specials` first, learnt by SentencePiece.
 
     Raises:
-        Refused: the texts have more letters than the vocabulary has room.
+        Rejected: the texts have more letters than the vocabulary has room.
     """
     learnt = io.BytesIO()
     try:
@@ -90,7 +90,7 @@ def _unigram(texts: list[str], size: int, specials: list[str]) -> list[tuple[str
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise Refused(f"A tokenizer of {size} tokens cannot be trained on these examples: {error}") from None
+        raise Rejected(f"A tokenizer of {size} tokens cannot be trained on these examples: {error}") from None
     model = sentencepiece.SentencePieceProcessor(model_proto=learnt.getvalue())
     pieces = [(model.id_to_piece(i), model.get_score(i)) for i in range(1, len(model))]
     return [(special, 0.0) for special in specials] + [piece for piece in pieces if piece[0] not in specials]

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.files import write_text
 from pipeline.settings import Settings
 
@@ -55,7 +55,7 @@ class Seen(Settings):
         """Read the list in a model folder; return None if the folder has no list.
 
         Raises:
-            Refused: it is damaged.
+            Rejected: it is damaged.
         """
         path = folder / SEEN
         if not path.exists():
@@ -63,7 +63,7 @@ class Seen(Settings):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise Refused(f"{path} is damaged: {error}. Train the model again, or `dvc checkout` it.") from None
+            raise Rejected(f"{path} is damaged: {error}. Train the model again, or `dvc checkout` it.") from None
 
     def write(self, folder: Path) -> None:
         write_text(folder / SEEN, self.model_dump_json(indent=1) + "\n")

@@ -16,7 +16,6 @@ import pandas as pd
 from pipeline.data.openings import spoken
 from pipeline.files import file_aside
 from pipeline.paths import STATE, TRAINING_SPLITS
-from pipeline.titles.titling import Version
 
 BATCHES = STATE / "batches"
 MEASURES = ("words", "characters", "unknown_words", "language", "title_words", "fallback")
@@ -25,7 +24,7 @@ MEASURES = ("words", "characters", "unknown_words", "language", "title_words", "
 _WHEN = "%Y%m%dT%H%M%S%fZ"
 
 
-def log_batch(texts: Sequence[str], titles: Sequence[str], version: Version) -> None:
+def log_batch(texts: Sequence[str], titles: Sequence[str], version: str) -> None:
     """Measures `texts` and the `titles` that the model wrote, none of them where one is empty, and keeps that."""
     if not texts:
         return
@@ -35,7 +34,7 @@ def log_batch(texts: Sequence[str], titles: Sequence[str], version: Version) -> 
     known = vocabulary(pd.read_parquet(train, columns=["text"])["text"].tolist()) if train.exists() else None
     now = datetime.now(UTC)
     rows = measure([spoken(text) for text in texts], titles, known).assign(
-        fallback=[not title.strip() for title in titles], version=str(version), when=pd.Timestamp(now)
+        fallback=[not title.strip() for title in titles], version=version, when=pd.Timestamp(now)
     )
     with file_aside(BATCHES / f"{now.strftime(_WHEN)}-{uuid.uuid4().hex[:8]}.parquet") as path:
         rows.to_parquet(path, index=False)

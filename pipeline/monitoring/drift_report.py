@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.evaluation.figures import as_svg, cumulative_figure
 from pipeline.evaluation.templates import templates
 from pipeline.files import write_json, write_text
@@ -28,14 +28,14 @@ def report_drift(settings: DriftSettings) -> Drift | None:
     None where nothing was titled in that time.
 
     Raises:
-        Misused: there is no training split here.
+        UsageError: there is no training split here.
     """
     batches = read_batches(days_ago(settings.days))
     if batches.empty:
         return None
     path = TRAINING_SPLITS["train"]
     if not path.exists():
-        raise Misused(f"{path} is not here, and what is titled is compared with it. Run `dvc repro split`.")
+        raise UsageError(f"{path} is not here, and what is titled is compared with it. Run `dvc repro split`.")
     version = batches["version"].iloc[-1]
     training = measure_training(pd.read_parquet(path, columns=["course_title", "lesson_num", "title", "text"]))
     titled = batches[batches["version"] == version]
@@ -49,7 +49,7 @@ def _notes(version: str) -> list[str]:
     name, _, number = version.rpartition("/")
     try:
         tags = named_version(connect(), name, int(number)).tags
-    except Misused:
+    except UsageError:
         return [f"{version} is not registered any more."]
     if of_todays_split(tags):
         return []

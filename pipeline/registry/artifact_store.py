@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.experiments import main_project
 from pipeline.files import sync
 
@@ -24,14 +24,14 @@ def artifact_root(tracking: str) -> str | None:
     """The place for a new experiment; None where the server at the address `tracking` decides.
 
     Raises:
-        Misused: others may share that database, and this machine's disk is not theirs.
+        UsageError: others may share that database, and this machine's disk is not theirs.
     """
     if tracking.startswith(("http://", "https://")):
         return None
     if root := os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT"):
         return root
     if not tracking.startswith("sqlite:"):
-        raise Misused(
+        raise UsageError(
             "MLFLOW_TRACKING_URI names a database that others may share. Say where all of them find artifacts: "
             "export MLFLOW_DEFAULT_ARTIFACT_ROOT=s3://BUCKET/PATH. An experiment keeps its place for good."
         )

@@ -17,7 +17,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint, save_model
 from pipeline.models.families import DROPPED, FAMILIES, families_instead_of
@@ -98,11 +98,11 @@ def matrix(families: Sequence[str] = ()) -> list[Row]:
     Works in a folder and with an MLflow database of its own, which are gone afterwards.
 
     Raises:
-        Misused: there is no such family.
+        UsageError: there is no such family.
     """
     unknown = [family for family in families if family not in FAMILIES]
     if unknown:
-        raise Misused(f"There is no family {', '.join(unknown)}; {families_instead_of(unknown)}.")
+        raise UsageError(f"There is no family {', '.join(unknown)}; {families_instead_of(unknown)}.")
     with _workshop():
         return [_row(family) for family in dict.fromkeys(families or FAMILIES)]
 
@@ -195,9 +195,9 @@ class _Trial:
             output = self._model.network.eval()(**batch)
         expected, found = (*batch["labels"].shape, len(inputs.tokenizer)), tuple(output.logits.shape)
         if found != expected:
-            raise Refused(f"the logits are {found}; {expected} were expected")
+            raise Rejected(f"the logits are {found}; {expected} were expected")
         if not output.loss.isfinite():
-            raise Refused(f"the loss is {output.loss.item()}")
+            raise Rejected(f"the loss is {output.loss.item()}")
 
     def cached_steps(self) -> None:
         """The logits of whole titles, by which a model learns, from the cached steps by which it writes."""
@@ -209,7 +209,7 @@ class _Trial:
         whole, steps = logits_at_once(model, inputs, sources, titles), logits_by_steps(model, inputs, sources, titles)
         difference = ((steps - whole).abs().max() / whole.std()).item()
         if not difference < _ROUNDING:
-            raise Refused(
+            raise Rejected(
                 f"the logits of whole titles differ from those of cached steps by {difference:.4f} of their standard "
                 "deviation: the model would learn another function than it writes with"
             )
@@ -227,17 +227,17 @@ class _Trial:
             resume_from=Path(self._family, "resume"),
         )
         if curves["step"].tolist() != [1] or not curves["train_loss"].notna().all():
-            raise Refused(f"the training has the curves {curves.to_dict('records')}")
+            raise Rejected(f"the training has the curves {curves.to_dict('records')}")
         after = [parameter.detach().cpu() for parameter in self._model.network.parameters()]
         if all(map(torch.equal, before, after)):
-            raise Refused("the step has left all weights as they were")
+            raise Rejected("the step has left all weights as they were")
 
     def generate(self) -> None:
         """Two titles for each text, none empty."""
         self._titles = Titler(self._model.network, self._model.inputs, _GENERATE).titles(_TEXTS)
         for text, found in zip(_TEXTS, self._titles, strict=True):
             if len(found) != _GENERATE.candidates or not all(found):
-                raise Refused(f"'{text}' has the titles {found}")
+                raise Rejected(f"'{text}' has the titles {found}")
 
     def reload(self) -> None:
         """The same titles from the model folder."""
@@ -253,4 +253,4 @@ class _Trial:
     def _compare(self, titles: list[list[str]]) -> None:
         for text, found, before in zip(_TEXTS, titles, self._titles, strict=True):
             if found != before:
-                raise Refused(f"'{text}' has the titles {found}, and had {before}")
+                raise Rejected(f"'{text}' has the titles {found}, and had {before}")

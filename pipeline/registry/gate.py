@@ -20,7 +20,7 @@ from rich.text import Text
 
 from pipeline.data.openings import asked
 from pipeline.data.split import LEAKS, SplitSettings
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.comparison import compare, fewest_units, level_of_many
 from pipeline.evaluation.intervals import Unit, counted, read_unit, units_of
@@ -129,9 +129,9 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
     judged on the whole test split.
 
     Raises:
-        Misused: there is no test split here.
-        Refused: the version does not work at all.
-        Unavailable: it, or the champion, could not be tried now.
+        UsageError: there is no test split here.
+        Rejected: the version does not work at all.
+        TemporaryFailure: it, or the champion, could not be tried now.
     """
     train, test = _split("train"), _split("test")
     texts = asked(test)
@@ -259,7 +259,7 @@ def _champion_titles(name: str, champion: ModelVersion | None, texts: list[str])
         return try_version(name, str(champion.version), texts).titles, []
     except Gone as error:
         return None, [Rule("is compared with the champion unless that is gone", True, str(error), judged=False)]
-    except Refused as error:
+    except Rejected as error:
         remedy = (
             "Mend that, go back to the champion before with `lectern rollback`, or promote with --force and --because"
         )
@@ -284,5 +284,5 @@ def _seen(exposures: Mapping[str, Exposure]) -> Iterator[Rule]:
 def _split(name: str) -> pd.DataFrame:
     path = SPLITS / f"{name}.parquet"
     if not path.exists():
-        raise Misused(f"{path} is not here, and a version is judged on it. Run `dvc repro split`, or `dvc pull`.")
+        raise UsageError(f"{path} is not here, and a version is judged on it. Run `dvc repro split`, or `dvc pull`.")
     return pd.read_parquet(path)

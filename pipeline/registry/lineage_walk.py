@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import machine_errors
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure
 from pipeline.models.checkpoint_sources import find
 from pipeline.paths import EXAMPLES, MODELS, SPLITS
 from pipeline.registry.lineage import git, md5
@@ -112,7 +112,7 @@ def _code(tags: Mapping[str, str]) -> Step:
 def _checkpoint(place: str, digest: str) -> Step:
     try:
         here = [place] if md5(find(place)) == digest else []
-    except (Refused, Unavailable):
+    except (Rejected, TemporaryFailure):
         here = []
     return Step("checkpoint", digest, here, f"{place} is not there, or holds other weights now")
 

@@ -24,7 +24,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.data.lessons import LESSON
 from pipeline.data.openings import of_openings
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline, show
 from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
 from pipeline.evaluation.slices import Slice, slices
@@ -84,7 +84,7 @@ def write_card(facts: Facts) -> ModelCard:
     """The same facts always give the same card.
 
     Raises:
-        Refused: the titles are of another test split.
+        Rejected: the titles are of another test split.
     """
     board = facts.leaderboard
     titled = _titled(facts.scored, facts.splits["test"])
@@ -128,7 +128,7 @@ def _titled(scored: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     known = test[[*_EXAMPLE, "text"]].assign(opens=of_openings(test))
     titled = scored[scored["split"] == "test"].merge(known, on=_EXAMPLE)
     if len(titled) != len(test):
-        raise Refused("The titles are of other examples than the test split holds now. `dvc repro` writes them anew.")
+        raise Rejected("The titles are of other examples than the test split holds now. `dvc repro` writes them anew.")
     return titled
 
 
@@ -223,12 +223,12 @@ def read_card(client: MlflowClient, version: ModelVersion) -> str:
     """The card of `version` as Markdown.
 
     Raises:
-        Refused: it has none.
+        Rejected: it has none.
     """
     path = _path(str(version.version), "md")
     kept = client.list_artifacts(version.run_id, _FOLDER) if version.run_id else []
     if path not in [artifact.path for artifact in kept]:
-        raise Refused(
+        raise Rejected(
             f"Version {version.version} of '{version.name}' has no card. `lectern register` writes that of the "
             "leaderboard's best model."
         )

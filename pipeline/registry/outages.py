@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import DBAPIError
 
 from pipeline import machine_errors
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
 
 log = logging.getLogger(__name__)
@@ -33,15 +33,15 @@ _NOT_THERE = {"404", "NoSuchKey", "NoSuchBucket"}
 _OF_THE_TEAM = ("boto3", "botocore", "psycopg2")
 
 
-def in_our_words(error: Exception) -> Unavailable | Refused | Misused | None:
+def in_our_words(error: Exception) -> TemporaryFailure | Rejected | UsageError | None:
     """`error` as one of ours; None if it says nothing of the machine, of servers, databases and buckets."""
-    if isinstance(error, Unavailable | Refused | Misused):
+    if isinstance(error, TemporaryFailure | Rejected | UsageError):
         return error
     if ours := machine_errors.in_our_words(error):
         return ours
     match error:
         case ModuleNotFoundError(name=str(name)) if name in _OF_THE_TEAM:
-            return Misused(
+            return UsageError(
                 f"The database or the bucket that the environment names needs {name}, which is not installed. "
                 "Run: pip install --no-deps -r requirements-team.txt"
             )
@@ -52,15 +52,15 @@ def in_our_words(error: Exception) -> Unavailable | Refused | Misused | None:
     return None
 
 
-def _of_mlflow(error: MlflowException | DBAPIError) -> Unavailable | Refused | None:
+def _of_mlflow(error: MlflowException | DBAPIError) -> TemporaryFailure | Rejected | None:
     said = str(error)
     if DAMAGED.search(said):
-        return Refused(
+        return Rejected(
             f"MLflow's database {_address()} is damaged. Restore the last backup (`lectern restore`), or move that "
             "file away: the next run begins a new one, which knows nothing of earlier versions."
         )
     if _LOCKED.search(said):
-        return Unavailable(
+        return TemporaryFailure(
             f"Another process has held MLflow's database {_address()} for too long. Let it end, or end it; then give "
             "the same command again."
         )
@@ -71,18 +71,18 @@ def _of_mlflow(error: MlflowException | DBAPIError) -> Unavailable | Refused | N
     return tracking_away(error.message) if error.error_code in _MAY_PASS else None
 
 
-def _of_bucket(error: MlflowException) -> Unavailable | Refused:
+def _of_bucket(error: MlflowException) -> TemporaryFailure | Rejected:
     """What was not read there is gone only where the bucket says so: wrong keys and servers that are down pass."""
     why = " ".join(error.message.split())
     # Of several files at once; where they were only listed, MLflow's code says it.
     answers = set(_ANSWERED.findall(why))
     if error.error_code == "RESOURCE_DOES_NOT_EXIST" or (answers and answers <= _NOT_THERE):
-        return Refused(f"The bucket of MLflow's artifacts no longer has what is looked for: {why}")
+        return Rejected(f"The bucket of MLflow's artifacts no longer has what is looked for: {why}")
     return _bucket_away(why)
 
 
-def _bucket_away(why: str) -> Unavailable:
-    return Unavailable(
+def _bucket_away(why: str) -> TemporaryFailure:
+    return TemporaryFailure(
         f"The bucket of MLflow's artifacts does not answer as it should: {why} "
         "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say how to reach it."
     )
@@ -95,7 +95,7 @@ def patiently(send: Callable[[], None], waiting: str) -> None:
         waiting: who waits, as a log names it.
 
     Raises:
-        Unavailable: the server stays away, or what the machine lacks.
+        TemporaryFailure: the server stays away, or what the machine lacks.
     """
     deadline = time.monotonic() + PATIENCE
     while away := attempt(send):
@@ -105,20 +105,20 @@ def patiently(send: Callable[[], None], waiting: str) -> None:
         time.sleep(1)
 
 
-def attempt(send: Callable[[], None]) -> Unavailable | None:
+def attempt(send: Callable[[], None]) -> TemporaryFailure | None:
     """Calls `send`. Returns why it did not get through, where that may pass."""
     try:
         send()
     except Exception as error:  # MLflow's, or its database's
         away = in_our_words(error)
-        if not isinstance(away, Unavailable):
+        if not isinstance(away, TemporaryFailure):
             raise
         return away
     return None
 
 
-def tracking_away(why: str) -> Unavailable:
-    return Unavailable(
+def tracking_away(why: str) -> TemporaryFailure:
+    return TemporaryFailure(
         f"MLflow at {_address()} does not answer as it should: {why} "
         "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to one that runs."
     )

@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 from requests import HTTPError
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.models.seen_examples import SEEN, Seen, are_among
 from pipeline.registry.outages import in_our_words, tracking_away
 
@@ -52,7 +52,7 @@ def exposure(version: ModelVersion, examples: pd.DataFrame) -> Exposure:
     """The exposure of `version`, along the whole chain of its checkpoints, to `examples`.
 
     Raises:
-        Unavailable: MLflow does not hand out the version's list now.
+        TemporaryFailure: MLflow does not hand out the version's list now.
     """
     seen = _read(version)
     if seen is None:
@@ -77,6 +77,6 @@ def _read(version: ModelVersion) -> Seen | None:
         return None
     except Exception as error:  # of whatever store its artifacts are in
         ours = in_our_words(error)
-        if ours and not isinstance(ours, Refused):
+        if ours and not isinstance(ours, Rejected):
             raise ours from None
         return None

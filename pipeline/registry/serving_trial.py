@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from pipeline import machine_errors
 from pipeline.data.openings import spoken
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry import serving_trial_process
 
 _FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT}
@@ -32,7 +32,7 @@ class Trial:
     megabytes: float  # that its files take
 
 
-class Gone(Refused):
+class Gone(Rejected):
     """Nothing is left of a version but what the registry says of it."""
 
 
@@ -41,9 +41,9 @@ def try_version(name: str, number: str, texts: list[str]) -> Trial:
 
     Raises:
         Gone: there is nothing to load.
-        Refused: it does not load, or fails on a text, or does not end.
-        Unavailable: that cannot be known now: MLflow does not answer, or the machine has too little of something.
-        Misused: what its artifacts are fetched with is not installed.
+        Rejected: it does not load, or fails on a text, or does not end.
+        TemporaryFailure: that cannot be known now: MLflow does not answer, or the machine has too little of something.
+        UsageError: what its artifacts are fetched with is not installed.
     """
     longest = _SECONDS + _SECONDS_A_TEXT * len(texts)
     with TemporaryDirectory(prefix="lectern-") as fetched:  # MLflow leaves what it fetches where it is
@@ -58,8 +58,8 @@ def try_version(name: str, number: str, texts: list[str]) -> Trial:
                 timeout=longest,
             )
         except subprocess.TimeoutExpired:
-            # Refused, though the machine may be at fault: what is unavailable is tried again, for as long each time.
-            raise Refused(
+            # Rejected, though the machine may be at fault: what is unavailable is tried again, for as long each time.
+            raise Rejected(
                 f"Version {number} of '{name}' had not titled {len(texts)} texts after {longest / 60:,.0f} minutes, "
                 "and was ended. Unless this machine is that slow, it hangs: take another version."
             ) from None
@@ -68,12 +68,12 @@ def try_version(name: str, number: str, texts: list[str]) -> Trial:
     [said] = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
     not_now = f"Version {number} of '{name}' could not be tried: "
     if done.returncode in _FROM_OUTSIDE:
-        raise Unavailable(f"{not_now}it was ended, as by too little memory. Give the same command again.")
+        raise TemporaryFailure(f"{not_now}it was ended, as by too little memory. Give the same command again.")
     lacking = machine_errors.in_our_words(RuntimeError(said))
-    if lacking or done.returncode == Unavailable.exit_code:
-        raise Unavailable(f"{not_now}{lacking or said}")
-    if done.returncode == Misused.exit_code:
-        raise Misused(f"{not_now}{said}")
+    if lacking or done.returncode == TemporaryFailure.exit_code:
+        raise TemporaryFailure(f"{not_now}{lacking or said}")
+    if done.returncode == UsageError.exit_code:
+        raise UsageError(f"{not_now}{said}")
     if done.returncode == serving_trial_process.GONE:
         raise Gone(f"Version {number} of '{name}' is gone: {said}")
-    raise Refused(f"Version {number} of '{name}' does not work as it would be served: {said}")
+    raise Rejected(f"Version {number} of '{name}' does not work as it would be served: {said}")

@@ -51,12 +51,12 @@ def main(uri: str) -> int:
     try:
         folder = Path(mlflow.artifacts.download_artifacts(uri))
     except Exception as error:  # of whatever store its artifacts are in
-        from pipeline.errors import Refused
+        from pipeline.errors import Rejected
         from pipeline.registry.outages import in_our_words
 
         ours = in_our_words(error)
         print(ours or f"{type(error).__name__}: {error}", file=sys.stderr)
-        if isinstance(ours, Refused) or getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+        if isinstance(ours, Rejected) or getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
             return GONE
         return ours.exit_code if ours else 1
     if not any(folder.iterdir()):  # a bucket has no folders, and so none that is missing

@@ -41,8 +41,8 @@ def connect() -> MlflowClient:
     """A client of the tracking server, whose experiment exists.
 
     Raises:
-        Unavailable: the server does not answer.
-        Misused: its database is new, and nobody says where artifacts go; or what speaks with it is not installed.
+        TemporaryFailure: the server does not answer.
+        UsageError: its database is new, and nobody says where artifacts go; or what speaks with it is not installed.
     """
     state = main_project() / STATE
     make_private_folder(state)

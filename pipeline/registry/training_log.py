@@ -68,7 +68,7 @@ class LogToMlflow(TrainerCallback):
     ) -> None:
         """
         Raises:
-            Unavailable: the server stays away. The checkpoint is there: the same command has but to log again.
+            TemporaryFailure: the server stays away. The checkpoint is there: the same command has but to log again.
         """
         patiently(self._flush, "What was trained")
 

@@ -31,7 +31,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.utils import get_results_from_paginated_fn
 from pydantic import Field
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.files import make_folder
 from pipeline.paths import REGISTRY_LOCK, STATE
 from pipeline.registry.artifact_store import sync_artifacts
@@ -165,11 +165,11 @@ def version_to_use(client: MlflowClient, name: str) -> ModelVersion:
     """The champion, else the challenger.
 
     Raises:
-        Refused: there is neither.
+        Rejected: there is neither.
     """
     version = _by_alias(client, name, CHAMPION) or _by_alias(client, name, CHALLENGER)
     if version is None:
-        raise Refused(nothing_registered(name))
+        raise Rejected(nothing_registered(name))
     return version
 
 
@@ -177,14 +177,14 @@ def named_version(client: MlflowClient, name: str, number: int | None) -> ModelV
     """The version of that number; the champion, else the challenger, where it is None.
 
     Raises:
-        Misused: there is no such version.
-        Refused: there is neither.
+        UsageError: there is no such version.
+        Rejected: there is neither.
     """
     if number is None:
         return version_to_use(client, name)
     version = _by_number(client, name, str(number))
     if version is None:
-        raise Misused(f"There is no version {number} of '{name}'. `lectern models` lists them.")
+        raise UsageError(f"There is no version {number} of '{name}'. `lectern models` lists them.")
     return version
 
 
@@ -221,9 +221,9 @@ def promote(
         who: promotes it; the user of this process where it is None.
 
     Raises:
-        Misused: there is no such version.
-        Refused: it does not load, or does not pass; or it already is the champion.
-        Unavailable: a version could not be tried now; or elsewhere, another one has become the champion meanwhile.
+        UsageError: there is no such version.
+        Rejected: it does not load, or does not pass; or it already is the champion.
+        TemporaryFailure: a version could not be tried now; or elsewhere, another one has become the champion meanwhile.
     """
     # Held while it is judged: of two promotions at once, the second is compared with what the first has made champion.
     with _registry_lock():
@@ -250,7 +250,7 @@ def promotion_made(client: MlflowClient, name: str, number: str | None, because:
     return move
 
 
-class NotPassed(Refused):
+class NotPassed(Rejected):
     """The gate does not let the version pass; nothing has moved."""
 
     def __init__(self, name: str, verdict: Verdict) -> None:
@@ -264,27 +264,27 @@ def version_and_champion(
     """The version, the challenger where `number` is None, and the champion if there is one.
 
     Raises:
-        Misused: there is no such version.
-        Refused: it already is the champion.
+        UsageError: there is no such version.
+        Rejected: it already is the champion.
     """
     version = _by_alias(client, name, CHALLENGER) if number is None else _by_number(client, name, number)
     if version is None:
-        raise Misused(
+        raise UsageError(
             f"There is no version {number or 'with the alias challenger'} of '{name}'. `lectern models` lists them."
         )
     champion = _by_alias(client, name, CHAMPION)
     if champion is not None and champion.version == version.version:
-        raise Refused(f"Version {version.version} of '{name}' already is the champion.")
+        raise Rejected(f"Version {version.version} of '{name}' already is the champion.")
     return version, champion
 
 
 def _refuse_changed(client: MlflowClient, name: str, before: ModelVersion | None) -> None:
     """Raises:
-    Unavailable: the champion is another one than `before`. Only the moves of this folder wait for one another.
+    TemporaryFailure: the champion is another one than `before`. Only the moves of this folder wait for one another.
     """
     present = _by_alias(client, name, CHAMPION)
     if (present.version if present else None) != (before.version if before else None):
-        raise Unavailable(
+        raise TemporaryFailure(
             f"While a version was tried, the champion of '{name}' has changed: "
             f"{f'it is version {present.version} now' if present else 'there is none now'}. "
             "Give the command again, if it is still wanted."
@@ -295,8 +295,8 @@ def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
     """Makes the champion before this one the champion again, once it has loaded and written a title.
 
     Raises:
-        Refused: there is no champion, or none before it, or that one is gone or does not load.
-        Unavailable: that one could not be tried now; or elsewhere, another one has become the champion meanwhile.
+        Rejected: there is no champion, or none before it, or that one is gone or does not load.
+        TemporaryFailure: that one could not be tried now; or elsewhere, another one has become the champion meanwhile.
     """
     with _registry_lock():
         present = _by_alias(client, name, CHAMPION)
@@ -304,10 +304,10 @@ def rollback(client: MlflowClient, name: str, *, because: str) -> Move:
         if present is not None and line[-1:] != [str(present.version)]:
             line.append(str(present.version))  # somebody moved the alias elsewhere, in MLflow's pages say
         if len(line) < 2:
-            raise Refused(f"'{name}' has no champion to go back to. `lectern models` shows what there is.")
+            raise Rejected(f"'{name}' has no champion to go back to. `lectern models` shows what there is.")
         before = _by_number(client, name, line[-2])
         if before is None:
-            raise Refused(f"Version {line[-2]} of '{name}', the champion before, is gone. Promote another one.")
+            raise Rejected(f"Version {line[-2]} of '{name}', the champion before, is gone. Promote another one.")
         _try(name, before)
         _refuse_changed(client, name, present)
         return _move(client, name, "rollback", before, present, because)
@@ -413,7 +413,7 @@ def _version_of(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelV
 def _try(name: str, version: ModelVersion) -> None:
     [title] = try_version(name, str(version.version), [TRIAL_TEXT]).titles
     if not title:
-        raise Refused(f"Version {version.version} of '{name}' gives an empty title.")
+        raise Rejected(f"Version {version.version} of '{name}' gives an empty title.")
 
 
 def _move(

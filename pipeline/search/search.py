@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial
 from rich.table import Table
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.evaluation.epoch_score import epoch_score
 from pipeline.models.device import training_device
 from pipeline.paths import STATE, TRAINING_SPLITS
@@ -44,9 +44,9 @@ def search(model: str, wanted: int) -> Found:
     With anything else that its trials depend on, such as ranges or splits, it is another search and begins anew.
 
     Raises:
-        Misused: the settings are wrong.
-        Refused: the model's checkpoint, or BERTScore's, cannot be had, no trial is complete, or the search is damaged.
-        Unavailable: MLflow stays away.
+        UsageError: the settings are wrong.
+        Rejected: the model's checkpoint, or BERTScore's, cannot be had, no trial is complete, or the search is damaged.
+        TemporaryFailure: MLflow stays away.
     """
     settings = SearchSettings.read()
     space = Space.of_model(model, settings)
@@ -79,7 +79,7 @@ def search(model: str, wanted: int) -> Found:
                 interrupted = True
         suggestion = suggest(study)
         if suggestion is None:
-            raise KeyboardInterrupt if interrupted else Refused(_nothing_found(study))
+            raise KeyboardInterrupt if interrupted else Rejected(_nothing_found(study))
         suggestion.write()
         return Found(len(study.finished()), interrupted, trials_table(study), suggestion)
 

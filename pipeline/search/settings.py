@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, model_validator
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.settings import Section, Settings, read_params
 
 
@@ -75,9 +75,9 @@ class SearchSettings(Section):
         """The ranges, with what the model named `model` has otherwise.
 
         Raises:
-            Misused: some other model that the section names does not exist.
+            UsageError: some other model that the section names does not exist.
         """
         unknown = sorted(self.models.keys() - (read_params().get("models") or {}).keys())
         if unknown:
-            raise Misused(f"params.yaml, search.models: there is no model {', '.join(unknown)} under 'models'.")
+            raise UsageError(f"params.yaml, search.models: there is no model {', '.join(unknown)} under 'models'.")
         return {**self.ranges, **self.models.get(model, {})}

@@ -9,7 +9,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from pydantic import create_model
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.search.settings import Range, SearchSettings
 from pipeline.settings import MACHINE_SETTINGS, Settings, check
@@ -37,7 +37,7 @@ class Space:
         """The space of the model of that name.
 
         Raises:
-            Misused: a range names no knob of `train`, or holds a value that the knob or a trial cannot take; or the
+            UsageError: a range names no knob of `train`, or holds a value that the knob or a trial cannot take; or the
                 metric is not measured.
         """
         model_settings = ModelSettings.read(model)
@@ -49,14 +49,16 @@ class Space:
             place=f"search.ranges (with search.models.{model})" if model in search.models else "search.ranges",
         )
         for knob in _NOT_SEARCHED.keys() & space.ranges.keys():
-            raise Misused(f"{space.place}.{knob}: {_NOT_SEARCHED[knob]} Remove it.")
+            raise UsageError(f"{space.place}.{knob}: {_NOT_SEARCHED[knob]} Remove it.")
         if search.metric == "bertscore_f1" and space.today.bertscore is None:
-            raise Misused(f"search.metric is bertscore_f1, which '{model}' is not measured by: set bertscore in train.")
+            raise UsageError(
+                f"search.metric is bertscore_f1, which '{model}' is not measured by: set bertscore in train."
+            )
         for knob, values in space.ranges.items():
             for value in values.extremes:
                 space._check_alone(knob, value)
             if values.choices is None and _kind(knob) not in (int, float):
-                raise Misused(f"{space.place}.{knob}: nothing lies between its values. Write {{choices: […]}}.")
+                raise UsageError(f"{space.place}.{knob}: nothing lies between its values. Write {{choices: […]}}.")
         return space
 
     @property
@@ -81,7 +83,7 @@ class Space:
         """All knobs of a trial.
 
         Raises:
-            Misused: the values that were drawn do not go together.
+            UsageError: the values that were drawn do not go together.
         """
         return self._settings(self.values(drawn))
 
@@ -112,11 +114,11 @@ class Space:
 
     def _require_a_trial(self, epochs: int, processes: int) -> None:
         if not epochs:
-            raise Misused(
+            raise UsageError(
                 f"{self.place}: a trial of 0 epochs trains nothing. Set epochs for the model, or give them a range."
             )
         if processes > 1:
-            raise Misused(
+            raise UsageError(
                 f"{self.place}: a trial is trained in one process. Set processes to 1; to use several GPUs, run the "
                 "same search on each at once: they share its trials."
             )

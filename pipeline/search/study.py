@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DatabaseError
 
 from pipeline import machine_errors
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure
 from pipeline.files import make_folder
 from pipeline.registry.outages import DAMAGED
 from pipeline.search.settings import Pruning, SearchSettings
@@ -164,8 +164,8 @@ def errors_of(folder: Path, *others: type[Exception]) -> Iterator[None]:
     knows no better takes it for MLflow's.
 
     Raises:
-        Refused: the database is damaged.
-        Unavailable: it cannot be used now.
+        Rejected: the database is damaged.
+        TemporaryFailure: it cannot be used now.
     """
     try:
         yield
@@ -175,11 +175,11 @@ def errors_of(folder: Path, *others: type[Exception]) -> Iterator[None]:
         if lacking := machine_errors.in_our_words(error):
             raise lacking from error
         if DAMAGED.search(why):
-            raise Refused(
+            raise Rejected(
                 f"What the search has come to, {folder}, is damaged: {why}. Remove that folder; the search then begins "
                 "anew."
             ) from error
-        raise Unavailable(
+        raise TemporaryFailure(
             f"The search's database in {folder} cannot be used: {why}. The same command goes on once that has passed."
         ) from error
 

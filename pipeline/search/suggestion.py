@@ -42,7 +42,7 @@ class Suggestion(BaseModel):
         """Writes the knobs into `params.yaml`.
 
         Raises:
-            Misused: other entries would change with this one.
+            UsageError: other entries would change with this one.
         """
         set_params(["models", self.model, "train"], self.train)
 

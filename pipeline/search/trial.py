@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from optuna.trial import Trial
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.machine_errors import lacks_memory
 from pipeline.paths import TRAINING_SPLITS
 from pipeline.registry.tracking import training_run
@@ -92,7 +92,7 @@ class TrainTrial:
 
 
 def _is_of_this_trial_alone(error: Exception) -> bool:
-    return isinstance(error, (Refused, Misused, TooLittleMemory)) or lacks_memory(error)
+    return isinstance(error, (Rejected, UsageError, TooLittleMemory)) or lacks_memory(error)
 
 
 def _why(error: Exception) -> str:

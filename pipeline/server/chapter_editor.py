@@ -12,11 +12,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.chapters.chaptering import Chaptered, cut, entitled, lacking
+from pipeline.chapters.chaptering import cut, entitled, lacking
 from pipeline.chapters.corrections import file_name, how_to_train, keep_corrections
 from pipeline.chapters.edited_table import Row, from_rows, named
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry.fallback_title import Shown
 from pipeline.server.current_version import Present
 from pipeline.server.isolated_reading import read_apart
@@ -24,6 +24,7 @@ from pipeline.server.settings import PageSettings, ServeSettings
 from pipeline.server.title_queue import Desk, Full
 from pipeline.titles.other_models import titles_by
 from pipeline.transcripts import chapter_files
+from pipeline.transcripts.chapter import Chaptered
 from pipeline.transcripts.transcript import Talk
 
 PASTED = "Pasted talk"
@@ -40,11 +41,11 @@ Wanted = Callable[[], bool]
 """Tells whether anyone still waits for what is worked on."""
 
 
-class Failed(Refused):
+class Failed(Rejected):
     """The encoder or the model is at fault, and nothing that was asked."""
 
 
-class Late(Unavailable):
+class Late(TemporaryFailure):
     """The titles took longer to write than anyone is let wait."""
 
 
@@ -78,11 +79,11 @@ class Editor:
         """The talks of an uploaded file in which anything is said. The file is removed.
 
         Raises:
-            Refused: it holds none, or a longer one than we take.
+            Rejected: it holds none, or a longer one than we take.
         """
         try:
             if path.stat().st_size > self._limits.megabytes * 1_000_000:
-                raise Refused(
+                raise Rejected(
                     f"{path.name} has more than {self._limits.megabytes:g} MB. Give the transcript of one talk."
                 )
             talks = [talk for talk in read_apart(path) if talk.lines]
@@ -91,7 +92,7 @@ class Editor:
         for talk in talks:
             words = sum(len(line.text.split()) for line in talk.lines)
             if words > self._page.words:
-                raise Refused(
+                raise Rejected(
                     f"{talk.name} has {words:,} words, and {self._page.words:,} are taken. Split it in two, or let "
                     "`lectern chapters` do it."
                 )
@@ -101,7 +102,7 @@ class Editor:
         """The talk of a pasted transcript.
 
         Raises:
-            Refused: it is none, or a longer one than we take.
+            Rejected: it is none, or a longer one than we take.
         """
         suffix = ".json" if _JSON.match(text) else ".txt"
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
@@ -127,25 +128,25 @@ class Editor:
 
         Raises:
             Abandoned: nobody waits any more.
-            Refused: there would be too many.
+            Rejected: there would be too many.
             Failed: the encoder cannot be had, or the model failed.
             Late: it is later than `until`, or some of the titles took too long.
-            Unavailable: no version is loaded, or the server has too much to do.
+            TemporaryFailure: no version is loaded, or the server has too much to do.
         """
         if not wanted():
             raise Abandoned
         if minutes and minutes < _SHORTEST:
-            raise Refused(f"Chapters of {minutes:g} minutes are too short. Ask for {_SHORTEST:g} minutes or more.")
+            raise Rejected(f"Chapters of {minutes:g} minutes are too short. Ask for {_SHORTEST:g} minutes or more.")
         settings = ChaptersSettings.read()
         settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
         many = len(talk.topics) or round(talk.end_seconds / 60 / settings.minutes)
         if many > self._page.chapters:
-            raise Refused(
+            raise Rejected(
                 f"That would be {many:,} chapters, and {self._page.chapters:,} are taken. Ask for longer ones."
             )
         try:
             parts = cut(talk, settings)
-        except (Refused, Misused) as error:
+        except (Rejected, UsageError) as error:
             raise Failed(str(error)) from None
         texts = lacking([parts])
         version, written = self._titles(texts, progress, until, wanted) if texts else (None, [])
@@ -157,10 +158,10 @@ class Editor:
         """`talk`, as a person names it, in the chapters of their table.
 
         Raises:
-            Refused: a row is no chapter, or there are too many.
+            Rejected: a row is no chapter, or there are too many.
         """
         if len(rows) > self._page.chapters:
-            raise Refused(f"The table has {len(rows):,} rows, and {self._page.chapters:,} are taken. Take some away.")
+            raise Rejected(f"The table has {len(rows):,} rows, and {self._page.chapters:,} are taken. Take some away.")
         course, lesson = named(talk, course, lesson)
         return from_rows(replace(talk, course_title=course, lesson_num=lesson), rows)
 
@@ -174,21 +175,21 @@ class Editor:
         """Keeps the chapters as a workbook to train on; returns it and the command that does.
 
         Raises:
-            Refused: a workbook cannot hold them.
+            Rejected: a workbook cannot hold them.
         """
         folder = self._page.corrections
         try:
             return keep_corrections(talk, folder), how_to_train(folder)
         except OSError as error:
-            raise Refused(f"{folder} cannot be written to ({error.strerror}). page.corrections names it.") from None
+            raise Rejected(f"{folder} cannot be written to ({error.strerror}). page.corrections names it.") from None
 
     def compare(self, talk: Chaptered, models: Sequence[str], *, wanted: Wanted = lambda: True) -> dict[str, list[str]]:
         """Let each model title each chapter. A title is empty where nothing is said or the model has none to give.
 
         Raises:
             Abandoned: nobody waits any more, by `wanted`, which is asked before each model.
-            Misused: there is no such model.
-            Refused: a version does not load.
+            UsageError: there is no such model.
+            Rejected: a version does not load.
         """
         spoken = [chapter.asked for chapter in talk.chapters if chapter.text]
         titles = {}
@@ -217,11 +218,11 @@ class Editor:
     def _part(self, texts: Sequence[str], until: float, wanted: Wanted) -> tuple[str, list[Shown]]:
         until = min(time.monotonic() + self._limits.seconds, until)
         if self._present.version is None:
-            raise Unavailable(self._present.problem or "The model is being loaded. Try again in a moment.")
+            raise TemporaryFailure(self._present.problem or "The model is being loaded. Try again in a moment.")
         try:
             future = self._desk.submit(texts)
         except Full as full:
-            raise Unavailable(f"Too many are asking just now. Try again in {full.seconds} s.") from None
+            raise TemporaryFailure(f"Too many are asking just now. Try again in {full.seconds} s.") from None
         try:
             self._wait(future, until, wanted)
             return future.result()
@@ -229,7 +230,7 @@ class Editor:
             future.cancel()
             raise
         except concurrent.futures.CancelledError:
-            raise Unavailable("The server is ending. Try again once it is back.") from None
+            raise TemporaryFailure("The server is ending. Try again once it is back.") from None
         except Exception as error:
             raise Failed(f"The model failed: {type(error).__name__}. The server's log says more.") from None
 

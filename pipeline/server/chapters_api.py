@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
 from pipeline.server.app import COME_BACK, TOO_LARGE_OR_LATE, Refusal
 from pipeline.server.chapter_editor import Abandoned, Editor, Failed, Found, Late
@@ -91,9 +91,9 @@ def add_chapters(app: FastAPI, editor: Editor, settings: ServeSettings) -> None:
             ) from None
         except Failed as error:
             raise HTTPException(500, hide_passwords(str(error))) from None
-        except (Refused, Misused) as error:
+        except (Rejected, UsageError) as error:
             raise HTTPException(422, str(error)) from None
-        except Unavailable as error:
+        except TemporaryFailure as error:
             raise HTTPException(503, str(error), headers=again) from None
         finally:
             gone.set()

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
 from pipeline.server.title_queue import Answer
 from pipeline.titles.titling import Version, Write
@@ -57,7 +57,7 @@ class Present:
             try:
                 self._look()
                 self.problem = None
-            except (Refused, Misused, Unavailable) as error:
+            except (Rejected, UsageError, TemporaryFailure) as error:
                 self._say(str(error))
             except Exception as error:  # what serves goes on serving, and looks again
                 _log.exception("looking for the version that counts failed")

@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from pathlib import Path
 
-from pipeline.data.problems import WorkbookRefused, errors
-from pipeline.errors import Misused, Refused
+from pipeline.data.problems import WorkbookRejected, errors
+from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.reading import read_talks
 from pipeline.transcripts.transcript import Talk
 
@@ -31,15 +31,15 @@ def read_apart(path: Path) -> list[Talk]:
     """The talks at `path`, which messages call by its name alone.
 
     Raises:
-        Refused: it is no transcript, or takes more memory or time than one does.
+        Rejected: it is no transcript, or takes more memory or time than one does.
     """
     with ProcessPoolExecutor(1, mp_context=_READERS) as reader:
         try:
             found = reader.submit(_read, path).result()
         except BrokenProcessPool:
-            raise Refused(_far_larger(path)) from None
+            raise Rejected(_far_larger(path)) from None
     if isinstance(found, str):
-        raise Refused(found.replace(str(path), path.name))
+        raise Rejected(found.replace(str(path), path.name))
     return found
 
 
@@ -48,11 +48,11 @@ def _read(path: Path) -> list[Talk] | str:
     _limit()
     try:
         return read_talks(path)
-    except WorkbookRefused as error:
+    except WorkbookRejected as error:
         first, *more = errors(error.problems)
         rest = f" And {len(more):,} more: `lectern check` lists them." if more else ""
         return f"{path.name}, {first.place}: {first.message} {first.remedy}{rest}"
-    except (Refused, Misused) as error:
+    except (Rejected, UsageError) as error:
         return str(error)
     except MemoryError:
         return _far_larger(path)

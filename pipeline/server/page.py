@@ -15,9 +15,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from gradio.context import LocalContext
 
-from pipeline.chapters.chaptering import Chaptered
 from pipeline.chapters.edited_table import Row, as_rows
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
 from pipeline.registry.outages import in_our_words
 from pipeline.server.app import say_what_is_wrong
@@ -32,6 +31,7 @@ from pipeline.server.visitors import VisitorFiles
 from pipeline.server.waiting_visitors import Listeners
 from pipeline.titles.other_models import other_models
 from pipeline.transcripts import chapter_files
+from pipeline.transcripts.chapter import Chaptered
 from pipeline.transcripts.timestamps import as_stamp
 from pipeline.transcripts.transcript import Talk
 
@@ -180,7 +180,7 @@ def _kindly(*others: Any) -> Callable[[Callable], Callable]:
                 return act(*given, **named)
             except Abandoned:
                 return (gr.skip(), *others) if others else gr.skip()
-            except (Refused, Misused, Unavailable) as error:
+            except (Rejected, UsageError, TemporaryFailure) as error:
                 why = str(error)
             except Exception as error:
                 _log.exception("the page failed")
@@ -224,9 +224,9 @@ class _Acts:
         progress: gr.Progress = _PROGRESS,
     ) -> tuple:
         if not text.strip() and not talks:
-            raise Misused("There is no transcript. Paste one, or drop a file.")
+            raise UsageError("There is no transcript. Paste one, or drop a file.")
         if not text.strip() and (which or 0) >= len(talks):
-            raise Misused("That lesson is of a file that is no longer here. Drop the file again.")
+            raise UsageError("That lesson is of a file that is no longer here. Drop the file again.")
         talk = self._editor.read_pasted(text) if text.strip() else talks[which or 0]
         wanted = self._is_waited_for(request)
         found = self._editor.chapters(talk, minutes, lambda n, of: progress((n, of), desc="titles"), wanted=wanted)
@@ -239,7 +239,7 @@ class _Acts:
     ) -> tuple:
         chaptered = self._edited(talk, table, course, lesson)
         if form is None:
-            raise Misused("No format is chosen. Choose one beside Download.")
+            raise UsageError("No format is chosen. Choose one beside Download.")
         path = self._editor.file(chaptered, form, self._files.new_folder(visitor_of(request.request)))
         said = [f"{path.name}: {_count(chaptered)}.", *chapter_files.remarks(chaptered, form)]
         return " ".join(said), str(path)
@@ -254,7 +254,7 @@ class _Acts:
         self, talk: Talk | None, table: list, course: str, lesson: str, models: Sequence[str], request: gr.Request
     ) -> tuple:
         if not models:
-            raise Misused("No model is chosen. Tick those that are to be compared.")
+            raise UsageError("No model is chosen. Tick those that are to be compared.")
         chaptered = self._edited(talk, table, course, lesson)
         titles = self._editor.compare(chaptered, models, wanted=self._is_waited_for(request))
         yours = as_rows(chaptered)
@@ -271,9 +271,9 @@ class _Acts:
 
     def _edited(self, talk: Talk | None, table: list, course: str, lesson: str) -> Chaptered:
         if talk is None:
-            raise Misused("There is no talk yet. Paste or drop a transcript, and press Chapters.")
+            raise UsageError("There is no talk yet. Paste or drop a transcript, and press Chapters.")
         if any(len(row) != len(_CHAPTERS) for row in table):
-            raise Misused("The table has other columns than time and title. Press Chapters for a new one.")
+            raise UsageError("The table has other columns than time and title. Press Chapters for a new one.")
         rows = [Row(*("" if cell is None else str(cell) for cell in row)) for row in table]
         return self._editor.edited(talk, rows, course, lesson)
 

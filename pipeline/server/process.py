@@ -12,7 +12,7 @@ from types import FrameType
 
 import uvicorn
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.server.app import create_app
 from pipeline.server.current_version import Present
 from pipeline.server.same_origin import OriginCheck, SameOrigin
@@ -27,7 +27,7 @@ def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
     """Serves titles, and the page, until Ctrl-C or SIGTERM.
 
     Raises:
-        Misused: the port is taken, or a knob is wrong.
+        UsageError: the port is taken, or a knob is wrong.
     """
     settings, page = ServeSettings.read(), PageSettings.read()
     listening = _listen(host, port)
@@ -77,5 +77,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise Misused(f"{host}:{port} cannot be listened on ({error.strerror}). Choose another --port.") from None
+        raise UsageError(f"{host}:{port} cannot be listened on ({error.strerror}). Choose another --port.") from None
     return listening

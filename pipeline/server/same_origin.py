@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 
 HOSTS = "LECTERN_HOSTS"
 """Environment variable with more host names of the servers, separated by commas: the name of a proxy, for example."""
@@ -46,7 +46,7 @@ def configured_hosts() -> tuple[str, ...]:
     """Host names from the environment, without ports.
 
     Raises:
-        Misused: one is no host name.
+        UsageError: one is no host name.
     """
     return tuple(_host_name(each.strip().lower()) for each in os.environ.get(HOSTS, "").split(",") if each.strip())
 
@@ -54,7 +54,7 @@ def configured_hosts() -> tuple[str, ...]:
 def _host_name(text: str) -> str:
     found = _HOST.fullmatch(text)
     if found is None or not (_NAME.fullmatch(found["name"]) or _is_address(found["name"])):
-        raise Misused(
+        raise UsageError(
             f"{text!r} in {HOSTS} is no host name. Write names with commas between them, such as "
             "lectern.example,10.0.0.7."
         )
@@ -85,7 +85,7 @@ class OriginCheck:
         """Rule for a server that listens on `host`. Ports are not compared, since a tunnel may change them.
 
         Raises:
-            Misused: a configured name is no host name.
+            UsageError: a configured name is no host name.
         """
         names = frozenset({*LOCAL, _DOCKER_HOST, *configured_hosts()})
         if host in LOCAL:

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from transformers import TrainerCallback
 
 from pipeline.data.openings import usual_opening
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.evaluation.epoch_score import epoch_score
 from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoint_sources import find
@@ -103,16 +103,16 @@ def run(model: str) -> None:
 def _require_processes(model: str, settings: TrainSettings) -> None:
     """
     Raises:
-        Misused: others were started than the settings were made for, or more than there are GPUs.
+        UsageError: others were started than the settings were made for, or more than there are GPUs.
     """
     if processes() != settings.processes:
-        raise Misused(
+        raise UsageError(
             f"{processes()} processes were started, and params.yaml says processes: {settings.processes} for '{model}'."
             " Set it there: the stage then starts them itself."
         )
     gpus = torch.cuda.device_count()
     if 0 < gpus < settings.processes:
-        raise Misused(
+        raise UsageError(
             f"params.yaml says processes: {settings.processes} for '{model}', one a GPU, and there are {gpus} here. "
             "Lower it."
         )

@@ -12,15 +12,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from pipeline.data.fallbacks import KEYPHRASE
 from pipeline.data.formulas import as_text_cell
 from pipeline.data.tables import table_files
-from pipeline.errors import Misused, Refused
+from pipeline.data.workbook_files import is_workbook
+from pipeline.errors import Rejected, UsageError
 from pipeline.files import file_aside, make_folder, write_json
 from pipeline.monitoring.batch_log import log_batch
 from pipeline.paths import STATE
-from pipeline.titles.fallbacks import KEYPHRASE
 from pipeline.titles.titling import Version, title_texts
-from pipeline.titles.workbook import fill_titles, is_workbook
+from pipeline.titles.workbook import fill_titles
 from pipeline.transcripts.reading import refuse_too_large
 
 TABLE = "titles.csv"
@@ -52,7 +53,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class RefusedFile:
+class RejectedFile:
     """A file of the inbox that could not be titled as it is, and why."""
 
     file: str
@@ -101,11 +102,11 @@ def title_inbox(inbox: Path, outbox: Path, version: Version, *, again: bool = Fa
         again: whether to title anew what another version has titled.
 
     Raises:
-        Misused: `outbox` is a file, or is `inbox`.
-        Refused: the version does not load, or titles.csv is not ours.
+        UsageError: `outbox` is a file, or is `inbox`.
+        Rejected: the version does not load, or titles.csv is not ours.
     """
     if outbox.exists() and (not outbox.is_dir() or outbox.samefile(inbox)):
-        raise Misused(f"--out {outbox} must be a folder of its own: titles.csv and the filled workbooks go there.")
+        raise UsageError(f"--out {outbox} must be a folder of its own: titles.csv and the filled workbooks go there.")
     make_folder(STATE)
     with FileLock(STATE / "titles.lock"):
         return _Walk(inbox, outbox, version, again).go()
@@ -118,7 +119,7 @@ class _Walk:
         self._again = again
         self._rows = read_rows(outbox / TABLE)
         self._refused_before = {each.sha256 for each in read_refused(outbox)}
-        self._refused: list[RefusedFile] = []
+        self._refused: list[RejectedFile] = []
         self._done = Done([], 0, {}, [], ignored_files(inbox, outbox))
         self._before = 0
         self._paths = [path for path in _paths(inbox, outbox) if _is_titled(path)]
@@ -137,7 +138,7 @@ class _Walk:
                     texts[row] = _read(path)
             except OSError as error:
                 self._fail(path.name, error)
-            except Refused as error:
+            except Rejected as error:
                 self._fail(path.name, error, _digest(path))
         if texts:
             self._title(texts)
@@ -178,10 +179,10 @@ class _Walk:
         ]
         for row in rows:
             if not row.title:
-                why = Refused(f"version {row.version} wrote no title of use, and it has no keyphrase.")
+                why = Rejected(f"version {row.version} wrote no title of use, and it has no keyphrase.")
                 self._fail(row.file, why, row.sha256)
         self._keep([row for row in rows if row.title])
-        log_batch([*texts.values()], [titled.written(text) for text in texts.values()], self._version)
+        log_batch([*texts.values()], [titled.written(text) for text in texts.values()], str(self._version))
         titled.forget()
 
     def _fill(self, row: Row, path: Path) -> None:
@@ -191,7 +192,7 @@ class _Walk:
         corrected = self._set_aside_corrected(out)
         try:
             filled = fill_titles(path, out, self._version)
-        except (OSError, Refused) as error:
+        except (OSError, Rejected) as error:
             self._fail(path.name, error, row.sha256)
             if corrected:
                 corrected.rename(out)
@@ -219,8 +220,8 @@ class _Walk:
     def _fail(self, file: str, error: Exception, sha256: str = "") -> None:
         self._done.failed[file] = str(error)
         # A disk that is full, or a folder that is closed, is no fault of the file's, and always news.
-        if isinstance(error, Refused):
-            self._refused.append(RefusedFile(file, sha256, str(error)))
+        if isinstance(error, Rejected):
+            self._refused.append(RejectedFile(file, sha256, str(error)))
             if sha256 in self._refused_before:
                 self._done.waiting.append(file)
 
@@ -245,9 +246,9 @@ def _read(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise Refused(f"it is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
+        raise Rejected(f"it is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     if not text:
-        raise Refused("it holds no text. Put the transcript in, or take the file away.")
+        raise Rejected("it holds no text. Put the transcript in, or take the file away.")
     return text
 
 
@@ -272,15 +273,15 @@ def _moment(when: str) -> datetime | None:
         return None
 
 
-def read_refused(outbox: Path) -> list[RefusedFile]:
+def read_refused(outbox: Path) -> list[RejectedFile]:
     """What the last walk could not title; nothing where that cannot be read, so that it is told of once more."""
     try:
-        return [RefusedFile(**each) for each in json.loads((outbox / REFUSED).read_text(encoding="utf-8"))]
+        return [RejectedFile(**each) for each in json.loads((outbox / REFUSED).read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
         return []
 
 
-def write_refused(outbox: Path, refused: list[RefusedFile]) -> None:
+def write_refused(outbox: Path, refused: list[RejectedFile]) -> None:
     if refused:
         write_json(outbox / REFUSED, [asdict(each) for each in refused])
     else:
@@ -294,7 +295,7 @@ def read_rows(table: Path) -> list[Row]:
     """The rows of a titles.csv, the oldest first; none where there is no such file.
 
     Raises:
-        Refused: it has other columns.
+        Rejected: it has other columns.
     """
     if not table.is_file():
         return []
@@ -302,7 +303,7 @@ def read_rows(table: Path) -> list[Row]:
         reader = csv.DictReader(file)
         wanted = [field.name for field in fields(Row)]
         if reader.fieldnames is None or not {*wanted} - _ADDED <= {*reader.fieldnames}:
-            raise Refused(
+            raise Rejected(
                 f"{table} lacks some of the columns {', '.join(wanted)}. Put it elsewhere; a new one is made."
             )
         return [Row(**{name: (row.get(name) or "").removeprefix("'") for name in wanted}) for row in reader]

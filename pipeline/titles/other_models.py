@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from pyarrow.parquet import read_schema
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.paths import MODELS, TRAINING_SPLITS
@@ -27,7 +27,7 @@ def other_models() -> list[str]:
     """Their names, as `titles_by` takes them: the versions, the newest first, what is trained, and the baselines.
 
     Raises:
-        Unavailable: the registry does not answer.
+        TemporaryFailure: the registry does not answer.
     """
     name = RegisterSettings.read().name
     found = [
@@ -48,8 +48,8 @@ def titles_by(model: str, texts: Sequence[str]) -> list[str]:
     """A title for each text, by one of `other_models`; an empty one where it has none to give.
 
     Raises:
-        Misused: there is no such model.
-        Refused: the version does not load.
+        UsageError: there is no such model.
+        Rejected: the version does not load.
     """
     if model.startswith(_BASELINE):
         return _by_baseline(model.removeprefix(_BASELINE), texts)
@@ -62,8 +62,8 @@ def titles_by(model: str, texts: Sequence[str]) -> list[str]:
     return [shown.title for shown in write([*texts])] if texts else []
 
 
-def _no_such(model: str) -> Misused:
-    return Misused(f"There is no model {model!r}. Open the page anew: it lists those that there are.")
+def _no_such(model: str) -> UsageError:
+    return UsageError(f"There is no model {model!r}. Open the page anew: it lists those that there are.")
 
 
 def _by_trained(name: str, texts: Sequence[str]) -> list[str]:
@@ -75,7 +75,7 @@ def _by_trained(name: str, texts: Sequence[str]) -> list[str]:
 
 def _by_baseline(name: str, texts: Sequence[str]) -> list[str]:
     if name not in BASELINES:
-        raise Misused(f"There is no baseline {name!r}. Use one of {', '.join(BASELINES)}.")
+        raise UsageError(f"There is no baseline {name!r}. Use one of {', '.join(BASELINES)}.")
     path = TRAINING_SPLITS["train"]
     train = pd.DataFrame({"title": []})
     if path.is_file():

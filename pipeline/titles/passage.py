@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.models.title_cleanup import usable
 from pipeline.titles.titling import load, present_version
 from pipeline.transcripts.reading import LARGEST, refuse_too_large
@@ -20,23 +20,23 @@ def read_passage(source: str) -> str:
     """The text that `source` stands for: `-` is standard input, a file's path its content, anything else itself.
 
     Raises:
-        Misused: there is no text, or the file is not text.
-        Refused: it is larger than any talk.
+        UsageError: there is no text, or the file is not text.
+        Rejected: it is larger than any talk.
     """
     try:
         text = sys.stdin.read(LARGEST) if source == "-" else _content(source)
     except UnicodeDecodeError as error:
-        raise Misused(f"'{source}' is not a text file in UTF-8: {error.reason} at byte {error.start}.") from None
+        raise UsageError(f"'{source}' is not a text file in UTF-8: {error.reason} at byte {error.start}.") from None
     if len(text) >= LARGEST:
-        raise Refused(f"The text has more than {LARGEST // 1_000_000} MB, which no passage has. Give one passage.")
+        raise Rejected(f"The text has more than {LARGEST // 1_000_000} MB, which no passage has. Give one passage.")
     if text is source and _looks_like_a_path(source):
-        raise Misused(f"There is no file '{source}'. Give a passage in quotes, the path of a text file, or -.")
+        raise UsageError(f"There is no file '{source}'. Give a passage in quotes, the path of a text file, or -.")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise Misused("The text is not UTF-8. Put it into a file in UTF-8, and give its path.") from None
+        raise UsageError("The text is not UTF-8. Put it into a file in UTF-8, and give its path.") from None
     if not text.strip():
-        raise Misused("There is no text to title. Give a passage, the path of a text file, or - for standard input.")
+        raise UsageError("There is no text to title. Give a passage, the path of a text file, or - for standard input.")
     return text
 
 
@@ -67,19 +67,19 @@ def title_passage(text: str, knobs: dict[str, object], *, fast: bool = False) ->
         fast: whether by its export.
 
     Raises:
-        Refused: nothing is registered, the version cannot be loaded, or there is not even a keyphrase.
-        Misused: a knob's value is out of its range, or there is no export.
+        Rejected: nothing is registered, the version cannot be loaded, or there is not even a keyphrase.
+        UsageError: a knob's value is out of its range, or there is no export.
     """
     version = present_version(fast=fast)
     predict = load(version)
     try:
         written = predict([text], knobs).iloc[0]
     except (ValueError, mlflow.MlflowException) as error:
-        raise Misused(str(error)) from None
+        raise UsageError(str(error)) from None
     if not written["fallback"]:
         return list(filter(usable, written["candidates"]))
     if not written["title"]:
-        raise Refused(
+        raise Rejected(
             f"Version {version.number} wrote no title of use, and the text has no keyphrase. Give more of it."
         )
     _log.warning("%s wrote no title of use; this is a keyphrase of the text instead", f"version {version.number}")

@@ -20,7 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from tqdm import tqdm
 
 import pipeline
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.files import write_json
 from pipeline.models.checkpoint_sources import is_here, store_of
 from pipeline.models.title_cleanup import PLAIN
@@ -63,8 +63,8 @@ def load(version: Version) -> Predict:
     """The version as it is served.
 
     Raises:
-        Refused: it does not load.
-        Unavailable: the store of its model does not answer.
+        Rejected: it does not load.
+        TemporaryFailure: the store of its model does not answer.
     """
     if version.exported:
         return _exported(version.exported)
@@ -90,7 +90,7 @@ def _model(version: Version, scratch: str) -> mlflow.pyfunc.PyFuncModel:
     try:
         folder = _files(f"models:/{version}", scratch)
     except Exception as error:  # of whatever store its model is in
-        raise in_our_words(error) or Refused(f"{does_not_load}: {error}") from error
+        raise in_our_words(error) or Rejected(f"{does_not_load}: {error}") from error
     if _is_of_other_code(Path(folder)):
         _log.warning(
             "Version %s of '%s' was registered with other code than is installed here, which writes its titles now: "
@@ -101,7 +101,7 @@ def _model(version: Version, scratch: str) -> mlflow.pyfunc.PyFuncModel:
     try:
         return mlflow.pyfunc.load_model(folder)
     except Exception as error:  # whatever a damaged version raises, the user wants to know which one it is
-        raise Refused(f"{does_not_load}: {error}") from error
+        raise Rejected(f"{does_not_load}: {error}") from error
 
 
 def _is_of_other_code(folder: Path) -> bool:
@@ -126,7 +126,7 @@ def writer_of(version: Version) -> Write:
     """Texts in, out a title for each.
 
     Raises:
-        Refused: the version does not load.
+        Rejected: the version does not load.
     """
     predict = load(version)
 
@@ -143,8 +143,8 @@ def present_version(*, fast: bool = False) -> Version:
         fast: as `lectern export` has converted it.
 
     Raises:
-        Refused: there is neither.
-        Misused: it has not been exported.
+        Rejected: there is neither.
+        UsageError: it has not been exported.
     """
     found = version_to_use(connect(), RegisterSettings.read().name)
     version = as_version(found)
@@ -167,7 +167,7 @@ def _with_export(version: Version, md5: str) -> Version:
     folder = EXPORTS / version.name / version.number
     card = ExportCard.read(folder) if folder.exists() else None
     if card is None or card.model_md5 != md5:
-        raise Misused(f"Version {version} is not exported in {folder}. Run `lectern export {version.number}` first.")
+        raise UsageError(f"Version {version} is not exported in {folder}. Run `lectern export {version.number}` first.")
     return replace(version, identity=f"{version.identity} {card.weights} {card.made}", exported=folder)
 
 
@@ -195,7 +195,7 @@ def title_texts(texts: Iterable[str], version: Version) -> Titled:
     """A title for each distinct text. What an interrupted call over the same texts had finished is not done again.
 
     Raises:
-        Refused: the version does not load.
+        Rejected: the version does not load.
     """
     distinct = longest_first(texts)
     digest = hashlib.sha256(json.dumps([version.identity, *distinct]).encode()).hexdigest()

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import openpyxl
 import pandas as pd
-from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE, MergedCell
+from openpyxl.cell.cell import MergedCell
 from openpyxl.worksheet.worksheet import Worksheet
 
+from pipeline.data.fallbacks import FALLBACK, KEYPHRASE, mark
 from pipeline.data.lessons import LESSON
 from pipeline.data.merge import merge
 from pipeline.data.openings import asked
-from pipeline.data.problems import Problem, WorkbookRefused, errors
-from pipeline.data.sample import write_workbook
-from pipeline.data.sheets import NAMES
-from pipeline.data.tables import open_tables, table_files
-from pipeline.data.workbook import LINES, TOPICS, Workbook, read_workbook
-from pipeline.errors import Misused, Refused
+from pipeline.data.problems import Problem, WorkbookRejected, errors
+from pipeline.data.tables import open_tables
+from pipeline.data.workbook import TOPICS, Workbook, read_workbook
+from pipeline.data.workbook_files import as_cell, write_tables
+from pipeline.errors import Rejected
 from pipeline.files import file_aside
 from pipeline.monitoring.batch_log import log_batch
-from pipeline.titles.fallbacks import FALLBACK, KEYPHRASE, mark
 from pipeline.titles.titling import Version, title_texts
 
-_ROWS_OF_A_SHEET = 1_048_576 - 1  # below the header
-_LONGEST_CELL = 32_767
 _SAME_TIME = 0.001  # seconds; Excel keeps a time as a fraction of a day
 _SHOWN = 10
 
@@ -68,34 +63,9 @@ def _places(rows: list[int]) -> str:
     return f"{TOPICS}, row " + ", ".join(f"{row:,}" for row in rows[:_SHOWN]) + (", ..." if rows[_SHOWN:] else "")
 
 
-def is_workbook(path: Path) -> bool:
-    """Whether `path` is an .xlsx or .xlsm, or a folder that holds one of a workbook's two tables."""
-    if path.is_dir():
-        return any(file.stem.strip().lower() in NAMES for file in table_files(path))
-    return path.suffix.lower() in (".xlsx", ".xlsm") and path.is_file()
-
-
 def output_beside(workbook: Path) -> Path:
     """`lessons.titled.xlsx` for `lessons.xlsx` and for the folder `lessons`."""
     return workbook.with_name(f"{workbook.name if workbook.is_dir() else workbook.stem}.titled.xlsx")
-
-
-def must_be_workbook(out: Path) -> None:
-    """Raises:
-    Misused: `out` is no .xlsx.
-    """
-    if out.suffix.lower() != ".xlsx":
-        raise Misused(f"--out {out} must end in .xlsx: a titled workbook is written as Excel reads it.")
-
-
-def may_be_written(out: Path, *, overwrite: bool) -> None:
-    """Raises:
-    Misused: `out` is a folder, or is there and must not be overwritten.
-    """
-    if out.is_dir():
-        raise Misused(f"--out {out} is a folder. Name a file.")
-    if out.exists() and not overwrite:
-        raise Misused(f"{out} exists already. Name another file with --out, or allow it with --overwrite.")
 
 
 def fill_titles(path: Path, out: Path, version: Version) -> Filled:
@@ -104,8 +74,8 @@ def fill_titles(path: Path, out: Path, version: Version) -> Filled:
     Killed half-way, the same call goes on where it was.
 
     Raises:
-        WorkbookRefused: the workbook has errors other than empty titles.
-        Refused: the version does not load, or what is to be written does not fit into a sheet.
+        WorkbookRejected: the workbook has errors other than empty titles.
+        Rejected: the version does not load, or what is to be written does not fit into a sheet.
     """
     workbook = read_lacking_titles(path)
     topics = workbook.topics
@@ -118,7 +88,7 @@ def fill_titles(path: Path, out: Path, version: Version) -> Filled:
     with file_aside(out) as aside:
         _write(path, workbook, written, marks, aside)
         _compare(path, topics, aside)
-    log_batch([*texts.values()], [titled.written(text) for text in texts.values()], version)
+    log_batch([*texts.values()], [titled.written(text) for text in texts.values()], str(version))
     titled.forget()
     return Filled(
         out=out,
@@ -134,12 +104,12 @@ def read_lacking_titles(path: Path) -> Workbook:
     """The workbook at `path`, whose topics may lack their titles, and which is sound in all else.
 
     Raises:
-        WorkbookRefused: it is not.
+        WorkbookRejected: it is not.
     """
     workbook = read_workbook(path)
     rest = [problem for problem in workbook.problems if not _is_empty_title(problem)]
     if errors(rest):
-        raise WorkbookRefused(path, rest)
+        raise WorkbookRejected(path, rest)
     return workbook
 
 
@@ -153,11 +123,6 @@ def _texts(workbook: Workbook, lacking: pd.DataFrame) -> dict[int, str]:
     examples = merge(workbook.topics, workbook.lines).examples
     found = lacking[[*start, "row"]].merge(examples[[*start, "text", "opens"]], on=start)
     return dict(zip(found["row"].tolist(), asked(found), strict=True))
-
-
-def as_cell(text: str) -> str:
-    """`text` as a cell can hold it."""
-    return ILLEGAL_CHARACTERS_RE.sub(" ", text).strip()[:_LONGEST_CELL]
 
 
 def _write(path: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], out: Path) -> None:
@@ -175,7 +140,7 @@ def _write_into_copy(path: Path, titles: dict[int, str], marks: dict[int, str], 
     try:
         book = openpyxl.load_workbook(path, data_only=True)
     except Exception as error:  # of many kinds, for what Excel opens and openpyxl does not
-        raise Refused(f"{path} cannot be copied ({error}). Save it anew in Excel as .xlsx.") from error
+        raise Rejected(f"{path} cannot be copied ({error}). Save it anew in Excel as .xlsx.") from error
     sheet = book[tables[TOPICS].name]
     for row, title in titles.items():
         cell = sheet[f"{letter}{row}"]
@@ -212,38 +177,9 @@ def _write_tables(path: Path, workbook: Workbook, titles: dict[int, str], marks:
     write_tables(path, topics.assign(title=filled), workbook.lines, out, marks)
 
 
-def write_tables(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: Path, marks: Mapping[int, str]) -> None:
-    """Both tables, as a workbook is understood, as the sheets of `out`; `path` is what a message calls them.
-
-    Args:
-        marks: by row of `topics`, what the column `FALLBACK` says of its title.
-
-    Raises:
-        Refused: a sheet cannot hold them.
-    """
-    if max(len(topics), len(lines)) > _ROWS_OF_A_SHEET:
-        raise Refused(f"{path} has more rows than a sheet of Excel holds. Title it course by course.")
-    if (lines["text"].str.len() > _LONGEST_CELL).any():
-        row = int(lines.loc[lines["text"].str.len() > _LONGEST_CELL, "row"].iloc[0])
-        raise Refused(f"{path}, {LINES}, row {row:,}: the text is longer than a cell of Excel holds. Split the line.")
-    sheet = _sheet(topics, TOPICS)
-    if marks:
-        sheet[FALLBACK] = [marks.get(row) for row in topics["row"].tolist()]
-    write_workbook(sheet, _sheet(lines, LINES), out)
-
-
-def _sheet(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """`table` as the sheet `name` holds it: times as durations, texts as a cell can hold them."""
-    columns = {
-        theirs: [timedelta(seconds=cell) if isinstance(cell, float) else as_cell(cell) for cell in table[ours].tolist()]
-        for theirs, ours in NAMES[name].items()
-    }
-    return pd.DataFrame(columns, dtype=object)
-
-
 def _compare(path: Path, topics: pd.DataFrame, written: Path) -> None:
     """Raises:
-    Refused: what was written is not read as it was meant, so that nothing is handed out that lost a topic or a time.
+    Rejected: what was written is not read as it was meant, so that nothing is handed out that lost a topic or a time.
     """
     again = read_lacking_titles(written).topics
     same = len(again) == len(topics) and all(
@@ -251,6 +187,6 @@ def _compare(path: Path, topics: pd.DataFrame, written: Path) -> None:
         for a, b in zip(topics["start_seconds"].tolist(), again["start_seconds"].tolist(), strict=True)
     )
     if not same:
-        raise Refused(
+        raise Rejected(
             f"{path} cannot be copied with its times unchanged. Save both sheets as CSV in a folder and title that."
         )

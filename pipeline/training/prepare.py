@@ -46,8 +46,8 @@ def prepare(model: str, model_settings: ModelSettings, settings: TrainSettings, 
         texts: what the tokenizer of a model from scratch is trained on.
 
     Raises:
-        Refused: its checkpoint cannot be had, or does not fit the settings.
-        Misused: nothing of it would be left to train.
+        Rejected: its checkpoint cannot be had, or does not fit the settings.
+        UsageError: nothing of it would be left to train.
     """
     transformers.set_seed(settings.seed)
     network, tokenizer = open_checkpoint(model_settings, list(texts))

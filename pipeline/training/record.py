@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.files import file_aside, write_text
 from pipeline.paths import TRAINING
 
@@ -43,13 +43,15 @@ def read_training(model: str) -> Training:
     """What `write_training` wrote for `model`.
 
     Raises:
-        Refused: it is not there, or cannot be read.
+        Rejected: it is not there, or cannot be read.
     """
     folder = TRAINING / model
     try:
         run = TrainingRun.model_validate_json((folder / "run.json").read_text(encoding="utf-8"))
         return Training(run, pd.read_csv(folder / "curves.csv"))
     except FileNotFoundError as error:
-        raise Refused(f"{error.filename} is not here: '{model}' has not been trained. Run `dvc repro` first.") from None
+        raise Rejected(
+            f"{error.filename} is not here: '{model}' has not been trained. Run `dvc repro` first."
+        ) from None
     except ValueError as error:
-        raise Refused(f"{folder} does not tell how '{model}' was trained: {error}. Train it again.") from None
+        raise Rejected(f"{folder} does not tell how '{model}' was trained: {error}. Train it again.") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.experiments import main_project
 from pipeline.files import make_private_folder
 from pipeline.paths import STATE
@@ -21,11 +21,11 @@ def require_reporters(names: Sequence[str]) -> None:
     """Check that the package of each tracker in `names` is installed.
 
     Raises:
-        Misused: one is missing.
+        UsageError: one is missing.
     """
     missing = [name for name in names if not _is_installed(name)]
     if missing:
-        raise Misused(
+        raise UsageError(
             f"train.report_to in params.yaml names {', '.join(missing)}, which is not installed. In the project's "
             f"folder, run: pip install -e '.[{','.join(missing)}]'"
         )

@@ -36,7 +36,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure
 from pipeline.machine_errors import lacks_memory
 from pipeline.models.cross_attention import states_instead_of_keys
 from pipeline.models.features import Encoded, Features, frozen_part
@@ -64,11 +64,11 @@ CURVES = ["epoch", "step", "train_loss", "validation_loss", "rouge1", "rouge2", 
 BERTSCORE_CURVES = ["bertscore_precision", "bertscore_recall", "bertscore_f1"]  # where it is measured
 
 
-class TooLittleMemory(Unavailable):
+class TooLittleMemory(TemporaryFailure):
     """For one example, on this device."""
 
 
-class Diverged(Refused):
+class Diverged(Rejected):
     """The loss of a training grew beyond all numbers."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Diverged(Refused):
         )
 
 
-class LearntNothing(Refused):
+class LearntNothing(Rejected):
     """All weights are as they were before the training."""
 
     def __init__(self, steps: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.transcripts.timestamps import Stamp, rows_of, seconds_of, unescaped
 from pipeline.transcripts.transcript import Spoken
 
@@ -47,7 +47,7 @@ def read_cues(text: str, name: str, *, rolls: bool = True) -> list[Spoken]:
         rolls: whether the captions may roll, which chapters do not.
 
     Raises:
-        Refused: a line that should be two times is not, or has words beside them, or words have no time.
+        Rejected: a line that should be two times is not, or has words beside them, or words have no time.
     """
     cues = list(_cues(rows_of(text), name))
     times = seconds_of([Stamp(cue.at, time) for cue in cues for time in (cue.start, cue.end)], name)
@@ -68,19 +68,19 @@ def _cues(rows: Sequence[str], name: str) -> Iterator[_Cue]:
         elif not row.strip():
             silent = silent and bool(row)  # a block of WebVTT ends at an empty line, not at one of spaces
         elif not silent and _WORDS_BESIDE.fullmatch(row):
-            raise Refused(
+            raise Rejected(
                 f"{name}, line {n + 1:,}: {_short(row)} has words beside its times, and captions have them below. "
                 "Move them there."
             )
         elif _is_meant_as_times(row):
-            raise Refused(
+            raise Rejected(
                 f"{name}, line {n + 1:,}: {_short(row)} is not two times. Write 00:01:05.000 --> 00:01:09.000."
             )
         elif webvtt and _NOT_SPOKEN.fullmatch(row) and not (n and rows[n - 1]):
             silent = True
         elif not (silent or _names_a_cue(rows, n)):
             if cue is None:
-                raise Refused(f"{name}, line {n + 1:,}: {_short(row)} has no time. Put one above it, or take it away.")
+                raise Rejected(f"{name}, line {n + 1:,}: {_short(row)} has no time. Put one above it, or take it away.")
             cue.rows.append(row)
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.chapters.chaptering import Chaptered
 from pipeline.data.cells import as_clock
+from pipeline.data.fallbacks import FALLBACK
 from pipeline.data.formulas import as_text_cell
 from pipeline.data.sheets import NAMES
 from pipeline.data.workbook import LINES, TOPICS
-from pipeline.errors import Misused
+from pipeline.data.workbook_files import may_be_written, must_be_workbook, write_tables
+from pipeline.errors import UsageError
 from pipeline.files import file_aside, write_text
-from pipeline.titles.fallbacks import FALLBACK
-from pipeline.titles.workbook import may_be_written, must_be_workbook, write_tables
+from pipeline.transcripts.chapter import Chaptered
 from pipeline.transcripts.timestamps import as_stamp, as_written
 from pipeline.transcripts.transcript import Talk
 
@@ -43,22 +43,24 @@ def format_of(name: str | None, out: Path | None) -> str:
     """The format that was asked for by name, or by the suffix of `out`; YouTube's without either.
 
     Raises:
-        Misused: there is no such format, or it cannot be printed.
+        UsageError: there is no such format, or it cannot be printed.
     """
     if name is None:
         name = SUFFIXES.get(out.suffix.lower()) if out else "youtube"
         if name is None:
-            raise Misused(f"--out {out}: no format has that suffix. Use one of {', '.join(SUFFIXES)}, or say --format.")
+            raise UsageError(
+                f"--out {out}: no format has that suffix. Use one of {', '.join(SUFFIXES)}, or say --format."
+            )
     if name not in SUFFIXES.values():
-        raise Misused(f"--format {name}: there is no such format. Use one of {', '.join(SUFFIXES.values())}.")
+        raise UsageError(f"--format {name}: there is no such format. Use one of {', '.join(SUFFIXES.values())}.")
     if name == "xlsx" and out is None:
-        raise Misused("A workbook cannot be printed. Name a file: --out chapters.xlsx.")
+        raise UsageError("A workbook cannot be printed. Name a file: --out chapters.xlsx.")
     return name
 
 
 def check_out(out: Path, name: str, *, overwrite: bool) -> None:
     """Raises:
-    Misused: `out` is a folder, is there and must not be overwritten, or is no .xlsx where the format is.
+    UsageError: `out` is a folder, is there and must not be overwritten, or is no .xlsx where the format is.
     """
     if name == "xlsx":
         must_be_workbook(out)
@@ -67,10 +69,10 @@ def check_out(out: Path, name: str, *, overwrite: bool) -> None:
 
 def check_talks(talks: Sequence[Talk], name: str) -> None:
     """Raises:
-    Misused: the format holds the chapters of one talk, and there are several.
+    UsageError: the format holds the chapters of one talk, and there are several.
     """
     if name == "vtt" and len(talks) > 1:
-        raise Misused(
+        raise UsageError(
             f"A WebVTT file is of one video, and there are {len(talks):,} lessons. Use csv, json, md or xlsx."
         )
 
@@ -167,7 +169,7 @@ def write_chapters(talks: Sequence[Chaptered], out: Path, name: str) -> None:
     """The chapters of `talks` in the format `name`: all of the file or nothing.
 
     Raises:
-        Refused: a workbook cannot hold them.
+        Rejected: a workbook cannot hold them.
     """
     if name == "xlsx":
         with file_aside(out) as aside:

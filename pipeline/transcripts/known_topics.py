@@ -15,15 +15,15 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pipeline.data.cells import LONGEST, as_clock, without_controls
 from pipeline.data.consistency import problems_of_lessons
+from pipeline.data.fallbacks import FALLBACK, stands_in, without_stand_ins
 from pipeline.data.formulas import APOSTROPHE
 from pipeline.data.lessons import LESSON
-from pipeline.data.problems import Problem, WorkbookRefused, errors
+from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.sheets import NAMES, understand
 from pipeline.data.tables import open_tables
 from pipeline.data.workbook import TOPICS
-from pipeline.errors import Misused, Refused
-from pipeline.titles.fallbacks import FALLBACK, stands_in, without_stand_ins
-from pipeline.titles.workbook import is_workbook
+from pipeline.data.workbook_files import is_workbook
+from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import read_cues
 from pipeline.transcripts.chapter_files import from_markdown
 from pipeline.transcripts.reading import decoded
@@ -57,8 +57,8 @@ def with_topics(talks: Sequence[Talk], path: Path) -> list[Talk]:
     to the one talk; those of several to the lessons of their names.
 
     Raises:
-        Misused: there is nothing at `path`.
-        Refused: it cannot be read, or holds topics of a lesson that is not among `talks`.
+        UsageError: there is nothing at `path`.
+        Rejected: it cannot be read, or holds topics of a lesson that is not among `talks`.
     """
     known = read_topics(path)
     if len(talks) == len(known) == 1:
@@ -67,7 +67,7 @@ def with_topics(talks: Sequence[Talk], path: Path) -> list[Talk]:
     if strangers:
         course, number = strangers[0]
         whose = f"has topics of lesson {number} of {course}, which is not" if course else "does not say which it is of"
-        raise Refused(
+        raise Rejected(
             f"{path} {whose} among the {len(talks):,} lesson(s) to be given chapters. Name course and lesson as they "
             "are named there, in a workbook or a CSV, or take what is of none away."
         )
@@ -79,13 +79,13 @@ def read_topics(path: Path) -> dict[Lesson, list[Topic]]:
     that are marked as standing in for one do not count.
 
     Raises:
-        Misused: there is nothing at `path`.
-        Refused: what is there holds no topics, or cannot be read; the message names file and line.
+        UsageError: there is nothing at `path`.
+        Rejected: what is there holds no topics, or cannot be read; the message names file and line.
     """
     if is_workbook(path):
         return _of_tables(path, path)
     if not path.is_file():
-        raise Misused(f"--topics {path}: there is no such file. Give a workbook, a CSV or lines such as 0:00 Title.")
+        raise UsageError(f"--topics {path}: there is no such file. Give a workbook, a CSV or lines such as 0:00 Title.")
     if path.suffix.lower() == ".csv":
         return _of_csv(path)
     text = decoded(path)
@@ -98,7 +98,7 @@ def read_topics(path: Path) -> dict[Lesson, list[Topic]]:
             text = from_markdown(text)
         topics = [Topic(each.seconds, each.beside or "".join(each.below[:1])) for each in stamped(text, path.name)]
     if not topics:
-        raise Refused(f"{path} holds no topics. Write one a line, as in 0:00 Title.")
+        raise Rejected(f"{path} holds no topics. Write one a line, as in 0:00 Title.")
     return {("", ""): _rising(topics, path)}
 
 
@@ -123,7 +123,7 @@ def _of_tables(tables_at: Path, path: Path) -> dict[Lesson, list[Topic]]:
             problems += problems_of_lessons(sheet, None)
     problems = [_placed(problem, tables_at, path) for problem in problems if problem.kind != "empty title"]
     if errors(problems):
-        raise WorkbookRefused(path, problems)
+        raise WorkbookRejected(path, problems)
     rows = without_stand_ins(sheet.rows, tables_at)
     lessons = rows.sort_values("start_seconds").groupby(LESSON, sort=False)
     return {("", "") if nameless else lesson: _topics(rows) for lesson, rows in lessons}
@@ -149,7 +149,7 @@ def _of_json(path: Path, text: str) -> dict[Lesson, list[Topic]]:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise Refused(
+        raise Rejected(
             f"{path}, {place or 'as a whole'}: {first['msg']}. It must be as `lectern chapters` writes it: a list of "
             "lessons, each with its chapters, each with start_seconds and title."
         ) from None
@@ -163,7 +163,7 @@ def _of_json(path: Path, text: str) -> dict[Lesson, list[Topic]]:
 def _rising(topics: list[Topic], path: Path) -> list[Topic]:
     for before, after in pairwise(topics):
         if after.seconds <= before.seconds:
-            raise Refused(
+            raise Rejected(
                 f"{path}: the topic at {as_clock(after.seconds)} follows one at {as_clock(before.seconds)}. Put them "
                 "in order, each with a time of its own. Topics of several talks go into a workbook or a CSV."
             )

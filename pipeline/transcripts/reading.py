@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.cells import without_controls
+from pipeline.data.fallbacks import without_stand_ins
 from pipeline.data.lessons import LESSON
-from pipeline.data.problems import Problem, WorkbookRefused, errors
+from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.workbook import TOPICS, read_workbook
-from pipeline.errors import Misused, Refused
-from pipeline.titles.fallbacks import without_stand_ins
-from pipeline.titles.workbook import is_workbook
+from pipeline.data.workbook_files import is_workbook
+from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import holds_cues, read_cues
 from pipeline.transcripts.timed_json import read_json
 from pipeline.transcripts.timed_text import read_timed_text
@@ -35,15 +35,15 @@ def read_talks(path: Path) -> list[Talk]:
     last the lessons that have topics alone.
 
     Raises:
-        Misused: there is nothing at `path`, or a folder that is no workbook.
-        Refused: it is not a transcript, or a time in it cannot be read; the message names file and line.
-        WorkbookRefused: the workbook has errors other than missing topics and titles.
+        UsageError: there is nothing at `path`, or a folder that is no workbook.
+        Rejected: it is not a transcript, or a time in it cannot be read; the message names file and line.
+        WorkbookRejected: the workbook has errors other than missing topics and titles.
     """
     if is_workbook(path):
         return _lessons(path)
     if not path.is_file():
         what = "is a folder without the tables of a workbook" if path.is_dir() else "does not exist"
-        raise Misused(f"{path} {what}. Give a .vtt, .srt, .sbv, .json or .txt file with times, or a workbook.")
+        raise UsageError(f"{path} {what}. Give a .vtt, .srt, .sbv, .json or .txt file with times, or a workbook.")
     text = decoded(path)
     if path.suffix.lower() in _JSON:
         spoken = read_json(text, path.name)
@@ -54,7 +54,7 @@ def read_talks(path: Path) -> list[Talk]:
     lines = [Line(said.seconds, " ".join(said.text.split())) for said in spoken]
     lines = sorted((line for line in lines if line.text), key=lambda line: line.seconds)
     if not lines:
-        raise Refused(f"{path} holds no words. Give the transcript of a talk.")
+        raise Rejected(f"{path} holds no words. Give the transcript of a talk.")
     # A window of YouTube's without words may last longer than the talk.
     ends = [said.end_seconds for said in spoken if said.end_seconds is not None and said.text.strip()]
     return [Talk(path.stem, "1", lines, end_of(lines, max(ends, default=0.0)))]
@@ -62,10 +62,10 @@ def read_talks(path: Path) -> list[Talk]:
 
 def refuse_too_large(path: Path) -> None:
     """Raises:
-    Refused: the file is larger than any talk.
+    Rejected: the file is larger than any talk.
     """
     if path.stat().st_size > LARGEST:
-        raise Refused(
+        raise Rejected(
             f"{path} has more than {LARGEST // 1_000_000} MB, which no talk has. Give the transcript of one talk."
         )
 
@@ -74,7 +74,7 @@ def decoded(path: Path) -> str:
     """The text of `path`, in UTF-8, or in what its first bytes say.
 
     Raises:
-        Refused: it is too large, or no text.
+        Rejected: it is too large, or no text.
     """
     refuse_too_large(path)
     content = path.read_bytes()
@@ -83,9 +83,9 @@ def decoded(path: Path) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise Refused(f"{path}, line {line:,}: it is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
+        raise Rejected(f"{path}, line {line:,}: it is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
     if "\0" in text:
-        raise Refused(f"{path} is not a text file. Give a .vtt, .srt, .sbv, .json or .txt file, or an .xlsx.")
+        raise Rejected(f"{path} is not a text file. Give a .vtt, .srt, .sbv, .json or .txt file, or an .xlsx.")
     return without_controls(text)
 
 
@@ -100,7 +100,7 @@ def _lessons(path: Path) -> list[Talk]:
     workbook = read_workbook(path)
     rest = [problem for problem in workbook.problems if not _is_for_us_to_mend(problem)]
     if errors(rest):
-        raise WorkbookRefused(path, rest)
+        raise WorkbookRejected(path, rest)
     known = without_stand_ins(workbook.topics, path)
     topics = {lesson: _topics(rows) for lesson, rows in known.groupby(LESSON, sort=False)}
     talks = []
@@ -111,7 +111,7 @@ def _lessons(path: Path) -> list[Talk]:
         if lines:
             talks.append(Talk(course, number, lines, end_of(lines), topics.pop((course, number), [])))
     if not talks:
-        raise Refused(f"{path} holds no words. Fill in its transcripts.")
+        raise Rejected(f"{path} holds no words. Fill in its transcripts.")
     return talks + [Talk(*lesson, [], rows[-1].seconds + 1, rows) for lesson, rows in topics.items()]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pipeline.data.cells import LONGEST, without_controls
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.transcripts.timestamps import unescaped
 from pipeline.transcripts.transcript import Spoken
 
@@ -39,7 +39,7 @@ def read_json(text: str, name: str) -> list[Spoken]:
         name: of the file, for messages.
 
     Raises:
-        Refused: it is not JSON, or none of YouTube's.
+        Rejected: it is not JSON, or none of YouTube's.
     """
     content = parse_json(text, name)
     if isinstance(content, dict) and "events" in content:
@@ -49,14 +49,14 @@ def read_json(text: str, name: str) -> list[Spoken]:
             for event in events
         ]
     if not isinstance(content, list):
-        raise Refused(f"{name} holds neither YouTube's 'events' nor a list of {{text, start, duration}}.")
+        raise Rejected(f"{name} holds neither YouTube's 'events' nor a list of {{text, start, duration}}.")
     snippets = _checked(TypeAdapter(list[_Snippet]), content, name)
     return [_spoken(said.start, said.duration, said.text) for said in snippets]
 
 
 def parse_json(text: str, name: str) -> Any:
     """Raises:
-    Refused: `text` is not JSON.
+    Rejected: `text` is not JSON.
     """
     try:
         content = json.loads(text)
@@ -64,11 +64,11 @@ def parse_json(text: str, name: str) -> Any:
         return content
     except UnicodeEncodeError as error:
         half = error.object[error.start].encode("unicode_escape").decode()
-        raise Refused(f"{name} holds half a character ({half}), which is no text. Fetch it anew.") from None
+        raise Rejected(f"{name} holds half a character ({half}), which is no text. Fetch it anew.") from None
     except json.JSONDecodeError as error:
-        raise Refused(f"{name}, line {error.lineno:,}: it is not JSON ({error.msg}). Save or fetch it anew.") from None
+        raise Rejected(f"{name}, line {error.lineno:,}: it is not JSON ({error.msg}). Save or fetch it anew.") from None
     except (RecursionError, ValueError):  # nested without end, or a number of thousands of digits
-        raise Refused(f"{name} is JSON that no program for captions writes. Fetch it anew.") from None
+        raise Rejected(f"{name} is JSON that no program for captions writes. Fetch it anew.") from None
 
 
 def _spoken(start: float, duration: float, text: str) -> Spoken:
@@ -83,4 +83,4 @@ def _checked(kind: TypeAdapter, content: Any, name: str) -> Any:
         entry, *within = first["loc"] or ("",)
         place = f"entry {entry + 1:,}" if isinstance(entry, int) else "the list"
         where = " ".join([place, *map(str, within)])
-        raise Refused(f"{name}, {where}: {first['msg']} (it is {str(first['input'])[:60]!r}).") from None
+        raise Rejected(f"{name}, {where}: {first['msg']} (it is {str(first['input'])[:60]!r}).") from None

@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.transcripts.timestamps import Stamp, rows_of, seconds_of
 from pipeline.transcripts.transcript import Spoken
 
@@ -35,7 +35,7 @@ def stamped(text: str, name: str) -> list[Stamped]:
         name: of the file, for messages.
 
     Raises:
-        Refused: a time cannot be read.
+        Rejected: a time cannot be read.
     """
     found: list[tuple[Stamp, str, list[str]]] = []
     for at, row in enumerate(rows_of(text), start=1):
@@ -54,16 +54,16 @@ def read_timed_text(text: str, name: str) -> list[Spoken]:
         name: of the file, for messages.
 
     Raises:
-        Refused: there is no time, one cannot be read, or one is before the one above it.
+        Rejected: there is no time, one cannot be read, or one is before the one above it.
     """
     found = stamped(text, name)
     if not found:
-        raise Refused(
+        raise Rejected(
             f"{name} holds no times. Begin its lines with when they are said, as in 0:01:05 so now we turn to."
         )
     for before, after in pairwise(found):
         if after.seconds < before.seconds:
-            raise Refused(
+            raise Rejected(
                 f"{name}, line {after.at:,}: its time is before the one in line {before.at:,}. Put the lines in order; "
                 "if it is no time but what is said, write it without the colon."
             )

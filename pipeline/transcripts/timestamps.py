@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.cells import LONGEST, Fault, as_clock, as_seconds
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _WRONG = {Fault.TOO_LONG: f"is over {LONGEST / 3600:,.0f} hours", Fault.BELOW_ZERO: "is a time below zero"}
@@ -41,14 +41,14 @@ def seconds_of(stamps: Sequence[Stamp], name: str) -> list[float]:
     """The seconds of each; `name` is the file's, for the message.
 
     Raises:
-        Refused: one of them is not a time.
+        Rejected: one of them is not a time.
     """
     times = as_seconds(pd.Series([stamp.written for stamp in stamps], dtype="str"))
     wrong = np.flatnonzero(times.fault != Fault.NONE)
     if wrong.size:
         at, written = stamps[wrong[0]]
         why = _WRONG.get(Fault(times.fault[wrong[0]]), "is not a time")
-        raise Refused(f"{name}, line {at:,}: {written[:60]!r} {why}. Write h:mm:ss or mm:ss.")
+        raise Rejected(f"{name}, line {at:,}: {written[:60]!r} {why}. Write h:mm:ss or mm:ss.")
     return times.seconds.tolist()
 
 

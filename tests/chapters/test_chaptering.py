@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from pipeline.chapters.chaptering import Chapter, Chaptered, cut, entitled
+from lectern.app import app
+from pipeline.chapters.chaptering import cut, entitled
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.cli import app
 from pipeline.data.workbook import ingest
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts import chapter_files
+from pipeline.transcripts.chapter import Chapter, Chaptered
 from pipeline.transcripts.known_topics import read_topics, with_topics
 from pipeline.transcripts.reading import read_talks
 from pipeline.transcripts.timestamps import as_stamp
@@ -94,7 +95,7 @@ def test_only_titles_want_a_registered_version_and_without_one_it_says_what_to_r
     (project / "talk.txt").write_text("0:00 so now we begin")
     (project / "topics.txt").write_text("0:00 Beginning")
     refused = chapters("talk.txt").exception
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Rejected)
     assert "lectern run" in str(refused)
     done = chapters("talk.txt", "--topics", "topics.txt", "--format", "md")
     assert (done.exit_code, done.stdout) == (0, "## talk, lesson 1\n\n- 0:00 Beginning\n"), done.exception
@@ -119,7 +120,7 @@ def test_only_titles_want_a_registered_version_and_without_one_it_says_what_to_r
 def test_a_wrong_command_is_misused_before_any_work(words: list[str], project: Path) -> None:
     (project / "talk.txt").write_text("0:00 so now we begin")
     write_book(project / "week.xlsx", [("C", "1", "0:00", "Known")], [("C", "1", "0:00", "so now we begin")])
-    assert isinstance(chapters(*words).exception, Misused)
+    assert isinstance(chapters(*words).exception, UsageError)
 
 
 def test_a_talk_begins_with_what_the_course_calls_an_opening(project: Path, examples: pd.DataFrame) -> None:
@@ -292,10 +293,10 @@ def test_topics_go_to_the_lessons_they_name(tmp_path: Path) -> None:
     table.write_text("course_title;lesson_num;timestamp;topic\nC;02a;0:00;Late\n")
     assert [talk.topics for talk in with_topics(talks, table)] == [[], [Topic(0.0, "Late")]]
     table.write_text("course_title;lesson_num;timestamp;topic\nC;3;0:00;Late\n")
-    with pytest.raises(Refused, match="lesson 3 of C"):
+    with pytest.raises(Rejected, match="lesson 3 of C"):
         with_topics(talks, table)
     table.write_text("timestamp;topic\n0:00;Late\n")
-    with pytest.raises(Refused, match="does not say which"):
+    with pytest.raises(Rejected, match="does not say which"):
         with_topics(talks, table)
     assert with_topics(talks[:1], table)[0].topics == [Topic(0.0, "Late")]
 
@@ -322,11 +323,11 @@ def test_topics_as_people_paste_them_are_understood(tmp_path: Path) -> None:
 )
 def test_broken_topics_are_refused_with_their_place(name: str, content: str, place: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Rejected) as refused:
         read_topics(tmp_path / name)
     assert place in str(refused.value)
 
 
 def test_topics_that_are_not_there_are_misused(tmp_path: Path) -> None:
-    with pytest.raises(Misused):
+    with pytest.raises(UsageError):
         read_topics(tmp_path / "t.csv")

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.chapters.corrections import keep_corrections
 from pipeline.chapters.edited_table import Row, as_rows, from_rows, named
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.transcripts.transcript import Line, Talk, Topic
 
 TALK = Talk("C", "1", [Line(0.0, "hello"), Line(61.5, "so"), Line(3700.0, "bye")], 3710.0)
@@ -45,7 +45,7 @@ def test_empty_rows_do_not_count_and_titles_stand_on_one_line() -> None:
     ],
 )
 def test_a_row_that_is_no_chapter_is_named(rows: list[tuple[str, str]], why: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Rejected) as refused:
         from_rows(TALK, [Row(*row) for row in rows])
     assert why in str(refused.value)
 
@@ -60,7 +60,7 @@ def test_a_number_that_nobody_has_changed_is_not_kept_to_train_on(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [Row("0:00", "Intro"), Row("1:01.5", "Chapter 3"), Row("1:01:40", "Chapter 4")]
-    with pytest.raises(Refused, match=r"0:01:01\.5 Chapter 3, 1:01:40 Chapter 4\. Write"):
+    with pytest.raises(Rejected, match=r"0:01:01\.5 Chapter 3, 1:01:40 Chapter 4\. Write"):
         keep_corrections(from_rows(TALK, rows), tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     given = replace(TALK, topics=[Topic(61.5, "Chapter 3"), Topic(3700.0, "Chapter 4")])

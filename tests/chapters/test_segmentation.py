@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, chapter_starts, passages_of
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.transcripts.transcript import Line, Talk
 from tests.conftest import ROOT
 
@@ -37,7 +37,7 @@ def test_the_mean_length_decides_how_many_there_are_and_three_are_the_fewest() -
 
 
 def test_more_chapters_than_there_is_room_for_are_misused() -> None:
-    with pytest.raises(Misused, match="the most is 3"):
+    with pytest.raises(UsageError, match="the most is 3"):
         chapter_starts(talk_about("bread", "stars", lines=3), SETTINGS, count=9)
 
 

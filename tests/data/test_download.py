@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from flows.graph.workbook import adopt
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.settings import set_params
 from tests.command import lectern
 from tests.titles.small import write_book
@@ -157,11 +157,16 @@ def test_a_workbook_at_an_address_is_taken_and_can_be_taken_again(
 @pytest.mark.parametrize(
     ("path", "limits", "refusal", "said"),
     [
-        ("/endless.xlsx", {"megabytes": 2, "seconds": 60}, Refused, r"sends more than 2 MB.*fetch\.megabytes"),
-        ("/bomb.xlsx", {"megabytes": 2, "seconds": 60}, Refused, "sends more than 2 MB"),
-        ("/dripping.xlsx", {"megabytes": 2, "seconds": 4}, Unavailable, r"did not arrive within 4 s.*fetch\.seconds"),
-        ("/to-file.xlsx", {"megabytes": 2, "seconds": 60}, Unavailable, "DVC did not take"),
-        ("/to-ftp.xlsx", {"megabytes": 2, "seconds": 60}, Unavailable, "DVC did not take"),
+        ("/endless.xlsx", {"megabytes": 2, "seconds": 60}, Rejected, r"sends more than 2 MB.*fetch\.megabytes"),
+        ("/bomb.xlsx", {"megabytes": 2, "seconds": 60}, Rejected, "sends more than 2 MB"),
+        (
+            "/dripping.xlsx",
+            {"megabytes": 2, "seconds": 4},
+            TemporaryFailure,
+            r"did not arrive within 4 s.*fetch\.seconds",
+        ),
+        ("/to-file.xlsx", {"megabytes": 2, "seconds": 60}, TemporaryFailure, "DVC did not take"),
+        ("/to-ftp.xlsx", {"megabytes": 2, "seconds": 60}, TemporaryFailure, "DVC did not take"),
     ],
 )
 def test_what_is_too_large_too_slow_or_leads_elsewhere_is_given_up_and_leaves_nothing(
@@ -199,7 +204,7 @@ def test_an_address_of_another_kind_or_with_a_key_is_refused_and_nothing_is_aske
     (folder / ".dvc/config.local").write_text("['remote \"files\"']\n    url = file:///etc\n", encoding="utf-8")
     before = files(folder)
     done = lectern("use", address, cwd=folder)
-    assert done.returncode == Misused.exit_code
+    assert done.returncode == UsageError.exit_code
     assert said in done.stderr
     assert SECRET not in done.stderr
     assert files(folder) == before
@@ -218,7 +223,7 @@ def test_a_workbook_that_dvc_cannot_note_is_not_taken(folder: Path, web: Web, bo
     write_book(book, [("C", "1", "0:00:00", "New")], [("C", "1", "0:00:01", "so we begin")])
     shutil.rmtree(folder / ".dvc/cache")
     (folder / ".dvc/cache").write_text("in its way", encoding="utf-8")
-    with pytest.raises(Unavailable):
+    with pytest.raises(TemporaryFailure):
         adopt(f"{web.address}/lessons.xlsx")
     assert files(folder) == before
     assert workbook.is_file()
@@ -228,5 +233,5 @@ def test_a_workbook_that_dvc_cannot_note_is_not_taken(folder: Path, web: Web, bo
 def test_a_wrong_limit_is_named(wrong: dict[str, int], folder: Path, web: Web) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     Path("params.yaml").write_text(yaml.safe_dump({**params, "fetch": wrong}), encoding="utf-8")
-    with pytest.raises(Misused, match=r"fetch\.(megabytes|seconds)"):
+    with pytest.raises(UsageError, match=r"fetch\.(megabytes|seconds)"):
         adopt(f"{web.address}/lessons.xlsx")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.join import Joined, join
-from pipeline.data.problems import WorkbookRefused
+from pipeline.data.problems import WorkbookRejected
 from pipeline.data.workbook import ingest
 from tests.titles.small import write_book
 
@@ -35,6 +35,6 @@ def test_a_lesson_is_taken_from_the_last_workbook_that_holds_it(tmp_path: Path) 
 def test_a_broken_workbook_is_refused_and_nothing_written(tmp_path: Path) -> None:
     good = _book(tmp_path / "a.xlsx", ("1", "0:00", "good"))
     broken = write_book(tmp_path / "b.xlsx", [("C", "1", "half past", "bad")], [("C", "1", "0:00", "words")])
-    with pytest.raises(WorkbookRefused, match=r"b\.xlsx"):
+    with pytest.raises(WorkbookRejected, match=r"b\.xlsx"):
         join([good, broken], tmp_path / "joined")
     assert not (tmp_path / "joined").exists()

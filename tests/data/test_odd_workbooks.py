@@ -10,7 +10,7 @@ import pytest
 from pipeline.data.problems import errors
 from pipeline.data.workbook import read_workbook
 from pipeline.data.xlsx_archive import look_through
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from tests.data.mutations import Law, changed_bytes, changed_cells, changed_tables, nothing_is_lost
 from tests.data.oddities import NO_FILE, ODDITIES, Odd
 from tests.odd_workbooks import FIRST, Parts, book
@@ -29,7 +29,7 @@ def test_a_workbook_as_none_should_be_is_right_or_named(odd: Odd, tmp_path: Path
 
 @pytest.mark.parametrize("make", NO_FILE.values(), ids=NO_FILE)
 def test_what_is_no_file_is_misuse(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    with pytest.raises(Misused, match=r"does not exist|is neither a file nor a folder"):
+    with pytest.raises(UsageError, match=r"does not exist|is neither a file nor a folder"):
         read_workbook(make(tmp_path))
 
 

@@ -12,7 +12,7 @@ from pipeline.data.cells import as_lesson, as_name, as_seconds
 from pipeline.data.merge import merge
 from pipeline.data.sample import SampleSettings, build_sample, write_workbook
 from pipeline.data.workbook import read_workbook
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 
 SMALL = SampleSettings(topics=24, words_per_minute=150, seed=1)
 LESSON = ["course_title", "lesson_num"]
@@ -154,7 +154,7 @@ def test_another_seed_takes_other_topics(small):
 
 
 def test_more_topics_than_there_are_is_refused_with_both_counts():
-    with pytest.raises(Refused, match=r"asks for 5000 topics.* gives \d{3}\."):
+    with pytest.raises(Rejected, match=r"asks for 5000 topics.* gives \d{3}\."):
         build_sample(SMALL.model_copy(update={"topics": 5000}))
 
 

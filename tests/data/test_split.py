@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.data.split import Splits, SplitSettings, lessons_by_side, split
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.stages import split as stage
 
 USUAL = SplitSettings(by="lesson", validation=0.15, test=0.2, seed=1)
@@ -70,7 +70,7 @@ def test_another_seed_gives_another_split() -> None:
 def test_an_empty_side_is_refused_with_a_seed_that_works() -> None:
     four = examples_of(*[("Clouds", str(n)) for n in range(4)])
     settings = USUAL.model_copy(update={"seed": 10})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Rejected) as refused:
         split(four, settings)
     seed = int(str(refused.value).split("Set split.seed to ")[1].split(" ")[0])
     assert all(len(part) for _, part in split(four, settings.model_copy(update={"seed": seed})).items())
@@ -78,12 +78,12 @@ def test_an_empty_side_is_refused_with_a_seed_that_works() -> None:
 
 @pytest.mark.parametrize("lessons", [0, 1, 2])
 def test_fewer_than_three_lessons_cannot_be_split(lessons: int) -> None:
-    with pytest.raises(Refused, match="at least three lessons"):
+    with pytest.raises(Rejected, match="at least three lessons"):
         split(examples_of(*[("Clouds", str(n)) for n in range(lessons)]), USUAL)
 
 
 def test_shares_so_small_that_no_seed_helps_are_refused() -> None:
-    with pytest.raises(Refused, match=r"raise split\.validation or split\.test"):
+    with pytest.raises(Rejected, match=r"raise split\.validation or split\.test"):
         split(FORTY, USUAL.model_copy(update={"test": 1e-9}))
 
 
@@ -156,6 +156,6 @@ def test_the_stage_writes_three_tables_and_what_was_checked(project: Path, setti
 
 def test_a_refused_split_leaves_no_tables(project: Path) -> None:
     Path("params.yaml").write_text(yaml.safe_dump({"split": {**USUAL.model_dump(), "test": 1e-9}}))
-    with pytest.raises(Refused):
+    with pytest.raises(Rejected):
         stage.run()
     assert not Path("data/splits").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.data.suites import require_fit
 from pipeline.data.workbook import ingest
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 
 EXPECTATIONS = Path(__file__).parents[2] / "expectations"
 
@@ -55,7 +55,7 @@ def result_in(folder):
 
 
 def refusal(folder, **tables):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Rejected) as caught:
         check(folder, **tables)
     return str(caught.value)
 
@@ -163,12 +163,12 @@ def test_an_expectation_without_a_description_is_worded_by_great_expectations(tm
 def test_malformed_json_is_misuse_that_names_file_and_place(tmp_path):
     broken = tmp_path / "broken.json"
     broken.write_text('{"name": "topics",\n}', encoding="utf-8")
-    with pytest.raises(Misused, match=r"broken\.json is not valid JSON: .* line 2"):
+    with pytest.raises(UsageError, match=r"broken\.json is not valid JSON: .* line 2"):
         check(tmp_path, broken, topics=topics())
 
 
 def test_a_missing_suite_is_misuse_that_names_it(tmp_path):
-    with pytest.raises(Misused, match=r"gone\.json, the suite of topics, is not here"):
+    with pytest.raises(UsageError, match=r"gone\.json, the suite of topics, is not here"):
         check(tmp_path, tmp_path / "gone.json", topics=topics())
 
 
@@ -182,16 +182,16 @@ def test_a_missing_suite_is_misuse_that_names_it(tmp_path):
     ],
 )
 def test_a_malformed_expectation_is_misuse_that_names_its_place(tmp_path, changed, complaint):
-    with pytest.raises(Misused, match=complaint):
+    with pytest.raises(UsageError, match=complaint):
         check(tmp_path, edited_suite(tmp_path, **changed), topics=topics())
 
 
 def test_the_suite_of_another_table_is_misuse(tmp_path):
-    with pytest.raises(Misused, match="is the suite of topics, and lines are to be checked"):
+    with pytest.raises(UsageError, match="is the suite of topics, and lines are to be checked"):
         check(tmp_path, EXPECTATIONS / "topics.json", lines=lines())
 
 
 def test_misuse_is_found_before_anything_is_written(tmp_path):
-    with pytest.raises(Misused):
+    with pytest.raises(UsageError):
         check(tmp_path, edited_suite(tmp_path, type="expect_miracles"), topics=topics())
     assert not (tmp_path / "result.json").exists()

@@ -21,7 +21,7 @@ from pipeline.data.problems import (
     LISTED,
     SHOWN,
     Problem,
-    WorkbookRefused,
+    WorkbookRejected,
     as_block,
     as_json,
     as_table,
@@ -29,7 +29,7 @@ from pipeline.data.problems import (
     summary,
 )
 from pipeline.data.workbook import Workbook, ingest, read_workbook
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 
 TOPICS = [
     ["course_title", "lesson_num", "timestamp", "topic"],
@@ -274,7 +274,7 @@ def test_all_errors_are_found_at_once(tmp_path: Path) -> None:
 
 def test_errors_refuse_the_workbook_with_every_place_and_remedy(tmp_path: Path) -> None:
     path = workbook(tmp_path, set_cell("topics", "C3", "soon"))
-    with pytest.raises(WorkbookRefused) as refused:
+    with pytest.raises(WorkbookRejected) as refused:
         ingest(path)
     assert str(refused.value).splitlines() == [
         f"{path} has 1 error, so nothing was taken from it:",
@@ -283,7 +283,7 @@ def test_errors_refuse_the_workbook_with_every_place_and_remedy(tmp_path: Path) 
 
 
 def test_nothing_at_the_path_is_misuse(tmp_path: Path) -> None:
-    with pytest.raises(Misused, match=r"absent\.xlsx does not exist"):
+    with pytest.raises(UsageError, match=r"absent\.xlsx does not exist"):
         read_workbook(tmp_path / "absent.xlsx")
 
 
@@ -366,7 +366,7 @@ def test_ten_thousand_problems_do_not_flood_a_terminal(flooded: list[Problem]) -
 
 
 def test_a_refusal_that_leaves_something_out_says_where_the_rest_is(flooded: list[Problem]) -> None:
-    assert str(WorkbookRefused(Path("talks"), flooded)).endswith("and 9,995 more: `lectern check talks --json`")
+    assert str(WorkbookRejected(Path("talks"), flooded)).endswith("and 9,995 more: `lectern check talks --json`")
 
 
 def test_problems_as_json_keep_every_field(flooded: list[Problem]) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.data.openings import MARK, marked
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.evaluation.baselines import BASELINES, best_keyphrase, first_words, frequent_title
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import read_results, scored_predictions, summarise
@@ -97,7 +97,7 @@ def test_words_of_a_prediction_are_counted():
 
 def test_a_split_without_examples_is_refused():
     scored = scored_predictions(TRAIN, ["a", "b", "c"], "test", SETTINGS)
-    with pytest.raises(Refused, match="validation split holds no example"):
+    with pytest.raises(Rejected, match="validation split holds no example"):
         summarise("any", scored, SETTINGS, seconds=1)
 
 
@@ -149,11 +149,11 @@ def test_a_second_run_writes_the_same_predictions(project):
 
 
 def test_results_that_are_not_there_are_refused(project):
-    with pytest.raises(Refused, match="'nobody' has not been evaluated"):
+    with pytest.raises(Rejected, match="'nobody' has not been evaluated"):
         read_results("nobody")
 
 
 def test_damaged_results_are_refused(project):
     Path("reports/results/broken.json").write_text('{"model": ')
-    with pytest.raises(Refused, match="results of 'broken' cannot be read"):
+    with pytest.raises(Rejected, match="results of 'broken' cannot be read"):
         read_results("broken")

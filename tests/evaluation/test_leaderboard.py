@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.leaderboard import (
     CompareSettings,
@@ -167,19 +167,19 @@ def test_the_order_of_the_examples_does_not_matter(board):
 
 
 def test_a_model_of_other_examples_is_refused_by_name():
-    with pytest.raises(Refused, match="'stale' was not evaluated on the same examples"):
+    with pytest.raises(Rejected, match="'stale' was not evaluated on the same examples"):
         build({"good": scored(0.5, 0.5), "stale": scored(0.5, 0.5, examples=39), "-keyphrase": scored(0.3, 0.3)})
 
 
 def test_a_model_of_examples_with_other_titles_is_refused():
     renamed = scored(0.5, 0.5).assign(title="Wasps")
-    with pytest.raises(Refused, match="'renamed' was not evaluated on the same examples"):
+    with pytest.raises(Rejected, match="'renamed' was not evaluated on the same examples"):
         build({"renamed": renamed, "-keyphrase": scored(0.3, 0.3)})
 
 
 def test_intervals_of_another_confidence_are_refused():
     models = {"strong": scored(0.5, 0.5), "-words": scored(0.1, 0.1)}
-    with pytest.raises(Refused, match=r"intervals of 95%, and evaluate.confidence is 0\.8 now"):
+    with pytest.raises(Rejected, match=r"intervals of 95%, and evaluate.confidence is 0\.8 now"):
         build(models, evaluation=EVALUATION.model_copy(update={"confidence": 0.8}))
 
 
@@ -200,7 +200,7 @@ def build_with_other(measured: dict[str, str]) -> Leaderboard:
 
 
 def test_scores_by_another_bertscore_model_are_refused():
-    with pytest.raises(Refused, match="'other' was scored with BERTScore's model 'roberta-large'"):
+    with pytest.raises(Rejected, match="'other' was scored with BERTScore's model 'roberta-large'"):
         build_with_other({"bertscore_model": "roberta-large"})
 
 
@@ -246,7 +246,7 @@ def test_with_a_random_split_examples_are_units_and_it_is_said(tmp_path, monkeyp
 
 
 def test_intervals_over_lessons_and_over_examples_do_not_meet():
-    with pytest.raises(Refused, match="'other' were computed over examples, those of 'keyphrase' over lessons"):
+    with pytest.raises(Rejected, match="'other' were computed over examples, those of 'keyphrase' over lessons"):
         build_with_other({"unit": "example"})
 
 
@@ -322,13 +322,13 @@ def test_its_file_does_not_depend_on_how_long_anything_took(board):
 
 
 def test_a_leaderboard_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(Refused, match="have not been compared"):
+    with pytest.raises(Rejected, match="have not been compared"):
         read_leaderboard(tmp_path / "leaderboard.json")
 
 
 def test_a_file_that_is_no_leaderboard_is_refused(tmp_path):
     (tmp_path / "leaderboard.json").write_text('{"rows": 3}')
-    with pytest.raises(Refused, match="is not a leaderboard"):
+    with pytest.raises(Rejected, match="is not a leaderboard"):
         read_leaderboard(tmp_path / "leaderboard.json")
 
 
@@ -353,7 +353,7 @@ def test_the_terminal_shows_names_as_they_are():
 
 
 def test_an_unknown_metric_is_misuse():
-    with pytest.raises(Misused, match=r"compare\.metric: Input should be 'rouge1', .* \(it is 'bleu'\)"):
+    with pytest.raises(UsageError, match=r"compare\.metric: Input should be 'rouge1', .* \(it is 'bleu'\)"):
         check(CompareSettings, {"metric": "bleu"}, at="compare")
 
 
@@ -362,11 +362,11 @@ def test_an_unknown_metric_is_misuse():
 )
 def test_no_contestants_are_misuse(content, tmp_path):
     (tmp_path / "params.yaml").write_text(content)
-    with pytest.raises(Misused, match="Switch on at least one"):
+    with pytest.raises(UsageError, match="Switch on at least one"):
         read_contestants(tmp_path / "params.yaml")
 
 
 def test_a_contestant_named_twice_is_misuse(tmp_path):
     (tmp_path / "params.yaml").write_text("contestants: [t5, t5]")
-    with pytest.raises(Misused, match="twice"):
+    with pytest.raises(UsageError, match="twice"):
         read_contestants(tmp_path / "params.yaml")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
@@ -220,20 +220,20 @@ def test_titles_without_their_references_are_an_error():
 )
 def test_a_model_that_cannot_be_had_is_refused_with_what_to_do(model, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(Refused, match=r"evaluate\.bertscore_model"):
+    with pytest.raises(Rejected, match=r"evaluate\.bertscore_model"):
         score_titles(["a"], ["a"], with_model(model))
 
 
 def test_a_hub_that_does_not_answer_is_given_up_within_seconds(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
-    with pytest.raises(Refused, match="hub cannot be reached"):
+    with pytest.raises(Rejected, match="hub cannot be reached"):
         score_titles(["a"], ["a"], with_model("hub:nobody/no-such-model@main"))
     assert time.monotonic() - start < 10
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(Refused, match="not a model folder"):
+    with pytest.raises(Rejected, match="not a model folder"):
         score_titles(["a"], ["a"], with_model(str(tmp_path)))
 
 
@@ -245,7 +245,7 @@ def test_a_folder_whose_name_looks_like_t5_is_read_for_what_it_is(tmp_path):
 
 
 def test_a_layer_that_the_model_has_not_is_misuse():
-    with pytest.raises(Misused, match=r"evaluate\.bertscore_layers is 17"):
+    with pytest.raises(UsageError, match=r"evaluate\.bertscore_layers is 17"):
         score_titles(["a"], ["a"], with_model(MINILM.bertscore_model, layers=17))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.figures import as_svg, curves_figure
 from pipeline.evaluation.metrics import EvaluateSettings
@@ -194,31 +194,31 @@ def test_text_lengths_are_grouped(page):
 
 def test_a_missing_training_record_is_refused_with_what_to_run(project):
     Path("reports/training/trained/run.json").unlink()
-    with pytest.raises(Refused, match=r"'trained' has not been trained\. Run `dvc repro`"):
+    with pytest.raises(Rejected, match=r"'trained' has not been trained\. Run `dvc repro`"):
         compare.run()
 
 
 def test_a_damaged_training_record_is_refused(project):
     Path("reports/training/trained/run.json").write_text("{")
-    with pytest.raises(Refused, match="how 'trained' was trained"):
+    with pytest.raises(Rejected, match="how 'trained' was trained"):
         compare.run()
 
 
 def test_predictions_of_another_test_split_are_refused(project):
     split("test").head(6).to_parquet("data/splits/test.parquet")
-    with pytest.raises(Refused, match="other examples than the test split holds now"):
+    with pytest.raises(Rejected, match="other examples than the test split holds now"):
         compare.run()
 
 
 def test_a_model_that_was_not_evaluated_is_refused(project):
     Path("reports/results/trained.json").unlink()
-    with pytest.raises(Refused, match="'trained' has not been evaluated"):
+    with pytest.raises(Rejected, match="'trained' has not been evaluated"):
         compare.run()
 
 
 def test_a_refusal_leaves_no_leaderboard(project):
     Path("reports/results/trained.json").unlink()
-    with pytest.raises(Refused):
+    with pytest.raises(Rejected):
         compare.run()
     assert not Path("reports/leaderboard.json").exists()
 

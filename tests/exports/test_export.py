@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pipeline.data.openings import marked
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.exports.export import export, kept, loss
 from pipeline.exports.export_card import ExportCard, Loss, Measured, Weights
 from pipeline.exports.fast_titler import FastTitler
@@ -85,14 +85,14 @@ def test_a_version_that_draws_its_titles_is_exported(seed: int, split: Path, exa
 
 def test_an_architecture_that_cannot_be_converted_is_refused(split: Path, examples: pd.DataFrame) -> None:
     version = _version(split / "led", "led", examples)
-    with pytest.raises(Refused, match=r"family 'led' cannot be exported: .*LEDConfig"):
+    with pytest.raises(Rejected, match=r"family 'led' cannot be exported: .*LEDConfig"):
         export(version, split / "out")
     assert not (split / "out").exists()
 
 
 def test_an_export_is_measured_or_not_made(project: Path, examples: pd.DataFrame) -> None:
     version = _version(project / "t5", "t5", examples)
-    with pytest.raises(Misused, match="dvc repro split"):
+    with pytest.raises(UsageError, match="dvc repro split"):
         export(version, project / "out")
 
 
@@ -125,10 +125,10 @@ def test_weights_of_32_bits_are_refused_only_if_they_are_shown_to_be_worse(proje
     worse = Loss(mean=0.1, low=0.05, high=0.15)
     kept_weights = []
     for _ in range(40):
-        with suppress(Refused):
+        with suppress(Rejected):
             kept_weights.append(_choice(_lost(rng, 0, changed=0.7), worse))
     assert kept_weights.count("float32") >= 38
-    with pytest.raises(Refused, match=r"loses 0\.1000 \[0\.0500, 0\.1500\].*conversion is at fault"):
+    with pytest.raises(Rejected, match=r"loses 0\.1000 \[0\.0500, 0\.1500\].*conversion is at fault"):
         _choice(worse, worse)
 
 

@@ -36,6 +36,7 @@ def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _run(sys.executable, "-m", "dvc", "init", "--quiet", cwd=folder)
     _run(sys.executable, "-m", "dvc", "config", "core.analytics", "false", cwd=folder)
     shutil.copy(ROOT / "prefect.toml", folder)
+    (folder / "params.yaml").write_text("{}\n", encoding="utf-8")
     return folder
 
 

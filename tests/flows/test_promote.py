@@ -24,7 +24,7 @@ from prefect.states import AwaitingRetry
 
 from flows.execution.slots import Slots, devices
 from flows.promote import promote
-from pipeline.errors import Unavailable
+from pipeline.errors import TemporaryFailure
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import trail
 from tests.conftest import SUBJECTS
@@ -162,7 +162,7 @@ def test_a_tracking_server_that_is_away_for_a_moment_costs_an_attempt_and_a_refu
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     ask_nobody()
-    answers = [Unavailable("MLflow does not answer.")]
+    answers = [TemporaryFailure("MLflow does not answer.")]
 
     def at_first_away() -> MlflowClient:
         if answers:

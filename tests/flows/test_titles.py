@@ -11,7 +11,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.titles import left, title_folder, titles
 from pipeline.settings import set_params
-from pipeline.titles.folder import RefusedFile, read_rows, write_refused
+from pipeline.titles.folder import RejectedFile, read_rows, write_refused
 from tests.conftest import SUBJECTS
 from tests.flows.toy_project import wait_for
 from tests.titles.small import register
@@ -76,7 +76,7 @@ def test_of_many_files_of_other_kinds_a_run_names_the_first(tmp_path: Path) -> N
 
 
 def test_of_a_long_refusal_a_later_run_says_the_first_line(tmp_path: Path) -> None:
-    write_refused(tmp_path / "titles", [RefusedFile("a.xlsx", "0", "a.xlsx has 2 errors:\nrow 3\nrow 4")])
+    write_refused(tmp_path / "titles", [RejectedFile("a.xlsx", "0", "a.xlsx has 2 errors:\nrow 3\nrow 4")])
     assert left(tmp_path, tmp_path / "titles") == [
         "Waits to be mended: a.xlsx: a.xlsx has 2 errors: (titles/not_titled.json has all of it)"
     ]

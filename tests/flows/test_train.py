@@ -307,7 +307,7 @@ def test_a_run_that_is_cancelled_while_it_waits_for_dvc_ends(chain: Path, monkey
 def test_a_second_run_in_the_work_tree_waits_for_the_first(chain: Path):
     (chain / ".lectern").mkdir()
     with FileLock(chain / ".lectern" / "train.lock"):
-        second = subprocess.Popen([sys.executable, "-m", "flows.train"], stdout=subprocess.PIPE, text=True)
+        second = subprocess.Popen([sys.executable, "-m", "lectern", "run"], stdout=subprocess.PIPE, text=True)
         assert "waiting" in second.stdout.readline()
         assert ran(chain) == []
     assert second.wait(60) == 0

@@ -192,7 +192,10 @@ def test_while_another_run_works_here_it_leaves_the_workbook_alone(folder: Path,
     adopt(str(elsewhere / "lessons.xlsx"))
     before = started(deployment)
     write_workbook(elsewhere / "lessons.xlsx", "Old", "New")
-    hold = "from flows.graph.work_tree_lock import *; lock = work_tree_lock(); lock.acquire(); print('held', flush=True); input()"
+    hold = (
+        "from flows.graph.work_tree_lock import *; lock = work_tree_lock(); lock.acquire(); "
+        "print('held', flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:

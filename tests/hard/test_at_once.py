@@ -160,7 +160,7 @@ def test_a_rollback_under_a_server_fails_no_request(project: Path, examples: pd.
             assert time.monotonic() < deadline, ask()
             time.sleep(0.2)
 
-    server = subprocess.Popen([sys.executable, "-m", "pipeline", "serve", "--port", str(port)], cwd=project)
+    server = subprocess.Popen([sys.executable, "-m", "lectern", "serve", "--port", str(port)], cwd=project)
     try:
         wait_for("lectern/2")
         crowd = [threading.Thread(target=go_on_asking) for _ in range(4)]
@@ -190,7 +190,7 @@ def test_two_whole_runs_of_the_flow_at_once_do_the_work_once(tmp_path: Path) -> 
     env.pop("PREFECT_API_URL", None)
     both = [
         subprocess.Popen(
-            [sys.executable, "-m", "flows.train"],
+            [sys.executable, "-m", "lectern", "run"],
             cwd=tmp_path,
             env=env,
             stdout=subprocess.PIPE,

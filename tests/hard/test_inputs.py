@@ -25,7 +25,7 @@ import pytest
 
 from pipeline.data.problems import errors
 from pipeline.data.workbook import read_workbook
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from tests.command import lectern
 from tests.data.mutations import Law, changed_bytes, changed_cells, changed_tables, lines_and_topics
 from tests.data.oddities import NO_FILE, ODDITIES
@@ -109,7 +109,7 @@ def read_by_hand(folder: Path) -> ByHand:
         path, begun = make(own), time.process_time()
         try:
             kinds, rows, kept = read(path)
-        except Misused:
+        except UsageError:
             assert expected is None
             no_file += 1
         else:
@@ -219,7 +219,7 @@ def test_what_is_usable_goes_through_the_stages_and_loses_nothing(name: str, dvc
 
 @pytest.mark.parametrize("name", ODDITIES)
 def test_a_talk_is_given_chapters_or_refused(name: str, project: Path, examples: pd.DataFrame, tmp_path: Path) -> None:
-    from pipeline.titles.workbook import is_workbook  # not by each process that reads a workbook
+    from pipeline.data.workbook_files import is_workbook  # not by each process that reads a workbook
     from tests.titles.small import register
 
     register(project / "models/small", examples)

@@ -119,8 +119,8 @@ def test_a_run_killed_anywhere_gives_what_an_undisturbed_one_gives(
 PROMOTIONS = 5
 """How often a promotion is killed, and how often a rollback: once in each part of its length."""
 
-PROMOTION = (sys.executable, "-m", "pipeline", "promote", "--force", "--because", "a rehearsal")
-ROLLBACK = (sys.executable, "-m", "pipeline", "rollback")
+PROMOTION = (sys.executable, "-m", "lectern", "promote", "--force", "--because", "a rehearsal")
+ROLLBACK = (sys.executable, "-m", "lectern", "rollback")
 
 
 class Moving(NamedTuple):

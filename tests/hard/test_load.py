@@ -149,7 +149,7 @@ async def bears_the_load(service: Service) -> None:
 def test_the_server_of_titles_at_four_times_its_capacity(project: Path, examples: pd.DataFrame) -> None:
     register(project / "small", examples)
     set_params(["serve"], {"waiting": CLIENTS})
-    with serving(["pipeline", "serve"], "/titles", "/health") as service:
+    with serving(["lectern", "serve"], "/titles", "/health") as service:
         asyncio.run(bears_the_load(service))
 
 

@@ -89,12 +89,12 @@ def reporting(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _flow() -> None:
     """Runs the flow in a process that has its libraries already, or fifty of them would take too long."""
-    done = run_module("flows.train", cwd=Path.cwd(), env=environment())
+    done = run_module("lectern", "run", cwd=Path.cwd(), env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _look() -> Look:
-    found = Look(_took("flows.train"), _took("pipeline", "models"), _asked_of_prefect(PAGES))
+    found = Look(_took("lectern", "run"), _took("lectern", "models"), _asked_of_prefect(PAGES))
     print(found, flush=True)
     return found
 
@@ -196,7 +196,7 @@ def test_after_fifty_runs_the_disk_holds_what_is_registered_or_recent_and_nothin
         if number % CLEANED_EACH == 0:
             _months_pass()
             _old(project / "mlflow.db")
-            _run("flows.maintenance.clean", "--yes")
+            _run("lectern", "clean", "--yes")
             # A split and a model each, which is a file and a folder's list; and what DVC notes of the stages.
             assert size([Path(".dvc/cache")]) < (registered + 1) * (MODEL_BYTES + 20_000)
             assert size([Path("mlartifacts")]) == 0
@@ -212,7 +212,7 @@ def test_after_fifty_runs_the_disk_holds_what_is_registered_or_recent_and_nothin
     assert no_ops == 6
     assert last.prefect - first.prefect < BYTES_A_RUN * (RUNS + no_ops // 2)
     assert "up to date" in _run("dvc", "repro")
-    assert "Nothing is to go." in _run("flows.maintenance.clean")
+    assert "Nothing to remove." in _run("lectern", "clean")
     assert Path("ran.txt").read_text(encoding="utf-8").count("train") == RUNS
 
 

@@ -89,7 +89,7 @@ def test_all_that_up_starts_listens_to_this_machine_alone(shipped: Path) -> None
     ports = {name: free_port() for name in ("prefect", "mlflow", "reports", "page")}
     words = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
     up = subprocess.Popen(
-        [sys.executable, "-m", "flows.services.up", *words],
+        [sys.executable, "-m", "lectern", "up", *words],
         cwd=shipped,
         env=environment(),
         stdout=subprocess.PIPE,

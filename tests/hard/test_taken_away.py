@@ -238,7 +238,7 @@ def test_a_damaged_object_of_dvcs_cache_is_found_and_made_anew(tmp_path: Path) -
 def test_a_prefect_server_that_is_away_is_said_before_anything_runs(project: Path) -> None:
     env = {**environment(), "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(project / ".prefect")}
     said = subprocess.run(
-        [sys.executable, "-m", "pipeline", "run"], cwd=project, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lectern", "run"], cwd=project, env=env, capture_output=True, text=True, check=False
     )
     assert said.returncode == 2, said.stderr
     assert "No Prefect server answers at http://127.0.0.1:9/api" in said.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.maintenance.backup import back_up, restore
 
 
@@ -95,7 +95,7 @@ def test_half_a_backup_and_another_tar_are_refused_and_leave_nothing(backup: Pat
     backup.write_bytes(backup.read_bytes()[: backup.stat().st_size // 2])
     before = {path.name for path in tmp_path.iterdir()}
     for file in (backup, other):
-        with pytest.raises(Refused, match=file.name):
+        with pytest.raises(Rejected, match=file.name):
             restore(file, tmp_path / "new")
     assert {path.name for path in tmp_path.iterdir()} == before
 
@@ -104,19 +104,19 @@ def test_a_backup_without_its_end_is_refused(backup: Path, tmp_path: Path) -> No
     with tarfile.open(backup) as tar:
         last = tar.getmembers()[-1]
     backup.write_bytes(backup.read_bytes()[: last.offset])
-    with pytest.raises(Refused, match="its end is missing"):
+    with pytest.raises(Rejected, match="its end is missing"):
         restore(backup, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_nothing_is_overwritten(backup: Path, filled: Path, tmp_path: Path) -> None:
-    with pytest.raises(Misused, match="there already"):
+    with pytest.raises(UsageError, match="there already"):
         restore(backup, filled)
-    with pytest.raises(Misused, match="there already"):
+    with pytest.raises(UsageError, match="there already"):
         back_up(backup)
-    with pytest.raises(Misused, match="lies in the project"):
+    with pytest.raises(UsageError, match="lies in the project"):
         back_up(filled / "backup.tar")
-    with pytest.raises(Misused, match="no file"):
+    with pytest.raises(UsageError, match="no file"):
         restore(tmp_path / "none.tar", tmp_path / "new")
 
 
@@ -169,7 +169,7 @@ def test_a_backup_that_could_not_be_restored_is_not_made(
     place = tmp_path_factory.mktemp("elsewhere")
     Path("Empty").symlink_to("models")
     with pytest.raises(
-        Refused, match=r"would not take this backup: 'empty/\.gitkeep' would be written through 'Empty'"
+        Rejected, match=r"would not take this backup: 'empty/\.gitkeep' would be written through 'Empty'"
     ):
         back_up(place / "lectern.tar")
     assert list(place.iterdir()) == []

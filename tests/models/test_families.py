@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from transformers import GenerationConfig, MBart50TokenizerFast, PreTrainedModel
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.models import scratch
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint
 from pipeline.models.families import FAMILIES, GROUPS
@@ -149,7 +149,7 @@ def test_what_a_family_asks_needs_positions_beside_the_text(
     _, inputs = small_model("bart", examples)
     room = few_positions - len(inputs.tokenizer("so:", add_special_tokens=False)["input_ids"])
     small_model("bart", examples, max_source_tokens=room)
-    with pytest.raises(Refused, match=f"max_source_tokens is {room + 1}, .* takes {room} tokens"):
+    with pytest.raises(Rejected, match=f"max_source_tokens is {room + 1}, .* takes {room} tokens"):
         small_model("bart", examples, max_source_tokens=room + 1)
 
 
@@ -220,7 +220,7 @@ def test_a_course_in_another_language_is_told_to_mbart(examples: pd.DataFrame, t
     assert inputs.source(TALK)[-1] == german
     taught, written = _first_tokens(model, inputs)
     assert taught[0] == written[0] == german
-    with pytest.raises(Refused, match=r"knows no language 'de'.*de_DE"):
+    with pytest.raises(Rejected, match=r"knows no language 'de'.*de_DE"):
         open_checkpoint(settings.model_copy(update={"language": "de"}), [])
 
 
@@ -281,7 +281,7 @@ def test_prophetnet_places_no_two_tokens_of_a_text_alike(few_positions: int, exa
 
 def test_titles_longer_than_a_model_has_positions_for_are_misused(examples: pd.DataFrame) -> None:
     model, inputs = small_model("blenderbot-small", examples)
-    with pytest.raises(Misused, match=r"max_new_tokens is 1025, .* titles of 1024 tokens"):
+    with pytest.raises(UsageError, match=r"max_new_tokens is 1025, .* titles of 1024 tokens"):
         Titler(model, inputs, GREEDY.model_copy(update={"max_new_tokens": 1025}))
     Titler(model, inputs, GREEDY.model_copy(update={"max_new_tokens": 1024}))
 

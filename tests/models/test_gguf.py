@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.models.checkpoints import ModelSettings, open_checkpoint
 from pipeline.models.gguf import converted
 
@@ -116,11 +116,11 @@ def test_another_file_of_that_name_is_converted_anew(package: Path) -> None:
 def test_a_conversion_that_was_cut_off_leaves_nothing_behind(package: Path) -> None:
     whole = (package / "small.gguf").read_bytes()
     (package / "small.gguf").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(Refused, match=r"'package:carrier/small.gguf' cannot be opened"):
+    with pytest.raises(Rejected, match=r"'package:carrier/small.gguf' cannot be opened"):
         open_checkpoint(_settings(), [])
     assert [path for path in Path(".lectern/converted").iterdir() if path.suffix != ".lock"] == []
 
 
 def test_a_gguf_file_of_another_family_is_refused(package: Path) -> None:
-    with pytest.raises(Refused, match=r"small.gguf' cannot be opened as a model of family 't5': .*Llama"):
+    with pytest.raises(Rejected, match=r"small.gguf' cannot be opened as a model of family 't5': .*Llama"):
         open_checkpoint(_settings("t5"), [])

@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.models.checkpoints import Card, load_model, save_model
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
@@ -122,7 +122,7 @@ def test_layers_are_chosen_by_the_ends_of_their_names(examples: pd.DataFrame) ->
 def test_targets_that_fit_nothing_are_misused(examples: pd.DataFrame) -> None:
     model, inputs = small_model("t5", examples)
     freeze(model, inputs.family, ["decoder"], lower_layers=0)
-    with pytest.raises(Misused, match=r"lora\.targets \['EncDecAttention.q'\] fits no linear layer"):
+    with pytest.raises(UsageError, match=r"lora\.targets \['EncDecAttention.q'\] fits no linear layer"):
         wrap(model, LoraSettings(rank=RANK, alpha=4, targets=["EncDecAttention.q"]))
 
 

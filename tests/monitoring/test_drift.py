@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.monitoring.batch_log import BATCHES, days_ago, log_batch, read_batches
 from pipeline.monitoring.drift import Bounds, Drift, DriftSettings, compare
 from pipeline.monitoring.drift_report import report_drift
@@ -190,12 +190,12 @@ def test_a_workbook_and_a_folder_leave_their_numbers_and_none_of_their_words(wat
 
 
 def test_only_the_days_asked_for_and_the_version_that_titled_last_are_judged(watched: Path) -> None:
-    log_batch([GERMAN] * 9, ["x"] * 9, VERSION)
+    log_batch([GERMAN] * 9, ["x"] * 9, str(VERSION))
     for file in BATCHES.iterdir():
         file.rename(BATCHES / f"20200101T000000000000Z-{file.name[-16:]}")
     assert report_drift(DriftSettings.read()) is None
-    log_batch([GERMAN] * 9, ["x"] * 9, Version("lectern", "7", "identity"))
-    log_batch(TRAIN["text"][:50].tolist(), TRAIN["title"][:50].tolist(), VERSION)
+    log_batch([GERMAN] * 9, ["x"] * 9, "lectern/7")
+    log_batch(TRAIN["text"][:50].tolist(), TRAIN["title"][:50].tolist(), str(VERSION))
     found = report_drift(DriftSettings.read())
     assert (found.version, found.texts, found.drifted) == ("lectern/1", 50, [])
     far = DriftSettings.read().model_copy(update={"days": 36500})
@@ -204,9 +204,9 @@ def test_only_the_days_asked_for_and_the_version_that_titled_last_are_judged(wat
 
 def test_where_there_is_no_training_split_unknown_words_are_unknown(watched: Path) -> None:
     kept = (SPLITS / "train.parquet").rename(SPLITS / "kept.parquet")
-    log_batch(TRAIN["text"][:9].tolist(), TRAIN["title"][:9].tolist(), VERSION)
+    log_batch(TRAIN["text"][:9].tolist(), TRAIN["title"][:9].tolist(), str(VERSION))
     assert read_batches(days_ago(1))["unknown_words"].isna().all()
-    with pytest.raises(Misused, match="dvc repro split"):
+    with pytest.raises(UsageError, match="dvc repro split"):
         report_drift(DriftSettings.read())
     kept.rename(SPLITS / "train.parquet")
     found = report_drift(DriftSettings.read())

@@ -16,8 +16,8 @@ from rich.console import Console
 from transformers import PretrainedConfig
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.errors import Misused
+from lectern.app import app
+from pipeline.errors import UsageError
 from pipeline.models import scratch
 from pipeline.models.families import FAMILIES
 from pipeline.registry import family_check as module
@@ -119,10 +119,10 @@ def test_the_table_of_all_families_says_which_one_the_library_has_dropped() -> N
 
 
 def test_an_unknown_family_is_misused() -> None:
-    with pytest.raises(Misused, match="no family t6; there are t5, mt5"):
+    with pytest.raises(UsageError, match="no family t6; there are t5, mt5"):
         matrix(["t5", "t6"])
 
 
 def test_a_family_that_the_library_has_dropped_is_said_to_be_gone() -> None:
-    with pytest.raises(Misused, match="xlm-prophetnet is gone: transformers 4 was the last"):
+    with pytest.raises(UsageError, match="xlm-prophetnet is gone: transformers 4 was the last"):
         matrix(["xlm-prophetnet"])

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pipeline.data.openings import marked
 from pipeline.data.split import LEAKS
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.evaluation.intervals import Unit
 from pipeline.models.checkpoint_sources import find
 from pipeline.models.generation import GenerateSettings, open_titler
@@ -362,7 +362,7 @@ def promote(client: MlflowClient, number: str, *, force: bool) -> tuple[versions
 
 
 def test_a_version_that_does_not_pass_stays_where_it_is_unless_forced(registered: MlflowClient) -> None:
-    with pytest.raises(Refused, match="beats the best baseline"):
+    with pytest.raises(Rejected, match="beats the best baseline"):
         promote(registered, "1", force=False)
     assert versions.trail(registered, NAME) == []
     move, verdict = promote(registered, "1", force=True)
@@ -388,7 +388,9 @@ def test_a_champion_of_which_nothing_is_left_is_said_and_not_compared_with(regis
 def test_a_champion_that_is_there_and_fails_is_passed_by_nobody(registered: MlflowClient) -> None:
     promote(registered, "1", force=True)
     spoil("1", "import a_library_that_is_not_here")
-    with pytest.raises(Refused, match=r"is compared with the champion: .*a_library_that_is_not_here.*lectern rollback"):
+    with pytest.raises(
+        Rejected, match=r"is compared with the champion: .*a_library_that_is_not_here.*lectern rollback"
+    ):
         promote(registered, "2", force=False)
     _, verdict = promote(registered, "2", force=True)
     assert verdict.champion is None
@@ -620,7 +622,7 @@ def test_seen_examples_are_known_through_a_tracking_server_and_not_while_it_is_a
         assert exposure(newer, examples).trained.sum() == 2
     finally:
         server.kill()
-    with pytest.raises(Unavailable):
+    with pytest.raises(TemporaryFailure):
         exposure(newer, examples)
 
 
@@ -643,7 +645,7 @@ TitleModel.predict = picky
 
 def test_a_version_is_tried_by_the_code_that_it_carries(registered: MlflowClient) -> None:
     spoil("1", "raise RuntimeError('of its day')")
-    with pytest.raises(Refused, match=r"does not work as it would be served: .*of its day"):
+    with pytest.raises(Rejected, match=r"does not work as it would be served: .*of its day"):
         promote(registered, "1", force=True)
     assert versions.trail(registered, NAME) == []
 
@@ -655,7 +657,7 @@ def test_no_text_is_titled_twice(registered: MlflowClient) -> None:
 
 def test_a_version_that_fails_on_one_text_says_on_which(registered: MlflowClient) -> None:
     spoil("1", PICKY.format(when="(texts.str.count(' ') > 50_000).any()", why="too long"))
-    with pytest.raises(Refused, match=r"ValueError: too long \(a text of 100,000 words\)"):
+    with pytest.raises(Rejected, match=r"ValueError: too long \(a text of 100,000 words\)"):
         judge(NAME, registered.get_model_version(NAME, "1"), None, SETTINGS)
 
 
@@ -665,7 +667,7 @@ def test_a_version_that_hangs_is_ended_and_keeps_nobody_waiting(
     monkeypatch.setattr(serving_trial, "_SECONDS", 6)
     monkeypatch.setattr(serving_trial, "_SECONDS_A_TEXT", 0)
     spoil("1", "import time; time.sleep(300)")
-    with pytest.raises(Refused, match=r"had not titled .* and was ended"):
+    with pytest.raises(Rejected, match=r"had not titled .* and was ended"):
         promote(registered, "1", force=True)
     assert versions.trail(registered, NAME) == []
 
@@ -673,12 +675,12 @@ def test_a_version_that_hangs_is_ended_and_keeps_nobody_waiting(
 def test_a_champion_that_could_not_be_tried_now_is_no_champion_that_is_gone(registered: MlflowClient) -> None:
     promote(registered, "1", force=True)
     spoil("1", "import os; os.kill(os.getpid(), 9)")
-    with pytest.raises(Unavailable, match="Version 1 of 'titles' could not be tried"):
+    with pytest.raises(TemporaryFailure, match="Version 1 of 'titles' could not be tried"):
         promote(registered, "2", force=True)
     assert [move.version for move in versions.trail(registered, NAME)] == ["1"]
 
 
 def test_without_a_test_split_it_says_how_to_get_one(registered: MlflowClient) -> None:
     Path("data/splits/test.parquet").unlink()
-    with pytest.raises(Misused, match="dvc repro split"):
+    with pytest.raises(UsageError, match="dvc repro split"):
         judge(NAME, registered.get_model_version(NAME, "1"), None, SETTINGS)

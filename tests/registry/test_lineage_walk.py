@@ -13,12 +13,12 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from flows.maintenance import lineage
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.registry.lineage import lineage_tags, md5
 from pipeline.registry.tracking import connect
 from pipeline.registry.training_fingerprint import checkpoint_tags
 from pipeline.settings import set_params
+from tests.command import lectern_here
 from tests.conftest import ROOT
 
 PIPELINE = """
@@ -98,13 +98,11 @@ def folder(template: Path, enter_copy: Callable[[Path], Path], monkeypatch: pyte
     return folder
 
 
-def walked(number: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str], str]:
-    """The exit code; by each thing, where it can be had; and what was said of what cannot."""
-    capsys.readouterr()
-    code = lineage.main(number)
-    shown = capsys.readouterr()
-    rows = [[cell.strip() for cell in line.split("│")] for line in shown.out.splitlines() if line.startswith("│")]
-    return code, {row[1]: row[3] for row in rows}, shown.err
+def walked(number: str) -> tuple[int, dict[str, str], str]:
+    """Return the exit code, the places of each thing, and the error message."""
+    done = lectern_here("lineage", number)
+    rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
+    return done.returncode, {row[1]: row[3] for row in rows}, done.stderr
 
 
 def cached(digest: str) -> Path:
@@ -119,99 +117,89 @@ def tags() -> dict[str, str]:
     return connect().get_model_version("lectern", "1").tags
 
 
-def test_all_is_found_though_the_work_tree_has_moved_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, places, _ = walked("1", capsys)
+def test_all_is_found_though_the_work_tree_has_moved_on(folder: Path) -> None:
+    code, places, _ = walked("1")
     assert code == 0
     assert list(places) == ALL
     assert places["model"] == "MLflow, DVC's cache"
     assert places["code"] == "git"
     assert {places[what] for what in ALL[4:]} == {"DVC's cache"}
-    _, places, _ = walked(register(), capsys)
+    _, places, _ = walked(register())
     assert {places[what] for what in ALL[4:]} == {"work tree, DVC's cache"}
 
 
-def test_the_weights_that_a_training_started_from_are_found_until_others_are_there(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_weights_that_a_training_started_from_are_found_until_others_are_there(folder: Path) -> None:
     weights = Path("started/model.safetensors")
     weights.parent.mkdir()
     weights.with_name("config.json").write_text("{}", encoding="utf-8")
     weights.write_text("first", encoding="utf-8")
     model = ModelSettings(family="bart", checkpoint="started", max_source_tokens=8, max_target_tokens=8)
     version = register(**checkpoint_tags(model))
-    assert walked(version, capsys)[1]["checkpoint"] == "started"
+    assert walked(version)[1]["checkpoint"] == "started"
     weights.write_text("second", encoding="utf-8")
-    code, places, said = walked(version, capsys)
+    code, places, said = walked(version)
     assert (code, places["checkpoint"][:7]) == (1, "nowhere")
-    assert "checkpoint cannot be had" in said
+    assert "checkpoint cannot be fetched" in said
 
 
-def test_what_is_gone_is_named_until_the_remote_that_has_it_is_asked(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_gone_is_named_until_the_remote_that_has_it_is_asked(folder: Path) -> None:
     lost = tags()["data.train.md5"], tags()["data.workbook.md5"]
     for digest in lost:
         forget(digest)
-    code, places, said = walked("1", capsys)
+    code, places, said = walked("1")
     assert code == 1
     assert [what for what, where in places.items() if where.startswith("nowhere")] == ["train split", "workbook"]
-    assert "train split, workbook cannot be had" in said
+    assert "train split, workbook cannot be fetched" in said
     dvc("remote", "default", "shelf")
-    code, places, _ = walked("1", capsys)
+    code, places, _ = walked("1")
     assert (code, places["workbook"]) == (0, "DVC's remote 'shelf'")
 
 
-def test_what_is_damaged_cannot_be_had(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_damaged_cannot_be_had(folder: Path) -> None:
     damaged = cached(tags()["data.test.md5"])
     damaged.chmod(0o600)
     damaged.write_bytes(b"what a broken disk gives")
-    code, places, _ = walked("1", capsys)
+    code, places, _ = walked("1")
     assert (code, [what for what, where in places.items() if where.startswith("nowhere")]) == (1, ["test split"])
     assert damaged.exists()
 
 
-def test_what_registering_adds_to_a_model_folder_does_not_count(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_registering_adds_to_a_model_folder_does_not_count(folder: Path) -> None:
     number = register()
     run_id = connect().get_model_version("lectern", number).run_id
     for name in ("README.md", "README.html", "generation_config.json"):
         connect().log_text(run_id, "{}", f"model/artifacts/small/{name}")
-    assert walked(number, capsys)[1]["model"].startswith("MLflow")
+    assert walked(number)[1]["model"].startswith("MLflow")
 
 
-def test_a_model_folder_counts_only_whole(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_folder_counts_only_whole(folder: Path) -> None:
     number = register(weights=False, **{"model.md5": tags()["model.md5"]})
-    assert walked(number, capsys)[1]["model"] == "DVC's cache"
+    assert walked(number)[1]["model"] == "DVC's cache"
     forget(tags()["data.train.md5"])  # its weights have the same content
-    code, places, _ = walked(number, capsys)
+    code, places, _ = walked(number)
     assert (code, places["model"][:7]) == (1, "nowhere")
 
 
 @pytest.mark.parametrize("lost", ["model.safetensors", "lectern.json"])
 @pytest.mark.parametrize("left", ["", None], ids=["emptied", "gone"])
-def test_a_registered_model_counts_only_whole(
-    lost: str, left: str | None, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_registered_model_counts_only_whole(lost: str, left: str | None, folder: Path) -> None:
     Path("models/small/lectern.json").write_text("{}", encoding="utf-8")
     client, number = connect(), register()
-    assert walked(number, capsys)[1]["model"] == "MLflow, work tree"
+    assert walked(number)[1]["model"] == "MLflow, work tree"
     run = client.get_run(client.get_model_version("lectern", number).run_id)
     damaged = Path(urlsplit(run.info.artifact_uri).path, "model/artifacts/small", lost)
     damaged.unlink()
     if left is not None:
         damaged.write_text(left, encoding="utf-8")
-    assert walked(number, capsys)[1]["model"] == "work tree"
+    assert walked(number)[1]["model"] == "work tree"
 
 
-def test_the_card_in_its_folder_takes_nothing_from_a_registered_model(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_card_in_its_folder_takes_nothing_from_a_registered_model(folder: Path) -> None:
     client, number = connect(), register()
     run_id = client.get_model_version("lectern", number).run_id
     for name in ("README.md", "README.html"):
         client.log_text(run_id, "a card", f"model/artifacts/small/{name}")
-    assert walked(number, capsys)[1]["model"] == "MLflow, work tree, DVC's cache"
+    assert walked(number)[1]["model"] == "MLflow, work tree, DVC's cache"
 
 
 @pytest.mark.parametrize(
@@ -222,35 +210,31 @@ def test_the_card_in_its_folder_takes_nothing_from_a_registered_model(
         ({"git.dirty": "true"}, "changes that no commit holds"),
     ],
 )
-def test_code_that_no_commit_has_is_gone(
-    written: dict[str, str], why: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, places, said = walked(register(**written), capsys)
-    assert (code, why in places["code"], "code cannot be had" in said) == (1, True, True)
+def test_code_that_no_commit_has_is_gone(written: dict[str, str], why: str, folder: Path) -> None:
+    code, places, said = walked(register(**written))
+    assert (code, why in places["code"], "code cannot be fetched" in said) == (1, True, True)
 
 
-def test_a_deleted_run_is_gone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_deleted_run_is_gone(folder: Path) -> None:
     client: MlflowClient = connect()
     client.delete_run(client.get_model_version("lectern", "1").run_id)
-    code, places, said = walked("1", capsys)
-    assert (code, "deleted" in places["run"], "run cannot be had" in said) == (1, True, True)
+    code, places, said = walked("1")
+    assert (code, "deleted" in places["run"], "run cannot be fetched" in said) == (1, True, True)
 
 
-def test_examples_that_a_version_does_not_name_are_found_by_the_lock_at_its_commit(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_examples_that_a_version_does_not_name_are_found_by_the_lock_at_its_commit(folder: Path) -> None:
     older = {**tags(), "data.examples.md5": "missing"}
-    assert walked(register(**older), capsys)[1]["examples"] == "DVC's cache"
+    assert walked(register(**older))[1]["examples"] == "DVC's cache"
 
 
-def test_a_remote_that_cannot_be_asked_is_no_loss(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_remote_that_cannot_be_asked_is_no_loss(folder: Path) -> None:
     dvc("remote", "add", "--default", "away", "ssh://127.0.0.1:9/none")
-    assert walked("1", capsys)[0] == 0  # the cache has it all
+    assert walked("1")[0] == 0  # the cache has it all
     forget(tags()["data.workbook.md5"])
-    code, _, said = walked("1", capsys)
+    code, _, said = walked("1")
     assert (code, "remote does not answer" in said) == (75, True)
 
 
-def test_no_such_version_is_misused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert walked("9", capsys)[0] == 2
-    assert walked(None, capsys)[0] == 1  # neither champion nor challenger
+def test_no_such_version_is_misused(folder: Path) -> None:
+    assert walked("9")[0] == 2
+    assert lectern_here("lineage").returncode == 1  # neither champion nor challenger

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.leaderboard import CompareSettings, build_leaderboard
 from pipeline.evaluation.metrics import EvaluateSettings
@@ -203,9 +203,9 @@ def test_what_a_workbook_says_is_shown_as_it_is_and_never_runs(registered: Path)
 def test_a_version_without_a_card_or_that_is_not_there_says_what_to_do(registered: Path) -> None:
     client = connect()
     client.create_registered_model("other")
-    with pytest.raises(Refused, match="lectern register"):
+    with pytest.raises(Rejected, match="lectern register"):
         read_card(client, client.create_model_version("other", "elsewhere"))
-    with pytest.raises(Misused, match="lectern models"):
+    with pytest.raises(UsageError, match="lectern models"):
         named_version(client, "lectern", 7)
 
 
@@ -214,7 +214,7 @@ def test_titles_of_another_test_split_make_no_card(registered: Path) -> None:
     kept = test.read_bytes()
     try:
         test.write_bytes((SPLITS / "validation.parquet").read_bytes())
-        with pytest.raises(Refused, match="dvc repro"):
+        with pytest.raises(Rejected, match="dvc repro"):
             register.run()
     finally:
         test.write_bytes(kept)

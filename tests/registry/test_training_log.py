@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from transformers import TrainerCallback
 
 from flows.services.service import free_port
-from pipeline import cli
+from lectern.app import main
 from pipeline.registry import outages
 from pipeline.registry.tracking import connect
 from pipeline.registry.training_log import LogToMlflow
@@ -126,10 +126,10 @@ def test_scores_are_there_once_though_their_table_was_refused_at_first(
 
 
 def run_train_stage(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The exit code of `lectern train bart-tiny`."""
+    """Return the exit code of `lectern train bart-tiny`."""
     monkeypatch.setattr(sys, "argv", ["lectern", "train", "bart-tiny"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     return ended.value.code or 0
 
 
@@ -171,7 +171,7 @@ def test_a_password_in_the_address_of_a_server_that_is_away_is_not_said(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://lectern:swordfish@127.0.0.1:{free_port()}")
     monkeypatch.setattr(sys, "argv", ["lectern", "models"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     said = capsys.readouterr().err
     assert ended.value.code == 75
     assert "http://lectern:***@127.0.0.1" in said

@@ -18,7 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from pipeline.errors import Misused, Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.maintenance.state import state_piles
 from pipeline.models.checkpoint_sources import find
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
@@ -112,7 +112,7 @@ def test_rollback_goes_back_step_by_step(three_versions: MlflowClient) -> None:
     seen = [versions.rollback(three_versions, NAME, because="").version for _ in range(2)]
     assert seen == ["2", "1"]
     assert _aliases(three_versions)["champion"] == "1"
-    with pytest.raises(Refused, match="no champion to go back to"):
+    with pytest.raises(Rejected, match="no champion to go back to"):
         versions.rollback(three_versions, NAME, because="")
 
 
@@ -160,7 +160,7 @@ def test_of_two_promotions_on_two_machines_one_is_told_to_judge_again(three_vers
         three_versions.set_registered_model_alias(NAME, "champion", "2")
         return Verdict(version.version, None, [])
 
-    with pytest.raises(Unavailable, match="it is version 2 now"):
+    with pytest.raises(TemporaryFailure, match="it is version 2 now"):
         versions.promote(three_versions, NAME, "1", because="", judge=judge)
     assert _aliases(three_versions)["champion"] == "2"
     assert versions.trail(three_versions, NAME) == []
@@ -177,7 +177,7 @@ def test_a_rollback_while_another_machine_promotes_is_told_to_look_again(
         return Trial(["A title"], 0, 0)
 
     monkeypatch.setattr(versions, "try_version", promoted_meanwhile)
-    with pytest.raises(Unavailable, match="it is version 3 now"):
+    with pytest.raises(TemporaryFailure, match="it is version 3 now"):
         versions.rollback(three_versions, NAME, because="")
     assert _aliases(three_versions)["champion"] == "3"
     assert [move.version for move in versions.trail(three_versions, NAME)] == ["1", "2"]
@@ -194,7 +194,7 @@ def test_a_champion_that_changes_while_the_evidence_is_sent_stays(
         three_versions.set_registered_model_alias(NAME, "champion", "3")
 
     monkeypatch.setattr(MlflowClient, "log_text", promoted_meanwhile)
-    with pytest.raises(Unavailable, match="it is version 3 now"):
+    with pytest.raises(TemporaryFailure, match="it is version 3 now"):
         _promote(three_versions, NAME, "2", because="")
     assert _aliases(three_versions)["champion"] == "3"
     assert [move.version for move in versions.trail(three_versions, NAME)] == ["1"]
@@ -219,7 +219,7 @@ def test_a_rollback_to_a_version_that_is_gone_changes_nothing(three_versions: Ml
     for number in ("1", "2"):
         _promote(three_versions, NAME, number, because="")
     three_versions.delete_model_version(NAME, "1")
-    with pytest.raises(Refused, match=r"Version 1 .* is gone"):
+    with pytest.raises(Rejected, match=r"Version 1 .* is gone"):
         versions.rollback(three_versions, NAME, because="")
     assert _aliases(three_versions)["champion"] == "2"
     assert len(versions.trail(three_versions, NAME)) == 2
@@ -228,7 +228,7 @@ def test_a_rollback_to_a_version_that_is_gone_changes_nothing(three_versions: Ml
 def test_the_champion_is_a_checkpoint_to_go_on_from(three_versions: MlflowClient, tmp_path: Path) -> None:
     checkpoint = f"models:/{NAME}@champion"
     settings = ModelSettings(family="causal", checkpoint=checkpoint, max_source_tokens=48, max_target_tokens=12)
-    with pytest.raises(Refused, match=r"has no 'models:/titles@champion': .* champion .*`lectern promote`"):
+    with pytest.raises(Rejected, match=r"has no 'models:/titles@champion': .* champion .*`lectern promote`"):
         open_checkpoint(settings, [])
     _promote(three_versions, NAME, "2", because="")
     model, tokenizer = open_checkpoint(settings, [])
@@ -307,7 +307,7 @@ def test_a_registered_model_of_another_kind_is_no_checkpoint(client: MlflowClien
     mlflow.pyfunc.log_model(
         name="model", python_model=str(tmp_path / "other.py"), pip_requirements=[], registered_model_name=NAME
     )
-    with pytest.raises(Refused, match="not a model that Lectern registered"):
+    with pytest.raises(Rejected, match="not a model that Lectern registered"):
         find(f"models:/{NAME}/1")
 
 
@@ -322,19 +322,19 @@ def test_a_version_that_does_not_load_is_not_gone_back_to(three_versions: Mlflow
         _promote(three_versions, NAME, number, because="")
     for weights in Path("mlartifacts").rglob("model.safetensors"):
         weights.write_bytes(b"damaged")
-    with pytest.raises(Refused, match="does not work as it would be served"):
+    with pytest.raises(Rejected, match="does not work as it would be served"):
         versions.rollback(three_versions, NAME, because="")
     assert _aliases(three_versions)["champion"] == "2"
 
 
 def test_promoting_what_is_not_there_is_misused(three_versions: MlflowClient) -> None:
-    with pytest.raises(Misused, match="no version 9"):
+    with pytest.raises(UsageError, match="no version 9"):
         _promote(three_versions, NAME, "9", because="")
 
 
 def test_promoting_the_champion_is_refused(three_versions: MlflowClient) -> None:
     _promote(three_versions, NAME, "2", because="")
-    with pytest.raises(Refused, match="already is the champion"):
+    with pytest.raises(Rejected, match="already is the champion"):
         _promote(three_versions, NAME, "2", because="")
 
 
@@ -389,6 +389,6 @@ def test_a_version_that_gives_no_title_is_not_gone_back_to(
     for family in ("t5", "causal"):
         _register(client, _model(tmp_path / family, examples, family))
         _promote(client, NAME, None, because="")
-    with pytest.raises(Refused, match="empty title"):
+    with pytest.raises(Rejected, match="empty title"):
         versions.rollback(client, NAME, because="")
     assert _aliases(client)["champion"] == "2"

@@ -16,7 +16,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.paths import FEATURES
 from pipeline.registry.tracking import connect
@@ -273,15 +273,15 @@ def test_a_trial_that_cannot_be_trained_fails_alone_and_says_why(
 
 def test_a_search_ends_when_all_trials_fail_and_says_why(small: Path) -> None:
     write_params(ranges={"freeze": {"choices": [_EVERYTHING]}})
-    with pytest.raises(Refused, match="leave nothing of the model to train"):
+    with pytest.raises(Rejected, match="leave nothing of the model to train"):
         search(MODEL, 2)
 
 
 def test_a_server_that_is_away_ends_the_search_and_says_nothing_of_the_trial(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _pretend(monkeypatch, Unavailable("MLflow does not answer"), 3.0, 2.0)
-    with pytest.raises(Unavailable, match="MLflow"):
+    _pretend(monkeypatch, TemporaryFailure("MLflow does not answer"), 3.0, 2.0)
+    with pytest.raises(TemporaryFailure, match="MLflow"):
         search(MODEL, 2)
     found = search(MODEL, 2)
     assert found.suggestion.today == 3.0  # tried again
@@ -294,7 +294,7 @@ def test_a_search_that_is_damaged_on_disk_is_named_with_its_folder(place: int, s
     content = bytearray(study.read_bytes())
     content[place:] = b"damaged" * (len(content[place:]) // 7)
     study.write_bytes(content)
-    with pytest.raises(Refused, match=rf"{study.parent}, is damaged.* Remove that folder"):
+    with pytest.raises(Rejected, match=rf"{study.parent}, is damaged.* Remove that folder"):
         search(MODEL, 3)
 
 
@@ -305,7 +305,7 @@ def test_a_search_that_another_process_holds_is_not_said_to_be_mlflows_matter(
     monkeypatch.setattr("sqlite3.connect", functools.partial(sqlite3.connect, timeout=0.1))
     with closing(sqlite3.connect(study)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(Unavailable, match=rf"The search's database in {study.parent} .*locked"):
+        with pytest.raises(TemporaryFailure, match=rf"The search's database in {study.parent} .*locked"):
             search(MODEL, 4)
 
 

@@ -7,7 +7,7 @@ import optuna
 import pytest
 import yaml
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.search.settings import SearchSettings
 from pipeline.search.space import Space
 from pipeline.training.settings import TrainSettings
@@ -44,7 +44,7 @@ def _space(train: dict[str, Any] | None = None, **search: Any) -> Space:
     ],
 )
 def test_a_wrong_range_is_named_with_its_place(project: Path, knob: str, values: object, said: str) -> None:
-    with pytest.raises(Misused, match=said):
+    with pytest.raises(UsageError, match=said):
         _space(ranges={knob: values})
 
 
@@ -59,12 +59,12 @@ def test_a_range_may_hold_what_goes_with_some_values_of_another_alone(project: P
 
 
 def test_a_score_that_is_not_measured_cannot_be_searched_for(project: Path) -> None:
-    with pytest.raises(Misused, match=r"search\.metric is bertscore_f1, .* set bertscore in train"):
+    with pytest.raises(UsageError, match=r"search\.metric is bertscore_f1, .* set bertscore in train"):
         _space(metric="bertscore_f1")
 
 
 def test_a_model_that_is_not_trained_cannot_be_searched(project: Path) -> None:
-    with pytest.raises(Misused, match="0 epochs"):
+    with pytest.raises(UsageError, match="0 epochs"):
         _space({"epochs": 0})
 
 
@@ -72,9 +72,9 @@ def test_a_model_has_ranges_of_its_own_beside_those_of_all(project: Path) -> Non
     space = _space(models={MODEL: {"batch_size": {"choices": [2]}, "epochs": {"low": 1, "high": 2}}})
     assert space.ranges.keys() == {"learning_rate", "batch_size", "epochs"}
     assert space.ranges["batch_size"].choices == [2]
-    with pytest.raises(Misused, match=rf"with search.models.{MODEL}\)\.epoch: "):
+    with pytest.raises(UsageError, match=rf"with search.models.{MODEL}\)\.epoch: "):
         _space(models={MODEL: {"epoch": {"low": 1, "high": 2}}})
-    with pytest.raises(Misused, match=r"search\.models: there is no model bart-tny"):
+    with pytest.raises(UsageError, match=r"search\.models: there is no model bart-tny"):
         _space(models={"bart-tny": {"epochs": {"low": 1, "high": 2}}})
 
 

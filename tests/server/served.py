@@ -46,7 +46,7 @@ def _time(seconds: float) -> str:
 def server(folder: Path) -> Iterator[tuple[int, subprocess.Popen]]:
     """The port at which it answers."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "pipeline", "serve", "--port", str(port)], cwd=folder)
+    process = subprocess.Popen([sys.executable, "-m", "lectern", "serve", "--port", str(port)], cwd=folder)
     try:
         yield port, process
     finally:

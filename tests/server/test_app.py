@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from pipeline.errors import Unavailable
+from pipeline.errors import TemporaryFailure
 from pipeline.registry.fallback_title import Shown
 from pipeline.server.app import create_app
 from pipeline.server.current_version import Present
@@ -95,7 +95,7 @@ def test_a_field_that_there_is_not_is_named_and_not_sent_back_whole(client: Test
 
 def test_no_password_of_the_registry_is_told() -> None:
     def away() -> Version:
-        raise Unavailable("postgresql://lectern:swordfish@db.example/mlflow does not answer")
+        raise TemporaryFailure("postgresql://lectern:swordfish@db.example/mlflow does not answer")
 
     present = Present(away, lambda _: None, refresh=0.1)
     desk = Desk(present.write, waiting=1, batch=1)

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from flows.services.service import free_port
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.server.same_origin import OriginCheck, SameOrigin
 from tests.server.served import PATIENCE, health, wait_for
 
@@ -112,7 +112,7 @@ def test_a_configured_name_may_have_a_port_and_the_advice_names_none(monkeypatch
 )
 def test_what_is_no_host_name_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LECTERN_HOSTS", f"lectern.example,{name}")
-    with pytest.raises(Misused, match=f"{re.escape(repr(name))} in LECTERN_HOSTS is no host name"):
+    with pytest.raises(UsageError, match=f"{re.escape(repr(name))} in LECTERN_HOSTS is no host name"):
         OriginCheck.listening_on("127.0.0.1")
 
 
@@ -134,7 +134,7 @@ def open_to_others(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[i
     monkeypatch.setenv("TMPDIR", str(project / "tmp"))
     monkeypatch.setenv("LECTERN_HOSTS", "lectern.example")
     port = free_port()
-    words = ["-m", "pipeline", "serve", "--port", str(port), "--host", "0.0.0.0"]
+    words = ["-m", "lectern", "serve", "--port", str(port), "--host", "0.0.0.0"]
     process = subprocess.Popen([sys.executable, *words], cwd=project)
     wait_for(lambda: health(port))
     yield port

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.services.service import HOST, free_port
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Rejected, TemporaryFailure
 from pipeline.registry.gate import judge
 from pipeline.registry.serving_trial import try_version
 from pipeline.registry.tracking import connect
@@ -90,7 +90,7 @@ def gone(project: Path) -> str:
 @pytest.mark.parametrize("listed", [(404, "NoSuchBucket"), None])
 def test_what_a_bucket_says_is_not_there_is_gone(listed: tuple[int, str] | None, bucket: Answers, gone: str) -> None:
     bucket.listed, bucket.fetched = listed, (404, "NoSuchKey")
-    with pytest.raises(Refused, match=f"no longer has what is looked for: .*s3://{BUCKET}"):
+    with pytest.raises(Rejected, match=f"no longer has what is looked for: .*s3://{BUCKET}"):
         try_version(NAME, gone, ["a text"])
 
 
@@ -107,7 +107,7 @@ def test_a_bucket_that_refuses_or_fails_may_answer_later(
     listed: tuple[int, str] | None, fetched: tuple[int, str] | None, bucket: Answers, gone: str
 ) -> None:
     bucket.listed, bucket.fetched = listed, fetched
-    with pytest.raises(Unavailable, match=rf"could not be tried: The bucket .*s3://{BUCKET}.* AWS_ACCESS_KEY_ID"):
+    with pytest.raises(TemporaryFailure, match=rf"could not be tried: The bucket .*s3://{BUCKET}.* AWS_ACCESS_KEY_ID"):
         try_version(NAME, gone, ["a text"])
 
 
@@ -115,7 +115,7 @@ def test_a_bucket_that_nobody_serves_may_answer_later(
     bucket: Answers, gone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
-    with pytest.raises(Unavailable, match="could not be tried: The bucket"):
+    with pytest.raises(TemporaryFailure, match="could not be tried: The bucket"):
         try_version(NAME, gone, ["a text"])
 
 
@@ -125,7 +125,7 @@ def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, project: Path) -> 
     client.set_registered_model_alias(name, "champion", client.create_model_version(name, GONE).version)
     bucket.listed = (503, "SlowDown")
     done = lectern("title", "so we talk about graphs", cwd=project)
-    assert (done.returncode, "AWS_ACCESS_KEY_ID" in done.stderr) == (Unavailable.exit_code, True), done.stderr
+    assert (done.returncode, "AWS_ACCESS_KEY_ID" in done.stderr) == (TemporaryFailure.exit_code, True), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -154,5 +154,5 @@ def test_a_champion_that_may_not_be_fetched_is_no_champion_that_is_gone(
 ) -> None:
     bucket.listed = (403, "AccessDenied")
     champion = registered.create_model_version(NAME, GONE)
-    with pytest.raises(Unavailable, match=r"could not be tried: The bucket .* AccessDenied"):
+    with pytest.raises(TemporaryFailure, match=r"could not be tried: The bucket .* AccessDenied"):
         judge(NAME, registered.get_model_version(NAME, "1"), champion, SETTINGS)

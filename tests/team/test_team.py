@@ -94,7 +94,7 @@ def team(bucket: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
         ports = ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow), "--reports-port", str(reports)]
         ports += ["--page-port", str(free_port())]
         with (folder / "up.log").open("w") as log:
-            words = [sys.executable, "-m", "flows.services.up", *ports]
+            words = [sys.executable, "-m", "lectern", "up", *ports]
             up = subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, text=True)
         try:
             wait_until_up(up, folder / "up.log")
@@ -236,7 +236,7 @@ def commit(folder: Path, env: dict[str, str]) -> None:
 def test_a_flow_run_is_remembered_in_the_database_of_the_team(team: Team, tmp_path: Path) -> None:
     project = git_project(tmp_path / "project", team.member())
     commit(project, team.member())
-    done = run(sys.executable, "-m", "flows.train", cwd=project, env=team.member())
+    done = run(sys.executable, "-m", "lectern", "run", cwd=project, env=team.member())
     assert "one" in done.stdout + done.stderr
     tasks = query(f"postgresql://{team.place}/prefect", "SELECT state_name FROM task_run WHERE name = 'one'")
     assert tasks == [("Completed",)]
@@ -273,7 +273,7 @@ def test_a_database_that_others_may_share_wants_a_place_for_artifacts_that_they_
     shutil.copy(ROOT / "prefect.yaml", project)
     env = environment(MLFLOW_TRACKING_URI="postgresql://lectern:swordfish@db.invalid/mlflow")
     ports = ["--mlflow-port", str(free_port()), "--reports-port", str(free_port()), "--page-port", str(free_port())]
-    done = run(sys.executable, "-m", "flows.services.up", *ports, cwd=project, env=env, check=False)
+    done = run(sys.executable, "-m", "lectern", "up", *ports, cwd=project, env=env, check=False)
     assert done.returncode == 2
     assert "MLFLOW_DEFAULT_ARTIFACT_ROOT=s3://BUCKET/PATH" in done.stderr
 
@@ -282,7 +282,7 @@ WITHOUT_PSYCOPG2 = """
 import sys
 sys.modules["psycopg2"] = None
 sys.argv = ["lectern", "models"]
-from pipeline.cli import main
+from lectern.app import main
 main()
 """
 

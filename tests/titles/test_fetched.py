@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.errors import Refused
+from pipeline.errors import Rejected
 from pipeline.titles.titling import as_version, load
 from tests.registry.test_gate import registered  # noqa: F401 - a fixture
 from tests.registry.test_training_log import server  # noqa: F401 - a fixture
@@ -50,7 +50,7 @@ def test_nothing_is_left_of_a_version_that_does_not_load(
 ) -> None:
     for weights in (project / "served").rglob("*.safetensors"):
         weights.write_bytes(b"no weights")
-    with pytest.raises(Refused, match=f"Version 1 of '{NAME}' does not load"):
+    with pytest.raises(Rejected, match=f"Version 1 of '{NAME}' does not load"):
         load(as_version(registered.get_model_version(NAME, "1")))
     assert not list(fetched.iterdir())
 

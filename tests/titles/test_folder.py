@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.titles.folder import Row, read_rows, title_inbox, write_rows
 from pipeline.titles.titling import present_version
 from tests.command import lectern
@@ -152,7 +152,7 @@ def test_a_filled_workbook_that_is_gone_is_made_again(inbox: Path, project: Path
 
 
 def test_the_inbox_is_no_outbox(inbox: Path) -> None:
-    with pytest.raises(Misused, match="folder of its own"):
+    with pytest.raises(UsageError, match="folder of its own"):
         title_inbox(inbox, inbox, present_version())
 
 
@@ -168,7 +168,7 @@ def test_a_title_is_text_to_a_spreadsheet_and_comes_back_as_it_was(title: str, t
 
 def test_a_table_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "titles.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(Refused, match="lacks some of the columns"):
+    with pytest.raises(Rejected, match="lacks some of the columns"):
         read_rows(tmp_path / "titles.csv")
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from transformers import TrainerCallback
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.models import features
 from pipeline.models.disk_budget import limit_bytes
 from pipeline.models.families import FAMILIES
@@ -287,5 +287,5 @@ def test_a_training_that_wants_more_room_than_there_is_goes_on_without(
 @pytest.mark.parametrize("limit", ["much", "-1", "inf"])
 def test_a_limit_that_is_no_number_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LECTERN_FEATURES_GB", limit)
-    with pytest.raises(Misused, match="LECTERN_FEATURES_GB"):
+    with pytest.raises(UsageError, match="LECTERN_FEATURES_GB"):
         limit_bytes()

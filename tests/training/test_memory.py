@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerCallback
 
-from pipeline.errors import Unavailable
+from pipeline.errors import TemporaryFailure
 from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import micro_batches
 from tests.training.small import NoDropout, train
@@ -98,13 +98,13 @@ def test_features_take_the_memory_of_one_text(examples: pd.DataFrame, tmp_path: 
 
 
 def test_where_not_even_one_text_fits_it_says_what_to_lower(examples: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="max_source_tokens"):
+    with pytest.raises(TemporaryFailure, match="max_source_tokens"):
         train(examples, tmp_path, "bart", callbacks=(_LittleMemory(texts=0),))
 
 
 def test_where_a_long_text_fits_not_even_alone_it_is_not_tried_for_ever(examples: pd.DataFrame, tmp_path: Path) -> None:
     uneven = examples.assign(text=["word " * (40 if place % 4 == 0 else 5) for place in range(len(examples))])
-    with pytest.raises(Unavailable, match="max_source_tokens"):
+    with pytest.raises(TemporaryFailure, match="max_source_tokens"):
         train(uneven, tmp_path, "bart", callbacks=(_LittleMemory(texts=0),), batch_size=16)
 
 

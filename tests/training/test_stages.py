@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from safetensors import safe_open
 
 from pipeline.data.openings import asked
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.predictions import read_results
@@ -120,7 +120,7 @@ def test_a_model_is_the_same_whether_bertscore_looks_at_it_or_not(
 
 def test_a_training_is_not_begun_where_bertscores_model_cannot_be_had(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, bertscore={**MINILM, "layers": 17})
-    with pytest.raises(Misused, match="train's bertscore"):
+    with pytest.raises(UsageError, match="train's bertscore"):
         train.run(MODEL)
     assert MlflowClient().get_experiment_by_name("lectern") is None
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from pipeline.stages import train
 from tests.command import lectern
 from tests.training.small import STAGE, environment, fill_project, kill_after_a_checkpoint, mlflow_runs
@@ -54,6 +54,6 @@ def test_a_tracker_that_is_not_installed_is_refused_before_any_work(
     fill_project(project, examples, epochs=1, report_to=["wandb"])
     (project / "wandb").mkdir()  # which W&B leaves in a working directory, and is no package
     monkeypatch.syspath_prepend(str(project))
-    with pytest.raises(Misused, match=r"report_to .* wandb, .* pip install -e '\.\[wandb\]'"):
+    with pytest.raises(UsageError, match=r"report_to .* wandb, .* pip install -e '\.\[wandb\]'"):
         train.run(MODEL)
     assert not (project / ".lectern").exists()

@@ -18,14 +18,14 @@ READ = f"""
 import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
-from pipeline.errors import Refused
-from pipeline.data.problems import WorkbookRefused
+from pipeline.errors import Rejected
+from pipeline.data.problems import WorkbookRejected
 from pipeline.transcripts.reading import read_talks
 for path in sys.argv[1:]:
     print("reading", Path(path).name, flush=True)
     try:
         read_talks(Path(path))
-    except (Refused, WorkbookRefused) as error:
+    except (Rejected, WorkbookRejected) as error:
         assert len(str(error)) < 1000, path
 print("all are read")
 """

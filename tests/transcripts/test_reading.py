@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import Misused, Refused
+from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.reading import read_talks
 from pipeline.transcripts.transcript import Line, Talk, Topic
 from tests.titles.small import write_book
@@ -21,7 +21,7 @@ def read(folder: Path, name: str, content: str | bytes) -> Talk:
 
 
 def refusal(folder: Path, name: str, content: str | bytes) -> str:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Rejected) as refused:
         read(folder, name, content)
     return str(refused.value)
 
@@ -177,13 +177,13 @@ def test_a_broken_file_is_refused_with_its_place(name: str, content: str | bytes
 def test_a_file_that_no_talk_fills_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "a.txt").open("wb") as file:
         file.truncate(10**9)
-    with pytest.raises(Refused, match="MB"):
+    with pytest.raises(Rejected, match="MB"):
         read_talks(tmp_path / "a.txt")
 
 
 def test_what_is_not_there_is_misused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "a.vtt"):
-        with pytest.raises(Misused):
+        with pytest.raises(UsageError):
             read_talks(path)
 
 
@@ -212,7 +212,7 @@ def test_a_workbook_may_lack_its_topics_but_nothing_else(tmp_path: Path) -> None
     table.write_text("course_title,lesson_num,timestamp,transcript\nC,1,0:01,hi\n")
     assert [talk.name for talk in read_talks(table.parent)] == ["lesson 1 of C"]
     table.write_text("course_title,lesson_num,timestamp,transcript\nC,1,soon,hi\n")
-    with pytest.raises(Refused, match="row 2"):
+    with pytest.raises(Rejected, match="row 2"):
         read_talks(table.parent)
 
 
@@ -244,7 +244,7 @@ def test_no_word_of_a_talk_is_lost(tmp_path_factory: pytest.TempPathFactory, sai
 @pytest.mark.parametrize("half", ["\\ud83d", "\\ude00"])
 def test_half_a_character_is_refused(half: str, tmp_path: Path) -> None:
     content = f'[{{"text": "so {half} now", "start": 1.0, "duration": 3.0}}]'
-    with pytest.raises(Refused, match="half a character"):
+    with pytest.raises(Rejected, match="half a character"):
         read(tmp_path, "a.json", content)
 
 

@@ -53,7 +53,10 @@ def test_stopping_it_ends_all_that_it_started(tmp_path: Path, monkeypatch: pytes
 
 def test_it_ends_with_whoever_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    parent = "import os, flows.execution.child_process as c; c.Child(['sleep', '300'], env=os.environ); os.kill(os.getpid(), 9)"
+    parent = (
+        "import os, flows.execution.child_process as c; "
+        "c.Child(['sleep', '300'], env=os.environ); os.kill(os.getpid(), 9)"
+    )
     os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", parent)
     wait_for(lambda: processes_in(tmp_path) == [])
 

@@ -8,7 +8,7 @@ import yaml
 from prefect import get_client
 
 from flows.execution.slots import Slots, devices
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from tests.flows.toy_project import PrefectServer, wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -47,7 +47,7 @@ def test_there_is_a_slot_for_each_device_unless_told_otherwise(
 @pytest.mark.parametrize("asked", ["0", "-1", "many", ""])
 def test_a_number_of_slots_that_makes_no_sense_is_a_misuse(monkeypatch: pytest.MonkeyPatch, asked: str):
     monkeypatch.setenv("LECTERN_GPU_SLOTS", asked)
-    with pytest.raises(Misused, match="LECTERN_GPU_SLOTS"):
+    with pytest.raises(UsageError, match="LECTERN_GPU_SLOTS"):
         devices()
 
 
@@ -77,7 +77,7 @@ def test_flow_runs_that_share_a_machine_have_devices_of_their_own(prefect_server
 
 
 def test_more_processes_than_devices_are_refused(prefect_server: PrefectServer):
-    with pytest.raises(Misused, match="processes is 3, and there are 2 devices"), Slots(["0", "1"], Event()).take(3):
+    with pytest.raises(UsageError, match="processes is 3, and there are 2 devices"), Slots(["0", "1"], Event()).take(3):
         pass
 
 

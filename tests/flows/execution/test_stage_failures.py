@@ -1,6 +1,6 @@
 import pytest
 
-from flows.execution.stage import StageBroke, StageRefused, failure
+from flows.execution.stage import StageBroke, StageRejected, failure
 
 
 def output(end: str, *said: str) -> list[str]:
@@ -15,7 +15,7 @@ def output(end: str, *said: str) -> list[str]:
 @pytest.mark.parametrize("code", [1, 2])
 def test_a_refusal_or_a_wrong_setting_is_final(code: int):
     end = f"failed to run: python -m pipeline ingest, exited with {code}"
-    assert isinstance(failure("ingest", 255, output(end)), StageRefused)
+    assert isinstance(failure("ingest", 255, output(end)), StageRejected)
 
 
 @pytest.mark.parametrize("code", [-9, 70, 75, 137])
@@ -38,7 +38,7 @@ def test_a_lock_may_pass():
 )
 def test_a_missing_input_is_final_and_named(end: str):
     error = failure("ingest", 255, output(end))
-    assert isinstance(error, StageRefused)
+    assert isinstance(error, StageRejected)
     assert "talks.xlsx" in str(error)
 
 

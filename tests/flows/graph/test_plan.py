@@ -6,7 +6,7 @@ import pytest
 
 from flows.execution.child_process import Child
 from flows.graph.plan import Busy, read_plan
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from tests.flows.toy_project import MakeProject, dvc, wait_for
 
 PIPELINE = """
@@ -90,7 +90,7 @@ def test_a_changed_data_source_makes_its_readers_stale_and_is_no_stage_itself(fo
 
 def test_a_broken_graph_is_told_in_dvcs_words(make_project: MakeProject):
     folder = make_project("stages: {one: {cmd: touch x, outs: [x]}, two: {cmd: touch x, outs: [x]}}")
-    with pytest.raises(Misused, match="output 'x' is specified in"):
+    with pytest.raises(UsageError, match="output 'x' is specified in"):
         read_plan(folder)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.graph.plan import read_plan
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from tests.flows.toy_project import TWO_STAGES, MakeProject, dvc
 
 
@@ -44,7 +44,7 @@ def test_a_dvc_lock_with_a_conflict_is_for_a_person(done: Path):
     lock = done / "dvc.lock"
     conflicted = lock.read_text().replace("  two:", "<<<<<<< HEAD\n  two:\n=======\n  two:\n>>>>>>> theirs\n")
     lock.write_text(conflicted)
-    with pytest.raises(Misused, match="conflict"):
+    with pytest.raises(UsageError, match="conflict"):
         stale(done)
     assert lock.read_text() == conflicted
 

@@ -13,7 +13,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.graph.run_overrides import asked
 from flows.train import train
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from tests.flows.toy_project import MakeProject, dvc, wait_for
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -111,9 +111,9 @@ def test_sections_that_are_empty_are_as_good_as_none():
     assert changed["models"]["ours"]["train"] == {"epochs": 3}
     assert changed["ingest"] == {"workbook": "lessons.xlsx"}
     assert asked({"models": {"ours": None}, "contestants": ["ours"]}, None, 3, None)["models"]["ours"]
-    with pytest.raises(Misused, match="has no model 1, other; it has ours"):
+    with pytest.raises(UsageError, match="has no model 1, other; it has ours"):
         asked({"models": {"ours": None}, "contestants": [1, "other"]}, None, 3, None)
-    with pytest.raises(Misused, match="has no model ours"):
+    with pytest.raises(UsageError, match="has no model ours"):
         asked({"models": None, "contestants": None}, ["ours"], None, None)
 
 

@@ -16,7 +16,8 @@ from filelock import FileLock
 from mlflow import MlflowClient
 
 from flows.execution.child_process import Child
-from flows.maintenance import clean
+from flows.maintenance.clean import clean
+from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.paths import STATE
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
@@ -94,22 +95,22 @@ def cached() -> set[str]:
 def test_what_a_version_names_and_what_the_work_tree_has_outlives_the_rest(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert clean.main(["--yes"]) == 0  # all of it is recent
-    assert capsys.readouterr().out == "Nothing is to go.\n"
+    clean(keep_days=30, yes=True)  # all of it is recent
+    assert capsys.readouterr().out == "Nothing to remove.\n"
     months_pass()
     before = cached()
-    assert clean.main([]) == 0
+    clean(keep_days=30, yes=False)
     shown = capsys.readouterr().out
     assert "files in DVC's cache" in shown
     assert "results of stages" in shown
     assert cached() == before
-    assert clean.main(["--yes"]) == 0
+    clean(keep_days=30, yes=True)
     assert {"first", "third"} <= cached()
     assert "second" not in cached()
     assert dvc("status", "--json").strip() == "{}"
     capsys.readouterr()
-    assert clean.main([]) == 0
-    assert capsys.readouterr().out == "Nothing is to go.\n"
+    clean(keep_days=30, yes=False)
+    assert capsys.readouterr().out == "Nothing to remove.\n"
     ran = runs()
     make("first")  # as it was when the version was registered: taken from the cache, its note too
     assert (Path("model/weights").read_text(), Path("note.txt").read_text(), runs()) == ("first", "first\n", ran)
@@ -130,7 +131,7 @@ def test_what_a_branch_or_a_recent_run_of_mlflow_names_stays(folder: Path):
     client.set_terminated(run.info.run_id)
     make("sixth")
     months_pass()
-    assert clean.main(["--yes"]) == 0
+    clean(keep_days=30, yes=True)
     assert {"first", "fourth", "fifth", "sixth"} <= cached()
     assert cached().isdisjoint({"second", "third"})
 
@@ -138,14 +139,14 @@ def test_what_a_branch_or_a_recent_run_of_mlflow_names_stays(folder: Path):
 def test_a_cleaning_that_was_killed_is_gone_on_with(folder: Path, capsys: pytest.CaptureFixture[str]):
     months_pass()
     count = len([*Path(".dvc/cache").rglob("*")])
-    cleaning = subprocess.Popen([sys.executable, "-m", "flows.maintenance.clean", "--yes"], stdout=subprocess.DEVNULL)
+    cleaning = subprocess.Popen([sys.executable, "-m", "lectern", "clean", "--yes"], stdout=subprocess.DEVNULL)
     wait_for(lambda: len([*Path(".dvc/cache").rglob("*")]) < count or cleaning.poll() is not None)
     cleaning.kill()
     cleaning.wait()
-    assert clean.main(["--yes"]) == 0
+    clean(keep_days=30, yes=True)
     capsys.readouterr()
-    assert clean.main([]) == 0
-    assert capsys.readouterr().out == "Nothing is to go.\n"
+    clean(keep_days=30, yes=False)
+    assert capsys.readouterr().out == "Nothing to remove.\n"
     for content in ("first", "second", "third"):
         make(content)
 
@@ -155,35 +156,34 @@ def test_at_a_terminal_it_asks(folder: Path):
     ours, its = pty.openpty()
     for word in ("n", "y"):
         os.write(ours, f"{word}\n".encode())
-        command = [sys.executable, "-m", "flows.maintenance.clean"]
+        command = [sys.executable, "-m", "lectern", "clean"]
         done = subprocess.run(command, stdin=its, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "Remove it?" in done.stdout
         assert ("second" in cached()) == (word == "n")
 
 
-def test_while_a_run_is_at_work_nothing_is_touched(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_while_a_run_is_at_work_nothing_is_touched(folder: Path):
     months_pass()
-    with FileLock(STATE / "train.lock"):
-        assert clean.main(["--yes"]) == 75
-    assert "at work in this work tree" in capsys.readouterr().err
+    with FileLock(STATE / "train.lock"), pytest.raises(TemporaryFailure, match="at work in this work tree"):
+        clean(keep_days=30, yes=True)
     assert "second" in cached()
 
 
-def test_while_dvc_runs_a_stage_nothing_is_touched(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_while_dvc_runs_a_stage_nothing_is_touched(folder: Path):
     months_pass()
     Path("dvc.yaml").write_text(PIPELINE + SLOW, encoding="utf-8")
     with Child([sys.executable, "-m", "dvc", "repro", "--quiet", "slow"], env=os.environ):
         wait_for(Path("started").exists)
-        assert clean.main(["--yes"]) == 75
-    assert "DVC is at work" in capsys.readouterr().err
+        with pytest.raises(TemporaryFailure, match="DVC is at work"):
+            clean(keep_days=30, yes=True)
     assert "second" in cached()
 
 
-def test_a_project_that_dvc_cannot_read_is_told_in_a_line(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_project_that_dvc_cannot_read_is_told_in_a_line(folder: Path):
     Path(".dvc/config").write_text("[core\n", encoding="utf-8")
-    assert clean.main(["--yes"]) == 2
-    assert "DVC cannot read the project" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="DVC cannot read the project"):
+        clean(keep_days=30, yes=True)
 
 
 def test_a_cache_that_others_may_share_stays_as_it_is(folder: Path, tmp_path: Path):
@@ -193,7 +193,7 @@ def test_a_cache_that_others_may_share_stays_as_it_is(folder: Path, tmp_path: Pa
     months_pass()
     for path in (tmp_path / "shared").rglob("*"):
         os.utime(path, (0, 0))
-    assert clean.main(["--yes", "--keep-days", "1"]) == 0
+    clean(keep_days=1, yes=True)
     shared = {
         path.read_text(encoding="utf-8").strip() for path in (tmp_path / "shared/files").rglob("*") if path.is_file()
     }

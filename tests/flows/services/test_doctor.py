@@ -125,7 +125,7 @@ def test_a_broken_library_spoils_its_own_lines_only(tmp_path: Path, hub: str, br
     }
     real = Path(sys.prefix) / "bin/python"  # where nothing is imported yet
     done = subprocess.run(
-        [real, "-m", "pipeline", "doctor"], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+        [real, "-m", "lectern", "doctor"], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
     )
     found = lines_of(done)
     assert done.returncode == 1

@@ -58,7 +58,7 @@ def up(tmp_path_factory: pytest.TempPathFactory, empty_tracking: Path) -> Iterat
     ports = {name: free_port() for name in ("prefect", "mlflow", "reports", "page")}
     words = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
     process = subprocess.Popen(
-        [str(quick_python()), "-m", "flows.services.up", *words],
+        [str(quick_python()), "-m", "lectern", "up", *words],
         cwd=folder,
         env=environment(
             MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db", TMPDIR=str(folder / "tmp"), LECTERN_HOSTS=PROXY

@@ -18,7 +18,7 @@ from prefect import get_client
 from flows.services.deployments import read_deployments
 from flows.services.prefect_server import api_url, prefect_service
 from flows.services.service import free_port
-from pipeline.errors import Misused
+from pipeline.errors import UsageError
 from tests.command import processes_in
 from tests.flows.toy_project import MakeProject, PrefectServer, dvc, wait_for
 
@@ -86,7 +86,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def start_up(*arguments: str) -> subprocess.Popen[str]:
     """Returns when `up` says that everything is up."""
-    up = start("-m", "flows.services.up", *arguments)
+    up = start("-m", "lectern", "up", *arguments)
     said = []
     while "Ctrl-C" not in "".join(said):
         said.append(up.stdout.readline())
@@ -107,7 +107,7 @@ def runs(folder: Path) -> int:
 
 
 def test_a_run_starts_a_server_that_keeps_its_history_and_leaves_nothing_running(folder: Path):
-    output, _ = (run := start("-m", "flows.train")).communicate(timeout=120)
+    output, _ = (run := start("-m", "lectern", "run")).communicate(timeout=120)
     assert run.returncode == 0, output
     with closing(prefect_database(folder)) as database:
         assert database.execute("SELECT state_name FROM task_run WHERE name = 'work'").fetchall() == [("Completed",)]
@@ -116,7 +116,7 @@ def test_a_run_starts_a_server_that_keeps_its_history_and_leaves_nothing_running
 
 def test_a_run_that_is_told_to_stop_leaves_nothing_running(folder: Path):
     (folder / "seconds").write_text("300")
-    run = start("-m", "flows.train")
+    run = start("-m", "lectern", "run")
     wait_for(lambda: runs(folder))
     run.terminate()
     run.communicate(timeout=60)
@@ -126,7 +126,7 @@ def test_a_run_that_is_told_to_stop_leaves_nothing_running(folder: Path):
 
 def test_a_run_that_is_killed_leaves_nothing_running(folder: Path):
     (folder / "seconds").write_text("300")
-    run = start("-m", "flows.train")
+    run = start("-m", "lectern", "run")
     wait_for(lambda: runs(folder))
     run.kill()
     run.communicate(timeout=60)
@@ -135,7 +135,7 @@ def test_a_run_that_is_killed_leaves_nothing_running(folder: Path):
 
 def test_a_run_whose_configured_server_is_away_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
-    output, _ = (run := start("-m", "flows.train")).communicate(timeout=60)
+    output, _ = (run := start("-m", "lectern", "run")).communicate(timeout=60)
     assert run.returncode == 2
     assert "unset PREFECT_API_URL" in output
     assert "Traceback" not in output
@@ -165,7 +165,7 @@ def ran(folder: Path) -> list[str]:
 
 def test_while_the_server_is_away_a_stage_waits_for_its_slot_and_then_runs(folder: Path, port: int):
     with team_server(port):
-        run = start("-m", "flows.train")
+        run = start("-m", "lectern", "run")
         wait_for(lambda: ran(folder))
     (folder / "go").touch()
     said = []
@@ -184,7 +184,7 @@ def test_while_the_server_is_away_a_stage_waits_for_its_slot_and_then_runs(folde
 def test_a_run_whose_server_is_gone_does_its_stages_and_says_what_prefect_was_not_told(folder: Path, port: int):
     (folder / "dvc.yaml").write_text(TWO_STAGES.replace("        meta: {slot: gpu}\n", ""))
     with team_server(port):
-        run = start("-m", "flows.train")
+        run = start("-m", "lectern", "run")
         wait_for(lambda: ran(folder))
     (folder / "go").touch()
     output, _ = run.communicate(timeout=120)
@@ -243,7 +243,7 @@ def test_up_on_a_taken_port_says_which_and_how_to_choose_another(folder: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         words = ("--reports-port", str(free_port()), "--page-port", str(free_port()), "--mlflow-port", str(port))
-        output, _ = (up := start("-m", "flows.services.up", *words)).communicate(timeout=60)
+        output, _ = (up := start("-m", "lectern", "up", *words)).communicate(timeout=60)
     assert up.returncode == 2
     assert output == f"Port {port} is taken. Choose another one with --mlflow-port.\n"
 
@@ -256,13 +256,13 @@ def test_what_is_wrong_in_prefect_yaml_is_named(folder: Path, wrong: str, right:
     text = (folder / "prefect.yaml").read_text()
     assert right in text
     (folder / "prefect.yaml").write_text(text.replace(right, wrong))
-    with pytest.raises(Misused, match=r"prefect\.yaml is wrong"):
+    with pytest.raises(UsageError, match=r"prefect\.yaml is wrong"):
         read_deployments()
 
 
 def test_up_starts_nothing_when_prefect_yaml_is_wrong(folder: Path):
     (folder / "prefect.yaml").write_text("deployments: none")
-    output, _ = (up := start("-m", "flows.services.up")).communicate(timeout=60)
+    output, _ = (up := start("-m", "lectern", "up")).communicate(timeout=60)
     assert up.returncode == 2
     assert "prefect.yaml is wrong" in output
     assert "Traceback" not in output

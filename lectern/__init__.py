@@ -1,0 +1,1 @@
+"""The command line of Lectern: one module per panel of `lectern --help`."""

@@ -1,0 +1,63 @@
+"""Commands for the workbook: check it, and make it the pipeline's input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.command import REJECTED, enter_project
+from pipeline.terminal import console
+
+PANEL = "Workbook"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this panel to the command line."""
+    app.command(rich_help_panel=PANEL, epilog="Example: `lectern check lessons.xlsx`")(check)
+    app.command(rich_help_panel=PANEL, epilog="Example: `lectern use lessons.xlsx && dvc repro`")(use)
+
+
+def check(
+    workbook: Annotated[Path, typer.Argument(help="An .xlsx file, or a folder with CSV or Parquet tables.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per problem.")] = False,
+) -> None:
+    """List all problems of a workbook, each with its place and a remedy. Change nothing."""
+    from pipeline.data import problems
+    from pipeline.data.workbook import read_workbook
+
+    found = read_workbook(workbook)
+    if as_json:
+        print(json.dumps(problems.as_json(found.problems), indent=2, ensure_ascii=False))
+    else:
+        if found.problems:
+            console().print(problems.as_table(found.problems))
+        print(f"{workbook}: {len(found.topics)} topics, {len(found.lines)} lines, {problems.summary(found.problems)}")
+    if problems.errors(found.problems):
+        sys.exit(REJECTED)
+
+
+def use(
+    workbooks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WORKBOOK...",
+            help="An .xlsx file, its URL, or a folder with CSV or Parquet tables. Several are merged into one; "
+            "a lesson that occurs in several is taken from the last.",
+        ),
+    ],
+) -> None:
+    """Make a workbook the pipeline's input: copy it, track it with DVC and name it in params.yaml."""
+    from flows.graph.workbook import adopt, adopt_all
+
+    sources = [source if "://" in source else str(Path(source).resolve()) for source in workbooks]
+    enter_project()
+    if len(sources) == 1:
+        adopted = adopt(sources[0])
+    else:
+        adopted, merged = adopt_all(sources)
+        print(f"{merged.lessons:,} lessons; {merged.replaced:,} were replaced by those of a later workbook.")
+    print(f"{adopted} is now the pipeline's workbook. Train on it with `lectern run` or `dvc repro`.")
