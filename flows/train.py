@@ -19,7 +19,7 @@ from prefect.futures import PrefectConcurrentFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.cluster.ray_cluster import ray_cluster
+from flows.cluster import ray_cluster
 from flows.execution.run_processes import Crew
 from flows.execution.stage import ended_by, log_without_traceback, run_stage
 from flows.graph.plan import Busy, Plan, Stage, read_plan

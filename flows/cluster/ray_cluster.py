@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State
 
 import flows
 import pipeline
-from flows.cluster.ray_cluster import work_tree_changes
+from flows.cluster import work_tree_changes
 from flows.cluster.worker import DVC, Source, run_stage_there, sharing
 from flows.execution.child_process import Child
 from flows.execution.slots import GPU

@@ -15,11 +15,12 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from flows.cluster.ray_cluster import work_tree_changes
+from flows.cluster import work_tree_changes
 from flows.cluster.work_tree_changes import Changes
 from flows.execution.child_process import Child
 from flows.execution.stage import StageBroke, environment, failure, follow, stage_task
-from flows.graph.plan import Stage, push
+from flows.graph import push
+from flows.graph.plan import Stage
 from pipeline.files import make_folder, make_private_folder
 from pipeline.redaction import hide_passwords, without_user
 

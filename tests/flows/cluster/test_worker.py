@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from prefect.client.schemas.objects import State
 
-from flows.cluster.ray_cluster import ray_cluster
+from flows.cluster import ray_cluster
 from flows.cluster.worker import Source, run_stage_there
 from flows.graph.plan import Stage
 from flows.graph.workbook import adopt
