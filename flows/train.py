@@ -32,7 +32,7 @@ from flows.services.prefect_server import a_server, at_best, is_away
 from flows.services.service import ServiceDied
 from pipeline.command import INTERRUPTED
 from pipeline.errors import Rejected, TemporaryFailure
-from pipeline.models.checkpoint_sources import require
+from pipeline.models.checkpoint_sources import require_checkpoints
 from pipeline.paths import REGISTERED
 
 THREADS = 64
@@ -113,7 +113,7 @@ def bring_up_to_date() -> tuple[list[Stage], dict[str, str]]:
     stages = plan.to_run()
     named = ", ".join(stage.name for stage in stages)
     get_run_logger().info("To run: %s", named or "nothing, every stage is up to date")
-    require(stage.name for stage in stages)
+    require_checkpoints(stage.name for stage in stages)
     failures = ray_cluster.run(stages, run, reason, stop_if_cancelled) if ray_cluster.address() else run(stages)
     return [*first, *stages], failures
 

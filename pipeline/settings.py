@@ -85,8 +85,8 @@ def hint_at_catalogue(names: Iterable[object], catalogue: Path = CATALOGUE) -> s
     return ""
 
 
-def train_knobs(params: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """How a model is trained, its own knobs ahead of those of the `train` section; unchecked."""
+def train_settings(params: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Merge the `train` section with the model's own `train` entry, which takes precedence. The result is unchecked."""
     own = mapping(mapping(params.get("models")).get(model)).get("train")
     return {**mapping(params.get("train")), **mapping(own)}
 

@@ -16,7 +16,7 @@ import yaml
 from flows.cluster.worker import Source, tracking_from_here
 from flows.graph.workbook import bring_in
 from pipeline.errors import Rejected, UsageError
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.paths import LINES, SET_ASIDE, TOPICS
 from pipeline.redaction import hide_passwords, without_user
 from pipeline.registry.versions import RegisterSettings
@@ -99,8 +99,8 @@ def test_what_only_its_own_code_can_open_is_refused_and_does_not_run(
         "tokenizer": {"tokenizer_class": "Homemade", "auto_map": {"AutoTokenizer": ["homemade.T", "homemade.T"]}},
     }
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | foreign[kind]), encoding="utf-8")
-    with pytest.raises(Rejected, match=f"(?i)is a 'homemade' {kind}, which only code that it brings along can open"):
-        find(str(tmp_path / "model"))
+    with pytest.raises(Rejected, match=f"(?i)is a 'homemade' {kind}: .* needs its own Python code"):
+        find_checkpoint(str(tmp_path / "model"))
     assert not (tmp_path / "sprung").exists()
 
 

@@ -268,7 +268,7 @@ def _params(section: str) -> dict[str, Any]:
 def _missing_from_hub() -> str:
     """Pretrained models that the contestants need and the hub's local cache lacks, in words; empty if it has all."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # read as the library is imported: it need not wait for the hub again
-    from pipeline.models.checkpoint_sources import require
+    from pipeline.models.checkpoint_sources import require_checkpoints
     from pipeline.settings import read_contestants
 
     try:
@@ -276,7 +276,7 @@ def _missing_from_hub() -> str:
     except UsageError:  # not a project, or settings that every stage refuses
         return ""
     try:
-        require((f"{stage}@{model}" for model in contestants for stage in ("train", "score")), kind="hub:")
+        require_checkpoints((f"{stage}@{model}" for model in contestants for stage in ("train", "score")), kind="hub:")
     except Rejected as error:
         return str(error)
     return ""

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from transformers.utils.logging import disable_progress_bar
 
 from pipeline.errors import Rejected
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.device import inference_device
 
 _LONGEST_TOKENS = 256  # as MiniLM was trained
@@ -54,7 +54,7 @@ def embed(passages: Sequence[str], encoder: str) -> np.ndarray:
 @cache
 def _load(encoder: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     try:
-        folder = find(encoder)
+        folder = find_checkpoint(encoder)
     except Rejected as error:
         raise Rejected(f"chapters.encoder in params.yaml: {error}") from None
     disable_progress_bar()  # it counts weights, and takes less than a second

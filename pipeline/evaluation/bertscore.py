@@ -27,9 +27,9 @@ from pipeline import machine_errors
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.scores import BERT_SCORES
 from pipeline.files import file_aside
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.disk_budget import limit_bytes, make_room
-from pipeline.models.memory import in_halves
+from pipeline.models.out_of_memory import halve_when_out_of_memory
 from pipeline.paths import FEATURES
 
 _LONGEST_TITLE_TOKENS = 512
@@ -151,7 +151,7 @@ def _embed(titles: Set[str], scorer: BERTScorer) -> dict[str, _Row]:
 
     for start in range(0, len(ordered), _TITLES_A_BATCH):
         batch = ordered[start : start + _TITLES_A_BATCH]
-        rows |= zip(batch, in_halves(embedded, batch), strict=True)
+        rows |= zip(batch, halve_when_out_of_memory(embedded, batch), strict=True)
     return rows
 
 
@@ -164,7 +164,7 @@ def load_scorer(model: str, layers: int) -> BERTScorer:
         UsageError: it has fewer layers.
     """
     try:
-        folder = find(model)
+        folder = find_checkpoint(model)
     except Rejected as error:
         raise Rejected(f"evaluate.bertscore_model, or train's bertscore, in params.yaml: {error}") from None
     try:

@@ -31,7 +31,7 @@ from pipeline.exports.convert import convert
 from pipeline.exports.export_card import CARD, ENGINE, ExportCard, Loss, Measured, Weights
 from pipeline.exports.fast_titler import FastTitler
 from pipeline.files import folder_aside
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.generation import decoder_start, open_titler
 from pipeline.paths import SPLITS
 from pipeline.registry.versions import settings_of
@@ -60,9 +60,9 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
     if out.exists() and not (out / CARD).exists():
         raise UsageError(f"{out} exists, and is no export. Name another folder with --out.")
     test = _test_split(examples)
-    model = find(f"models:/{version.name}/{version.version}")
+    model = find_checkpoint(f"models:/{version.name}/{version.version}")
     generate = settings_of(version)
-    undrawn = generate.turned({"do_sample": False, "candidates": 1})
+    undrawn = generate.with_overrides({"do_sample": False, "candidates": 1})
     plain = open_titler(model, undrawn)
     start = [] if plain.inputs.family.causal else decoder_start(plain.model.config, plain.inputs)
     with tempfile.TemporaryDirectory() as scratch:

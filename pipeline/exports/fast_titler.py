@@ -21,7 +21,7 @@ from pipeline.data.openings import spoken
 from pipeline.errors import Rejected
 from pipeline.exports.export_card import ENGINE, ExportCard
 from pipeline.models.checkpoints import load_inputs
-from pipeline.models.generation import GenerateSettings, best_first
+from pipeline.models.generation import GenerateSettings, rank_candidates
 from pipeline.models.inputs import Inputs
 
 # Of prompts in a batch, the shortest one's tokens are read at once, and each further one takes a step of its own.
@@ -63,7 +63,7 @@ class FastTitler:
         Raises:
             ValueError: a knob's value is out of its range.
         """
-        settings = self.settings.turned(knobs or {})
+        settings = self.settings.with_overrides(knobs or {})
         sources = [self._inputs.source(spoken(text)) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
         written: list[list[str]] = [[] for _ in texts]
@@ -73,7 +73,7 @@ class FastTitler:
                 ctranslate2.set_random_seed(settings.seed)
                 found = self._writer.write([sources[i] for i in batch], settings)
                 for i, candidates in zip(batch, found, strict=True):
-                    written[i] = best_first(candidates, texts[i], self.style, settings)
+                    written[i] = rank_candidates(candidates, texts[i], self.style, settings)
                 bar.update(len(batch))
         return written
 

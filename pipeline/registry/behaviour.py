@@ -15,7 +15,7 @@ from statistics import mean
 from string import punctuation
 
 from pipeline.data.openings import spoken
-from pipeline.models.title_cleanup import without_marks
+from pipeline.models.title_cleanup import remove_sound_marks
 from pipeline.settings import Settings
 
 _TEXTS = 12  # of the test split, the longest, that are disturbed: enough for a share, and few enough to be quick
@@ -143,7 +143,7 @@ def _begins(text: str, title: str) -> bool:
 
     A title is tidied, which takes marks such as [Music] out of it.
     """
-    said, written = _WORD.findall(without_marks(spoken(text)).lower()), _WORD.findall(title.lower())
+    said, written = _WORD.findall(remove_sound_marks(spoken(text)).lower()), _WORD.findall(title.lower())
     return bool(written) and said[: len(written)] == written
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.data.openings import spoken
 from pipeline.evaluation.baselines import best_keyphrase
-from pipeline.models.title_cleanup import TitleStyle, tidy, usable, without_marks
+from pipeline.models.title_cleanup import TitleStyle, clean_up_title, is_usable_title, remove_sound_marks
 
 _READ = 120_000  # characters of a text, 20,000 words as they are spoken: 2 s at most, where a million words take 90
 
@@ -24,7 +24,7 @@ class Shown(NamedTuple):
 
 def shown(texts: Sequence[str], candidates: Sequence[Sequence[str]], style: TitleStyle) -> list[Shown]:
     """For each text the first of its `candidates` that is of use, else its best keyphrase in the course's style."""
-    own = [next(filter(usable, titles), "") for titles in candidates]
+    own = [next(filter(is_usable_title, titles), "") for titles in candidates]
     lacking = [text for text, title in zip(texts, own, strict=True) if not title]
     stand_ins = iter(_keyphrases(lacking, style))
     return [Shown(title, False) if title else Shown(next(stand_ins), True) for title in own]
@@ -40,6 +40,6 @@ def answer(texts: Sequence[str], candidates: Sequence[list[str]], style: TitleSt
 def _keyphrases(texts: Sequence[str], style: TitleStyle) -> list[str]:
     nothing_to_learn_of = pd.DataFrame({"title": []})
     texts = [spoken(text) for text in texts]
-    phrases = best_keyphrase(nothing_to_learn_of, [without_marks(text)[:_READ] for text in texts])
-    titles = [tidy(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
-    return [title if usable(title) else "" for title in titles]
+    phrases = best_keyphrase(nothing_to_learn_of, [remove_sound_marks(text)[:_READ] for text in texts])
+    titles = [clean_up_title(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
+    return [title if is_usable_title(title) else "" for title in titles]

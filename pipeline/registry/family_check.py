@@ -20,7 +20,7 @@ from rich.text import Text
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint, save_model
-from pipeline.models.families import DROPPED, FAMILIES, families_instead_of
+from pipeline.models.families import DROPPED, FAMILIES, explain_unknown_families
 from pipeline.models.generation import GenerateSettings, Titler, decoder_start, open_titler
 from pipeline.models.scratch import ScratchSize
 from pipeline.models.title_logits import logits_at_once, logits_by_steps
@@ -102,7 +102,7 @@ def matrix(families: Sequence[str] = ()) -> list[Row]:
     """
     unknown = [family for family in families if family not in FAMILIES]
     if unknown:
-        raise UsageError(f"There is no family {', '.join(unknown)}; {families_instead_of(unknown)}.")
+        raise UsageError(f"There is no family {', '.join(unknown)}; {explain_unknown_families(unknown)}.")
     with _workshop():
         return [_row(family) for family in dict.fromkeys(families or FAMILIES)]
 

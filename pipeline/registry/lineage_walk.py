@@ -19,7 +19,7 @@ from rich.text import Text
 
 from pipeline import machine_errors
 from pipeline.errors import Rejected, TemporaryFailure
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.paths import EXAMPLES, MODELS, SPLITS
 from pipeline.registry.lineage import git, md5
 from pipeline.registry.model_card import README
@@ -111,7 +111,7 @@ def _code(tags: Mapping[str, str]) -> Step:
 
 def _checkpoint(place: str, digest: str) -> Step:
     try:
-        here = [place] if md5(find(place)) == digest else []
+        here = [place] if md5(find_checkpoint(place)) == digest else []
     except (Rejected, TemporaryFailure):
         here = []
     return Step("checkpoint", digest, here, f"{place} is not there, or holds other weights now")

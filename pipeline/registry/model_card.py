@@ -117,9 +117,9 @@ def write_card(facts: Facts) -> ModelCard:
 
 def usage(card: Card) -> str:
     """Python code that gives a text its title with transformers only, in the registered folder of that card."""
-    from pipeline.models.families import family_in  # loads transformers, which nobody needs to read a card
+    from pipeline.models.families import get_family  # loads transformers, which nobody needs to read a card
 
-    family = family_in(card.family, card.language)
+    family = get_family(card.family, card.language)
     template = _environment(autoescape=False).get_template("usage.py.j2")
     return template.render(card=card, family=family, model_class=family.model_class.__name__)
 

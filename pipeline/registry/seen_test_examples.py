@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from requests import HTTPError
 
 from pipeline.errors import Rejected
-from pipeline.models.seen_examples import SEEN, Seen, are_among
+from pipeline.models.seen_examples import SEEN, SeenExamples, are_among
 from pipeline.registry.outages import in_our_words, tracking_away
 
 
@@ -63,12 +63,14 @@ def exposure(version: ModelVersion, examples: pd.DataFrame) -> Exposure:
     return Exposure(trained, are_among(examples, seen.validation) & ~trained, unknown)
 
 
-def _read(version: ModelVersion) -> Seen | None:
+def _read(version: ModelVersion) -> SeenExamples | None:
     """Read the list in the version's model folder; return None if it has no list, as a version of another tool."""
     folder = f"models:/{version.name}/{version.version}/artifacts/{version.tags.get('model', '')}"
     try:
         files = [file.path.rpartition("/")[2] for file in mlflow.artifacts.list_artifacts(artifact_uri=folder)]
-        return Seen.model_validate_json(mlflow.artifacts.load_text(f"{folder}/{SEEN}")) if SEEN in files else None
+        return (
+            SeenExamples.model_validate_json(mlflow.artifacts.load_text(f"{folder}/{SEEN}")) if SEEN in files else None
+        )
     except ValidationError:  # damaged
         return None
     except HTTPError as error:  # of artifacts that the tracking server hands on

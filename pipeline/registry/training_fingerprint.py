@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.paths import TRAINING_SPLITS
 from pipeline.registry.lineage import md5
@@ -38,4 +38,4 @@ def checkpoint_tags(model: ModelSettings) -> dict[str, str]:
     """Which weights a training starts from: where they are found, and their hash; none of those it makes anew."""
     if model.scratch:
         return {}
-    return {"checkpoint": model.checkpoint, "checkpoint.md5": md5(find(model.checkpoint))}
+    return {"checkpoint": model.checkpoint, "checkpoint.md5": md5(find_checkpoint(model.checkpoint))}

@@ -15,51 +15,51 @@ from pipeline.data.openings import usual_opening
 from pipeline.errors import UsageError
 from pipeline.evaluation.epoch_score import epoch_score
 from pipeline.files import folder_aside, write_text
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.checkpoints import ModelSettings, save_model
 from pipeline.models.device import training_device
-from pipeline.models.layers import summarise
+from pipeline.models.layer_groups import summarise
 from pipeline.models.precision import training_precision
-from pipeline.models.seen_examples import Seen
+from pipeline.models.seen_examples import SeenExamples
 from pipeline.models.title_cleanup import learn_style
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.training_log import LogToMlflow
+from pipeline.training.curves import COLUMNS
 from pipeline.training.multi_gpu import (
-    end_with_launcher,
-    in_several_processes,
+    exit_with_launcher,
     is_first_process,
-    is_one_of_several,
-    processes,
+    is_launched,
+    launch,
+    process_count,
 )
 from pipeline.training.prepare import Prepared, prepare
-from pipeline.training.preview import preview
 from pipeline.training.record import Training, TrainingRun, write_training
 from pipeline.training.resume import Stopwatch
 from pipeline.training.settings import TrainSettings
-from pipeline.training.trackers import reporters, require_reporters
-from pipeline.training.trainer import CURVES, Diverged, LearntNothing, fit
+from pipeline.training.trackers import require_trackers, tracker_callbacks
+from pipeline.training.trainer import TrainingDiverged, WeightsUnchanged, fit
 
 
 def run(model: str) -> None:
     model_settings = ModelSettings.read(model)
     settings = TrainSettings.of_model(model, model_settings)
-    require_reporters(settings.report_to)
-    if is_one_of_several():
-        end_with_launcher()
+    require_trackers(settings.report_to)
+    if is_launched():
+        exit_with_launcher()
     elif settings.processes > 1:
         training_device(settings.device, compute=False)
-        in_several_processes(settings.processes, "train", model)
+        launch(settings.processes, "train", model)
         return
     _require_processes(model, settings)
     device = training_device(settings.device, processes=settings.processes)
     train, validation = (pd.read_parquet(path) for path in TRAINING_SPLITS.values())
-    model_settings = model_settings.pinned()
+    model_settings = model_settings.with_pinned_checkpoint()
     # Named after all that the training depends on: what another one left can never be gone on from by mistake.
     start = checkpoint_tags(model_settings)
-    fingerprint = training_fingerprint(model_settings, settings.of_what_is_learnt(), start)
+    fingerprint = training_fingerprint(model_settings, settings.affecting_weights(), start)
     resume_from = STATE / "checkpoints" / f"{model}-{fingerprint}"
     # By the first process alone: the others have no GPU yet on which to load a model, and nobody reads their scores.
     score = epoch_score(settings.bertscore if settings.epochs and is_first_process() else None)
@@ -67,7 +67,7 @@ def run(model: str) -> None:
 
     def fit_with(callbacks: Sequence[TrainerCallback]) -> pd.DataFrame:
         if not settings.epochs:
-            return pd.DataFrame(columns=CURVES)
+            return pd.DataFrame(columns=COLUMNS)
         return fit(
             prepared.trained,
             prepared.inputs,
@@ -82,9 +82,9 @@ def run(model: str) -> None:
     if not is_first_process():
         fit_with([])
         return
-    checkpoint = None if model_settings.scratch else find(model_settings.checkpoint)
+    checkpoint = None if model_settings.scratch else find_checkpoint(model_settings.checkpoint)
     learnt_from = train if settings.epochs else train.head(0)
-    seen = Seen.of_training(learnt_from, validation, checkpoint, model_settings.checkpoint)
+    seen = SeenExamples.of_training(learnt_from, validation, checkpoint, model_settings.checkpoint)
     lineage = {**lineage_tags(), **start, **device.tags()}
     if settings.epochs:
         precision = training_precision(settings.precision, prepared.network, prepared.inputs.family, resume_from)
@@ -94,7 +94,7 @@ def run(model: str) -> None:
         print(f"{model} is taken as it comes", flush=True)
     try:
         _train_and_keep(model, model_settings, settings, lineage, prepared, train, seen, fit_with, resume_from)
-    except (Diverged, LearntNothing):
+    except (TrainingDiverged, WeightsUnchanged):
         shutil.rmtree(resume_from, ignore_errors=True)  # nothing to resume: another machine may compute otherwise
         raise
     shutil.rmtree(resume_from, ignore_errors=True)
@@ -105,10 +105,10 @@ def _require_processes(model: str, settings: TrainSettings) -> None:
     Raises:
         UsageError: others were started than the settings were made for, or more than there are GPUs.
     """
-    if processes() != settings.processes:
+    if process_count() != settings.processes:
         raise UsageError(
-            f"{processes()} processes were started, and params.yaml says processes: {settings.processes} for '{model}'."
-            " Set it there: the stage then starts them itself."
+            f"{process_count()} processes were started, and params.yaml says processes: {settings.processes} for "
+            f"'{model}'. Set it there: the stage then starts them itself."
         )
     gpus = torch.cuda.device_count()
     if 0 < gpus < settings.processes:
@@ -125,7 +125,7 @@ def _train_and_keep(
     lineage: dict[str, str],
     prepared: Prepared,
     train: pd.DataFrame,
-    seen: Seen,
+    seen: SeenExamples,
     fit_with: Callable[[Sequence[TrainerCallback]], pd.DataFrame],
     resume_from: Path,
 ) -> None:
@@ -148,8 +148,8 @@ def _train_and_keep(
         client.log_text(
             run_id, summarise(prepared.network, prepared.inputs.family).to_csv(index=False), "model_summary.csv"
         )
-        client.log_text(run_id, preview(prepared.inputs, train), "batch_preview.txt")
-        with reporters(settings.report_to, model, run_id) as others:
+        client.log_text(run_id, prepared.preview(train), "batch_preview.txt")
+        with tracker_callbacks(settings.report_to, model, run_id) as others:
             curves = fit_with([watch, LogToMlflow(client, run_id), *others])
         seconds = round(watch.seconds, 1)
         prepared.merge()

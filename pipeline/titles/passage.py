@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow
 
 from pipeline.errors import Rejected, UsageError
-from pipeline.models.title_cleanup import usable
+from pipeline.models.title_cleanup import is_usable_title
 from pipeline.titles.titling import load, present_version
 from pipeline.transcripts.reading import LARGEST, refuse_too_large
 
@@ -77,7 +77,7 @@ def title_passage(text: str, knobs: dict[str, object], *, fast: bool = False) ->
     except (ValueError, mlflow.MlflowException) as error:
         raise UsageError(str(error)) from None
     if not written["fallback"]:
-        return list(filter(usable, written["candidates"]))
+        return list(filter(is_usable_title, written["candidates"]))
     if not written["title"]:
         raise Rejected(
             f"Version {version.number} wrote no title of use, and the text has no keyphrase. Give more of it."

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import pipeline
 from pipeline.errors import Rejected, UsageError
 from pipeline.files import write_json
-from pipeline.models.checkpoint_sources import is_here, store_of
+from pipeline.models.checkpoint_sources import artifact_store, is_local
 from pipeline.models.title_cleanup import PLAIN
 from pipeline.paths import EXPORTS, STATE
 from pipeline.registry.fallback_title import Shown, answer
@@ -112,7 +112,7 @@ def _is_of_other_code(folder: Path) -> bool:
 
 def _files(uri: str, scratch: str) -> str:
     """The folder of a version's files: where they are if that is on this machine, else in `scratch`."""
-    return mlflow.artifacts.download_artifacts(uri, dst_path=None if is_here(store_of(uri)) else scratch)
+    return mlflow.artifacts.download_artifacts(uri, dst_path=None if is_local(artifact_store(uri)) else scratch)
 
 
 def _exported(folder: Path) -> Predict:

@@ -1,4 +1,4 @@
-"""Trackers that a training reports to besides MLflow: `train.report_to`, through transformers' own callbacks."""
+"""Report a training to TensorBoard or W&B besides MLflow, with transformers' own callbacks."""
 
 from __future__ import annotations
 
@@ -17,25 +17,30 @@ from pipeline.files import make_private_folder
 from pipeline.paths import STATE
 
 
-def require_reporters(names: Sequence[str]) -> None:
-    """Check that the package of each tracker in `names` is installed.
+def require_trackers(names: Sequence[str]) -> None:
+    """Check that the packages of all trackers are installed.
 
     Raises:
-        UsageError: one is missing.
+        UsageError: A package is missing.
     """
     missing = [name for name in names if not _is_installed(name)]
     if missing:
         raise UsageError(
-            f"train.report_to in params.yaml names {', '.join(missing)}, which is not installed. In the project's "
-            f"folder, run: pip install -e '.[{','.join(missing)}]'"
+            f"train.report_to in params.yaml names {', '.join(missing)}, but the package is not installed. In the "
+            f"project's folder, run: pip install -e '.[{','.join(missing)}]'"
         )
 
 
 @contextmanager
-def reporters(names: Sequence[str], model: str, run_id: str) -> Iterator[list[TrainerCallback]]:
-    """The callbacks that report one training to the trackers in `names`.
+def tracker_callbacks(names: Sequence[str], model: str, run_id: str) -> Iterator[list[TrainerCallback]]:
+    """Open trackers, and yield the callbacks that report a training to them.
 
-    Both trackers know the training by its MLflow run, so that a resumed training continues its earlier curves.
+    Both trackers identify the training by its MLflow run, so a resumed training continues its earlier curves.
+
+    Args:
+        names: `report_to` in `params.yaml`.
+        model: The model's name.
+        run_id: The training's MLflow run.
     """
     with ExitStack() as open_trackers:
         callbacks: list[TrainerCallback] = []
@@ -48,12 +53,12 @@ def reporters(names: Sequence[str], model: str, run_id: str) -> Iterator[list[Tr
 
 def _is_installed(package: str) -> bool:
     found = find_spec(package)
-    # A folder of that name in the working directory has no origin: W&B itself leaves one.
+    # W&B creates a folder `wandb` in the working directory. Such a folder has no origin.
     return found is not None and found.origin is not None
 
 
 def _state() -> Path:
-    """The state folder of the main project: a temporary copy for an experiment is deleted with its curves."""
+    """Return the state folder of the main project. An experiment's own folder is deleted with all files in it."""
     state = main_project() / STATE
     make_private_folder(state)
     return state
@@ -75,7 +80,7 @@ def _wandb(model: str, run_id: str) -> Iterator[WandbCallback]:
         id=run_id,
         resume="allow",
         dir=str(_state()),
-        # The stage's output may name servers and files; W&B gets the figures only.
+        # W&B gets only figures: the stage's console output can contain names of servers and files.
         settings=wandb.Settings(console="off"),
     ):
         yield WandbCallback()

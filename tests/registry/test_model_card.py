@@ -20,7 +20,7 @@ from pipeline.evaluation.predictions import ModelMetrics, read_results, write_re
 from pipeline.evaluation.scores import SCORES
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card, save_model
-from pipeline.models.seen_examples import Seen
+from pipeline.models.seen_examples import SeenExamples
 from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import LEADERBOARD, SPLITS
 from pipeline.registry.lineage import md5
@@ -247,7 +247,7 @@ def test_a_description_by_a_person_stays_and_ours_is_renewed(registered: Path) -
 
 def test_test_examples_that_the_model_has_seen_are_counted(registered: Path) -> None:
     test = pd.read_parquet(SPLITS / "test.parquet")
-    Seen.of_training(test.head(3), test.head(0), None, "scratch").write(Path("models/small"))
+    SeenExamples.of_training(test.head(3), test.head(0), None, "scratch").write(Path("models/small"))
     register.run()
     challenger = connect().get_model_version_by_alias("lectern", "challenger")
     assert "**3 test examples were in a training or validation split" in card_of(int(challenger.version))

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.maintenance.state import state_piles
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
 from pipeline.registry import versions
 from pipeline.registry.gate import Verdict
@@ -255,12 +255,12 @@ def test_a_training_and_a_search_mean_one_version_though_its_alias_moves_meanwhi
 
     def as_the_alias_moves(settings: ModelSettings, texts: list[str]) -> tuple[PreTrainedModel, object]:
         _promote(three_versions, NAME, newest, because="")
-        opened.append(find(settings.checkpoint))
+        opened.append(find_checkpoint(settings.checkpoint))
         return open_as_usual(settings, texts)
 
     monkeypatch.setattr(prepare, "open_checkpoint", as_the_alias_moves)
     train.run("bart-tiny") if work == "train" else search("bart-tiny", 1)
-    assert opened == [find(f"models:/{NAME}/2")]
+    assert opened == [find_checkpoint(f"models:/{NAME}/2")]
     tags = [run.data.tags for run in mlflow_runs(three_versions)]
     assert {each["checkpoint"] for each in tags if "checkpoint" in each} == {f"models:/{NAME}/2"}
     assert {each["checkpoint.md5"] for each in tags if "checkpoint" in each} == {md5(opened[0])}
@@ -283,14 +283,14 @@ def test_a_version_that_lies_elsewhere_is_fetched_once_and_cleaned_away(
     _register(elsewhere, folder)
     (temporary := tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    first, second = (find(f"models:/{NAME}@challenger") for _ in range(2))
+    first, second = (find_checkpoint(f"models:/{NAME}@challenger") for _ in range(2))
     assert first == second
     assert load_model(first)[2] == load_model(folder)[2]
     assert not [*temporary.rglob("*.safetensors")]
     for pile in state_piles(before=time.time() + 1):
         pile.remove()
     assert not first.exists()
-    assert find(f"models:/{NAME}/1") == first
+    assert find_checkpoint(f"models:/{NAME}/1") == first
 
 
 OTHER = """
@@ -307,8 +307,8 @@ def test_a_registered_model_of_another_kind_is_no_checkpoint(client: MlflowClien
     mlflow.pyfunc.log_model(
         name="model", python_model=str(tmp_path / "other.py"), pip_requirements=[], registered_model_name=NAME
     )
-    with pytest.raises(Rejected, match="not a model that Lectern registered"):
-        find(f"models:/{NAME}/1")
+    with pytest.raises(Rejected, match="Lectern did not register"):
+        find_checkpoint(f"models:/{NAME}/1")
 
 
 def test_the_champion_is_used_ahead_of_the_challenger(three_versions: MlflowClient) -> None:
@@ -366,7 +366,7 @@ for wrong in (pd.DataFrame({"title": ["a"]}), pd.DataFrame({"text": ["a", None]}
 def test_trying_the_example_leaves_nothing_behind(client: MlflowClient, examples: pd.DataFrame, tmp_path: Path) -> None:
     folder, path = _model(tmp_path / "model", examples, "causal"), [*sys.path]
     before = md5(folder)
-    for settings in (GREEDY, GREEDY.turned({"do_sample": True, "candidates": 4})):
+    for settings in (GREEDY, GREEDY.with_overrides({"do_sample": True, "candidates": 4})):
         place = Path(mlflow.artifacts.download_artifacts(versions.log_served_model(folder, settings).model_uri))
         assert not list(place.rglob("__pycache__"))
     assert (md5(folder), sys.path) == (before, path)

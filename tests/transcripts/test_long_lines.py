@@ -106,13 +106,13 @@ import pandas as pd
 from pipeline.redaction import hide_passwords
 from pipeline.data.cells import as_lesson
 from pipeline.evaluation.baselines import best_keyphrase
-from pipeline.models.title_cleanup import tidy
+from pipeline.models.title_cleanup import clean_up_title
 for part in ("://a:x", "://", "?password=", ";key=", "#code", ";token", "password", "x@", "://a:1@"):
     hide_passwords(part * ({LENGTH} // len(part)) + "x")
 for text in ("0" * {LENGTH} + "!", "1." + "0" * {LENGTH} + "!", "0" * {LENGTH}):
     as_lesson(pd.Series([text]))
 best_keyphrase(pd.DataFrame(), ["so 'a" + "'a" * {LENGTH}])
 for part in ("-", ", ", "..", "*a ", " *a", "[a](/", "[", "'a ", "<b ", "“", "( "):
-    tidy("a" + part * ({LENGTH} // len(part)) + "b")
+    clean_up_title("a" + part * ({LENGTH} // len(part)) + "b")
 """
     _run(script)
