@@ -289,7 +289,7 @@ def peer(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation
         compute_metrics=metrics,
     )
     trainer.train()
-    # Undo the library's permanent change of the model to half precision.
+    # The library leaves a half-precision wrapper around the model's `forward`.
     vars(model).pop("forward", None)
 
 

@@ -46,7 +46,7 @@ class Family:
 
     @property
     def causal(self) -> bool:
-        """Return whether the model is a decoder only, which reads text and title as one sequence."""
+        """Return whether the model is causal: a decoder that reads text and title as one sequence."""
         return self.prompt is not None
 
 

@@ -66,7 +66,7 @@ def _trains(module: nn.Module) -> bool:
 
 
 class Features:
-    """Features of one model's frozen part: (tokens, width) for the token ids of each source.
+    """Features of one model's frozen part: one tensor (tokens, width) for the token ids of each source.
 
     Args:
         model: The model.

@@ -84,7 +84,7 @@ def _unigram(texts: list[str], size: int, specials: list[str]) -> list[tuple[str
             hard_vocab_limit=False,
             normalization_rule_name="identity",
             max_sentence_length=_LONGEST_TEXT_BYTES,
-            num_threads=1,  # several threads add the same numbers in varying order
+            num_threads=1,  # several threads add numbers in varying order, which changes the vocabulary
             unk_id=0,
             bos_id=-1,
             eos_id=-1,

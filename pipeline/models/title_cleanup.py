@@ -23,7 +23,7 @@ _READ_CHARACTERS = 2000  # of a model's output; a title starts before
 _MIN_WORD_LIMIT = 8  # the word limit of courses with shorter titles
 _MIN_EVIDENCE = 10  # words that must show how a course writes capitals
 _MIN_AGREEMENT = 0.75  # share of these words that must agree
-_MAX_SPELLINGS = 500  # most spellings in a style, the most frequent first
+_MAX_SPELLINGS = 500  # a style keeps this many spellings, the most frequent ones
 
 _SMALL_WORD = re.compile(
     "a|an|and|as|at|but|by|for|from|in|into|is|nor|of|on|or|over|per|so|than|that|the|to|via|with", re.IGNORECASE

@@ -31,8 +31,7 @@ STATE_TAG = "trial.state"
 
 @dataclass(frozen=True)
 class TrainTrial:
-    """Objective of a search. Its value is the metric at the epoch with the lowest validation loss, whose weights a
-    training keeps."""
+    """Objective of a search: the metric at the epoch with the lowest validation loss, whose weights are kept."""
 
     space: Space
     metric: str

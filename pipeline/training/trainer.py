@@ -169,8 +169,6 @@ class _TitleTrainer(Trainer):
         self._frozen_part: tuple[nn.Module, ...] = ()
         self._features: Features | None = None
 
-    # Batches, optimiser and schedule
-
     def _get_train_sampler(self, train_dataset: Sequence[Example] | None = None) -> Sampler[int]:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         lengths = [*map(self._cost(), dataset)]
@@ -188,8 +186,6 @@ class _TitleTrainer(Trainer):
             self.lr_scheduler = build_schedule(optimizer or self.optimizer, self._settings, num_training_steps)
             self._created_lr_scheduler = True
         return self.lr_scheduler
-
-    # Training
 
     def _run_epoch(self, **kwargs: Any) -> None:
         """Run an epoch, unless early stopping had ended the training before it was interrupted."""
@@ -281,8 +277,6 @@ class _TitleTrainer(Trainer):
                     self._features.prepare(sources)
         return self._features
 
-    # Validation
-
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Compute loss and scores of the validation split. Each process handles its share of the examples."""
         self.model.eval()
@@ -355,8 +349,6 @@ class _TitleTrainer(Trainer):
             if half:
                 self.model.forward = half
 
-    # Checkpoints
-
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Save only weights that train. A resumed training opens the same model and therefore has the others."""
         if isinstance(self.model, PeftModel):
@@ -372,7 +364,7 @@ class _TitleTrainer(Trainer):
         """Suppress the warning that a checkpoint lacks frozen weights."""
 
     def restore_full_precision(self) -> None:
-        """Undo the library's permanent change of the model to half precision."""
+        """Remove the half-precision wrapper that the library leaves around the model's `forward`."""
         for name in ("forward", "_original_forward"):
             self.model.__dict__.pop(name, None)
 

@@ -66,7 +66,7 @@ def test_batches_have_texts_of_similar_length(examples: pd.DataFrame) -> None:
     read: list[torch.Size] = []
 
     def look(_module: object, _args: object, named: dict[str, torch.Tensor]) -> None:
-        if named["input_ids"].shape[1] > 1:  # the prompts; each further token comes alone
+        if named["input_ids"].shape[1] > 1:  # a prompt; later calls read single tokens
             read.append(named["input_ids"].shape)
 
     model.register_forward_pre_hook(look, with_kwargs=True)

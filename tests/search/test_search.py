@@ -286,7 +286,7 @@ def test_an_unreachable_server_ends_the_search_and_the_trial_is_repeated(
     with pytest.raises(TemporaryFailure, match="MLflow"):
         search(MODEL, 2)
     result = search(MODEL, 2)
-    assert result.suggestion.today == 3.0  # tried again
+    assert result.suggestion.today == 3.0  # the second search repeats the failed trial
     assert _suggestion().trials == {"complete": 2, "fail": 1}
 
 

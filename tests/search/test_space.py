@@ -20,7 +20,7 @@ def _space(train: dict[str, Any] | None = None, **search: Any) -> Space:
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "said"),
+    ("name", "values", "message"),
     [
         ("lerning_rate", {"low": 1e-5, "high": 1e-3}, "search.ranges.lerning_rate: Extra inputs"),
         ("learning_rate", {"low": 0.0, "high": 1e-3}, "search.ranges.learning_rate: .*greater than 0"),
@@ -47,8 +47,8 @@ def _space(train: dict[str, Any] | None = None, **search: Any) -> Space:
         ("bertscore", {"choices": [None]}, "search.ranges.bertscore cannot be searched: all trials must use"),
     ],
 )
-def test_the_error_for_a_wrong_range_names_its_setting(project: Path, name: str, values: object, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_the_error_for_a_wrong_range_names_its_setting(project: Path, name: str, values: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         _space(ranges={name: values})
 
 
@@ -95,7 +95,7 @@ def test_all_samples_are_valid_training_settings(project: Path) -> None:
     drawn = [space.settings(study.ask(space.distributions()).params) for _ in range(30)]
     assert {settings.epochs for settings in drawn} == {1, 2, 3, 4}
     assert all(1e-5 <= settings.learning_rate <= 1e-2 for settings in drawn)
-    # By magnitude: half of them below the middle of the exponents.
+    # On a logarithmic scale, half of the samples are below the middle exponent.
     assert 8 <= sum(settings.learning_rate < 10**-3.5 for settings in drawn) <= 22
     for name, values in choices.items():
         assert all(any(getattr(settings, name) == value for settings in drawn) for value in values)

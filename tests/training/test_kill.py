@@ -29,7 +29,7 @@ def test_a_killed_stage_ends_with_the_model_of_an_undisturbed_one(project: Path,
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     runs = mlflow_runs(client)
     assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED"]
-    # No metric is lost, and none is there twice.
+    # All metrics are logged, each once.
     one, other = (_steps(client, run.info.run_id) for run in runs)
     assert one == other
     assert one["train_loss"] == [*range(1, len(one["train_loss"]) + 1)]

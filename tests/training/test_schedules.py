@@ -73,7 +73,7 @@ class _Stop(TrainerCallback):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "said"),
+    ("chosen", "message"),
     [
         (
             {"epochs": 2, "unfreeze_every": 2},
@@ -92,7 +92,7 @@ class _Stop(TrainerCallback):
 )
 def test_a_warning_names_layers_that_never_train(
     chosen: dict[str, object],
-    said: str | None,
+    message: str | None,
     examples: pd.DataFrame,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -100,4 +100,4 @@ def test_a_warning_names_layers_that_never_train(
     with caplog.at_level(logging.WARNING, "pipeline"):
         train(examples, tmp_path, "bart", **chosen)
     warned = " ".join(record.getMessage() for record in caplog.records if record.name.startswith("pipeline"))
-    assert said in warned if said else not warned
+    assert message in warned if message else not warned

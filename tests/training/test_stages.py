@@ -55,7 +55,7 @@ def test_the_run_records_the_trainings_precision(asked: str, tag: str, project: 
 
 
 def test_a_training_that_changes_no_weight_leaves_no_checkpoint(project: Path, examples: pd.DataFrame) -> None:
-    fill_project(project, examples, epochs=1, learning_rate=1e-50)  # rounded to no change, of zeros too
+    fill_project(project, examples, epochs=1, learning_rate=1e-50)  # too small to change any weight, even a zero
     with pytest.raises(WeightsUnchanged):
         train.run(MODEL)
     assert not [*(STATE / "checkpoints").iterdir()]
@@ -151,7 +151,7 @@ def test_measured_titles_equal_served_titles(project: Path, examples: pd.DataFra
 def test_examples_that_a_model_has_seen_are_counted(
     project: Path, examples: pd.DataFrame, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It starts from one that was trained on two of today's validation examples, and on three of the test examples."""
+    """The checkpoint has trained on two of the validation examples, and on three of the test examples."""
     fill_project(project, examples, epochs=1)
     sides = {"train": slice(0, 8), "validation": slice(8, 12), "test": slice(12, 16)}
     for side, rows in sides.items():
@@ -170,9 +170,9 @@ def test_examples_that_a_model_has_seen_are_counted(
         (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
         train.run(MODEL)
         predict.run(MODEL)
-        said = [record.message for record in caplog.records if "too good" in record.message]
-        assert len(said) == len(warnings)
-        assert all(words in message for words, message in zip(warnings, said, strict=True))
+        output = [record.message for record in caplog.records if "too good" in record.message]
+        assert len(output) == len(warnings)
+        assert all(words in message for words, message in zip(warnings, output, strict=True))
     score.run(MODEL)
     metrics, _ = read_results(MODEL)
     assert (metrics.seen_validation, metrics.seen_test) == (2, 3)
@@ -186,8 +186,8 @@ def test_a_model_without_training_has_no_training_examples(
     seen = SeenExamples.read(MODELS / MODEL)
     assert not are_among(examples, seen.train).any()
     assert are_among(pd.read_parquet("data/splits/validation.parquet"), seen.validation).all()
-    said = capsys.readouterr().out
-    assert f"{MODEL} is taken as it comes" in said
-    assert "trains on" not in said
+    output = capsys.readouterr().out
+    assert f"{MODEL} is taken as it comes" in output
+    assert "trains on" not in output
     (run,) = mlflow_runs(MlflowClient())
     assert "device.precision" not in run.data.tags

@@ -52,7 +52,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_any_work(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_project(project, examples, epochs=1, report_to=["wandb"])
-    (project / "wandb").mkdir()  # which W&B leaves in a working directory, and is no package
+    (project / "wandb").mkdir()  # W&B creates this folder, which is not the package
     monkeypatch.syspath_prepend(str(project))
     with pytest.raises(UsageError, match=r"report_to .* wandb, .* pip install -e '\.\[wandb\]'"):
         train.run(MODEL)
