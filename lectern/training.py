@@ -60,14 +60,13 @@ def matrix(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per family.")] = False,
 ) -> None:
     """Check each family with the installed libraries, from a small checkpoint to served titles. Needs no project."""
-    from pipeline.registry.family_check import matrix as check_families
-    from pipeline.registry.family_check import matrix_table
+    from pipeline.registry.family_check import check_families, families_table
 
     rows = check_families(families or [])
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        console().print(matrix_table(rows))
+        console().print(families_table(rows))
     if not all(row.passed for row in rows):
         sys.exit(REJECTED)
 

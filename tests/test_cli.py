@@ -136,7 +136,7 @@ def test_a_tracking_server_that_is_away_is_told_within_seconds(project: Path, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = lectern("models", cwd=project)
     assert done.returncode == 75
-    assert "does not answer as it should" in done.stderr
+    assert "does not answer" in done.stderr
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ def test_a_section_of_another_kind_is_a_usage_error_that_names_it(project: Path)
 
 
 def test_a_model_that_only_the_catalogue_has_is_pointed_to(project: Path) -> None:
-    hint = "`lectern models add t5-small` takes it from catalogue.yaml."
+    hint = "`lectern models add t5-small` copies it from catalogue.yaml."
     with pytest.raises(UsageError) as stage:
         ModelSettings.read("t5-small")
     with pytest.raises(UsageError) as flow:

@@ -23,7 +23,7 @@ from flows.graph.plan import Stage
 from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.paths import PARAMS
 from pipeline.redaction import hide_passwords
-from pipeline.settings import read_params, train_knobs
+from pipeline.settings import read_params, train_settings
 
 RETRY_AFTER = [5, 20]
 """Seconds before the second and before the third attempt at a stage that the infrastructure broke."""
@@ -97,7 +97,7 @@ def processes(stage: str) -> int:
     kind, _, model = stage.partition("@")
     if kind != "train" or not PARAMS.is_file():
         return 1
-    count = train_knobs(read_params(), model).get("processes")
+    count = train_settings(read_params(), model).get("processes")
     return count if isinstance(count, int) and count > 1 else 1
 
 
@@ -107,9 +107,9 @@ def ended_by(error: Exception) -> State:
     Raises:
         Exception: `error` itself, where it is a bug.
     """
-    from pipeline.registry.outages import in_our_words  # with MLflow, which takes seconds
+    from pipeline.registry.outages import translate_error  # with MLflow, which takes seconds
 
-    if ours := in_our_words(error):
+    if ours := translate_error(error):
         return Failed(message=hide_passwords(str(ours)))
     raise error
 

@@ -19,7 +19,7 @@ from flows.graph.trained_workbooks import note_last
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, move, write_text
 from pipeline.paths import PARAMS, STATE
-from pipeline.settings import hint_at_catalogue, read_params, train_knobs
+from pipeline.settings import hint_at_catalogue, read_params, train_settings
 
 _BEFORE = STATE / "params_before.yaml"
 _AS_ASKED = STATE / "params_asked.yaml"
@@ -81,7 +81,7 @@ def asked(params: dict[str, Any], models: list[str] | None, epochs: int | None, 
     params["contestants"] = contestants
     if epochs:
         for name in contestants:
-            if train_knobs(params, name).get("epochs") != 0:
+            if train_settings(params, name).get("epochs") != 0:
                 entry = known[name] or {}
                 # Not in place: through an anchor several models may share a mapping.
                 known[name] = {**entry, "train": {**(entry.get("train") or {}), "epochs": epochs}}

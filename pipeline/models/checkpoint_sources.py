@@ -33,7 +33,7 @@ from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.files import made_once
 from pipeline.paths import FETCHED, PARAMS
 from pipeline.redaction import hide_passwords
-from pipeline.settings import mapping, read_params, train_knobs
+from pipeline.settings import mapping, read_params, train_settings
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -148,7 +148,7 @@ def _wanted_by(stages: Iterable[str]) -> dict[str, str]:
         if name == "train":
             settings = mapping(models.get(model))
             wanted[f"models.{model}.checkpoint"] = settings.get("checkpoint")
-            knobs = train_knobs(params, model)
+            knobs = train_settings(params, model)
             if knobs.get("epochs") != 0:
                 at = f"models.{model}.train" if "bertscore" in mapping(settings.get("train")) else "train"
                 wanted[f"{at}.bertscore.model"] = mapping(knobs.get("bertscore")).get("model")

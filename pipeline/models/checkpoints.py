@@ -194,7 +194,7 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
     except Rejected:
         raise
     except Exception as error:  # each format has errors of its own for a damaged file
-        if lacking := machine_errors.in_our_words(error):
+        if lacking := machine_errors.translate_error(error):
             raise lacking from None
         reason = str(error).partition("\n")[0].rstrip(".")
         raise Rejected(
@@ -283,6 +283,6 @@ def _refusing_a_damaged(folder: Path) -> Iterator[None]:
             f"{folder} is not a model that Lectern trained: {error.filename} is missing. Run its train stage."
         ) from None
     except Exception as error:  # safetensors and pydantic each raise a kind of their own for a damaged file
-        if lacking := machine_errors.in_our_words(error):
+        if lacking := machine_errors.translate_error(error):
             raise lacking from None
         raise Rejected(f"The model in {folder} is damaged: {error}. Train it again, or `dvc checkout` it.") from None

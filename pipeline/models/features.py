@@ -127,7 +127,7 @@ class Features:
         try:
             self._compute_and_keep(missing)
         except (OSError, SafetensorError) as error:
-            lacking = machine_errors.in_our_words(error)
+            lacking = machine_errors.translate_error(error)
             if lacking is None:
                 raise
             log.warning("The features of %d texts are computed each time: %s", len(missing), lacking)

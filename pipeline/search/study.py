@@ -172,7 +172,7 @@ def errors_of(folder: Path, *others: type[Exception]) -> Iterator[None]:
     except (StorageInternalError, *others) as error:
         cause = error.__cause__ or error
         why = str(getattr(cause, "orig", cause))
-        if lacking := machine_errors.in_our_words(error):
+        if lacking := machine_errors.translate_error(error):
             raise lacking from error
         if DAMAGED.search(why):
             raise Rejected(

@@ -13,7 +13,14 @@ from typing import Any
 
 from pipeline.files import folder_aside, write_text
 from pipeline.paths import SETTINGS
-from pipeline.settings import MACHINE_SETTINGS, generate_settings, mapping, read_contestants, read_params, train_knobs
+from pipeline.settings import (
+    MACHINE_SETTINGS,
+    generate_settings,
+    mapping,
+    read_contestants,
+    read_params,
+    train_settings,
+)
 
 # Without training, the seed still decides weights that a checkpoint lacks.
 _WITHOUT_TRAINING = ("epochs", "seed")
@@ -41,7 +48,7 @@ def training(params: Mapping[str, Any], model: str) -> dict[str, Any]:
     entry = {
         name: value for name, value in mapping(mapping(params.get("models")).get(model)).items() if name != "train"
     }
-    knobs = train_knobs(params, model)
+    knobs = train_settings(params, model)
     if knobs.get("epochs") == 0:
         knobs = {name: knobs.get(name) for name in _WITHOUT_TRAINING}
     decisive = {name: value for name, value in knobs.items() if name not in MACHINE_SETTINGS}

@@ -12,9 +12,7 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from pipeline.errors import UsageError
-from pipeline.experiments import main_project
-from pipeline.files import make_private_folder
-from pipeline.paths import STATE
+from pipeline.experiments import main_state
 
 
 def require_reporters(names: Sequence[str]) -> None:
@@ -40,7 +38,7 @@ def reporters(names: Sequence[str], model: str, run_id: str) -> Iterator[list[Tr
     with ExitStack() as open_trackers:
         callbacks: list[TrainerCallback] = []
         if "tensorboard" in names:
-            callbacks.append(_tensorboard(_state() / "tensorboard" / f"{model}-{run_id}"))
+            callbacks.append(_tensorboard(main_state() / "tensorboard" / f"{model}-{run_id}"))
         if "wandb" in names:
             callbacks.append(open_trackers.enter_context(_wandb(model, run_id)))
         yield callbacks
@@ -50,13 +48,6 @@ def _is_installed(package: str) -> bool:
     found = find_spec(package)
     # A folder of that name in the working directory has no origin: W&B itself leaves one.
     return found is not None and found.origin is not None
-
-
-def _state() -> Path:
-    """The state folder of the main project: a temporary copy for an experiment is deleted with its curves."""
-    state = main_project() / STATE
-    make_private_folder(state)
-    return state
 
 
 def _tensorboard(folder: Path) -> TensorBoardCallback:
@@ -74,7 +65,7 @@ def _wandb(model: str, run_id: str) -> Iterator[WandbCallback]:
         name=model,
         id=run_id,
         resume="allow",
-        dir=str(_state()),
+        dir=str(main_state()),
         # The stage's output may name servers and files; W&B gets the figures only.
         settings=wandb.Settings(console="off"),
     ):

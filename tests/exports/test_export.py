@@ -20,9 +20,10 @@ from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import SPLITS
-from pipeline.registry import versions
 from pipeline.registry.lineage import md5
+from pipeline.registry.registration import register as register_model
 from pipeline.registry.tracking import connect
+from pipeline.registry.versions import RegisterSettings
 from tests.command import lectern
 from tests.models.small import GREEDY, lively_model
 from tests.titles.small import write_book
@@ -44,8 +45,8 @@ def _version(folder: Path, family: str, examples: pd.DataFrame, settings=GREEDY)
     card = Card(model=family, family=family, checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
     save_model(folder, model, inputs.tokenizer, card, "float32")
     tags = {"model": family, "model.md5": md5(folder)}
-    name = versions.RegisterSettings.read().name
-    return versions.register(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
+    name = RegisterSettings.read().name
+    return register_model(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
 
 
 @pytest.mark.parametrize("family", ["t5", "mt5", "bart", "pegasus", "mbart", "causal"])

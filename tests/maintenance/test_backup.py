@@ -110,11 +110,11 @@ def test_a_backup_without_its_end_is_refused(backup: Path, tmp_path: Path) -> No
 
 
 def test_nothing_is_overwritten(backup: Path, filled: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         restore(backup, filled)
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         back_up(backup)
-    with pytest.raises(UsageError, match="lies in the project"):
+    with pytest.raises(UsageError, match="is inside the project"):
         back_up(filled / "backup.tar")
     with pytest.raises(UsageError, match="no file"):
         restore(tmp_path / "none.tar", tmp_path / "new")
@@ -168,8 +168,6 @@ def test_a_backup_that_could_not_be_restored_is_not_made(
 ) -> None:
     place = tmp_path_factory.mktemp("elsewhere")
     Path("Empty").symlink_to("models")
-    with pytest.raises(
-        Rejected, match=r"would not take this backup: 'empty/\.gitkeep' would be written through 'Empty'"
-    ):
+    with pytest.raises(Rejected, match=r"would refuse this backup: 'empty/\.gitkeep' would be written through 'Empty'"):
         back_up(place / "lectern.tar")
     assert list(place.iterdir()) == []

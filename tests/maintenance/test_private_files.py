@@ -21,7 +21,7 @@ from flows.services.up import word_left
 from pipeline.files import file_aside, write_text
 from pipeline.maintenance.backup import back_up, restore
 from pipeline.paths import STATE
-from pipeline.registry.tracking_database import create_database
+from pipeline.registry.tracking_store import create_database
 from tests.conftest import ROOT
 
 TOKEN = "pLanTed-s3cret"

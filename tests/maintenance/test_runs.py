@@ -1,4 +1,4 @@
-"""Which MLflow runs may go, and that they are gone from disk afterwards."""
+"""The MLflow runs that `lectern clean` removes, and their files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mlflow.entities import ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.files import write_json, write_text
-from pipeline.maintenance.runs import RunFacts, runs_that_may_go, tracked
-from pipeline.maintenance.versions import all_versions, named_by
+from pipeline.maintenance.runs import RunFacts, find_tracked, unneeded_runs
+from pipeline.maintenance.version_needs import all_versions, named_by
 from pipeline.registry.tracking import EXPERIMENT, connect
 
 IDS = [f"run-{n}" for n in range(6)]
@@ -41,7 +41,7 @@ EACH_OTHERS_PARENT = [
 def test_neither_a_named_run_goes_nor_its_parent_nor_its_child(
     runs: list[RunFacts], named: frozenset[str], before: float
 ) -> None:
-    going = set(runs_that_may_go(runs, named, before))
+    going = set(unneeded_runs(runs, named, before))
     assert not going & named
     for run in runs:
         if run.run_id in named:
@@ -54,7 +54,7 @@ def test_neither_a_named_run_goes_nor_its_parent_nor_its_child(
 def test_no_run_goes_that_is_running_or_recent_unless_somebody_deleted_it(
     runs: list[RunFacts], named: frozenset[str], before: float
 ) -> None:
-    going = set(runs_that_may_go(runs, named, before))
+    going = set(unneeded_runs(runs, named, before))
     assert all(run.deleted or not (run.running or run.last >= before) for run in runs if run.run_id in going)
 
 
@@ -85,7 +85,7 @@ def _left(client: MlflowClient) -> set[str]:
 
 
 def _clean(client: MlflowClient) -> int:
-    piles = tracked(client, named_by(all_versions(client)), time.time() - 30 * DAY).piles
+    piles = find_tracked(client, named_by(all_versions(client)), time.time() - 30 * DAY).removable
     for pile in piles:
         pile.remove()
     return sum(pile.count for pile in piles)

@@ -12,7 +12,7 @@ import yaml
 from filelock import FileLock
 
 from pipeline.files import file_aside
-from pipeline.maintenance.state import state_piles
+from pipeline.maintenance.state import removable_state
 from pipeline.paths import STATE
 
 DAY = 24 * 60 * 60.0
@@ -29,12 +29,12 @@ def _write(path: Path, *, days_ago: float = 40) -> Path:
 
 def _going() -> dict[str, tuple[int, int]]:
     """What → how many, how many bytes."""
-    piles = state_piles(time.time() - 30 * DAY)
+    piles = removable_state(time.time() - 30 * DAY)
     return {pile.what: (pile.count, pile.bytes) for pile in piles if pile.count}
 
 
 def _clean() -> None:
-    for pile in state_piles(time.time() - 30 * DAY):
+    for pile in removable_state(time.time() - 30 * DAY):
         pile.remove()
 
 
