@@ -38,7 +38,7 @@ EACH_OTHERS_PARENT = [
 
 @example(EACH_OTHERS_PARENT, frozenset({"run-1"}), 1)
 @given(RUNS, st.frozensets(st.sampled_from(IDS)), st.floats(0, 100))
-def test_neither_a_named_run_goes_nor_its_parent_nor_its_child(
+def test_a_named_run_stays_with_its_parents_and_children(
     runs: list[RunFacts], named: frozenset[str], before: float
 ) -> None:
     going = set(unneeded_runs(runs, named, before))
@@ -51,7 +51,7 @@ def test_neither_a_named_run_goes_nor_its_parent_nor_its_child(
 
 
 @given(RUNS, st.frozensets(st.sampled_from(IDS)), st.floats(0, 100))
-def test_no_run_goes_that_is_running_or_recent_unless_somebody_deleted_it(
+def test_running_and_recent_runs_stay_unless_deleted(
     runs: list[RunFacts], named: frozenset[str], before: float
 ) -> None:
     going = set(unneeded_runs(runs, named, before))
@@ -91,7 +91,7 @@ def _clean(client: MlflowClient) -> int:
     return sum(pile.count for pile in piles)
 
 
-def test_old_and_deleted_runs_go_with_their_artifacts_and_what_is_named_recent_or_running_stays(
+def test_old_and_deleted_runs_are_removed_with_their_artifacts(
     client: MlflowClient,
 ) -> None:
     search = _run(client, "search of the version")
@@ -119,7 +119,7 @@ def test_old_and_deleted_runs_go_with_their_artifacts_and_what_is_named_recent_o
     assert _clean(client) == 0
 
 
-def test_a_removal_that_was_cut_off_is_gone_on_with(client: MlflowClient) -> None:
+def test_an_interrupted_removal_is_completed_by_the_next_one(client: MlflowClient) -> None:
     for name in ("first", "second"):
         _run(client, name)
     half = next(Path("mlartifacts").rglob("said.txt"))
@@ -129,7 +129,7 @@ def test_a_removal_that_was_cut_off_is_gone_on_with(client: MlflowClient) -> Non
     assert _left(client) == set()
 
 
-def test_a_deleted_run_of_another_experiment_is_not_ours_to_remove(client: MlflowClient) -> None:
+def test_runs_of_other_experiments_are_not_removed(client: MlflowClient) -> None:
     other = client.create_experiment("other")
     run_id = client.create_run(other, start_time=0).info.run_id
     client.delete_run(run_id)

@@ -56,6 +56,15 @@ def three_versions(registry_backup: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
+def registered(project: Path, examples: pd.DataFrame, tmp_path: Path) -> MlflowClient:
+    """Versions 1 and 2 of one model on the tracking server of this test."""
+    client, folder = connect(), save_small_model(tmp_path / "model", examples, "causal")
+    for beams in (1, 2):
+        register(client, folder, num_beams=beams)
+    return client
+
+
+@pytest.fixture
 def served_here(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Versions write their titles in this process: a process for each trial takes seconds to start.
 

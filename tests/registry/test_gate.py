@@ -82,7 +82,7 @@ def verdict_on(
 
 
 def judged(challenger: list[float], champion: list[float] | None = POOR, trial: Trial | None = None) -> dict[str, bool]:
-    """Whether each rule is kept."""
+    """Return for each rule whether it passed."""
     return {rule.rule: rule.passed for rule in verdict_on(challenger, champion, trial).rules}
 
 
@@ -134,7 +134,7 @@ def test_slices_with_too_few_lessons_are_named_but_not_judged() -> None:
 
 
 def test_an_equal_version_rarely_fails_on_a_slice() -> None:
-    """Of twelve courses. The chance of any refusal is at most the level."""
+    """On twelve courses. The chance of any failed slice is at most the level."""
     random = np.random.default_rng(1)
     courses, lessons = 12, 9
     rows = [
@@ -189,7 +189,7 @@ def test_many_examples_of_few_lessons_suffice_only_if_examples_are_the_units() -
 
 
 def test_an_equal_version_rarely_beats_the_champion_on_five_lessons() -> None:
-    """Of eight examples each, whose scores go together."""
+    """On lessons of eight examples with correlated scores."""
     random, beaten = np.random.default_rng(1), []
     lessons = np.repeat(np.arange(5), 8)
     test = TEST.assign(course_title="Databases", lesson_num=lessons.astype(str), text="word")
@@ -293,23 +293,23 @@ def version_that_saw(
 def test_comparisons_on_one_test_split_are_numbered_and_corrected_for(
     three_versions: MlflowClient, lessons: pd.DataFrame
 ) -> None:
-    def looked(number: str, champion: str | None = None) -> Verdict:
+    def compared(number: str, champion: str | None = None) -> Verdict:
         pair = [three_versions.get_model_version(NAME, each) if each else None for each in (number, champion)]
         return judge(MlflowClient(), *pair, SETTINGS)
 
-    first = looked("1")
+    first = compared("1")
     assert (first.comparison.number, first.comparison.level) == (1, pytest.approx(0.05 / 2))
     assert "comparison 1 on this test split, level 2.50%" in first.as_markdown()
-    second = looked("2")
+    second = compared("2")
     assert (second.comparison.number, second.comparison.level) == (2, pytest.approx(0.05 / 6))
     assert second.as_json()["look"] == asdict(second.comparison)
-    assert looked("1").comparison == first.comparison  # asked again, as the flow does after a person's yes
-    assert looked("2", "1").comparison.number == 3  # against another version
+    assert compared("1").comparison == first.comparison  # asked again, as the flow does after a person's yes
+    assert compared("2", "1").comparison.number == 3  # against another version
     three_versions.delete_model_version(NAME, "1")
-    assert looked("2").comparison == second.comparison
+    assert compared("2").comparison == second.comparison
 
     lessons.assign(title="Another").to_parquet(TEST_SPLIT)
-    assert looked("2").comparison.number == 1
+    assert compared("2").comparison.number == 1
 
 
 @pytest.mark.usefixtures("served_here")
@@ -338,7 +338,7 @@ def test_a_test_split_is_identified_by_its_examples_not_by_its_file(
 def test_a_comparison_that_can_claim_nothing_is_not_counted(
     three_versions: MlflowClient, lessons: pd.DataFrame, tmp_path: Path
 ) -> None:
-    """Of 16 lessons, all but five are seen, and the first look needs six."""
+    """Only 5 of 16 lessons are unseen, and the first comparison needs 6."""
     nothing = lessons.head(0)
     exposed = version_that_saw(three_versions, Path("model"), "5", lessons.head(11), nothing)
     for _ in range(2):
@@ -350,8 +350,8 @@ def test_a_comparison_that_can_claim_nothing_is_not_counted(
         [(_, found)] = found_of(verdict, "beats").values()
         assert found.startswith("too few lessons to tell: 5 are compared, and a level of 2.50% needs 6.")
     clean = version_that_saw(three_versions, Path("model"), "6", lessons.head(10), nothing)
-    look = judge(MlflowClient(), clean, None, SETTINGS).comparison
-    assert (look.number, look.counted) == (1, True)
+    comparison = judge(MlflowClient(), clean, None, SETTINGS).comparison
+    assert (comparison.number, comparison.counted) == (1, True)
     assert judge(MlflowClient(), exposed, None, SETTINGS).comparison.number == 2
 
 
