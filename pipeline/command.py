@@ -29,7 +29,7 @@ _UNHELPFUL_MESSAGES = {
     "py.warnings": (
         "Add type hints to the `predict` method",  # MLflow would use them as the schema of the served model
         "The specified dataset source can be interpreted in multiple ways",
-        "a better way to train encoder-decoder models",  # about an old version of the library
+        "a better way to train encoder-decoder models",  # advice for users of an old version of transformers
     ),
 }
 

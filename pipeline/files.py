@@ -1,4 +1,4 @@
-"""Write files and folders so that no reader ever sees half of one: write aside, then rename into place.
+"""Write files and folders atomically: write aside, then rename into place.
 
 Durable, the default: the content is on the disk before the file gets its name, so a power loss leaves the old content
 or the new, never an empty file. Pass `durable=False` for files that can be made again, such as outputs of stages and
@@ -27,7 +27,7 @@ PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
 @contextmanager
 def file_aside(target: Path, *, durable: bool = True, private: bool = False) -> Iterator[Path]:
-    """Yield a path beside `target` to write to; it becomes `target` if the block ends well, and is removed if not."""
+    """Yield a path beside `target` to write to; it becomes `target` if the block succeeds, and is removed if not."""
     with _beside(target, durable=durable) as path:
         if private:
             path.touch(PRIVATE_FILE)
@@ -41,7 +41,7 @@ def file_aside(target: Path, *, durable: bool = True, private: bool = False) -> 
 
 @contextmanager
 def folder_aside(target: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield an empty folder to fill; it replaces `target` if the block ends well, and is removed if not."""
+    """Yield an empty folder to fill; it replaces `target` if the block succeeds, and is removed if it fails."""
     with _beside(target, durable=durable) as path:
         path.mkdir()
         yield path

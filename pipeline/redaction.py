@@ -22,7 +22,7 @@ _SHORTEST_SECRET = 8  # a shorter one could be an ordinary word of the text
 def hide_passwords(text: str) -> str:
     """Replace passwords by `***`.
 
-    Hidden are the passwords in addresses, as in `postgresql://lectern:***@db.example/mlflow`, and the values of
+    It hides the passwords in addresses, as in `postgresql://lectern:***@db.example/mlflow`, and the values of
     environment variables with a name such as `HF_TOKEN`.
     """
     for secret in _secrets():

@@ -63,7 +63,7 @@ def read_params(params: Path = PARAMS) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"{params} does not exist here. Run this command in the project's folder.") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UsageError(f"{params} is not valid YAML: {error}") from None
+        raise UsageError(f"{params} is not valid YAML. Correct it: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(
             f"{params} has no sections such as 'split:'. Add them, or restore the file from version control."

@@ -87,7 +87,7 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
         )
         for weights in _WEIGHTS:
             folder = Path(scratch) / weights
-            complete(folder, model, card.model_copy(update={"weights": weights}))
+            add_other_files(folder, model, card.model_copy(update={"weights": weights}))
             converted = _write_titles(FastTitler(folder, without_sampling), test, weights)
             measured[weights] = _measure(converted, of_plain, test)
         card = card.model_copy(update={"weights": choose_weights(measured), "measured": measured})
@@ -169,7 +169,7 @@ def measure_loss(plain: Sequence[float], converted: Sequence[float], test: pd.Da
     return Loss(mean=found.mean, low=found.low, high=found.high)
 
 
-def complete(folder: Path, model: Path, card: ExportCard) -> None:
+def add_other_files(folder: Path, model: Path, card: ExportCard) -> None:
     """Copy the other files of the model folder, such as the tokenizer, to the converted weights, and write the card."""
     for file in model.iterdir():
         if file.is_file() and file.suffix != ".safetensors":

@@ -77,7 +77,8 @@ def _require_end_inside(link: tarfile.TarInfo) -> None:
 
 
 def _require_folders_above(members: list[tarfile.TarInfo]) -> None:
-    # Links are compared by spelling, files exactly: names of Git branches may differ only by case.
+    # Links are found by a key that ignores case, as some file systems do. Files are compared exactly, because names of
+    # Git branches may differ only by case.
     links = {_spelling(member.name): member.name for member in members if member.issym()}
     files = {member.name for member in members if not (member.isdir() or member.issym())}
     for member in members:

@@ -154,7 +154,7 @@ def _checked(tar: tarfile.TarFile, file: Path) -> tuple[Label, list[tarfile.TarI
             raise OutsideFolder(f"'{member.name}' belongs to a running server.")
         if member.name == _LABEL and member.size > _LABEL_BYTES:
             raise OutsideFolder(f"'{_LABEL}' is larger than {_LABEL_BYTES:,} bytes.")
-        # The label is not unpacked, so tarfile would write a copy for each link to it, beyond the counted size.
+        # The label is not unpacked, so each link to it would become a copy, which the counted size does not include.
         if member.islnk() and member.linkname == _LABEL:
             raise OutsideFolder(f"'{member.name}' is a hard link to '{_LABEL}'.")
     return label, [member for member in members if member.name != _LABEL]

@@ -134,7 +134,7 @@ def _repeats(title: str) -> bool:
 
 
 def _is_mark(title: str) -> bool:
-    """Return whether the title holds a mark, or held nothing else: the clean-up of titles removes known marks."""
+    """Return whether the title contains a mark, or is empty because the clean-up has removed one."""
     return not title or any(mark.lower() in title.lower() for mark in _ARTEFACTS)
 
 

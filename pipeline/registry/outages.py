@@ -69,7 +69,7 @@ def _translate_mlflow(error: MlflowException | DBAPIError) -> TemporaryFailure |
 
 
 def _translate_bucket(error: MlflowException) -> TemporaryFailure | Rejected:
-    """Files are missing only if the bucket says so. Wrong keys and servers that are down are temporary."""
+    """Translate an error of a bucket. Only its own answer proves that files are missing; other errors are temporary."""
     why = " ".join(error.message.split())
     # The message may hold the answers for several files. After a listing, MLflow's code says that there are none.
     answers = set(_ANSWER.findall(why))

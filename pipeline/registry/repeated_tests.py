@@ -26,7 +26,7 @@ _NUMBER = "look"
 
 @dataclass(frozen=True)
 class NumberedComparison:
-    """One of several comparisons on the same test split. `level` is its own chance of a wrong claim."""
+    """One of several comparisons on the same test split. `level` is the chance of a wrong claim in this one."""
 
     number: int
     level: float

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.hard
 FORCED = ("--force", "--because", "a rehearsal")
 PATIENCE = 180
 CROWD_PATIENCE = 900  # they take turns, and each tries one or two versions in a process of its own
-WAITS = "this goes on once that has ended."
+WAITS = "registers or promotes a version."
 
 SLOW_CHAIN = """
 stages:
