@@ -224,7 +224,7 @@ def test_the_challenger_has_a_card_and_a_complete_lineage(trained: Path) -> None
     assert f"`{md5(trained / 'data/raw/sample.xlsx')}`" in card
     assert "| learning\\_rate | 0.001 |" in card
     walked = _run(trained, sys.executable, "-m", "lectern", "lineage").stdout
-    assert "can still be had" in walked
+    assert "can still be fetched" in walked
     assert walked.count("work tree, DVC's cache") == 6
     assert _changed_stages(trained) == set()
 
@@ -295,7 +295,7 @@ def test_a_project_can_be_backed_up_restored_elsewhere_and_cleaned(trained: Path
         cleaned = _lectern(home, "clean", "--yes")
         assert "features of frozen layers" in cleaned
         assert "Removed." in cleaned
-        assert _lectern(home, "clean").strip() == "Nothing is to go."
+        assert _lectern(home, "clean").strip() == "Nothing to remove."
         assert "Running stage" not in _dvc(home, "repro")
         assert "champion" in _lectern(home, "models")
         assert _lectern(home, "title", "so now we talk about arrays and how to sort them").strip()
