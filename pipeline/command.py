@@ -80,7 +80,7 @@ def explaining_missing_outputs() -> Iterator[None]:
 
 
 class _PasswordFilter(logging.Formatter):
-    """Hide passwords in all log lines, also those of libraries, which have seen the addresses."""
+    """Hide passwords in all log lines, also in those of libraries, which may quote addresses."""
 
     def format(self, record: logging.LogRecord) -> str:
         return hide_passwords(super().format(record))

@@ -73,7 +73,7 @@ def find_tracked(client: MlflowClient, named: Named, before: float) -> TrackedIt
     can be restored there, and `mlflow gc` on its machine frees the space.
     """
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    # A server removes its deleted runs itself.
+    # Runs that are already deleted on a server are left to `mlflow gc` there.
     runs = _runs(client, experiment, ViewType.ACTIVE_ONLY if _is_remote() else ViewType.ALL)
     unneeded = set(unneeded_runs(map(_facts, runs), named.runs | runs_in_reports(), before))
     kept = [run for run in runs if run.info.run_id not in unneeded]

@@ -71,7 +71,7 @@ def _read(version: ModelVersion) -> Seen | None:
         return Seen.model_validate_json(mlflow.artifacts.load_text(f"{folder}/{SEEN}")) if SEEN in files else None
     except ValidationError:  # damaged
         return None
-    except HTTPError as error:  # from artifacts behind the tracking server
+    except HTTPError as error:  # the tracking server passes the artifacts on
         if error.response is None or error.response.status_code != HTTPStatus.NOT_FOUND:
             raise tracking_unavailable(str(error)) from None
         return None
