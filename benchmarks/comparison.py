@@ -23,7 +23,7 @@ from scipy.stats import norm
 
 from pipeline.evaluation.comparison import compare, level_of_many
 from pipeline.evaluation.intervals import interval_of_mean
-from pipeline.registry.repeated_tests import level_of_look
+from pipeline.registry.repeated_tests import level_of_comparison
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -132,7 +132,7 @@ def promoted(world: World, trials: int, *, corrected: bool) -> float:
     for _ in range(trials):
         units = world.units(random)
         champion = world.scores(units, random)
-        levels = [level_of_look(look, ALPHA) if corrected else ALPHA for look in range(1, LOOKS + 1)]
+        levels = [level_of_comparison(look, ALPHA) if corrected else ALPHA for look in range(1, LOOKS + 1)]
         passed += any(
             compare(world.scores(units, random), champion, units, level=level).finding == "better" for level in levels
         )

@@ -35,7 +35,7 @@ from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.generation import GenerateSettings, Titler
-from pipeline.registry.training_fingerprint import checkpoint_tags
+from pipeline.registry.lineage import checkpoint_tags
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import fit

@@ -24,7 +24,7 @@ import torch
 from workbooks import read_examples
 
 from pipeline.exports.convert import convert
-from pipeline.exports.export import complete
+from pipeline.exports.export import add_other_files
 from pipeline.exports.export_card import ENGINE, ExportCard
 from pipeline.exports.fast_titler import FastTitler
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint, save_model
@@ -89,7 +89,7 @@ def export(folder: Path, plain: Titler, weights: str, out: Path) -> Path:
         version=f"{folder.name}/0", model_md5="", generate=plain.settings, decoder_start=start, weights=weights,
         tolerated=0, examples=0, measured={}, made="", machine="", libraries={},
     )  # fmt: skip
-    complete(out, folder, card)
+    add_other_files(out, folder, card)
     return out
 
 

@@ -28,7 +28,7 @@ import torch
 from workbooks import read_examples
 
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
-from pipeline.registry.versions import TRIAL_TEXT
+from pipeline.registry.promotion import TRIAL_TEXT
 from pipeline.titles import titling
 
 GOAL = 3

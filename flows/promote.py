@@ -68,15 +68,14 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
     who = None
     try:
         name, settings = RegisterSettings.read().name, PromoteSettings.read()
-        number = str(version) if version else None
         if settings.approval == "person":
-            proposal = remembered() or propose(name, number, settings, hours)
+            proposal = remembered() or propose(name, version, settings, hours)
             answer = ask(proposal, hours)
             if answer.answer == "no":
                 return Cancelled(message=f"Nothing moved: {answer.who} said no. {answer.reason}".strip())
-            number, who = proposal.version, answer.who
+            version, who = proposal.version, answer.who
             because = "; ".join(filter(None, [because, answer.reason]))
-        move = make_champion(name, number, settings, because, who)
+        move = make_champion(name, version, settings, because, who)
     except Exception as error:
         return ended_by(error)
     announce(name, move)
@@ -90,7 +89,7 @@ def remembered() -> Proposal | None:
     return Proposal(**proposal) if proposal else None
 
 
-def propose(name: str, number: str | None, settings: PromoteSettings, hours: float) -> Proposal:
+def propose(name: str, number: int | None, settings: PromoteSettings, hours: float) -> Proposal:
     """Has the version judged, the challenger where `number` is None; remembers it, and says that an answer is awaited.
 
     Raises:

@@ -154,11 +154,11 @@ def look_for_drift(began: datetime) -> None:
         return
     from pipeline.monitoring.drift import (  # seconds, which a run without a new file need not wait
         DriftSettings,
-        in_short,
+        summarise,
     )
     from pipeline.monitoring.drift_report import report_drift
 
-    numbers = "\n".join(f"| {measure.replace('_', ' ')} | {in_short(batch, measure)} |" for measure in MEASURES)
+    numbers = "\n".join(f"| {measure.replace('_', ' ')} | {summarise(batch, measure)} |" for measure in MEASURES)
     shown = f"This batch: {len(batch)} texts.\n\n| | |\n|---|---|\n{numbers}"
     try:
         drift = report_drift(DriftSettings.read())

@@ -259,10 +259,10 @@ def export(
     from pipeline.exports.export import export as convert
     from pipeline.paths import EXPORTS
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, named_version
+    from pipeline.registry.versions import RegisterSettings, get_version
 
     name = RegisterSettings.read().name
-    found = named_version(connect(), name, version)
+    found = get_version(connect(), name, version)
     folder = folder or EXPORTS / name / str(found.version)
     card = convert(found, folder, examples)
     print(card.summary(folder))

@@ -67,7 +67,7 @@ def matrix(
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        console().print(matrix_table(rows))
+        console().print(families_table(rows))
     if not all(row.passed for row in rows):
         sys.exit(REJECTED)
 

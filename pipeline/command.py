@@ -27,9 +27,9 @@ _UNHELPFUL_MESSAGES = {
     # Logged with a traceback. Lectern's own message comes at the end.
     "mlflow.store.db.utils": ("SQLAlchemy database error",),
     "py.warnings": (
-        "Add type hints to the `predict` method",  # they would become the served model's schema
+        "Add type hints to the `predict` method",  # MLflow would use them as the schema of the served model
         "The specified dataset source can be interpreted in multiple ways",
-        "a better way to train encoder-decoder models",  # about an old version of the library
+        "a better way to train encoder-decoder models",  # advice for users of an old version of transformers
     ),
 }
 
@@ -80,10 +80,22 @@ def explaining_missing_outputs() -> Iterator[None]:
 
 
 class _PasswordFilter(logging.Formatter):
-    """Hide passwords in all log lines, also those of libraries, which have seen the addresses."""
+    """Hide passwords in all log lines, also in those of libraries, which may quote addresses."""
 
     def format(self, record: logging.LogRecord) -> str:
         return hide_passwords(super().format(record))
+
+
+class _WithoutPhrases(logging.Filter):
+    """Drop the log records that contain one of some phrases."""
+
+    def __init__(self, phrases: tuple[str, ...]) -> None:
+        super().__init__()
+        self._phrases = phrases
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(phrase in message for phrase in self._phrases)
 
 
 def _quieten_libraries() -> None:
@@ -92,20 +104,18 @@ def _quieten_libraries() -> None:
     mlflow = ("mlflow", "mlflow.system_metrics")
     for chatty in (*mlflow, "httpx", "alembic", "great_expectations", "datasets", "absl", "matplotlib", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # As log records: MLflow sets warning filters of its own, which would take precedence.
+    # Turned into log records, because MLflow's own warning filters would override ours.
     logging.captureWarnings(True)
     for name, phrases in _UNHELPFUL_MESSAGES.items():
-        logging.getLogger(name).addFilter(
-            lambda record, phrases=phrases: not any(phrase in record.getMessage() for phrase in phrases)
-        )
+        logging.getLogger(name).addFilter(_WithoutPhrases(phrases))
 
 
 def _exit_if_known(error: Exception) -> None:
     """Exit with a clear message if the cause is the machine or the tracking server."""
     # The check that imports nothing comes first: there may be no memory for an import.
-    if known := machine_errors.in_our_words(error):
-        sys.exit(report_error(known))
-    from pipeline.registry import outages
+    if of_machine := machine_errors.translate_error(error):
+        sys.exit(report_error(of_machine))
+    from pipeline.registry.outages import translate_error
 
-    if known := outages.in_our_words(error):
-        sys.exit(report_error(known))
+    if of_mlflow := translate_error(error):
+        sys.exit(report_error(of_mlflow))

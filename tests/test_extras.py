@@ -30,5 +30,5 @@ def test_every_extra_in_an_instruction_exists() -> None:
     assert {"docker", "kubernetes", "ray"} <= named <= PROJECT["optional-dependencies"].keys()
 
 
-def test_the_distribution_does_not_bear_the_name_of_another_project() -> None:
+def test_the_name_of_the_distribution_is_not_taken() -> None:
     assert PROJECT["name"] == "lectern-chapters"

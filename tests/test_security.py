@@ -1,4 +1,4 @@
-"""What nobody who only hands in data, a checkpoint or a name can do; and what is never shown."""
+"""Data, checkpoints and names from outside run no code, and secrets are never shown."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def params(project: Path) -> dict[str, Any]:
 
 
 def _stages(params: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """What each stage depends on of `params`, as DVC reads it: the settings themselves, or a file of `settings`."""
+    """Return the settings that each stage depends on, as DVC reads them: directly, or through a file of `settings`."""
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     settings.run()
     with Repo() as repo:

@@ -107,9 +107,9 @@ def ended_by(error: Exception) -> State:
     Raises:
         Exception: `error` itself, where it is a bug.
     """
-    from pipeline.registry.outages import in_our_words  # with MLflow, which takes seconds
+    from pipeline.registry.outages import translate_error  # with MLflow, which takes seconds
 
-    if ours := in_our_words(error):
+    if ours := translate_error(error):
         return Failed(message=hide_passwords(str(ours)))
     raise error
 

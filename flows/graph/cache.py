@@ -26,7 +26,7 @@ from flows.graph.plan import Busy
 from flows.graph.repair import mend
 from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.maintenance.cache_objects import Cache, CachedRun, unneeded
-from pipeline.maintenance.removable import Pile, size
+from pipeline.maintenance.removable import Removable, size
 from pipeline.registry.lineage import md5
 
 
@@ -99,7 +99,9 @@ def _is_sound(odb: HashFileDB, digest: str) -> bool:
     return path.is_file() and md5(path) == digest.removesuffix(HASH_DIR_SUFFIX)
 
 
-def cache_piles(repo: Repo, *, versions: Set[str], commits: Set[str], recent: Set[str], before: float) -> list[Pile]:
+def cache_piles(
+    repo: Repo, *, versions: Set[str], commits: Set[str], recent: Set[str], before: float
+) -> list[Removable]:
     """What is to go of the cache; nothing where it is not this project's alone.
 
     Args:
@@ -118,8 +120,8 @@ def cache_piles(repo: Repo, *, versions: Set[str], commits: Set[str], recent: Se
     objects = [Path(repo.cache.local.oid_to_path(digest)) for digest in digests]
     why = "of no registered version, commit or recent run"
     return [
-        Pile("results of stages in DVC's cache", why, len(results), size(results), lambda: _forget(results)),
-        Pile("files in DVC's cache", why, len(objects), size(objects), lambda: _unlink(objects)),
+        Removable("results of stages in DVC's cache", why, len(results), size(results), lambda: _forget(results)),
+        Removable("files in DVC's cache", why, len(objects), size(objects), lambda: _unlink(objects)),
     ]
 
 

@@ -11,10 +11,10 @@ from rich.prompt import Confirm
 
 from flows.graph.cache import cache_piles
 from flows.graph.exclusive_access import nothing_under_way
-from pipeline.maintenance.removable import Pile, piles_table
-from pipeline.maintenance.runs import tracked
-from pipeline.maintenance.state import state_piles
-from pipeline.maintenance.versions import all_versions, named_by
+from pipeline.maintenance.removable import Removable, removable_table
+from pipeline.maintenance.runs import find_tracked
+from pipeline.maintenance.state import removable_state
+from pipeline.maintenance.version_needs import all_versions, named_by
 from pipeline.registry.tracking import EXPERIMENT, connect
 from pipeline.registry.unfinished_runs import end_killed_runs
 from pipeline.terminal import console
@@ -45,19 +45,19 @@ def clean(*, keep_days: float, yes: bool) -> None:
             remove(find(repo, before))
 
 
-def find(repo: Repo, before: float) -> list[Pile]:
+def find(repo: Repo, before: float) -> list[Removable]:
     """What may go, the piles that are empty left out."""
     client = connect()
     end_killed_runs(client, EXPERIMENT)
     named = named_by(all_versions(client))
-    ours = tracked(client, named, before)
-    cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=ours.hashes, before=before)
-    return [pile for pile in [*cached, *ours.piles, *state_piles(before)] if pile.count]
+    tracked = find_tracked(client, named, before)
+    cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=tracked.hashes, before=before)
+    return [pile for pile in [*cached, *tracked.removable, *removable_state(before)] if pile.count]
 
 
-def show(piles: Sequence[Pile]) -> None:
+def show(piles: Sequence[Removable]) -> None:
     if piles:
-        console().print(piles_table(piles))
+        console().print(removable_table(piles))
     else:
         print("Nothing to remove.")
 
@@ -70,7 +70,7 @@ def agreed() -> bool:
     return Confirm.ask("Remove it?", default=False)
 
 
-def remove(piles: Sequence[Pile]) -> None:
+def remove(piles: Sequence[Removable]) -> None:
     for pile in piles:
         pile.remove()
     print("Removed.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.graph.cache import shelves
 from pipeline.registry.lineage_walk import Step, walk
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, named_version
+from pipeline.registry.versions import RegisterSettings, get_version
 
 
 def trace(number: int | None) -> tuple[str, list[Step]]:
@@ -21,6 +21,6 @@ def trace(number: int | None) -> tuple[str, list[Step]]:
         TemporaryFailure: a server or DVC's remote does not answer.
     """
     client = connect()
-    version = named_version(client, RegisterSettings.read().name, number)
+    version = get_version(client, RegisterSettings.read().name, number)
     with shelves(Path.cwd()) as kept:
         return str(version.version), list(walk(client, version, kept))

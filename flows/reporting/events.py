@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.monitoring.drift import Drift
-    from pipeline.registry.versions import Move
+    from pipeline.registry.promotion import Move
 
 PROMOTED = "lectern.promoted"
 DRIFTED = "lectern.drifted"

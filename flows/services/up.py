@@ -24,8 +24,7 @@ from pipeline.errors import UsageError
 from pipeline.files import make_folder, write_text
 from pipeline.paths import STATE
 from pipeline.redaction import without_user
-from pipeline.registry.artifact_store import artifact_root
-from pipeline.registry.tracking_database import create_database
+from pipeline.registry.tracking_store import artifact_root, create_database
 from pipeline.server.same_origin import configured_hosts
 from pipeline.server.settings import PAGE
 from pipeline.terminal import complain

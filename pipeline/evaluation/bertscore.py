@@ -121,7 +121,7 @@ def _keep(parts: dict[str, Tensor], file: Path) -> None:
         with file_aside(file, durable=False) as aside:
             save_file(parts, aside)
     except (OSError, SafetensorError) as error:
-        if machine_errors.in_our_words(error) is None:
+        if machine_errors.translate_error(error) is None:
             raise
 
 

@@ -209,7 +209,7 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
     except Rejected:
         raise
     except Exception as error:  # each format has errors of its own for a damaged file
-        if lacking := machine_errors.in_our_words(error):
+        if lacking := machine_errors.translate_error(error):
             raise lacking from None
         reason = str(error).partition("\n")[0].rstrip(".")
         raise Rejected(

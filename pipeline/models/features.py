@@ -128,7 +128,7 @@ class Features:
         try:
             self._compute_and_keep(missing)
         except (OSError, SafetensorError) as error:
-            lacking = machine_errors.in_our_words(error)
+            lacking = machine_errors.translate_error(error)
             if lacking is None:
                 raise
             log.warning("The features of %d texts are computed in each epoch: %s", len(missing), lacking)

@@ -15,9 +15,8 @@ from pipeline.errors import Rejected
 from pipeline.evaluation.epoch_score import epoch_score
 from pipeline.models.device import training_device
 from pipeline.paths import STATE, TRAINING_SPLITS
-from pipeline.registry.lineage import lineage_tags
+from pipeline.registry.lineage import checkpoint_tags, lineage_tags, training_fingerprint
 from pipeline.registry.tracking import connect, find_run, search_run
-from pipeline.registry.training_fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.search.settings import SearchSettings
 from pipeline.search.space import Space, format_value
 from pipeline.search.study import CURRENT, REASON, RUN_ID, StudyOnDisk, database_errors_explained

@@ -18,7 +18,7 @@ from gradio.context import LocalContext
 from pipeline.chapters.edited_table import Row, as_rows
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
-from pipeline.registry.outages import in_our_words
+from pipeline.registry.outages import translate_error
 from pipeline.server.app import say_what_is_wrong
 from pipeline.server.chapter_editor import Abandoned, Editor, Found
 from pipeline.server.current_version import Present
@@ -184,7 +184,9 @@ def _kindly(*others: Any) -> Callable[[Callable], Callable]:
                 why = str(error)
             except Exception as error:
                 _log.exception("the page failed")
-                why = str(in_our_words(error) or "This failed, and is a bug of Lectern's. The server's log says more.")
+                why = str(
+                    translate_error(error) or "This failed, and is a bug of Lectern's. The server's log says more."
+                )
             why = hide_passwords(why)
             gr.Warning(html.escape(why))  # which would show markup
             return (why, *others) if others else why

@@ -7,7 +7,7 @@ import pandas as pd
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predictions import scored_predictions, write_results
 from pipeline.evaluation.written_titles import MEASURED_SPLITS, read_titles
-from pipeline.registry.outages import patiently
+from pipeline.registry.outages import retry
 from pipeline.registry.tracking import connect, log_evaluation
 from pipeline.training.record import read_training
 
@@ -23,5 +23,5 @@ def run(model: str) -> None:
     ]
     predictions = pd.concat(scored, ignore_index=True)
     metrics = write_results(model, predictions, settings, seconds, seen)
-    patiently(lambda: log_evaluation(client, run_id, metrics, predictions), "What was evaluated")
+    retry(lambda: log_evaluation(client, run_id, metrics, predictions), "The evaluation")
     print(f"{model}: validation ROUGE-1 {metrics.validation['rouge1']:.4f}, test ROUGE-1 {metrics.test['rouge1']:.4f}")

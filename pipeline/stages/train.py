@@ -23,9 +23,8 @@ from pipeline.models.precision import training_precision
 from pipeline.models.seen_examples import SeenExamples
 from pipeline.models.title_cleanup import learn_style
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
-from pipeline.registry.lineage import lineage_tags
+from pipeline.registry.lineage import checkpoint_tags, lineage_tags, training_fingerprint
 from pipeline.registry.tracking import training_run
-from pipeline.registry.training_fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.training_log import LogToMlflow
 from pipeline.training.curves import COLUMNS
 from pipeline.training.multi_gpu import (

@@ -12,9 +12,9 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.paths import MODELS, TRAINING_SPLITS
-from pipeline.registry.fallback_title import shown
+from pipeline.registry.fallback_title import choose_titles
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, named_version, versions
+from pipeline.registry.versions import RegisterSettings, get_version, list_versions
 from pipeline.titles.titling import as_version, writer_of
 
 _BASELINE = "baseline: "
@@ -32,7 +32,7 @@ def other_models() -> list[str]:
     name = RegisterSettings.read().name
     found = [
         " ".join([f"{name}/{version.version}", *(f"({alias})" for alias in aliases)])
-        for version, aliases in versions(connect(), name)
+        for version, aliases in list_versions(connect(), name)
     ]
     trained = [f"{_TRAINED}{name}" for name in _trained_models()]
     split = TRAINING_SPLITS["train"].is_file()
@@ -58,7 +58,7 @@ def titles_by(model: str, texts: Sequence[str]) -> list[str]:
     name, _, number = model.split(" ", maxsplit=1)[0].rpartition("/")
     if name != RegisterSettings.read().name or not number.isdecimal():
         raise _no_such(model)
-    write = writer_of(as_version(named_version(connect(), name, int(number))))
+    write = writer_of(as_version(get_version(connect(), name, int(number))))
     return [shown.title for shown in write([*texts])] if texts else []
 
 
@@ -70,7 +70,7 @@ def _by_trained(name: str, texts: Sequence[str]) -> list[str]:
     if name not in _trained_models():
         raise _no_such(f"{_TRAINED}{name}")
     titler = open_titler(MODELS / name, GenerateSettings.read(name))
-    return [each.title for each in shown(texts, titler.titles([*texts]), titler.style)]
+    return [each.title for each in choose_titles(texts, titler.titles([*texts]), titler.style)]
 
 
 def _by_baseline(name: str, texts: Sequence[str]) -> list[str]:

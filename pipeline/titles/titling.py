@@ -25,11 +25,11 @@ from pipeline.files import write_json
 from pipeline.models.checkpoint_sources import artifact_store, is_local
 from pipeline.models.title_cleanup import PLAIN
 from pipeline.paths import EXPORTS, STATE
-from pipeline.registry.fallback_title import Shown, answer
-from pipeline.registry.lineage import code_that_writes_titles
-from pipeline.registry.outages import in_our_words
+from pipeline.registry.fallback_title import Shown, titles_frame
+from pipeline.registry.lineage import title_code_hashes
+from pipeline.registry.outages import translate_error
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, version_to_use
+from pipeline.registry.versions import RegisterSettings, served_version
 
 KEPT = STATE / "titles"
 CHUNK = 16
@@ -42,7 +42,7 @@ Write = Callable[[list[str]], list[Shown]]
 
 
 Predict = Callable[[list[str], Mapping[str, object]], pd.DataFrame]
-"""Texts and knobs in; out what `pipeline.registry.fallback_title.answer` gives."""
+"""Texts and knobs in; out what `pipeline.registry.fallback_title.titles_frame` gives."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def load(version: Version) -> Predict:
         predicted = model.predict(texts, params=dict(knobs) or None)
         if "fallback" in predicted:
             return predicted
-        return answer(texts, predicted["candidates"].tolist(), PLAIN)  # a version from before keyphrases stood in
+        return titles_frame(texts, predicted["candidates"].tolist(), PLAIN)  # a version without fallback titles
 
     weakref.finalize(predict, fetched.cleanup)  # not before: a model may go on reading
     return predict
@@ -90,7 +90,7 @@ def _model(version: Version, scratch: str) -> mlflow.pyfunc.PyFuncModel:
     try:
         folder = _files(f"models:/{version}", scratch)
     except Exception as error:  # of whatever store its model is in
-        raise in_our_words(error) or Rejected(f"{does_not_load}: {error}") from error
+        raise translate_error(error) or Rejected(f"{does_not_load}: {error}") from error
     if _is_of_other_code(Path(folder)):
         _log.warning(
             "Version %s of '%s' was registered with other code than is installed here, which writes its titles now: "
@@ -107,7 +107,7 @@ def _model(version: Version, scratch: str) -> mlflow.pyfunc.PyFuncModel:
 def _is_of_other_code(folder: Path) -> bool:
     """Whether the version in `folder` carries other code than ours, which Python has loaded already."""
     carried = folder / "code" / pipeline.__name__
-    return carried.is_dir() and code_that_writes_titles(carried) != code_that_writes_titles(_OURS)
+    return carried.is_dir() and title_code_hashes(carried) != title_code_hashes(_OURS)
 
 
 def _files(uri: str, scratch: str) -> str:
@@ -119,7 +119,7 @@ def _exported(folder: Path) -> Predict:
     from pipeline.exports.fast_titler import FastTitler  # loads a library of its own
 
     titler = FastTitler(folder)
-    return lambda texts, knobs: answer(texts, titler.titles(texts, knobs), titler.style)
+    return lambda texts, knobs: titles_frame(texts, titler.titles(texts, knobs), titler.style)
 
 
 def writer_of(version: Version) -> Write:
@@ -146,7 +146,7 @@ def present_version(*, fast: bool = False) -> Version:
         Rejected: there is neither.
         UsageError: it has not been exported.
     """
-    found = version_to_use(connect(), RegisterSettings.read().name)
+    found = served_version(connect(), RegisterSettings.read().name)
     version = as_version(found)
     return _with_export(version, _md5(found)) if fast else version
 

@@ -12,9 +12,7 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from pipeline.errors import UsageError
-from pipeline.experiments import main_project
-from pipeline.files import make_private_folder
-from pipeline.paths import STATE
+from pipeline.experiments import main_state
 
 
 def require_trackers(names: Sequence[str]) -> None:
@@ -45,7 +43,7 @@ def tracker_callbacks(names: Sequence[str], model: str, run_id: str) -> Iterator
     with ExitStack() as open_trackers:
         callbacks: list[TrainerCallback] = []
         if "tensorboard" in names:
-            callbacks.append(_tensorboard(_state() / "tensorboard" / f"{model}-{run_id}"))
+            callbacks.append(_tensorboard(main_state() / "tensorboard" / f"{model}-{run_id}"))
         if "wandb" in names:
             callbacks.append(open_trackers.enter_context(_wandb(model, run_id)))
         yield callbacks

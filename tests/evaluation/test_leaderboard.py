@@ -362,7 +362,7 @@ def test_an_unknown_metric_is_misuse():
 )
 def test_no_contestants_are_misuse(content, tmp_path):
     (tmp_path / "params.yaml").write_text(content)
-    with pytest.raises(UsageError, match="Switch on at least one"):
+    with pytest.raises(UsageError, match="Add at least one"):
         read_contestants(tmp_path / "params.yaml")
 
 

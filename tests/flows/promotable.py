@@ -36,7 +36,7 @@ def register(known: Sequence[str], first: str = "") -> None:
     code.write_text(f"{first}\nKNOWN = {list(known)!r}\n{MODEL}", encoding="utf-8")
     with mlflow.start_run():
         mlflow.pyfunc.log_model(name="model", python_model=str(code), pip_requirements=[], registered_model_name=NAME)
-    newest = versions.versions(client, NAME)[0][0]
+    newest = versions.list_versions(client, NAME)[0][0]
     client.set_model_version_tag(NAME, newest.version, "test.rouge1", f"0.{len(known)}")
     client.set_registered_model_alias(NAME, versions.CHALLENGER, newest.version)
 

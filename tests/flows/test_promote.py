@@ -25,8 +25,8 @@ from prefect.states import AwaitingRetry
 from flows.execution.slots import Slots, devices
 from flows.promote import promote
 from pipeline.errors import TemporaryFailure
+from pipeline.registry.promotion import trail
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import trail
 from tests.conftest import SUBJECTS
 from tests.flows.promotable import NAME, ask_nobody, champion, register, write_splits
 from tests.flows.toy_project import SERVED, PrefectServer, new_run, read, serving, state, wait_for
@@ -147,7 +147,7 @@ def test_by_the_gate_alone_nobody_is_asked(folder: Path):
     assert promote(version=1, because="knows all", return_state=True).is_completed()
     assert champion() == "1"
     assert [move.because for move in trail(connect(), NAME)] == ["knows all"]
-    assert "already is the champion" in promote(version=1, return_state=True).message
+    assert "is already the champion" in promote(version=1, return_state=True).message
     assert "no version 9" in promote(version=9, return_state=True).message
 
 

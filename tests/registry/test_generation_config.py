@@ -16,8 +16,8 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, generation_config, open_titler
 from pipeline.models.title_cleanup import clean_up_title
 from pipeline.registry.model_card import usage
+from pipeline.registry.registration import register
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import register
 from tests.models.small import GREEDY, lively_model
 
 BEAMS = {"num_beams": 3, "length_penalty": 2.0, "no_repeat_ngram_size": 2, "min_new_tokens": 3}

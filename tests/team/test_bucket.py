@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from flows.services.service import HOST, free_port
 from pipeline.errors import Rejected, TemporaryFailure
@@ -19,8 +20,9 @@ from pipeline.registry.serving_trial import try_version
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings
 from tests.command import lectern
-from tests.registry.test_gate import SETTINGS, registered  # noqa: F401 - a fixture
-from tests.registry.test_versions import NAME
+from tests.registry.conftest import registry_backup, three_versions  # noqa: F401 - fixtures
+from tests.registry.small import NAME
+from tests.registry.test_gate import SETTINGS
 from tests.team.servers import BUCKET, HOW_TO_INSTALL
 
 GONE = f"s3://{BUCKET}/mlflow/gone"
@@ -80,18 +82,20 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
 
 
 @pytest.fixture
-def gone(project: Path) -> str:
-    """The number of a version whose model lies at `GONE`."""
+def gone(project: Path) -> ModelVersion:
+    """A version whose model was at `GONE`."""
     client = connect()
     client.create_registered_model(NAME)
-    return str(client.create_model_version(NAME, GONE).version)
+    return client.create_model_version(NAME, GONE)
 
 
 @pytest.mark.parametrize("listed", [(404, "NoSuchBucket"), None])
-def test_what_a_bucket_says_is_not_there_is_gone(listed: tuple[int, str] | None, bucket: Answers, gone: str) -> None:
+def test_what_a_bucket_says_is_not_there_is_gone(
+    listed: tuple[int, str] | None, bucket: Answers, gone: ModelVersion
+) -> None:
     bucket.listed, bucket.fetched = listed, (404, "NoSuchKey")
-    with pytest.raises(Rejected, match=f"no longer has what is looked for: .*s3://{BUCKET}"):
-        try_version(NAME, gone, ["a text"])
+    with pytest.raises(Rejected, match=f"no longer in the bucket of MLflow's artifacts: .*s3://{BUCKET}"):
+        try_version(gone, ["a text"])
 
 
 @pytest.mark.parametrize(
@@ -104,19 +108,19 @@ def test_what_a_bucket_says_is_not_there_is_gone(listed: tuple[int, str] | None,
     ],
 )
 def test_a_bucket_that_refuses_or_fails_may_answer_later(
-    listed: tuple[int, str] | None, fetched: tuple[int, str] | None, bucket: Answers, gone: str
+    listed: tuple[int, str] | None, fetched: tuple[int, str] | None, bucket: Answers, gone: ModelVersion
 ) -> None:
     bucket.listed, bucket.fetched = listed, fetched
     with pytest.raises(TemporaryFailure, match=rf"could not be tried: The bucket .*s3://{BUCKET}.* AWS_ACCESS_KEY_ID"):
-        try_version(NAME, gone, ["a text"])
+        try_version(gone, ["a text"])
 
 
 def test_a_bucket_that_nobody_serves_may_answer_later(
-    bucket: Answers, gone: str, monkeypatch: pytest.MonkeyPatch
+    bucket: Answers, gone: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
     with pytest.raises(TemporaryFailure, match="could not be tried: The bucket"):
-        try_version(NAME, gone, ["a text"])
+        try_version(gone, ["a text"])
 
 
 def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, project: Path) -> None:
@@ -131,28 +135,28 @@ def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, project: Path) -> 
 @pytest.mark.parametrize(
     ("answers", "why"),
     [
-        (Answers(), "nothing is left of it"),
-        (Answers(fetched=(404, "NoSuchKey")), "no longer has what is looked for"),
+        (Answers(), "MLflow has no artifacts of it"),
+        (Answers(fetched=(404, "NoSuchKey")), "no longer in the bucket"),
     ],
 )
 def test_a_champion_that_is_gone_from_its_bucket_blocks_no_promotion(
     answers: Answers,
     why: str,
     bucket: Answers,
-    registered: MlflowClient,  # noqa: F811
+    three_versions: MlflowClient,  # noqa: F811
 ) -> None:
     bucket.listed, bucket.fetched = answers.listed, answers.fetched
-    champion = registered.create_model_version(NAME, GONE)
-    verdict = judge(NAME, registered.get_model_version(NAME, "1"), champion, SETTINGS)
+    champion = three_versions.create_model_version(NAME, GONE)
+    verdict = judge(three_versions, three_versions.get_model_version(NAME, "1"), champion, SETTINGS)
     assert verdict.champion is None
     assert why in verdict.rules[-1].found
 
 
 def test_a_champion_that_may_not_be_fetched_is_no_champion_that_is_gone(
     bucket: Answers,
-    registered: MlflowClient,  # noqa: F811
+    three_versions: MlflowClient,  # noqa: F811
 ) -> None:
     bucket.listed = (403, "AccessDenied")
-    champion = registered.create_model_version(NAME, GONE)
+    champion = three_versions.create_model_version(NAME, GONE)
     with pytest.raises(TemporaryFailure, match=r"could not be tried: The bucket .* AccessDenied"):
-        judge(NAME, registered.get_model_version(NAME, "1"), champion, SETTINGS)
+        judge(three_versions, three_versions.get_model_version(NAME, "1"), champion, SETTINGS)

@@ -10,9 +10,10 @@ import torch
 
 from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.title_cleanup import TitleStyle
-from pipeline.registry import versions
+from pipeline.registry import registration
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
+from pipeline.registry.versions import RegisterSettings
 from tests.models.small import GREEDY, lively_model
 
 
@@ -38,8 +39,8 @@ def register(folder: Path, examples: pd.DataFrame, *, beams: int = 1, mute: bool
         save_model(folder, model, inputs.tokenizer, card, "float32")
     settings = GREEDY.model_copy(update={"num_beams": beams})
     tags = {"model": "small", "model.md5": md5(folder)}
-    name = versions.RegisterSettings.read().name
-    versions.register(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
+    name = RegisterSettings.read().name
+    registration.register(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
 
 
 def write_book(path: Path, topics: list[tuple], lines: list[tuple]) -> Path:

@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 
 from pipeline.errors import Rejected
 from pipeline.titles.titling import as_version, load
-from tests.registry.test_gate import registered  # noqa: F401 - a fixture
+from tests.registry.conftest import registered  # noqa: F401 - a fixture
+from tests.registry.small import NAME
 from tests.registry.test_training_log import server  # noqa: F401 - a fixture
-from tests.registry.test_versions import NAME
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_version_of_other_code_says_that_this_code_writes_its_titles(
     version = as_version(registered.get_model_version(NAME, "1"))
     load(version)
     assert "other code" not in caplog.text
-    for code in project.rglob("code/pipeline/models/tidy.py"):
+    for code in project.rglob("code/pipeline/models/title_cleanup.py"):
         code.write_text("# as it was once", encoding="utf-8")
     load.cache_clear()
     load(version)

@@ -23,7 +23,7 @@ from pipeline.models.checkpoints import load_model
 from pipeline.models.generation import GenerateSettings
 from pipeline.models.seen_examples import SeenExamples, are_among
 from pipeline.paths import FEATURES, MODELS, STATE
-from pipeline.registry.versions import log_served_model
+from pipeline.registry.registration import log_served_model
 from pipeline.stages import predict, score, train
 from pipeline.training.record import read_training
 from pipeline.training.trainer import TrainingDiverged, WeightsUnchanged

@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 
 from flows.services.deployments import read_deployments
 from flows.services.service import free_port
-from pipeline.registry import versions
+from pipeline.registry import promotion
 from pipeline.registry.gate import Verdict
 from pipeline.registry.tracking import connect
 from tests.command import lectern
@@ -44,7 +44,7 @@ def folder(
 
 def make_champion(number: str) -> None:
     """Without a gate, and without a word to Prefect."""
-    versions.promote(connect(), NAME, number, because="", judge=lambda new, _: Verdict(new.version, None, []))
+    promotion.promote(connect(), NAME, int(number), because="", judge=lambda new, _: Verdict(new.version, None, []))
 
 
 def events() -> list[dict[str, Any]]:
@@ -114,12 +114,12 @@ def told_of_no_server(prefect_server: PrefectServer, tmp_path: Path, monkeypatch
 
 
 def tell_of_a_rollback() -> subprocess.CompletedProcess[str]:
-    move = versions.Move(
+    move = promotion.Move(
         "rollback", version="1", before="2", who="Ada", when="2026-01-01T00:00:00Z", because="too long"
     )
     script = (
         "import json, sys; from flows.reporting.events import tell_of_promotion; "
-        "from pipeline.registry.versions import Move; "
+        "from pipeline.registry.promotion import Move; "
         "tell_of_promotion(sys.argv[1], Move(**json.loads(sys.argv[2])))"
     )
     command = [sys.executable, "-c", script, NAME, json.dumps(asdict(move))]
