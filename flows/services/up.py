@@ -27,7 +27,7 @@ from pipeline.redaction import without_user
 from pipeline.registry.artifact_store import artifact_root
 from pipeline.registry.tracking_database import create_database
 from pipeline.server.same_origin import configured_hosts
-from pipeline.server.settings import PAGE
+from pipeline.server.settings import PAGE_PATH
 from pipeline.terminal import complain
 
 MLFLOW_APP = "lectern"
@@ -219,7 +219,7 @@ def page_service(port: int) -> Service:
 
 
 def page_address(port: int) -> str:
-    return f"http://{HOST}:{port}{PAGE}/"
+    return f"http://{HOST}:{port}{PAGE_PATH}/"
 
 
 def flows_service(prefect: str) -> Service:

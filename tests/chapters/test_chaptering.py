@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from lectern.app import app
-from pipeline.chapters.chaptering import cut, entitled
+from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
+from pipeline.chapters.title_chapters import add_titles
 from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts import chapter_files
-from pipeline.transcripts.chapter import Chapter, Chaptered
-from pipeline.transcripts.known_topics import read_topics, with_topics
-from pipeline.transcripts.reading import read_talks
-from pipeline.transcripts.timestamps import as_stamp
-from pipeline.transcripts.transcript import Line, Talk, Topic
+from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
+from pipeline.transcripts.known_topics import read_topics, replace_topics
+from pipeline.transcripts.reading import read_transcripts
+from pipeline.transcripts.timestamps import youtube_time
+from pipeline.transcripts.transcript import Line, Topic, Transcript
 from tests.chapters.test_segmentation import talk_about
 from tests.command import lectern
 from tests.conftest import ROOT
@@ -52,7 +53,7 @@ def chapters(*words: str | Path) -> Result:
 
 def test_a_talk_becomes_a_workbook_that_is_checked_corrected_and_fed_back(titled: Path) -> None:
     done = lectern("chapters", "talk.vtt", "--out", "talk.xlsx", cwd=titled)
-    assert (done.returncode, "3 chapters, 0 kept" in done.stdout) == (0, True), done.stderr
+    assert (done.returncode, "3 chapters, 0 with a known title" in done.stdout) == (0, True), done.stderr
     assert not list((titled / ".lectern/titles").iterdir())
     starts = ingest(titled / "talk.xlsx").topics["start_seconds"].tolist()  # refused where `lectern check` finds errors
     book = openpyxl.load_workbook("talk.xlsx")
@@ -63,7 +64,7 @@ def test_a_talk_becomes_a_workbook_that_is_checked_corrected_and_fed_back(titled
     assert again.exit_code == 0, again.stderr
     lines = again.stdout.splitlines()
     assert lines[0] == "0:00 Bread & ‹butter›"
-    assert [line.split(maxsplit=1)[0] for line in lines] == [as_stamp(start) for start in starts]
+    assert [line.split(maxsplit=1)[0] for line in lines] == [youtube_time(start) for start in starts]
     assert all(line.split(maxsplit=1)[1] for line in lines)
 
 
@@ -125,21 +126,25 @@ def test_a_wrong_command_is_misused_before_any_work(words: list[str], project: P
 
 def test_a_talk_begins_with_what_the_course_calls_an_opening(project: Path, examples: pd.DataFrame) -> None:
     register(project / "small", examples, opening="Intro")
-    (project / "talk.txt").write_text("\n".join(f"{as_stamp(line.seconds)} {line.text}" for line in THREE.lines))
+    (project / "talk.txt").write_text("\n".join(f"{youtube_time(line.seconds)} {line.text}" for line in THREE.lines))
     done = lectern("chapters", "talk.txt", "--format", "json", cwd=project)
     titles = [each["title"] for each in json.loads(done.stdout)[0]["chapters"]]
     assert (titles[0], "Intro" in titles[1:]) == ("Intro", False)
 
 
-def chaptered(*titles: str, course: str = "C", number: str = "1") -> Chaptered:
+def chaptered(*titles: str, course: str = "C", number: str = "1") -> ChapteredTranscript:
     lines = [Line(60.0 * n, f"word {n}") for n in range(len(titles))]
-    talk = Talk(course, number, lines, 60.0 * len(titles))
-    return Chaptered(talk, [Chapter(60.0 * n, 60.0 * (n + 1), title, f"word {n}") for n, title in enumerate(titles)])
+    talk = Transcript(course, number, lines, 60.0 * len(titles))
+    return ChapteredTranscript(
+        talk, [Chapter(60.0 * n, 60.0 * (n + 1), title, f"word {n}") for n, title in enumerate(titles)]
+    )
 
 
 def test_words_before_the_first_known_topic_get_a_chapter_of_their_own() -> None:
-    talk = Talk("C", "1", [Line(0.0, "hello"), Line(70.0, "so")], 80.0, [Topic(60.0, "Start"), Topic(300.0, "Nothing")])
-    done = entitled(cut(talk, SETTINGS), {"[lecture begins] hello": "Greeting"})
+    talk = Transcript(
+        "C", "1", [Line(0.0, "hello"), Line(70.0, "so")], 80.0, [Topic(60.0, "Start"), Topic(300.0, "Nothing")]
+    )
+    done = add_titles(divide_transcript(talk, SETTINGS), {"[lecture begins] hello": "Greeting"})
     assert [(each.start_seconds, each.title, each.text) for each in done.chapters] == [
         (0.0, "Greeting", "hello"), (60.0, "Start", "so"), (300.0, "Nothing", ""),
     ]  # fmt: skip
@@ -152,18 +157,18 @@ def test_words_before_the_first_known_topic_get_a_chapter_of_their_own() -> None
 )
 def test_what_is_said_first_opens_a_talk_that_goes_on(seconds: list[float], opening: list[bool]) -> None:
     topics = [Topic(start, "Known") for start in (0.0, 60.0, 120.0)]
-    talk = Talk("C", "1", [Line(second, "so") for second in seconds], 180.0, topics)
-    assert [chapter.opens for chapter in cut(talk, SETTINGS).chapters] == opening
+    talk = Transcript("C", "1", [Line(second, "so") for second in seconds], 180.0, topics)
+    assert [chapter.opens for chapter in divide_transcript(talk, SETTINGS).chapters] == opening
 
 
 def test_a_chapter_without_a_title_bears_its_number_and_says_so() -> None:
-    done = entitled(chaptered("Intro", "", "End"), {"word 1": " \0 "})
+    done = add_titles(chaptered("Intro", "", "End"), {"word 1": " \0 "})
     assert [each.title for each in done.chapters] == ["Intro", "Chapter 2", "End"]
     assert "chapter 2" in done.remarks()[0]
 
 
 def test_keyphrases_that_stand_in_are_said() -> None:
-    done = entitled(chaptered("Intro", "", ""), {"word 1": "One", "word 2": "Two"}, {"word 2"})
+    done = add_titles(chaptered("Intro", "", ""), {"word 1": "One", "word 2": "Two"}, {"word 2"})
     assert done.keyphrases == (3,)
     assert "keyphrases" in done.remarks()[0]
     assert "chapter 3" in done.remarks()[0]
@@ -171,7 +176,7 @@ def test_keyphrases_that_stand_in_are_said() -> None:
 
 @pytest.mark.parametrize("name", ["csv", "json", "xlsx"])
 def test_what_stands_in_for_a_title_is_none_where_it_is_read_again(name: str, tmp_path: Path) -> None:
-    done = entitled(chaptered("Intro", "", "", "", "Chapter 5"), {"word 1": "=Two", "word 2": "Three"}, {"word 1"})
+    done = add_titles(chaptered("Intro", "", "", "", "Chapter 5"), {"word 1": "=Two", "word 2": "Three"}, {"word 1"})
     assert [each.title for each in done.chapters] == ["Intro", "=Two", "Three", "Chapter 4", "Chapter 5"]
     chapter_files.write_chapters([done], tmp_path / f"a.{name}", name)
     (topics,) = read_topics(tmp_path / f"a.{name}").values()
@@ -180,7 +185,7 @@ def test_what_stands_in_for_a_title_is_none_where_it_is_read_again(name: str, tm
 
 def test_what_a_person_has_written_over_what_stood_in_is_a_title(tmp_path: Path) -> None:
     chapter_files.write_chapters(
-        [entitled(chaptered("", ""), {"word 0": "One"}, {"word 0"})], tmp_path / "a.xlsx", "xlsx"
+        [add_titles(chaptered("", ""), {"word 0": "One"}, {"word 0"})], tmp_path / "a.xlsx", "xlsx"
     )
     assert ingest(tmp_path / "a.xlsx").topics["title"].tolist() == ["One", "Chapter 2"]
     book = openpyxl.load_workbook(tmp_path / "a.xlsx")
@@ -188,7 +193,7 @@ def test_what_a_person_has_written_over_what_stood_in_is_a_title(tmp_path: Path)
     book.save(tmp_path / "a.xlsx")
     (topics,) = read_topics(tmp_path / "a.xlsx").values()
     assert [topic.title for topic in topics] == ["", "Mine"]
-    assert [topic.title for topic in read_talks(tmp_path / "a.xlsx")[0].topics] == ["", "Mine"]
+    assert [topic.title for topic in read_transcripts(tmp_path / "a.xlsx")[0].topics] == ["", "Mine"]
 
 
 def test_a_keyphrase_that_stood_in_is_not_kept_for_a_title(project: Path, examples: pd.DataFrame) -> None:
@@ -197,14 +202,14 @@ def test_a_keyphrase_that_stood_in_is_not_kept_for_a_title(project: Path, exampl
     (project / "topics.txt").write_text("0:00 Kept\n1:00\n")
     for topics, out in (("topics.txt", "a.csv"), ("a.csv", "b.xlsx"), ("b.xlsx", "c.xlsx")):
         done = chapters("talk.txt", "--topics", topics, "--out", out)
-        assert (done.exit_code, "2 chapters, 1 kept" in done.stdout) == (0, True), done.exception
+        assert (done.exit_code, "2 chapters, 1 with a known title" in done.stdout) == (0, True), done.exception
     row = [cell.value for cell in openpyxl.load_workbook("c.xlsx")["lesson_topics"][3]]
     assert row[3:] == ["talk about threads", "keyphrase: talk about threads"]
 
 
 def test_youtube_gets_its_first_chapter_at_zero_and_a_word_where_it_would_show_none() -> None:
     done = chaptered("Intro", "End")
-    late = Chaptered(done.talk, [Chapter(4.0, 60.0, "Intro", "a"), Chapter(3661.5, 3700.0, "End", "b")])
+    late = ChapteredTranscript(done.talk, [Chapter(4.0, 60.0, "Intro", "a"), Chapter(3661.5, 3700.0, "End", "b")])
     assert chapter_files.as_youtube([late]) == "0:00 Intro\n1:01:01 End\n"
     assert "3 or more" in chapter_files.remarks(late, "youtube")[0]
     assert not chapter_files.remarks(late, "csv")
@@ -229,7 +234,7 @@ def test_a_workbook_of_chapters_is_understood_as_it_was_meant(tmp_path: Path) ->
     talks = [chaptered("Intro", "=End"), chaptered("Start", number="2A")]
     chapter_files.write_chapters(talks, tmp_path / "a.xlsx", "xlsx")
     assert ingest(tmp_path / "a.xlsx").topics["title"].tolist() == ["Intro", "=End", "Start"]
-    assert [cut(talk, SETTINGS).chapters for talk in read_talks(tmp_path / "a.xlsx")] == [
+    assert [divide_transcript(talk, SETTINGS).chapters for talk in read_transcripts(tmp_path / "a.xlsx")] == [
         [Chapter(0.0, 60.0, "Intro", "word 0", opens=True), Chapter(60.0, 61.0, "=End", "word 1")],
         [Chapter(0.0, 1.0, "Start", "word 0")],
     ]
@@ -253,7 +258,7 @@ def test_chapters_are_read_back_as_they_were_written(
     starts = [0.0, *data.draw(st.lists(WHOLE | THOUSANDTHS, unique_by=int, max_size=8).map(sorted))]
     titles = [data.draw(TITLE) for _ in starts]
     chapters = [Chapter(float(s), s + 10.0, title, "word") for s, title in zip(starts, titles, strict=True)]
-    talk = Chaptered(Talk("C", "1", [Line(0.0, "word")], starts[-1] + 10.0), chapters)
+    talk = ChapteredTranscript(Transcript("C", "1", [Line(0.0, "word")], starts[-1] + 10.0), chapters)
     folder = tmp_path_factory.mktemp("chapters")
     for suffix, name in chapter_files.SUFFIXES.items():
         chapter_files.write_chapters([talk], folder / f"a{suffix}", name)
@@ -267,9 +272,9 @@ def test_chapters_are_read_back_as_they_were_written(
 @pytest.mark.parametrize(("suffix", "name"), chapter_files.SUFFIXES.items())
 def test_chapters_of_one_second_stay_apart(suffix: str, name: str, tmp_path: Path) -> None:
     starts = [0.0, 65.2, 65.9, 66.0]
-    talk = Talk("C", "1", [Line(0.0, "word")], 80.0, [Topic(start, f"At {start}") for start in starts])
-    chapter_files.write_chapters([cut(talk, SETTINGS)], tmp_path / f"a{suffix}", name)
-    (again,) = with_topics([talk], tmp_path / f"a{suffix}")
+    talk = Transcript("C", "1", [Line(0.0, "word")], 80.0, [Topic(start, f"At {start}") for start in starts])
+    chapter_files.write_chapters([divide_transcript(talk, SETTINGS)], tmp_path / f"a{suffix}", name)
+    (again,) = replace_topics([talk], tmp_path / f"a{suffix}")
     expected = [0.0, 65.0, 66.0, 67.0] if name == "youtube" else starts
     assert [(*topic,) for topic in again.topics] == [
         (second, f"At {start}") for second, start in zip(expected, starts, strict=True)
@@ -281,24 +286,24 @@ def test_chapters_of_one_second_stay_apart(suffix: str, name: str, tmp_path: Pat
 def test_every_word_is_in_one_chapter(spoken: list[int], starts: list[int]) -> None:
     lines = [Line(float(second), f"word{second}") for second in [5, *spoken]]
     topics = [Topic(float(second), "") for second in starts or [0]]
-    chapters = cut(Talk("C", "1", lines, lines[-1].seconds + 1, topics), SETTINGS).chapters
+    chapters = divide_transcript(Transcript("C", "1", lines, lines[-1].seconds + 1, topics), SETTINGS).chapters
     assert " ".join(chapter.text for chapter in chapters if chapter.text).split() == [line.text for line in lines]
     assert all(a.end_seconds == b.start_seconds for a, b in pairwise(chapters))
     assert all(chapter.start_seconds < chapter.end_seconds for chapter in chapters)
 
 
 def test_topics_go_to_the_lessons_they_name(tmp_path: Path) -> None:
-    talks = [Talk("C", number, [Line(0.0, "hi")], 1.0) for number in ("1", "2A")]
+    talks = [Transcript("C", number, [Line(0.0, "hi")], 1.0) for number in ("1", "2A")]
     table = tmp_path / "topics.csv"
     table.write_text("course_title;lesson_num;timestamp;topic\nC;02a;0:00;Late\n")
-    assert [talk.topics for talk in with_topics(talks, table)] == [[], [Topic(0.0, "Late")]]
+    assert [talk.topics for talk in replace_topics(talks, table)] == [[], [Topic(0.0, "Late")]]
     table.write_text("course_title;lesson_num;timestamp;topic\nC;3;0:00;Late\n")
     with pytest.raises(Rejected, match="lesson 3 of C"):
-        with_topics(talks, table)
+        replace_topics(talks, table)
     table.write_text("timestamp;topic\n0:00;Late\n")
     with pytest.raises(Rejected, match="does not say which"):
-        with_topics(talks, table)
-    assert with_topics(talks[:1], table)[0].topics == [Topic(0.0, "Late")]
+        replace_topics(talks, table)
+    assert replace_topics(talks[:1], table)[0].topics == [Topic(0.0, "Late")]
 
 
 def test_topics_as_people_paste_them_are_understood(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, chapter_starts, passages_of
+from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, chapter_starts, split_passages
 from pipeline.errors import UsageError
-from pipeline.transcripts.transcript import Line, Talk
+from pipeline.transcripts.transcript import Line, Transcript
 from tests.conftest import ROOT
 
 SETTINGS = ChaptersSettings.read(ROOT / "params.yaml")
@@ -19,10 +19,10 @@ SUBJECTS = {
 }
 
 
-def talk_about(*subjects: str, lines: int = 12, seconds: float = 6.0) -> Talk:
+def talk_about(*subjects: str, lines: int = 12, seconds: float = 6.0) -> Transcript:
     """`lines` lines of each subject in turn."""
     said = [f"{SUBJECTS[subject]} {n}" for subject in subjects for n in range(lines)]
-    return Talk("C", "1", [Line(n * seconds, text) for n, text in enumerate(said)], len(said) * seconds)
+    return Transcript("C", "1", [Line(n * seconds, text) for n, text in enumerate(said)], len(said) * seconds)
 
 
 def test_chapters_begin_where_the_subject_changes() -> None:
@@ -37,12 +37,12 @@ def test_the_mean_length_decides_how_many_there_are_and_three_are_the_fewest() -
 
 
 def test_more_chapters_than_there_is_room_for_are_misused() -> None:
-    with pytest.raises(UsageError, match="the most is 3"):
+    with pytest.raises(UsageError, match="Use --count 3 or less"):
         chapter_starts(talk_about("bread", "stars", lines=3), SETTINGS, count=9)
 
 
 def test_a_talk_of_one_line_is_one_chapter() -> None:
-    assert chapter_starts(Talk("C", "1", [Line(3.0, "hi")], 4.0), SETTINGS) == [0.0]
+    assert chapter_starts(Transcript("C", "1", [Line(3.0, "hi")], 4.0), SETTINGS) == [0.0]
 
 
 def test_the_cut_is_the_best_of_all() -> None:
@@ -71,7 +71,7 @@ def test_chapters_rise_and_none_is_too_short(data: st.DataObject) -> None:
 @given(st.lists(st.tuples(st.floats(0, 300), st.integers(1, 30)), min_size=1, max_size=40), st.integers(1, 40))
 def test_passages_hold_every_word_once_and_begin_in_seconds_of_their_own(said: list, words: int) -> None:
     lines = [Line(seconds, " ".join(["word"] * count)) for seconds, count in sorted(said)]
-    passages = passages_of(Talk("C", "1", lines, lines[-1].seconds + 1), words)
+    passages = split_passages(Transcript("C", "1", lines, lines[-1].seconds + 1), words)
     assert " ".join(passages.texts) == " ".join(line.text for line in lines)
     assert passages.starts[0] == 0
     assert (np.diff(passages.starts) > 0).all()

@@ -11,12 +11,12 @@ from fastapi.testclient import TestClient
 
 from pipeline.errors import TemporaryFailure
 from pipeline.registry.fallback_title import Shown
-from pipeline.server.app import create_app
-from pipeline.server.current_version import Present
 from pipeline.server.request_limits import BodyLimit
 from pipeline.server.settings import ServeSettings
-from pipeline.server.title_queue import Desk
-from pipeline.titles.titling import Version
+from pipeline.server.title_queue import TitleQueue
+from pipeline.server.titles_api import create_app
+from pipeline.server.version_watcher import VersionWatcher
+from pipeline.titles.served_version import ServedVersion
 
 SETTINGS = ServeSettings(texts=2, megabytes=0.001, seconds=1, waiting=2, batch=1, refresh=0.1)
 
@@ -43,9 +43,9 @@ def client(go: threading.Event, written: list[str]) -> Iterator[TestClient]:
             raise ValueError("a secret of the model's")
         return [Shown(text, False) for text in texts]
 
-    present = Present(lambda: Version("titles", "1", "1"), lambda _: write, refresh=0.1)
-    desk = Desk(present.write, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
-    with TestClient(create_app(present, desk, SETTINGS)) as client:
+    watcher = VersionWatcher(lambda: ServedVersion("titles", "1", "1"), lambda _: write, refresh=0.1)
+    queue = TitleQueue(watcher.write_titles, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
+    with TestClient(create_app(watcher, queue, SETTINGS)) as client:
         while client.get("/health").status_code != 200:
             pass
         yield client
@@ -94,12 +94,12 @@ def test_a_field_that_there_is_not_is_named_and_not_sent_back_whole(client: Test
 
 
 def test_no_password_of_the_registry_is_told() -> None:
-    def away() -> Version:
+    def away() -> ServedVersion:
         raise TemporaryFailure("postgresql://lectern:swordfish@db.example/mlflow does not answer")
 
-    present = Present(away, lambda _: None, refresh=0.1)
-    desk = Desk(present.write, waiting=1, batch=1)
-    with TestClient(create_app(present, desk, SETTINGS)) as client:
+    watcher = VersionWatcher(away, lambda _: None, refresh=0.1)
+    queue = TitleQueue(watcher.write_titles, waiting=1, batch=1)
+    with TestClient(create_app(watcher, queue, SETTINGS)) as client:
         while not (problem := client.get("/health").json()["problem"]):
             pass
     assert problem == "postgresql://lectern:***@db.example/mlflow does not answer"

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from pipeline.chapters.chaptering import cut
+from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.registry.fallback_title import Shown
-from pipeline.server.app import create_app
-from pipeline.server.chapter_editor import Editor
-from pipeline.server.chapters_api import add_chapters
-from pipeline.server.current_version import Present
+from pipeline.server.chapter_editor import ChapterEditor
+from pipeline.server.chapters_api import add_chapters_api
 from pipeline.server.settings import PageSettings, ServeSettings
-from pipeline.server.title_queue import Desk
+from pipeline.server.title_queue import TitleQueue
+from pipeline.server.titles_api import create_app
+from pipeline.server.version_watcher import VersionWatcher
 from pipeline.settings import set_params
-from pipeline.titles.titling import Version
+from pipeline.titles.served_version import ServedVersion
 from tests.conftest import ROOT
 from tests.server.served import THREE
 
@@ -42,8 +42,8 @@ class Writer:
         self.fails = False
         self.ending = threading.Event()
 
-    def version(self) -> Version:
-        return Version("titles", self.number, self.number)
+    def version(self) -> ServedVersion:
+        return ServedVersion("titles", self.number, self.number)
 
     def write(self, number: str, texts: list[str]) -> list[Shown]:
         self.ending.wait(self.seconds)
@@ -63,11 +63,13 @@ def client(writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.chdir(ROOT)  # for the shipped knobs
     settings = ServeSettings(texts=2, megabytes=1, seconds=SECONDS, waiting=2, batch=1, refresh=0.1)
     page = PageSettings(words=1000, chapters=20, corrections=Path("corrections"))
-    present = Present(writer.version, lambda version: partial(writer.write, version.number), refresh=0.1)
-    desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
-    app, editor = create_app(present, desk, settings), Editor(desk, present, settings, page, tmp_path)
-    add_chapters(app, editor, settings)
-    cut(editor.read_pasted(LONG), ChaptersSettings.read())  # what is loaded for the first talk takes a while
+    watcher = VersionWatcher(writer.version, lambda version: partial(writer.write, version.number), refresh=0.1)
+    queue = TitleQueue(watcher.write_titles, waiting=settings.waiting, batch=settings.batch)
+    app, editor = create_app(watcher, queue, settings), ChapterEditor(queue, watcher, settings, page, tmp_path)
+    add_chapters_api(app, editor, settings)
+    divide_transcript(
+        editor.read_pasted(LONG), ChaptersSettings.read()
+    )  # what is loaded for the first talk takes a while
     with TestClient(app) as client:
         while client.get("/health").status_code != 200:
             pass

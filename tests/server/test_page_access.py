@@ -23,13 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.registry.fallback_title import Shown
-from pipeline.server.app import create_app
-from pipeline.server.chapter_editor import Editor
-from pipeline.server.chapters_api import add_chapters
-from pipeline.server.current_version import Present
+from pipeline.server.chapter_editor import ChapterEditor
+from pipeline.server.chapters_api import add_chapters_api
 from pipeline.server.settings import PageSettings, ServeSettings
-from pipeline.server.title_queue import Desk
-from pipeline.titles.titling import Version
+from pipeline.server.title_queue import TitleQueue
+from pipeline.server.titles_api import create_app
+from pipeline.server.version_watcher import VersionWatcher
+from pipeline.titles.served_version import ServedVersion
 from tests.conftest import ROOT
 from tests.server.served import PATIENCE, THREE, write_talk
 
@@ -68,11 +68,11 @@ def address(writer: Writer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         from pipeline.server.page import mount_page
 
-        present = Present(lambda: Version("titles", "1", "1"), lambda _: writer, refresh=0.1)
-        desk = Desk(present.write, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
-        app, editor = create_app(present, desk, SETTINGS), Editor(desk, present, SETTINGS, PAGE, folder)
-        add_chapters(app, editor, SETTINGS)
-        let_go = mount_page(app, editor, present, SETTINGS)
+        watcher = VersionWatcher(lambda: ServedVersion("titles", "1", "1"), lambda _: writer, refresh=0.1)
+        queue = TitleQueue(watcher.write_titles, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
+        app, editor = create_app(watcher, queue, SETTINGS), ChapterEditor(queue, watcher, SETTINGS, PAGE, folder)
+        add_chapters_api(app, editor, SETTINGS)
+        let_go = mount_page(app, editor, watcher, SETTINGS)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
         thread = threading.Thread(target=server.run)
         thread.start()

@@ -15,11 +15,11 @@ import pytest
 import uvicorn
 
 from pipeline.registry.fallback_title import Shown
-from pipeline.server.app import create_app
-from pipeline.server.current_version import Present
 from pipeline.server.settings import ServeSettings
-from pipeline.server.title_queue import Desk
-from pipeline.titles.titling import Version
+from pipeline.server.title_queue import TitleQueue
+from pipeline.server.titles_api import create_app
+from pipeline.server.version_watcher import VersionWatcher
+from pipeline.titles.served_version import ServedVersion
 
 MOST = 10_000
 SETTINGS = ServeSettings(texts=2, megabytes=MOST / 1e6, seconds=5, waiting=1, batch=2, refresh=0.1)
@@ -33,10 +33,10 @@ def port() -> Iterator[int]:
     def write(texts: list[str]) -> list[Shown]:
         return [Shown(str(len(text)), False) for text in texts]
 
-    present = Present(lambda: Version("titles", "1", "1"), lambda _: write, refresh=0.1)
-    desk = Desk(present.write, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
+    watcher = VersionWatcher(lambda: ServedVersion("titles", "1", "1"), lambda _: write, refresh=0.1)
+    queue = TitleQueue(watcher.write_titles, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(create_app(present, desk, SETTINGS), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(create_app(watcher, queue, SETTINGS), log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         port = listening.getsockname()[1]

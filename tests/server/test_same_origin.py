@@ -91,7 +91,7 @@ def test_a_server_for_others_answers_to_addresses_and_to_the_names_it_was_given(
     assert is_answered(OriginCheck.listening_on("127.0.0.1"), host="lectern.example", origin="https://lectern.example")
 
 
-def test_a_container_of_docker_desktop_is_answered() -> None:
+def test_a_container_of_docker_queuetop_is_answered() -> None:
     assert is_answered(host="host.docker.internal:4200")
     assert not is_answered(host="host.docker.internal.evil.example:4200")
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pipeline.server.waiting_visitors import Listeners
+from pipeline.server.visitors import AnswerStreams
 
 
 class Clock:
@@ -13,14 +13,14 @@ class Clock:
 
 def test_a_call_is_wanted_while_somebody_listens_and_shortly_after() -> None:
     clock = Clock()
-    listeners = Listeners(clock)
-    wanted = listeners.waiting_for("session", "call")
-    with listeners.listening("session"), listeners.listening("session"):
+    streams = AnswerStreams(clock)
+    wanted = streams.waiting_for("session", "call")
+    with streams.listening("session"), streams.listening("session"):
         clock.now += 600
         assert wanted()
     clock.now += 1
     assert wanted(), "a page may be opening its next stream"
-    with listeners.listening("call"):
+    with streams.listening("call"):
         clock.now += 600
         assert wanted()
     clock.now += 3
@@ -29,7 +29,7 @@ def test_a_call_is_wanted_while_somebody_listens_and_shortly_after() -> None:
 
 def test_a_program_has_a_while_to_ask_for_the_answer() -> None:
     clock = Clock()
-    wanted = Listeners(clock).waiting_for("call")
+    wanted = AnswerStreams(clock).waiting_for("call")
     clock.now += 20
     assert wanted()
     clock.now += 20
@@ -38,39 +38,39 @@ def test_a_program_has_a_while_to_ask_for_the_answer() -> None:
 
 def test_who_left_before_the_work_began_is_not_worked_for() -> None:
     clock = Clock()
-    listeners = Listeners(clock)
-    with listeners.listening("session"):
+    streams = AnswerStreams(clock)
+    with streams.listening("session"):
         pass
     clock.now += 600
-    wanted = listeners.waiting_for("session")
+    wanted = streams.waiting_for("session")
     clock.now += 3
     assert not wanted()
 
 
 def test_a_stream_of_an_earlier_call_does_not_count_as_leaving() -> None:
     clock = Clock()
-    listeners = Listeners(clock)
-    listeners.expect("session")
-    with listeners.listening("session"):
+    streams = AnswerStreams(clock)
+    streams.expect("session")
+    with streams.listening("session"):
         clock.now += 5
     clock.now += 5
     for stream in ("second call", "session"):
-        listeners.expect(stream)
-    wanted = listeners.waiting_for("session", "second call")
+        streams.expect(stream)
+    wanted = streams.waiting_for("session", "second call")
     clock.now += 20
     assert wanted(), "its stream may open yet"
-    with listeners.listening("session"):
+    with streams.listening("session"):
         clock.now += 600
-        listeners.expect("session")  # for a third call
+        streams.expect("session")  # for a third call
     clock.now += 3
     assert not wanted(), "this stream closed after the second call was made"
 
 
 def test_an_answer_that_is_expected_again_is_remembered_longest() -> None:
-    listeners = Listeners()
+    streams = AnswerStreams()
     for stream in ("first", "second", "first"):
-        listeners.expect(stream)
+        streams.expect(stream)
     for number in range(9_999):
-        listeners.expect(str(number))
-    assert listeners.is_expected("first")
-    assert not listeners.is_expected("second")
+        streams.expect(str(number))
+    assert streams.is_expected("first")
+    assert not streams.is_expected("second")

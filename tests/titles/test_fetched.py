@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.errors import Rejected
-from pipeline.titles.titling import as_version, load
+from pipeline.titles.served_version import load_version, to_served_version
 from tests.registry.test_gate import registered  # noqa: F401 - a fixture
 from tests.registry.test_training_log import server  # noqa: F401 - a fixture
 from tests.registry.test_versions import NAME
@@ -22,7 +22,7 @@ def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "for-a-while"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    load.cache_clear()
+    load_version.cache_clear()
     return folder
 
 
@@ -32,12 +32,12 @@ def test_what_was_fetched_of_a_version_goes_when_another_takes_its_place(
     fetched: Path,
 ) -> None:
     for number in ("1", "2"):
-        predict = load(as_version(registered.get_model_version(NAME, number)))
+        predict = load_version(to_served_version(registered.get_model_version(NAME, number)))
         assert len(predict(["the gradient says where to go"], {})) == 1
         del predict
         gc.collect()
         assert len(list(fetched.rglob("MLmodel"))) == 1
-    load.cache_clear()
+    load_version.cache_clear()
     gc.collect()
     assert not list(fetched.iterdir())
 
@@ -50,8 +50,8 @@ def test_nothing_is_left_of_a_version_that_does_not_load(
 ) -> None:
     for weights in (project / "served").rglob("*.safetensors"):
         weights.write_bytes(b"no weights")
-    with pytest.raises(Rejected, match=f"Version 1 of '{NAME}' does not load"):
-        load(as_version(registered.get_model_version(NAME, "1")))
+    with pytest.raises(Rejected, match=f"Version 1 of '{NAME}' cannot be loaded"):
+        load_version(to_served_version(registered.get_model_version(NAME, "1")))
     assert not list(fetched.iterdir())
 
 
@@ -59,11 +59,11 @@ def test_a_version_whose_files_are_here_is_read_where_it_is_and_stays(
     registered: MlflowClient,  # noqa: F811
     fetched: Path,
 ) -> None:
-    version = as_version(registered.get_model_version(NAME, "1"))
+    version = to_served_version(registered.get_model_version(NAME, "1"))
     for _ in range(2):
-        assert len(load(version)(["the gradient"], {})) == 1
+        assert len(load_version(version)(["the gradient"], {})) == 1
         assert not list(fetched.rglob("MLmodel"))
-        load.cache_clear()
+        load_version.cache_clear()
         gc.collect()
 
 
@@ -73,11 +73,11 @@ def test_a_version_of_other_code_says_that_this_code_writes_its_titles(
     fetched: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    version = as_version(registered.get_model_version(NAME, "1"))
-    load(version)
+    version = to_served_version(registered.get_model_version(NAME, "1"))
+    load_version(version)
     assert "other code" not in caplog.text
     for code in project.rglob("code/pipeline/models/tidy.py"):
         code.write_text("# as it was once", encoding="utf-8")
-    load.cache_clear()
-    load(version)
+    load_version.cache_clear()
+    load_version(version)
     assert f"Version 1 of '{NAME}' was registered with other code" in caplog.text

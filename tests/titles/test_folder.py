@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import Rejected, UsageError
-from pipeline.titles.folder import Row, read_rows, title_inbox, write_rows
-from pipeline.titles.titling import present_version
+from pipeline.titles.folder import title_inbox
+from pipeline.titles.outbox import TitledFile, read_titled, write_titled
+from pipeline.titles.served_version import find_served_version
 from tests.command import lectern
 from tests.flows import promotable
 from tests.titles.small import register, write_book
@@ -29,7 +30,7 @@ def inbox(project: Path, examples: pd.DataFrame) -> Path:
 
 
 def _walk(inbox: Path, *, again: bool = False):
-    return title_inbox(inbox, inbox.parent / "titles", present_version(), again=again)
+    return title_inbox(inbox, inbox.parent / "titles", find_served_version(), again=again)
 
 
 def test_a_broken_file_is_reported_and_stops_no_other(inbox: Path, project: Path) -> None:
@@ -39,14 +40,14 @@ def test_a_broken_file_is_reported_and_stops_no_other(inbox: Path, project: Path
     (inbox / "talk.vtt").write_text("WEBVTT")
     done = lectern("title", inbox, "--out", "titles", cwd=project)
     assert done.returncode == 1, done.stderr
-    rows = read_rows(project / "titles/titles.csv")
+    rows = read_titled(project / "titles")
     assert {row.file for row in rows} == {"a.txt", "b.txt", "week.xlsx"}
     assert all(row.title or row.workbook for row in rows)
     assert lectern("check", "titles/week.titled.xlsx", cwd=project).returncode == 0
     for word in (
         "3 files titled",
-        "latin.txt: it is not UTF-8",
-        "empty.txt: it holds no text",
+        "latin.txt: It is not UTF-8",
+        "empty.txt: It is empty",
         "broken.xlsx: ",
         "talk",
     ):
@@ -57,28 +58,28 @@ def test_a_broken_file_is_news_until_it_was_told_of_and_again_once_it_has_change
     (inbox / "empty.txt").write_text("\n")
     (inbox / "broken.xlsx").write_bytes(b"PK no workbook")
     first = _walk(inbox)
-    assert (first.news, first.waiting) == (True, [])
+    assert (first.has_new_failures, first.failed_before) == (True, [])
 
     second = _walk(inbox)
-    assert (second.news, sorted(second.waiting)) == (False, ["broken.xlsx", "empty.txt"])
+    assert (second.has_new_failures, sorted(second.failed_before)) == (False, ["broken.xlsx", "empty.txt"])
     assert sorted(second.failed) == ["broken.xlsx", "empty.txt"]
-    assert "as before, empty.txt: it holds no text" in second.summary()
+    assert "as before, empty.txt: It is empty" in second.summary()
 
     (inbox / "broken.xlsx").write_bytes(b"PK another one")
     third = _walk(inbox)
-    assert (third.news, third.waiting) == (True, ["empty.txt"])
+    assert (third.has_new_failures, third.failed_before) == (True, ["empty.txt"])
 
     (inbox / "empty.txt").write_text("we talk about queues", encoding="utf-8")
     (inbox / "broken.xlsx").unlink()
     assert _walk(inbox).failed == {}
     (inbox / "empty.txt").write_text("\n")
-    assert _walk(inbox).news
+    assert _walk(inbox).has_new_failures
 
 
 def test_what_a_disk_or_a_folder_refuses_is_always_news(inbox: Path) -> None:
     (inbox / "gone.txt").symlink_to(inbox / "nowhere")
-    assert _walk(inbox).news
-    assert _walk(inbox).news
+    assert _walk(inbox).has_new_failures
+    assert _walk(inbox).has_new_failures
 
 
 def test_a_broken_file_ends_the_command_with_1_once_where_that_is_asked(inbox: Path, project: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_file_is_titled_once_by_its_content(inbox: Path) -> None:
     assert len(_walk(inbox).titled) == 3
     (inbox / "a.txt").write_text("we talk about hashing", encoding="utf-8")
     again = _walk(inbox)
-    assert ([row.file for row in again.titled], again.before) == (["a.txt"], 2)
+    assert ([row.file for row in again.titled], again.titled_before) == (["a.txt"], 2)
     assert _walk(inbox).titled == []
 
 
@@ -116,7 +117,7 @@ def test_another_version_titles_anew_only_if_asked(inbox: Path, project: Path, e
 def test_after_a_rollback_what_another_version_has_titled_is_titled_anew(
     inbox: Path, project: Path, examples: pd.DataFrame
 ) -> None:
-    first = present_version()
+    first = find_served_version()
     _walk(inbox)
     register(project / "small", examples, beams=2)
     _walk(inbox, again=True)
@@ -152,15 +153,15 @@ def test_a_filled_workbook_that_is_gone_is_made_again(inbox: Path, project: Path
 
 
 def test_the_inbox_is_no_outbox(inbox: Path) -> None:
-    with pytest.raises(UsageError, match="folder of its own"):
-        title_inbox(inbox, inbox, present_version())
+    with pytest.raises(UsageError, match="other than the inbox"):
+        title_inbox(inbox, inbox, find_served_version())
 
 
 @pytest.mark.parametrize("title", ["=1+1", "+1", "-1", "@a", "'quoted", "''", 'a "b", c', "Why graphs matter"])
 def test_a_title_is_text_to_a_spreadsheet_and_comes_back_as_it_was(title: str, tmp_path: Path) -> None:
-    row = Row("=a.txt", "0", title, "", "titles/1", "2026-01-01T00:00:00Z")
-    write_rows(tmp_path / "titles.csv", [row])
-    assert read_rows(tmp_path / "titles.csv") == [row]
+    row = TitledFile("=a.txt", "0", title, "", "titles/1", "2026-01-01T00:00:00Z")
+    write_titled(tmp_path, [row])
+    assert read_titled(tmp_path) == [row]
     assert not any(
         cell.startswith(("=", "+", "-", "@")) for cell in (tmp_path / "titles.csv").read_text()[1:].split(",")
     )
@@ -169,7 +170,7 @@ def test_a_title_is_text_to_a_spreadsheet_and_comes_back_as_it_was(title: str, t
 def test_a_table_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "titles.csv").write_text("a,b\n1,2\n")
     with pytest.raises(Rejected, match="lacks some of the columns"):
-        read_rows(tmp_path / "titles.csv")
+        read_titled(tmp_path)
 
 
 def test_a_keyphrase_that_stands_in_is_marked(project: Path, examples: pd.DataFrame) -> None:
@@ -178,18 +179,18 @@ def test_a_keyphrase_that_stands_in_is_marked(project: Path, examples: pd.DataFr
     (project / "inbox/a.txt").write_text("we talk about graphs", encoding="utf-8")
     done = _walk(project / "inbox")
     assert [(row.title, row.fallback) for row in done.titled] == [("talk about graphs", "keyphrase")]
-    assert read_rows(project / "titles/titles.csv") == done.titled
+    assert read_titled(project / "titles") == done.titled
     assert "a keyphrase" in done.summary()
 
 
 def test_a_table_of_before_keyphrases_were_marked_is_ours(tmp_path: Path) -> None:
-    row = Row("a.txt", "0", "Graphs", "", "titles/1", "2026-01-01T00:00:00Z")
-    write_rows(tmp_path / "titles.csv", [row])
+    row = TitledFile("a.txt", "0", "Graphs", "", "titles/1", "2026-01-01T00:00:00Z")
+    write_titled(tmp_path, [row])
     table = (tmp_path / "titles.csv").read_text(encoding="utf-8-sig")
     (tmp_path / "titles.csv").write_text(
         "\n".join(line.removesuffix(",fallback").removesuffix(",") for line in table.split())
     )
-    assert read_rows(tmp_path / "titles.csv") == [row]
+    assert read_titled(tmp_path) == [row]
 
 
 def test_a_version_from_before_keyphrases_stood_in_still_gives_its_titles(project: Path) -> None:

@@ -20,11 +20,11 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
 from pipeline.errors import Rejected
 from pipeline.data.problems import WorkbookRejected
-from pipeline.transcripts.reading import read_talks
+from pipeline.transcripts.reading import read_transcripts
 for path in sys.argv[1:]:
     print("reading", Path(path).name, flush=True)
     try:
-        read_talks(Path(path))
+        read_transcripts(Path(path))
     except (Rejected, WorkbookRejected) as error:
         assert len(str(error)) < 1000, path
 print("all are read")
@@ -66,11 +66,11 @@ def test_cues_of_any_number_of_rows_are_read_in_time(tmp_path: Path) -> None:
 
 
 def test_a_reference_by_a_number_of_many_digits_is_text(tmp_path: Path) -> None:
-    from pipeline.transcripts.reading import read_talks
+    from pipeline.transcripts.reading import read_transcripts
 
     path = tmp_path / "talk.srt"
     path.write_text(f"1\n0:00 --> 0:01\nbread &amp; butter\n\n2\n0:01 --> 0:02\n&#{'1' * 5000};\n", encoding="utf-8")
-    ((first, second),) = [talk.lines for talk in read_talks(path)]
+    ((first, second),) = [talk.lines for talk in read_transcripts(path)]
     assert (first.text, second.text[:4]) == ("bread & butter", "&#11")
 
 

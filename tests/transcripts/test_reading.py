@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Rejected, UsageError
-from pipeline.transcripts.reading import read_talks
-from pipeline.transcripts.transcript import Line, Talk, Topic
+from pipeline.transcripts.reading import read_transcripts
+from pipeline.transcripts.transcript import Line, Topic, Transcript
 from tests.titles.small import write_book
 
 
-def read(folder: Path, name: str, content: str | bytes) -> Talk:
+def read(folder: Path, name: str, content: str | bytes) -> Transcript:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    (talk,) = read_talks(path)
+    (talk,) = read_transcripts(path)
     return talk
 
 
@@ -178,13 +178,13 @@ def test_a_file_that_no_talk_fills_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "a.txt").open("wb") as file:
         file.truncate(10**9)
     with pytest.raises(Rejected, match="MB"):
-        read_talks(tmp_path / "a.txt")
+        read_transcripts(tmp_path / "a.txt")
 
 
 def test_what_is_not_there_is_misused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "a.vtt"):
         with pytest.raises(UsageError):
-            read_talks(path)
+            read_transcripts(path)
 
 
 def test_a_workbook_is_a_talk_a_lesson_with_the_topics_it_has(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_workbook_is_a_talk_a_lesson_with_the_topics_it_has(tmp_path: Path) ->
             ("C", "4", "9", None),
         ],
     )
-    first, second, third = read_talks(book)
+    first, second, third = read_transcripts(book)
     assert first.lines == [Line(1.0, "so now"), Line(31.0, "later")]
     assert [tuple(topic) for topic in first.topics] == [(0.0, "Kept"), (30.0, "")]
     assert (second.lesson_num, second.lines, second.topics) == ("3", [Line(0.0, "hi")], [])
@@ -210,10 +210,10 @@ def test_a_workbook_may_lack_its_topics_but_nothing_else(tmp_path: Path) -> None
     (tmp_path / "tables").mkdir()
     table = tmp_path / "tables/lesson_transcripts.csv"
     table.write_text("course_title,lesson_num,timestamp,transcript\nC,1,0:01,hi\n")
-    assert [talk.name for talk in read_talks(table.parent)] == ["lesson 1 of C"]
+    assert [talk.name for talk in read_transcripts(table.parent)] == ["lesson 1 of C"]
     table.write_text("course_title,lesson_num,timestamp,transcript\nC,1,soon,hi\n")
     with pytest.raises(Rejected, match="row 2"):
-        read_talks(table.parent)
+        read_transcripts(table.parent)
 
 
 WORDS = st.text(st.characters(codec="utf-8", categories=("L",)), min_size=1, max_size=6)
