@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.server.page_calls import PageCalls, InvalidCall
+from pipeline.server.page_calls import InvalidCall, PageCalls
 from pipeline.server.request_limits import replayed
 from pipeline.server.visitors import COOKIE, AnswerStreams, VisitorFiles, is_visitor, new_visitor
 

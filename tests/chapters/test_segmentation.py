@@ -19,26 +19,26 @@ SUBJECTS = {
 }
 
 
-def talk_about(*subjects: str, lines: int = 12, seconds: float = 6.0) -> Transcript:
+def transcript_about(*subjects: str, lines: int = 12, seconds: float = 6.0) -> Transcript:
     """`lines` lines of each subject in turn."""
     said = [f"{SUBJECTS[subject]} {n}" for subject in subjects for n in range(lines)]
     return Transcript("C", "1", [Line(n * seconds, text) for n, text in enumerate(said)], len(said) * seconds)
 
 
 def test_chapters_begin_where_the_subject_changes() -> None:
-    starts = chapter_starts(talk_about("bread", "stars", "goals"), SETTINGS, count=3)
+    starts = chapter_starts(transcript_about("bread", "stars", "goals"), SETTINGS, count=3)
     assert starts == pytest.approx([0, 72, 144], abs=12)
 
 
 def test_the_mean_length_decides_how_many_there_are_and_three_are_the_fewest() -> None:
-    talk = talk_about("bread", "stars", "goals", "bread")
+    talk = transcript_about("bread", "stars", "goals", "bread")
     assert len(chapter_starts(talk, SETTINGS.model_copy(update={"minutes": 0.8}))) == 6
     assert len(chapter_starts(talk, SETTINGS)) == 3
 
 
 def test_more_chapters_than_there_is_room_for_are_misused() -> None:
     with pytest.raises(UsageError, match="Use --count 3 or less"):
-        chapter_starts(talk_about("bread", "stars", lines=3), SETTINGS, count=9)
+        chapter_starts(transcript_about("bread", "stars", lines=3), SETTINGS, count=9)
 
 
 def test_a_talk_of_one_line_is_one_chapter() -> None:

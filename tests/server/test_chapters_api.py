@@ -25,11 +25,10 @@ from pipeline.server.version_watcher import VersionWatcher
 from pipeline.settings import set_params
 from pipeline.titles.served_version import ServedVersion
 from tests.conftest import ROOT
-from tests.server.served import THREE
+from tests.server.running_server import AS_TEXT
 
 SECONDS = 6
 SHORT = "0:00 so now we begin\n0:30 and this is the end"
-LONG = "\n".join(f"{int(seconds) // 60}:{int(seconds) % 60:02} {words}" for seconds, words in THREE.lines)
 
 
 class Writer:
@@ -68,7 +67,7 @@ def client(writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     app, editor = create_app(watcher, queue, settings), ChapterEditor(queue, watcher, settings, page, tmp_path)
     add_chapters_api(app, editor, settings)
     divide_transcript(
-        editor.read_pasted(LONG), ChaptersSettings.read()
+        editor.read_pasted(AS_TEXT), ChaptersSettings.read()
     )  # what is loaded for the first talk takes a while
     with TestClient(app) as client:
         while client.get("/health").status_code != 200:
@@ -82,11 +81,11 @@ def _ask(client: TestClient, transcript: str, **more: object):
 
 
 def test_a_talk_that_takes_too_long_is_given_up_and_the_next_is_served(client: TestClient, writer: Writer) -> None:
-    assert len(_ask(client, LONG).json()["chapters"]) == 3
+    assert len(_ask(client, AS_TEXT).json()["chapters"]) == 3
     writer.seconds, writer.written = 0.7 * SECONDS, 0
     start = time.monotonic()
     with ThreadPoolExecutor(2) as both:
-        late = list(both.map(lambda _: _ask(client, LONG), range(2)))
+        late = list(both.map(lambda _: _ask(client, AS_TEXT), range(2)))
     assert [answer.status_code for answer in late] == [504, 504]
     assert all(f"within {SECONDS} s" in answer.json()["detail"] for answer in late)
     assert time.monotonic() - start < 1.7 * SECONDS, "one waited for the other"
@@ -98,7 +97,7 @@ def test_a_talk_that_takes_too_long_is_given_up_and_the_next_is_served(client: T
 def test_all_titles_of_a_talk_are_by_the_version_that_is_named(client: TestClient, writer: Writer) -> None:
     writer.seconds = 0.4
     with ThreadPoolExecutor(1) as asking:
-        asked = asking.submit(_ask, client, LONG)
+        asked = asking.submit(_ask, client, AS_TEXT)
         while not writer.written:
             time.sleep(0.01)
         writer.number = "2"
@@ -119,7 +118,7 @@ def test_an_encoder_that_is_lacking_is_no_fault_of_who_asks(
     shutil.copy(ROOT / "params.yaml", tmp_path)
     set_params(["chapters"], {"encoder": "package:nowhere/model"}, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
-    failed = _ask(client, LONG)
+    failed = _ask(client, AS_TEXT)
     assert (failed.status_code, "package:nowhere/model" in failed.json()["detail"]) == (500, True)
 
 

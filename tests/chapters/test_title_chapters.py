@@ -25,12 +25,12 @@ from pipeline.transcripts.known_topics import read_topics, replace_topics
 from pipeline.transcripts.reading import read_transcripts
 from pipeline.transcripts.timestamps import youtube_time
 from pipeline.transcripts.transcript import Line, Topic, Transcript
-from tests.chapters.test_segmentation import talk_about
+from tests.chapters.test_segmentation import transcript_about
 from tests.command import lectern
 from tests.conftest import ROOT
 from tests.titles.small import register, write_book
 
-THREE = talk_about("bread", "stars", "goals")
+THREE = transcript_about("bread", "stars", "goals")
 SETTINGS = ChaptersSettings.read(ROOT / "params.yaml")
 
 
