@@ -13,7 +13,7 @@ from pipeline.transcripts.transcript import Line, Topic, Transcript
 TALK = Transcript("C", "1", [Line(0.0, "hello"), Line(61.5, "so"), Line(3700.0, "bye")], 3710.0)
 
 
-def test_a_table_is_read_as_it_was_shown() -> None:
+def test_an_unedited_table_is_read_back_unchanged() -> None:
     rows = [ChapterRow("0:00", "Intro"), ChapterRow("0:01:01.5", "A <b> & =1"), ChapterRow("1:01:40", "End")]
     done = chapters_from_table(TALK, rows)
     assert [(each.start_seconds, each.end_seconds, each.text) for each in done.chapters] == [
@@ -23,7 +23,7 @@ def test_a_table_is_read_as_it_was_shown() -> None:
     assert done.remarks() == []
 
 
-def test_empty_rows_do_not_count_and_titles_stand_on_one_line() -> None:
+def test_empty_rows_are_skipped_and_titles_have_one_line() -> None:
     done = chapters_from_table(
         TALK, [ChapterRow("", " "), ChapterRow("0", " In\n tro\0 "), ChapterRow("", ""), ChapterRow("90", "End")]
     )
@@ -46,21 +46,19 @@ def test_empty_rows_do_not_count_and_titles_stand_on_one_line() -> None:
         ([("0:00", "A" * 501)], "row 1 is longer"),
     ],
 )
-def test_a_row_that_is_no_chapter_is_named(rows: list[tuple[str, str]], why: str) -> None:
+def test_an_invalid_row_is_named(rows: list[tuple[str, str]], why: str) -> None:
     with pytest.raises(Rejected) as refused:
         chapters_from_table(TALK, [ChapterRow(*row) for row in rows])
     assert why in str(refused.value)
 
 
-def test_a_talk_is_called_as_a_workbook_would_call_it() -> None:
+def test_a_lesson_is_renamed_as_in_a_workbook() -> None:
     renamed = rename_lesson(TALK, " My \n course ", "02")
     assert (renamed.course_title, renamed.lesson_num) == ("My course", "2")
     assert rename_lesson(TALK, " ", "") == TALK
 
 
-def test_a_number_that_nobody_has_changed_is_not_kept_to_train_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chapter_without_a_title_is_not_saved_for_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [ChapterRow("0:00", "Intro"), ChapterRow("1:01.5", "Chapter 3"), ChapterRow("1:01:40", "Chapter 4")]
     with pytest.raises(Rejected, match=r"0:01:01\.5 Chapter 3, 1:01:40 Chapter 4\. Write"):

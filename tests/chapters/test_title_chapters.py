@@ -51,7 +51,7 @@ def chapters(*words: str | Path) -> Result:
     return CliRunner().invoke(app, ["chapters", *map(str, words)])
 
 
-def test_a_talk_becomes_a_workbook_that_is_checked_corrected_and_fed_back(titled: Path) -> None:
+def test_a_transcript_becomes_a_workbook_that_is_checked_corrected_and_read_again(titled: Path) -> None:
     done = lectern("chapters", "talk.vtt", "--out", "talk.xlsx", cwd=titled)
     assert (done.returncode, "3 chapters, 0 with a known title" in done.stdout) == (0, True), done.stderr
     assert not list((titled / ".lectern/titles").iterdir())
@@ -68,7 +68,7 @@ def test_a_talk_becomes_a_workbook_that_is_checked_corrected_and_fed_back(titled
     assert all(line.split(maxsplit=1)[1] for line in lines)
 
 
-def test_each_lesson_of_a_workbook_gets_chapters_and_keeps_those_it_has(titled: Path) -> None:
+def test_each_lesson_of_a_workbook_gets_chapters_and_keeps_its_topics(titled: Path) -> None:
     lines = [("C", lesson, *line) for lesson in ("1", "2A") for line in THREE.lines]
     book = write_book(titled / "week.xlsx", [("C", "2A", "0:00", "=Kept"), ("C", "2A", "1:00", None)], lines)
     done = chapters(book, "--count", "4", "--format", "json")
@@ -92,7 +92,7 @@ def test_topics_of_a_lesson_without_lines_are_kept(project: Path) -> None:
     assert chapters(book, "--topics", "new.xlsx", "--format", "csv").stdout.count("\n") == 4
 
 
-def test_only_titles_want_a_registered_version_and_without_one_it_says_what_to_run(project: Path) -> None:
+def test_a_version_is_needed_only_for_missing_titles(project: Path) -> None:
     (project / "talk.txt").write_text("0:00 so now we begin")
     (project / "topics.txt").write_text("0:00 Beginning")
     refused = chapters("talk.txt").exception
@@ -118,13 +118,13 @@ def test_only_titles_want_a_registered_version_and_without_one_it_says_what_to_r
         ["week.xlsx", "--count", "3"],
     ],
 )
-def test_a_wrong_command_is_misused_before_any_work(words: list[str], project: Path) -> None:
+def test_a_wrong_command_is_a_usage_error(words: list[str], project: Path) -> None:
     (project / "talk.txt").write_text("0:00 so now we begin")
     write_book(project / "week.xlsx", [("C", "1", "0:00", "Known")], [("C", "1", "0:00", "so now we begin")])
     assert isinstance(chapters(*words).exception, UsageError)
 
 
-def test_a_talk_begins_with_what_the_course_calls_an_opening(project: Path, examples: pd.DataFrame) -> None:
+def test_the_first_chapter_gets_the_usual_title_of_openings(project: Path, examples: pd.DataFrame) -> None:
     register(project / "small", examples, opening="Intro")
     (project / "talk.txt").write_text("\n".join(f"{youtube_time(line.seconds)} {line.text}" for line in THREE.lines))
     done = lectern("chapters", "talk.txt", "--format", "json", cwd=project)
@@ -140,7 +140,7 @@ def chaptered(*titles: str, course: str = "C", number: str = "1") -> ChapteredTr
     )
 
 
-def test_words_before_the_first_known_topic_get_a_chapter_of_their_own() -> None:
+def test_lines_before_the_first_topic_get_a_chapter() -> None:
     talk = Transcript(
         "C", "1", [Line(0.0, "hello"), Line(70.0, "so")], 80.0, [Topic(60.0, "Start"), Topic(300.0, "Nothing")]
     )
@@ -155,19 +155,21 @@ def test_words_before_the_first_known_topic_get_a_chapter_of_their_own() -> None
     ("seconds", "opening"),
     [([1.0, 61.0], [True, False, False]), ([61.0, 121.0], [False, True, False]), ([1.0], [False] * 3)],
 )
-def test_what_is_said_first_opens_a_talk_that_goes_on(seconds: list[float], opening: list[bool]) -> None:
+def test_the_first_chapter_with_words_is_the_opening_if_others_follow(
+    seconds: list[float], opening: list[bool]
+) -> None:
     topics = [Topic(start, "Known") for start in (0.0, 60.0, 120.0)]
     talk = Transcript("C", "1", [Line(second, "so") for second in seconds], 180.0, topics)
     assert [chapter.opens for chapter in divide_transcript(talk, SETTINGS).chapters] == opening
 
 
-def test_a_chapter_without_a_title_bears_its_number_and_says_so() -> None:
+def test_a_chapter_without_a_title_gets_its_number_and_a_remark() -> None:
     done = add_titles(chaptered("Intro", "", "End"), {"word 1": " \0 "})
     assert [each.title for each in done.chapters] == ["Intro", "Chapter 2", "End"]
     assert "chapter 2" in done.remarks()[0]
 
 
-def test_keyphrases_that_stand_in_are_said() -> None:
+def test_keyphrases_get_a_remark() -> None:
     done = add_titles(chaptered("Intro", "", ""), {"word 1": "One", "word 2": "Two"}, {"word 2"})
     assert done.keyphrases == (3,)
     assert "keyphrases" in done.remarks()[0]
@@ -175,7 +177,7 @@ def test_keyphrases_that_stand_in_are_said() -> None:
 
 
 @pytest.mark.parametrize("name", ["csv", "json", "xlsx"])
-def test_what_stands_in_for_a_title_is_none_where_it_is_read_again(name: str, tmp_path: Path) -> None:
+def test_fallback_titles_are_read_back_as_empty(name: str, tmp_path: Path) -> None:
     done = add_titles(chaptered("Intro", "", "", "", "Chapter 5"), {"word 1": "=Two", "word 2": "Three"}, {"word 1"})
     assert [each.title for each in done.chapters] == ["Intro", "=Two", "Three", "Chapter 4", "Chapter 5"]
     chapter_files.write_chapters([done], tmp_path / f"a.{name}", name)
@@ -183,7 +185,7 @@ def test_what_stands_in_for_a_title_is_none_where_it_is_read_again(name: str, tm
     assert [topic.title for topic in topics] == ["Intro", "", "Three", "", "Chapter 5"]
 
 
-def test_what_a_person_has_written_over_what_stood_in_is_a_title(tmp_path: Path) -> None:
+def test_a_corrected_fallback_is_read_back_as_a_title(tmp_path: Path) -> None:
     chapter_files.write_chapters(
         [add_titles(chaptered("", ""), {"word 0": "One"}, {"word 0"})], tmp_path / "a.xlsx", "xlsx"
     )
@@ -196,7 +198,7 @@ def test_what_a_person_has_written_over_what_stood_in_is_a_title(tmp_path: Path)
     assert [topic.title for topic in read_transcripts(tmp_path / "a.xlsx")[0].topics] == ["", "Mine"]
 
 
-def test_a_keyphrase_that_stood_in_is_not_kept_for_a_title(project: Path, examples: pd.DataFrame) -> None:
+def test_a_keyphrase_is_written_again(project: Path, examples: pd.DataFrame) -> None:
     register(project / "mute", examples, mute=True)
     (project / "talk.txt").write_text("0:00 we talk about graphs\n1:00 we talk about threads")
     (project / "topics.txt").write_text("0:00 Kept\n1:00\n")
@@ -207,7 +209,7 @@ def test_a_keyphrase_that_stood_in_is_not_kept_for_a_title(project: Path, exampl
     assert row[3:] == ["talk about threads", "keyphrase: talk about threads"]
 
 
-def test_youtube_gets_its_first_chapter_at_zero_and_a_word_where_it_would_show_none() -> None:
+def test_youtube_chapters_start_at_zero_and_too_few_get_a_remark() -> None:
     done = chaptered("Intro", "End")
     late = ChapteredTranscript(done.talk, [Chapter(4.0, 60.0, "Intro", "a"), Chapter(3661.5, 3700.0, "End", "b")])
     assert chapter_files.as_youtube([late]) == "0:00 Intro\n1:01:01 End\n"
@@ -215,14 +217,14 @@ def test_youtube_gets_its_first_chapter_at_zero_and_a_word_where_it_would_show_n
     assert not chapter_files.remarks(late, "csv")
 
 
-def test_webvtt_holds_a_title_as_text() -> None:
+def test_webvtt_has_titles_as_text() -> None:
     text = chapter_files.as_webvtt([chaptered("a --> b & <i>c</i>", "End")])
     assert text.startswith(
         "WEBVTT\n\n00:00:00.000 --> 00:01:00.000\na --&gt; b &amp; &lt;i&gt;c&lt;/i&gt;\n\n00:01:00.000"
     )
 
 
-def test_a_table_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
+def test_titles_are_not_formulas_in_a_spreadsheet(tmp_path: Path) -> None:
     for name in ("csv", "xlsx"):
         chapter_files.write_chapters([chaptered("=1+1", "-2")], tmp_path / f"a.{name}", name)
     rows = list(csv.reader((tmp_path / "a.csv").read_text(encoding="utf-8-sig").splitlines()))
@@ -270,7 +272,7 @@ def test_chapters_are_read_back_as_they_were_written(
 
 
 @pytest.mark.parametrize(("suffix", "name"), chapter_files.SUFFIXES.items())
-def test_chapters_of_one_second_stay_apart(suffix: str, name: str, tmp_path: Path) -> None:
+def test_chapters_in_one_second_stay_apart(suffix: str, name: str, tmp_path: Path) -> None:
     starts = [0.0, 65.2, 65.9, 66.0]
     talk = Transcript("C", "1", [Line(0.0, "word")], 80.0, [Topic(start, f"At {start}") for start in starts])
     chapter_files.write_chapters([divide_transcript(talk, SETTINGS)], tmp_path / f"a{suffix}", name)
@@ -292,7 +294,7 @@ def test_every_word_is_in_one_chapter(spoken: list[int], starts: list[int]) -> N
     assert all(chapter.start_seconds < chapter.end_seconds for chapter in chapters)
 
 
-def test_topics_go_to_the_lessons_they_name(tmp_path: Path) -> None:
+def test_topics_are_matched_to_their_lessons(tmp_path: Path) -> None:
     talks = [Transcript("C", number, [Line(0.0, "hi")], 1.0) for number in ("1", "2A")]
     table = tmp_path / "topics.csv"
     table.write_text("course_title;lesson_num;timestamp;topic\nC;02a;0:00;Late\n")
@@ -306,7 +308,7 @@ def test_topics_go_to_the_lessons_they_name(tmp_path: Path) -> None:
     assert replace_topics(talks[:1], table)[0].topics == [Topic(0.0, "Late")]
 
 
-def test_topics_as_people_paste_them_are_understood(tmp_path: Path) -> None:
+def test_pasted_topics_are_read(tmp_path: Path) -> None:
     lines = tmp_path / "description.txt"
     lines.write_text(
         "My talk, in three parts:\n\n0:00 - Intro\n(12:05)\nThe middle\n• 1:02:03 End\n\nThanks for watching!"
@@ -326,13 +328,13 @@ def test_topics_as_people_paste_them_are_understood(tmp_path: Path) -> None:
         ("t.json", "{", "line 1"),
     ],
 )
-def test_broken_topics_are_refused_with_their_place(name: str, content: str, place: str, tmp_path: Path) -> None:
+def test_broken_topics_are_rejected_with_their_place(name: str, content: str, place: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(Rejected) as refused:
         read_topics(tmp_path / name)
     assert place in str(refused.value)
 
 
-def test_topics_that_are_not_there_are_misused(tmp_path: Path) -> None:
+def test_a_missing_topics_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         read_topics(tmp_path / "t.csv")

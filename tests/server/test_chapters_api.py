@@ -80,7 +80,7 @@ def _ask(client: TestClient, transcript: str, **more: object):
     return client.post("/chapters", json={"transcript": transcript, **more})
 
 
-def test_a_talk_that_takes_too_long_is_given_up_and_the_next_is_served(client: TestClient, writer: Writer) -> None:
+def test_a_slow_transcript_times_out_and_the_next_is_served(client: TestClient, writer: Writer) -> None:
     assert len(_ask(client, AS_TEXT).json()["chapters"]) == 3
     writer.seconds, writer.written = 0.7 * SECONDS, 0
     start = time.monotonic()
@@ -94,7 +94,7 @@ def test_a_talk_that_takes_too_long_is_given_up_and_the_next_is_served(client: T
     assert writer.written < 4, "it went on with what nobody waits for"
 
 
-def test_all_titles_of_a_talk_are_by_the_version_that_is_named(client: TestClient, writer: Writer) -> None:
+def test_all_titles_of_a_transcript_are_by_the_named_version(client: TestClient, writer: Writer) -> None:
     writer.seconds = 0.4
     with ThreadPoolExecutor(1) as asking:
         asked = asking.submit(_ask, client, AS_TEXT)
@@ -106,13 +106,13 @@ def test_all_titles_of_a_talk_are_by_the_version_that_is_named(client: TestClien
     assert [chapter["title"] for chapter in answer["chapters"]] == ["a title by 2"] * 3
 
 
-def test_a_model_that_fails_is_no_fault_of_who_asks(client: TestClient, writer: Writer) -> None:
+def test_a_failed_model_is_a_server_error(client: TestClient, writer: Writer) -> None:
     writer.fails = True
     failed = _ask(client, SHORT)
     assert (failed.status_code, "secret" in failed.text) == (500, False)
 
 
-def test_an_encoder_that_is_lacking_is_no_fault_of_who_asks(
+def test_a_missing_encoder_is_a_server_error(
     client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
@@ -123,7 +123,7 @@ def test_an_encoder_that_is_lacking_is_no_fault_of_who_asks(
 
 
 @pytest.mark.parametrize("minutes", ["NaN", "Infinity", "1e-320", "0"])
-def test_minutes_that_are_none_are_refused(minutes: str, client: TestClient) -> None:
+def test_invalid_minutes_are_refused(minutes: str, client: TestClient) -> None:
     body = f'{{"transcript": "0:00 so now we begin", "minutes": {minutes}}}'
     refused = client.post("/chapters", content=body, headers={"Content-Type": "application/json"})
     assert (refused.status_code, refused.json()["detail"][0]["loc"]) == (422, ["body", "minutes"])

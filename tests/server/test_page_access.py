@@ -143,19 +143,19 @@ def talk(tmp_path: Path) -> Path:
     return write_captions(tmp_path / "talk.vtt")
 
 
-def test_a_file_is_read_by_its_visitor_once(visitor: httpx.Client, talk: Path) -> None:
+def test_a_file_is_read_once_by_its_visitor(visitor: httpx.Client, talk: Path) -> None:
     at = file_at(upload(visitor, talk))
     said = answer(visitor, "read", at)[0]
     assert "36 lines read" in said, said
     assert call(visitor, "read", at).status_code == 403
 
 
-def test_an_upload_introduces_a_program_that_never_opened_the_page(address: str, talk: Path) -> None:
+def test_an_upload_gives_a_program_its_cookie(address: str, talk: Path) -> None:
     with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as program:
         assert "36 lines read" in answer(program, "read", file_at(upload(program, talk)))[0]
 
 
-def test_only_files_that_this_visitor_uploaded_are_read_and_no_address_is_opened(
+def test_only_uploads_of_the_visitor_are_read_and_no_address_is_opened(
     visitor: httpx.Client, other: httpx.Client, talk: Path, tmp_path: Path
 ) -> None:
     theirs = upload(other, talk)
@@ -183,7 +183,7 @@ def test_only_files_that_this_visitor_uploaded_are_read_and_no_address_is_opened
     assert "36 lines read" in answer(other, "read", file_at(theirs))[0]
 
 
-def test_a_file_cannot_be_named_where_none_belongs(visitor: httpx.Client, talk: Path) -> None:
+def test_a_file_is_refused_in_other_arguments(visitor: httpx.Client, talk: Path) -> None:
     def answers(path: str) -> list[tuple[int, str]]:
         file = file_at(path)
         table = {**TABLE, "data": [["0:00", file]]}
@@ -203,7 +203,7 @@ def test_a_file_cannot_be_named_where_none_belongs(visitor: httpx.Client, talk: 
     assert answers(str(talk)) == answers("/missing.vtt")
 
 
-def test_a_file_that_was_made_is_downloaded_by_its_visitor_alone(visitor: httpx.Client, other: httpx.Client) -> None:
+def test_only_its_visitor_can_download_a_file(visitor: httpx.Client, other: httpx.Client) -> None:
     answer(visitor, "chapters", AS_TEXT, None, 0, session_hash="mine")
     said, file = answer(visitor, "download", TABLE, "Course", "1", "md", session_hash="mine")
     assert "1 chapter" in said
@@ -239,7 +239,7 @@ def _routes(routes: list[Any]) -> Iterator[tuple[str, str]]:
             yield from ((method, route.path) for method in route.methods or ())
 
 
-def test_of_gradios_routes_only_those_that_the_page_needs_are_open(visitor: httpx.Client) -> None:
+def test_only_the_routes_that_the_page_needs_are_open(visitor: httpx.Client) -> None:
     app = FastAPI()
     gr.mount_gradio_app(app, gr.Blocks(analytics_enabled=False), "/page", mcp_server=False)
     routes = {f"{method} {path}" for method, path in _routes(app.routes[-1].app.router.routes)}
@@ -270,7 +270,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_call_is_told_in_a_sentence(body: bytes, visitor: httpx.Client) -> None:
+def test_a_malformed_call_gets_a_message(body: bytes, visitor: httpx.Client) -> None:
     for path in ("call/read", "call/v2/read", "call/chapters", "call/download", "call/save", "queue/join"):
         headers = {"Content-Type": "application/json"}
         refused = visitor.post(f"/gradio_api/{path}", content=body, headers=headers)
@@ -298,7 +298,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_an_argument_of_a_wrong_kind_is_told_by_its_name(name: str, visitor: httpx.Client) -> None:
+def test_an_argument_of_a_wrong_type_is_named(name: str, visitor: httpx.Client) -> None:
     for data in WRONG[name]:
         body = json.dumps({"data": data}).encode()
         headers = {"Content-Type": "application/json"}
@@ -315,7 +315,7 @@ def test_an_argument_of_a_wrong_kind_is_told_by_its_name(name: str, visitor: htt
     [[], [[]], [["0:00"]], [["0:00", "a", "b"]], [["0:00", "a"], ["1:00"]], [[None, None]], [[0, 1.5], [True, False]],
      [["0:00", "a"]] * 100, [["1e999", "a"]], [["0:00", "a" * 5000]], [["9" * 5000, "a"]]],
 )  # fmt: skip
-def test_a_table_of_any_shape_is_answered_in_a_sentence(table: list, visitor: httpx.Client) -> None:
+def test_a_table_of_any_shape_gets_a_message(table: list, visitor: httpx.Client) -> None:
     answer(visitor, "chapters", AS_TEXT, None, 0, session_hash="shapes")
     said, _ = answer(visitor, "download", {**TABLE, "data": table}, "", "", "vtt", session_hash="shapes")
     assert "bug in Lectern" not in said
@@ -353,7 +353,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_no_call_is_a_bug(name: str, address: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_call_raises_an_internal_error(name: str, address: str, caplog: pytest.LogCaptureFixture) -> None:
     with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as visitor:
         visitor.get("/")
         answer(visitor, "chapters", "0:00 hello\n0:30 you", None, 0, session_hash="fuzzed")
@@ -376,7 +376,7 @@ def test_no_call_is_a_bug(name: str, address: str, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("path", ["titles", "chapters"])
-def test_no_body_is_a_bug_of_the_api(path: str, address: str) -> None:
+def test_no_body_raises_an_internal_error(path: str, address: str) -> None:
     field = {"titles": "texts", "chapters": "transcript"}[path]
     bodies = _anything() | st.builds(
         lambda value, minutes: {field: value, "minutes": minutes}, _anything(), _anything()
@@ -419,7 +419,7 @@ def _waiting(address: str) -> int:
     return httpx.get(f"{address}/health").json()["waiting"]
 
 
-def test_what_a_client_asked_for_who_has_hung_up_is_not_titled(address: str, held: Writer) -> None:
+def test_requests_of_disconnected_clients_are_not_titled(address: str, held: Writer) -> None:
     first = _hang_up(address, "/titles", {"texts": ["at hand", "rest", "more"]})
     wait_until(lambda: held.written)
     gone = [_hang_up(address, "/titles", {"texts": [f"gone {n}"]}) for n in range(6)]
@@ -432,7 +432,7 @@ def test_what_a_client_asked_for_who_has_hung_up_is_not_titled(address: str, hel
     assert held.written == ["at hand", "next"]
 
 
-def test_who_has_hung_up_keeps_nobody_out(address: str, held: Writer) -> None:
+def test_disconnected_clients_leave_the_queue(address: str, held: Writer) -> None:
     hang_ups = [_hang_up(address, "/titles", {"texts": ["at hand"]})]
     wait_until(lambda: held.written)
     for _ in range(SETTINGS.waiting):
@@ -448,7 +448,7 @@ def test_who_has_hung_up_keeps_nobody_out(address: str, held: Writer) -> None:
     next_one()
 
 
-def test_the_chapters_of_a_client_who_has_hung_up_are_not_written(address: str, held: Writer) -> None:
+def test_chapters_for_disconnected_clients_are_not_written(address: str, held: Writer) -> None:
     long = _hang_up(address, "/chapters", {"transcript": AS_TEXT})
     wait_until(lambda: held.written)
     gone = [_hang_up(address, "/chapters", {"transcript": f"0:00 gone {n}\n0:30 gone"}) for n in range(4)]
@@ -464,7 +464,7 @@ def test_the_chapters_of_a_client_who_has_hung_up_are_not_written(address: str, 
     assert [text.split()[-1] for text in held.written[1:]] == ["next"]
 
 
-def test_the_page_of_a_visitor_who_has_left_is_not_worked_for(
+def test_chapters_for_visitors_who_left_the_page_are_not_written(
     visitor: httpx.Client, address: str, held: Writer
 ) -> None:
     with ExitStack() as streams:

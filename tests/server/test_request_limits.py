@@ -88,7 +88,7 @@ def _until_a_whole_one_is_answered(port: int) -> None:
         time.sleep(0.05)
 
 
-def test_what_all_hold_together_is_bounded_and_the_rest_is_told_to_come_back(port: int, sockets: ExitStack) -> None:
+def test_bodies_over_the_common_limit_are_refused_until_there_is_room(port: int, sockets: ExitStack) -> None:
     body = _body(MOST)
     held = [_begin(port, sockets, body[:-1]) for _ in range(4)]
     refused: list[socket.socket] = []
@@ -105,7 +105,7 @@ def test_what_all_hold_together_is_bounded_and_the_rest_is_told_to_come_back(por
     _until_a_whole_one_is_answered(port)
 
 
-def test_what_is_only_announced_takes_no_room(port: int, sockets: ExitStack) -> None:
+def test_an_announced_body_takes_no_room(port: int, sockets: ExitStack) -> None:
     for _ in range(4):
         _begin(port, sockets, b"")
     assert _whole(port).status_code == 200
@@ -120,14 +120,14 @@ def test_what_is_only_announced_takes_no_room(port: int, sockets: ExitStack) -> 
         (_body(MOST), MOST, "200"),
     ],
 )
-def test_who_is_answered_gives_all_room_back(
+def test_an_answered_request_gives_its_room_back(
     body: bytes, size: int, status: str, port: int, sockets: ExitStack
 ) -> None:
     assert _answer(_begin(port, sockets, body, size)).startswith(f"HTTP/1.1 {status}")
     _until_a_whole_one_is_answered(port)
 
 
-def test_who_hangs_up_gives_all_room_back(port: int, sockets: ExitStack) -> None:
+def test_a_disconnected_client_gives_its_room_back(port: int, sockets: ExitStack) -> None:
     held = _begin(port, sockets, _body(MOST)[:-1])
     deadline = time.monotonic() + PATIENCE
     while _whole(port).status_code != 429:

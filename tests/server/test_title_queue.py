@@ -56,7 +56,7 @@ def _until(writer: Writer, calls: int) -> None:
         time.sleep(0.01)
 
 
-def test_who_waits_is_answered_together_and_each_gets_their_own(queue: TitleQueue, writer: Writer) -> None:
+def test_waiting_requests_are_titled_together(queue: TitleQueue, writer: Writer) -> None:
     first = _busy(queue, writer)
     jobs = [queue.submit([f"{i}a", f"{i}b"]) for i in range(3)]
     writer.go.release(3)
@@ -65,7 +65,7 @@ def test_who_waits_is_answered_together_and_each_gets_their_own(queue: TitleQueu
     assert writer.calls == [["first"], ["0a", "0b", "1a", "1b"], ["2a", "2b"]]
 
 
-def test_one_more_than_may_wait_is_turned_away_and_told_when_to_come(queue: TitleQueue, writer: Writer) -> None:
+def test_a_full_queue_rejects_a_request_and_says_when_to_retry(queue: TitleQueue, writer: Writer) -> None:
     _busy(queue, writer)
     for _ in range(3):
         queue.submit(["a"])
@@ -75,7 +75,7 @@ def test_one_more_than_may_wait_is_turned_away_and_told_when_to_come(queue: Titl
     writer.go.release(100)
 
 
-def test_who_has_given_up_costs_nothing(queue: TitleQueue, writer: Writer) -> None:
+def test_a_cancelled_request_is_not_titled(queue: TitleQueue, writer: Writer) -> None:
     _busy(queue, writer)
     gone, stays = queue.submit(["gone"]), queue.submit(["stays"])
     gone.cancel()
@@ -84,9 +84,7 @@ def test_who_has_given_up_costs_nothing(queue: TitleQueue, writer: Writer) -> No
     assert writer.calls == [["first"], ["stays"]]
 
 
-def test_of_what_is_given_up_meanwhile_no_more_than_the_part_at_hand_is_written(
-    queue: TitleQueue, writer: Writer
-) -> None:
+def test_a_request_cancelled_during_its_batch_stops_after_that_batch(queue: TitleQueue, writer: Writer) -> None:
     gone, stays = _busy(queue, writer, *"abcdefgh"), queue.submit(["stays"])
     gone.cancel()
     writer.go.release(2)
@@ -104,7 +102,7 @@ def test_all_titles_of_a_request_are_by_one_version(queue: TitleQueue, writer: W
     assert writer.calls == [["a", "b", "c", "d"], ["e", "f"]] * 2
 
 
-def test_a_failure_is_told_to_those_it_concerns_and_ends_nothing(queue: TitleQueue, writer: Writer) -> None:
+def test_a_failure_reaches_its_request_and_the_next_one_succeeds(queue: TitleQueue, writer: Writer) -> None:
     _busy(queue, writer)
     failing = queue.submit(["fail"])
     writer.go.release(3)
@@ -113,7 +111,7 @@ def test_a_failure_is_told_to_those_it_concerns_and_ends_nothing(queue: TitleQue
     assert queue.submit(["next"]).result(30).titles == [Shown("next", False)]
 
 
-def test_who_asks_as_it_closes_is_told_so_at_once(writer: Writer) -> None:
+def test_a_request_to_a_closed_queue_is_cancelled_at_once(writer: Writer) -> None:
     queue = TitleQueue(writer, waiting=3, batch=4)
     queue.open()
     queue.close()

@@ -56,14 +56,14 @@ def _ask(client: TestClient, *texts: str):
     return client.post("/titles", json={"texts": texts})
 
 
-def test_what_takes_too_long_is_given_up_and_the_next_is_served(client: TestClient, go: threading.Event) -> None:
+def test_a_slow_request_times_out_and_the_next_is_served(client: TestClient, go: threading.Event) -> None:
     late = _ask(client, "slow")
     assert (late.status_code, "within 1 s" in late.json()["detail"]) == (504, True)
     go.set()
     assert _ask(client, "b").json() == {"version": "titles/1", "titles": [{"title": "b", "fallback": False}]}
 
 
-def test_of_what_was_given_up_nothing_more_is_written(
+def test_a_request_that_timed_out_is_not_titled_any_further(
     client: TestClient, go: threading.Event, written: list[str]
 ) -> None:
     assert _ask(client, "slow", "rest").status_code == 504
@@ -72,7 +72,7 @@ def test_of_what_was_given_up_nothing_more_is_written(
     assert written == ["slow", "b"]
 
 
-def test_a_model_that_fails_shows_the_client_no_more_than_that(client: TestClient) -> None:
+def test_the_answer_to_a_failed_request_hides_the_details(client: TestClient) -> None:
     failed = _ask(client, "fail")
     assert (failed.status_code, "secret" in failed.text) == (500, False)
     assert _ask(client, "b").status_code == 200
@@ -81,19 +81,19 @@ def test_a_model_that_fails_shows_the_client_no_more_than_that(client: TestClien
 @pytest.mark.parametrize(
     "body", ['{"texts": ["\\ud800"]}', '{"texts": [NaN]}', f'{{"texts": ["{"a" * 900}", "b", "c"]}}']
 )
-def test_what_is_no_text_is_refused_and_not_sent_back(body: str, client: TestClient) -> None:
+def test_an_invalid_text_is_refused_and_not_repeated(body: str, client: TestClient) -> None:
     refused = client.post("/titles", content=body, headers={"Content-Type": "application/json"})
     assert (refused.status_code, refused.json()["detail"][0]["loc"][:2]) == (422, ["body", "texts"])
     assert len(refused.content) < 300
 
 
-def test_a_field_that_there_is_not_is_named_and_not_sent_back_whole(client: TestClient) -> None:
+def test_an_unknown_field_is_named_by_its_beginning(client: TestClient) -> None:
     refused = client.post("/titles", json={"texts": ["a"], "many" * 100: 1})
     assert refused.json()["detail"][0]["loc"][1].startswith("manymany")
     assert len(refused.content) < 300
 
 
-def test_no_password_of_the_registry_is_told() -> None:
+def test_health_hides_the_password_of_the_registry() -> None:
     def away() -> ServedVersion:
         raise TemporaryFailure("postgresql://lectern:swordfish@db.example/mlflow does not answer")
 
@@ -105,12 +105,12 @@ def test_no_password_of_the_registry_is_told() -> None:
     assert problem == "postgresql://lectern:***@db.example/mlflow does not answer"
 
 
-def test_a_page_describes_it_all(client: TestClient) -> None:
+def test_the_api_is_described(client: TestClient) -> None:
     assert client.get("/docs").status_code == 200
     assert client.get("/openapi.json").json()["paths"].keys() == {"/titles", "/health"}
 
 
-def test_a_body_that_trickles_in_is_not_waited_for() -> None:
+def test_a_body_that_arrives_slowly_times_out() -> None:
     sent = []
 
     async def receive():

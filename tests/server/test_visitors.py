@@ -11,7 +11,7 @@ class Clock:
         return self.now
 
 
-def test_a_call_is_wanted_while_somebody_listens_and_shortly_after() -> None:
+def test_a_visitor_waits_while_a_stream_is_open_and_shortly_after() -> None:
     clock = Clock()
     streams = AnswerStreams(clock)
     wanted = streams.waiting_for("session", "call")
@@ -27,7 +27,7 @@ def test_a_call_is_wanted_while_somebody_listens_and_shortly_after() -> None:
     assert not wanted()
 
 
-def test_a_program_has_a_while_to_ask_for_the_answer() -> None:
+def test_a_program_has_time_to_request_the_answer() -> None:
     clock = Clock()
     wanted = AnswerStreams(clock).waiting_for("call")
     clock.now += 20
@@ -36,7 +36,7 @@ def test_a_program_has_a_while_to_ask_for_the_answer() -> None:
     assert not wanted()
 
 
-def test_who_left_before_the_work_began_is_not_worked_for() -> None:
+def test_a_visitor_who_left_before_the_work_started_does_not_wait() -> None:
     clock = Clock()
     streams = AnswerStreams(clock)
     with streams.listening("session"):
@@ -47,7 +47,7 @@ def test_who_left_before_the_work_began_is_not_worked_for() -> None:
     assert not wanted()
 
 
-def test_a_stream_of_an_earlier_call_does_not_count_as_leaving() -> None:
+def test_the_end_of_an_earlier_stream_does_not_count_as_leaving() -> None:
     clock = Clock()
     streams = AnswerStreams(clock)
     streams.expect("session")
@@ -66,7 +66,7 @@ def test_a_stream_of_an_earlier_call_does_not_count_as_leaving() -> None:
     assert not wanted(), "this stream closed after the second call was made"
 
 
-def test_an_answer_that_is_expected_again_is_remembered_longest() -> None:
+def test_the_latest_calls_are_remembered() -> None:
     streams = AnswerStreams()
     for stream in ("first", "second", "first"):
         streams.expect(stream)
