@@ -1,4 +1,4 @@
-"""What nobody who only hands in data, a checkpoint or a name can do; and what is never shown."""
+"""Data, checkpoints and names from outside cannot run code or leave their folder, and passwords are never shown."""
 
 from __future__ import annotations
 

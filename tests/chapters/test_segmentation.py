@@ -20,7 +20,7 @@ SUBJECTS = {
 
 
 def transcript_about(*subjects: str, lines: int = 12, seconds: float = 6.0) -> Transcript:
-    """`lines` lines of each subject in turn."""
+    """Make a transcript with `lines` lines about each subject in turn."""
     said = [f"{SUBJECTS[subject]} {n}" for subject in subjects for n in range(lines)]
     return Transcript("C", "1", [Line(n * seconds, text) for n, text in enumerate(said)], len(said) * seconds)
 
@@ -75,6 +75,6 @@ def test_passages_have_every_word_once_and_different_seconds(said: list, words: 
     assert " ".join(passages.texts) == " ".join(line.text for line in lines)
     assert passages.starts[0] == 0
     assert (np.diff(passages.starts) > 0).all()
-    # Read back in whole seconds, each line is where it was.
+    # Read back from whole seconds, each line is in the same passage.
     again = np.searchsorted(passages.starts, [line.seconds for line in lines], side="right") - 1
     assert again.tolist() == (np.searchsorted(passages.firsts, range(len(lines)), side="right") - 1).tolist()

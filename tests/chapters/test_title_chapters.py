@@ -36,7 +36,7 @@ SETTINGS = ChaptersSettings.read(ROOT / "params.yaml")
 
 @pytest.fixture
 def titled(project: Path, examples: pd.DataFrame) -> Path:
-    """A project with a registered version, and a talk in captions."""
+    """A project with a registered version and captions about three subjects."""
     register(project / "small", examples)
     cues = [f"{_time(seconds)} --> {_time(seconds + 6)}\n{text}\n" for seconds, text in THREE.lines]
     (project / "talk.vtt").write_text("\n".join(["WEBVTT\n", *cues]))
@@ -55,7 +55,9 @@ def test_a_transcript_becomes_a_workbook_that_is_checked_corrected_and_read_agai
     done = lectern("chapters", "talk.vtt", "--out", "talk.xlsx", cwd=titled)
     assert (done.returncode, "3 chapters, 0 with a known title" in done.stdout) == (0, True), done.stderr
     assert not list((titled / ".lectern/titles").iterdir())
-    starts = ingest(titled / "talk.xlsx").topics["start_seconds"].tolist()  # refused where `lectern check` finds errors
+    starts = (
+        ingest(titled / "talk.xlsx").topics["start_seconds"].tolist()
+    )  # raises if `lectern check` would find errors
     book = openpyxl.load_workbook("talk.xlsx")
     book["lesson_topics"]["D2"].value = "Bread & <butter>"
     book["lesson_topics"]["D3"].value = None
@@ -85,7 +87,7 @@ def test_topics_of_a_lesson_without_lines_are_kept(project: Path) -> None:
     book = write_book(project / "week.xlsx", topics, [("C", "1", "0:01", "so now we begin")])
     done = chapters(book, "--out", "new.xlsx")
     assert (done.exit_code, "lesson 4 of C: no title was written for chapter 2" in done.stderr) == (0, True)
-    written = ingest(project / "new.xlsx").topics  # refused where `lectern check` finds errors
+    written = ingest(project / "new.xlsx").topics  # raises if `lectern check` would find errors
     assert written[["lesson_num", "start_seconds", "title"]].values.tolist() == [
         ["1", 0.0, "Known"], ["4", 60.0, "Alone"], ["4", 120.0, "Chapter 2"],
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Chapters over HTTP, where the model is slow or fails."""
+"""POST /chapters with a model that is slow or fails."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ SHORT = "0:00 so now we begin\n0:30 and this is the end"
 
 
 class Writer:
-    """Titles name the version that counts, whose number may change."""
+    """A model whose titles name the served version, which a test can change."""
 
     def __init__(self) -> None:
         self.number = "1"
         self.written = 0
-        self.seconds = 0.0  # that each takes
+        self.seconds = 0.0  # for each batch
         self.fails = False
         self.ending = threading.Event()
 
@@ -59,7 +59,7 @@ def writer() -> Writer:
 
 @pytest.fixture
 def client(writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.chdir(ROOT)  # for the shipped knobs
+    monkeypatch.chdir(ROOT)  # for the shipped settings
     settings = ServeSettings(texts=2, megabytes=1, seconds=SECONDS, waiting=2, batch=1, refresh=0.1)
     page = PageSettings(words=1000, chapters=20, corrections=Path("corrections"))
     watcher = VersionWatcher(writer.version, lambda version: partial(writer.write, version.number), refresh=0.1)
@@ -68,7 +68,7 @@ def client(writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     add_chapters_api(app, editor, settings)
     divide_transcript(
         editor.read_pasted(AS_TEXT), ChaptersSettings.read()
-    )  # what is loaded for the first talk takes a while
+    )  # the first transcript loads the encoder, which takes seconds
     with TestClient(app) as client:
         while client.get("/health").status_code != 200:
             pass

@@ -1,4 +1,4 @@
-"""Calls of the page as programs send them, well-formed or not: what they reach, and what they are told."""
+"""Calls of the page's API by programs, valid and invalid: the files they can reach, and the answers they get."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TABLE = {"headers": ["time", "title"], "data": [["0:00", "Bread"]]}
 
 
 class Writer:
-    """Titles are `a title`. Each call waits while `held`."""
+    """A model whose titles are all `a title`. It waits while `going` is cleared."""
 
     def __init__(self) -> None:
         self.written: list[str] = []
@@ -59,7 +59,7 @@ def writer() -> Writer:
 
 @pytest.fixture(scope="module")
 def address(writer: Writer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a page with a model that always writes the same."""
+    """The address of a server with the page, whose model always writes the same title."""
     folder = tmp_path_factory.mktemp("files")
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -87,7 +87,7 @@ def address(writer: Writer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def visitor(address: str) -> Iterator[httpx.Client]:
-    """Somebody with the page open, and a cookie of it."""
+    """A client with the cookie of the page."""
     with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as client:
         assert client.get("/").status_code == 200
         yield client
@@ -101,7 +101,7 @@ def wait_until(happened: Callable[[], object]) -> None:
 
 
 def upload(visitor: httpx.Client, path: Path) -> str:
-    """Where an uploaded file is, on the server."""
+    """Upload a file. Return its path on the server."""
     (at,) = visitor.post("/gradio_api/upload", files={"files": (path.name, path.read_bytes())}).json()
     return at
 
@@ -115,7 +115,7 @@ def call(visitor: httpx.Client, name: str, *data: Any, **more: Any) -> httpx.Res
 
 
 def answer(visitor: httpx.Client, name: str, *data: Any, **more: Any) -> list[Any]:
-    """What a call that is taken is answered, as a program fetches it."""
+    """Call a function and return its answer, as a program does."""
     taken = call(visitor, name, *data, **more)
     assert taken.status_code == 200, taken.text
     events = visitor.get(f"/gradio_api/call/{name}/{taken.json()['event_id']}").text
@@ -124,7 +124,7 @@ def answer(visitor: httpx.Client, name: str, *data: Any, **more: Any) -> list[An
 
 
 def join(visitor: httpx.Client, name: str, data: list[Any], session: str) -> httpx.Response:
-    """A call as the page itself makes it."""
+    """Call a function as the page itself does."""
     functions = {each["api_name"]: each["id"] for each in visitor.get("/config").json()["dependencies"]}
     body = {"data": data, "fn_index": functions[name], "session_hash": session}
     return visitor.post("/gradio_api/queue/join", json=body)
@@ -132,7 +132,7 @@ def join(visitor: httpx.Client, name: str, data: list[Any], session: str) -> htt
 
 @pytest.fixture
 def other(address: str) -> Iterator[httpx.Client]:
-    """Another visitor."""
+    """A client with another cookie."""
     with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as client:
         assert client.get("/").status_code == 200
         yield client
@@ -225,10 +225,10 @@ OPEN = {
     "POST /gradio_api/queue/join", "POST /gradio_api/call/{api_name}", "POST /gradio_api/call/{api_name}/",
     "POST /gradio_api/call/v2/{api_name}", "POST /gradio_api/call/v2/{api_name}/",
     "GET /gradio_api/call/{api_name}/{event_id}", "GET /gradio_api/call/v2/{api_name}/{event_id}",
-    "POST /gradio_api/upload",  # ours, as is GET file=
+    "POST /gradio_api/upload",  # Lectern replaces this route and GET file=
     "GET /gradio_api/file={path_or_url:path}", "HEAD /gradio_api/file={path_or_url:path}",
 }  # fmt: skip
-"""Gradio's routes that the page needs. None takes a path or an address, but those of its own files and our two."""
+"""Gradio's routes that the page needs. Only those for files take a path, and none takes an address."""
 
 
 def _routes(routes: list[Any]) -> Iterator[tuple[str, str]]:
@@ -395,7 +395,7 @@ def test_no_body_raises_an_internal_error(path: str, address: str) -> None:
 
 
 def _hang_up(address: str, path: str, body: dict[str, Any]) -> Callable[[], None]:
-    """Send a request; return what hangs up."""
+    """Send a request. Return a function that closes its connection."""
     host, port = address.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)))
     content = json.dumps(body).encode()
@@ -408,7 +408,7 @@ def _hang_up(address: str, path: str, body: dict[str, Any]) -> Callable[[], None
 
 @pytest.fixture
 def held(writer: Writer) -> Iterator[Writer]:
-    """A model that waits at its first text, until it may go."""
+    """A model that waits at its first text until the test ends or sets `going`."""
     writer.going.clear()
     writer.written.clear()
     yield writer
@@ -452,7 +452,7 @@ def test_chapters_for_disconnected_clients_are_not_written(address: str, held: W
     long = _hang_up(address, "/chapters", {"transcript": AS_TEXT})
     wait_until(lambda: held.written)
     gone = [_hang_up(address, "/chapters", {"transcript": f"0:00 gone {n}\n0:30 gone"}) for n in range(4)]
-    time.sleep(0.5)  # until they have arrived; nothing tells
+    time.sleep(0.5)  # time to arrive: the server does not report these requests
     for hang_up in (long, *gone):
         hang_up()
     with ThreadPoolExecutor(1) as asking:

@@ -1,4 +1,4 @@
-"""How much all requests may hold together, of a server that is asked over sockets."""
+"""The limit on all bodies together, tried on a server over sockets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE = 30
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Of a server that takes one whole body at a time, and answers to it with its length."""
+    """The port of a server with room for one large body. Its titles are the lengths of the texts."""
 
     def write(texts: list[str]) -> list[Shown]:
         return [Shown(str(len(text)), False) for text in texts]
@@ -59,7 +59,7 @@ def _body(size: int) -> bytes:
 
 
 def _begin(port: int, sockets: ExitStack, body: bytes, size: int = MOST) -> socket.socket:
-    """A request of `size` bytes, of which `body` is all that comes."""
+    """Announce a request of `size` bytes and send `body`, which may be shorter."""
     connection = sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
     head = f"POST /titles HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
     connection.sendall(head.encode() + body)
@@ -81,7 +81,7 @@ def _whole(port: int) -> httpx.Response:
 
 
 def _until_a_whole_one_is_answered(port: int) -> None:
-    """Which it is only once nobody else has a byte of the room."""
+    """Wait until a large body is answered, which needs all of the room."""
     deadline = time.monotonic() + PATIENCE
     while (answer := _whole(port)).status_code != 200:
         assert (answer.status_code, time.monotonic() < deadline) == (429, True)

@@ -12,7 +12,7 @@ from pipeline.server.title_queue import QueueFull, TitleQueue, WrittenTitles
 
 
 class Writer:
-    """Titles are the texts. Each call waits for `go`."""
+    """A model whose titles are the texts. Each call waits for `go`."""
 
     def __init__(self) -> None:
         self.version = "titles/1"
@@ -42,14 +42,14 @@ def queue(writer: Writer) -> Iterator[TitleQueue]:
 
 
 def _busy(queue: TitleQueue, writer: Writer, *texts: str):
-    """The job that the worker is at."""
+    """Submit texts and wait until the worker titles them."""
     first = queue.submit(texts or ["first"])
     _until(writer, 1)
     return first
 
 
 def _until(writer: Writer, calls: int) -> None:
-    """Returns once it has been called so often."""
+    """Return once the model was called this many times."""
     deadline = time.monotonic() + 30
     while len(writer.calls) < calls:
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""What a client is told when it takes too long, or fails."""
+"""POST /titles with requests that are slow, invalid or fail."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SETTINGS = ServeSettings(texts=2, megabytes=0.001, seconds=1, waiting=2, batch=1
 
 @pytest.fixture
 def go() -> threading.Event:
-    """What a text `slow` waits for."""
+    """Lets the model title the text `slow`, which it waits with."""
     return threading.Event()
 
 
 @pytest.fixture
 def written() -> list[str]:
-    """All texts that a title was written for, or is being written for."""
+    """The texts that the model got."""
     return []
 
 

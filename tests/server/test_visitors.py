@@ -61,7 +61,7 @@ def test_the_end_of_an_earlier_stream_does_not_count_as_leaving() -> None:
     assert wanted(), "its stream may open yet"
     with streams.listening("session"):
         clock.now += 600
-        streams.expect("session")  # for a third call
+        streams.expect("session")  # a third call
     clock.now += 3
     assert not wanted(), "this stream closed after the second call was made"
 

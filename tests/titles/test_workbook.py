@@ -156,6 +156,6 @@ def test_without_a_usable_title_the_keyphrase_is_written_and_marked(project: Pat
         ("Kept  as it is", None),
         ("talk about threads", "keyphrase: talk about threads"),
     ]
-    assert lectern("check", "week.titled.xlsx", cwd=project).returncode == 1  # for the one topic without a line
+    assert lectern("check", "week.titled.xlsx", cwd=project).returncode == 1  # the topic without lines has no title
     done = lectern("title", "so in this part we talk about hashing", cwd=project)
     assert (done.returncode, "keyphrase" in done.stderr, "hashing" in done.stdout) == (0, True, True)

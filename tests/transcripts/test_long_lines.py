@@ -1,4 +1,4 @@
-"""Files made to be slow: each is read in a time that grows with its length and not with the square of it."""
+"""Files that would be slow to read with backtracking patterns. The time must grow linearly with their length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-SECONDS = 40  # of the processor, for all of them together; one alone took minutes when patterns looked at a line again
+SECONDS = 40  # of CPU time for all files of a test; a pattern that backtracks needs minutes for one
 LENGTH = 200_000
 
 READ = f"""

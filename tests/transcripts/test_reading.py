@@ -227,7 +227,7 @@ def stamp(second: int) -> str:
 @settings(max_examples=50, deadline=None)
 @given(SAID, st.sampled_from(["vtt", "srt", "sbv", "txt", "--> txt", ", txt"]))
 def test_no_word_of_a_transcript_is_lost(tmp_path_factory: pytest.TempPathFactory, said: list[str], kind: str) -> None:
-    # Each line is unlike the one before it: captions in which most lines repeat it roll.
+    # Different lines: captions in which most lines repeat the line before would count as rolling.
     said = [f"{text} {number}" for number, text in enumerate(said)]
     times = [f"{stamp(n)}{',' if kind in ('sbv', ', txt') else ' --> '}{stamp(n + 1)}" for n in range(len(said))]
     if kind == "txt":
