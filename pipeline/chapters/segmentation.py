@@ -55,7 +55,7 @@ def split_passages(transcript: Transcript, words: int) -> Passages:
     words = max(words, sum(len(line.text.split()) for line in transcript.lines) // _MOST_PASSAGES)
     firsts, words_in_passage, before = [0], 0, 0
     for n, line in enumerate(transcript.lines):
-        # YouTube's times are whole seconds. Read back from them, each line must be in the same chapter.
+        # Files for YouTube have whole seconds. With these starts, each line must still be in the same chapter.
         if words_in_passage >= words and int(line.seconds) > before:
             firsts.append(n)
             words_in_passage = 0

@@ -80,7 +80,7 @@ def add_chapters_api(app: FastAPI, editor: ChapterEditor, settings: ServeSetting
         waiting += 1
         try:
             async with asyncio.timeout(settings.seconds):
-                # A worker instead of a lock: if a client leaves, the worker keeps its transcript until it notices.
+                # A worker, not a lock: after a client has left, the worker stays busy until its work has stopped.
                 job = worker.submit(write, body, time.monotonic() + settings.seconds, client_left)
                 result = await while_connected(request, asyncio.wrap_future(job))
         except (TimeoutError, TimeLimitExceeded):

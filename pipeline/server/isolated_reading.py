@@ -15,7 +15,7 @@ from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.reading import read_transcripts
 from pipeline.transcripts.transcript import Transcript
 
-_MEMORY_BYTES = 1_000_000_000  # more than the process has before it reads
+_MEMORY_BYTES = 1_000_000_000  # added to the memory that the process uses before it reads
 _CPU_SECONDS = 60
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])

@@ -79,7 +79,7 @@ def mount_page(
         theme=gr.themes.Default(font=_FONT, font_mono=_FONT),
         css=_STYLE,
     )
-    # Gradio checks no file paths of a mounted page unless it counts as launched. PageAccess checks them first.
+    # Gradio checks file paths only if the page counts as launched. This adds to the checks of PageAccess.
     page.has_launched = True
     mounted: Any = cast(Mount, app.routes[-1]).app
     mounted.add_middleware(PageAccess, calls=PageCalls(page, files), streams=streams)

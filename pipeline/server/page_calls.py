@@ -89,7 +89,7 @@ class _Function:
 
     @property
     def arguments(self) -> list[tuple[str, gr.blocks.Block]]:
-        """The arguments that a caller gives. The server holds the others."""
+        """The arguments that a caller gives. The other inputs are kept on the server."""
         return [(name, block) for name, block in zip(self.names, self.inputs, strict=True) if not _is_state(block)]
 
 

@@ -42,7 +42,7 @@ class BodyLimit:
                 async with asyncio.timeout(self._seconds):
                     body = await self._read(receive, take)
             except _BodyTooLarge:
-                why = f"The request is larger than {self._most:,} bytes. Send fewer texts at once."
+                why = f"The request is larger than {self._most:,} bytes. Send a smaller one."
                 await _refuse(413, why, scope, receive, send)
             except _NoRoom:
                 retry = retry_after(self._seconds)  # slow requests have timed out by then

@@ -58,7 +58,7 @@ def run_server(port: int, *, host: str, fast: bool = False) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Closes the connections of open pages, which would keep it from stopping, and removes `files` when it stops."""
+    """A server that stops at once, although pages are open, and removes `files` when it stops."""
 
     def __init__(self, config: uvicorn.Config, close_pages: Callable[[], None], files: Path) -> None:
         super().__init__(config)
@@ -72,7 +72,9 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         shutil.rmtree(self._files, ignore_errors=True)  # first, in case the process is killed during the shutdown
         await super().shutdown(sockets)
-        shutil.rmtree(self._files, ignore_errors=True)  # uvicorn raises the signal again, which ends the process
+        shutil.rmtree(
+            self._files, ignore_errors=True
+        )  # files written meanwhile; after this, the signal ends the process
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -25,7 +25,7 @@ class ServeSettings(Section):
         ge=1, description="most waiting requests; all bodies together hold at most this many times `megabytes`"
     )
     batch: int = Field(ge=1, description="most texts titled together, from several requests if needed")
-    refresh: float = Field(gt=0, description="seconds between two looks at the registry for a new served version")
+    refresh: float = Field(gt=0, description="seconds between two checks of the registry for a new version")
 
 
 class PageSettings(Section):

@@ -15,7 +15,7 @@ from pathlib import Path
 COOKIE = "lectern_visitor"
 _SECRET = re.compile(r"[\w-]{43}", re.ASCII)
 
-_SECONDS_BETWEEN_STREAMS = 2.0  # a page closes one stream and opens the next
+_SECONDS_BETWEEN_STREAMS = 2.0  # time for a page to close one stream and open the next
 _SECONDS_TO_FIRST_STREAM = 30.0  # a program may take this long between its call and its request for the answer
 _MOST_STREAMS = 10_000
 

@@ -68,7 +68,7 @@ def find_served_version(*, fast: bool = False) -> ServedVersion:
 
 
 def to_served_version(registered: ModelVersion) -> ServedVersion:
-    """Describe a version of MLflow's registry as one to title with."""
+    """Convert a version of MLflow's registry."""
     name, number = registered.name, str(registered.version)
     return ServedVersion(name, number, f"{mlflow.get_tracking_uri()} {name}/{number} {_model_md5(registered)}")
 

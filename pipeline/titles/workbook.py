@@ -134,7 +134,7 @@ def fill_titles(path: Path, workbook: Workbook, out: Path, version: ServedVersio
 
 def _model_inputs(workbook: Workbook, untitled: pd.DataFrame) -> dict[int, str]:
     """Map the rows of untitled topics to the text that a model gets. Topics without lines are left out."""
-    start = [*LESSON, "start_seconds"]  # a key: the checks reject topics that share it
+    start = [*LESSON, "start_seconds"]  # identifies a topic: the checks reject two topics with the same start
     examples = merge(workbook.topics, workbook.lines).examples
     found = untitled[[*start, "row"]].merge(examples[[*start, "text", "opens"]], on=start)
     return dict(zip(found["row"].tolist(), asked(found), strict=True))

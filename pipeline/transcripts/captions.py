@@ -104,7 +104,10 @@ def _is_meant_as_times(row: str) -> bool:
 
 
 def _names_a_cue(rows: Sequence[str], n: int) -> bool:
-    """Return whether row `n` is a cue's number or name: above its times and, unless a number, below an empty line."""
+    """Return whether row `n` is a cue's number or name.
+
+    Both are directly above the times. A name also has an empty line above it; a number need not.
+    """
     below = rows[n + 1] if n + 1 < len(rows) else ""
     return bool(_TIMES.fullmatch(below)) and (rows[n].strip().isdigit() or not (n and rows[n - 1].strip()))
 
@@ -127,7 +130,7 @@ def _overlap(before: list[str], after: list[str]) -> int:
     A cue may have many thousands of rows. The prefix function of Knuth, Morris and Pratt needs linear time.
     """
     rows = [*after, None, *before]
-    borders = [0] * len(rows)  # for the rows up to each: how many both begin and end them
+    borders = [0] * len(rows)  # for each prefix of rows: length of its longest border, which begins and ends it
     for n in range(1, len(rows)):
         length = borders[n - 1]
         while length and rows[n] != rows[length]:

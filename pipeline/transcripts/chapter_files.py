@@ -71,7 +71,7 @@ def check_count(transcripts: Sequence[Transcript], name: str) -> None:
     """Check that one file of the format `name` can hold the chapters of all transcripts.
 
     Raises:
-        UsageError: it can hold those of one transcript only.
+        UsageError: the format allows one transcript, and there are more.
     """
     if name == "vtt" and len(transcripts) > 1:
         raise UsageError(
@@ -124,7 +124,7 @@ def as_markdown(lessons: Sequence[ChapteredTranscript]) -> str:
 def as_csv(lessons: Sequence[ChapteredTranscript]) -> str:
     """Format chapters as CSV with the columns of a workbook's topics.
 
-    A spreadsheet program reads every cell as text. The column `FALLBACK` is there if it has content.
+    A spreadsheet program reads every cell as text. The column `FALLBACK` is left out if it would be empty.
     """
     file = io.StringIO(newline="")
     writer = csv.writer(file)

@@ -79,7 +79,7 @@ def parse_json(text: str, file_name: str) -> Any:
         ) from None
     except (RecursionError, ValueError):  # nested too deeply, or a number with thousands of digits
         raise Rejected(
-            f"{file_name} has too deep a nesting or too long a number. Download or export the file again."
+            f"{file_name} is nested too deeply or has a number that is too long. Download or export the file again."
         ) from None
 
 
