@@ -105,11 +105,11 @@ class PageAccess:
         content, visitor = await Request(scope, receive).body(), visitor_of(Request(scope))
         try:
             if match := _CALL.fullmatch(path):
-                check = self._calls.called_with_names if match["v2"] else self._calls.called
+                check = self._calls.check_named_call if match["v2"] else self._calls.check_call
                 content = check(match["name"], content, visitor)
                 scope = {**scope, "path": f"{scope.get('root_path', '')}/gradio_api/call/{match['name']}"}
             else:
-                content = self._calls.joined(content, visitor)
+                content = self._calls.check_join(content, visitor)
         except InvalidCall as error:
             await _refusal(error.status, str(error))(scope, receive, send)
             return

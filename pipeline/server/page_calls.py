@@ -103,26 +103,26 @@ class PageCalls:
 
     def __init__(self, page: gr.Blocks, files: VisitorFiles) -> None:
         self._files = files
-        self._by_index = {index: _function(index, each) for index, each in page.fns.items() if each.fn}
+        self._by_index = {index: _describe_function(index, each) for index, each in page.fns.items() if each.fn}
         self._by_name = {each.name: each for each in self._by_index.values()}
 
-    def joined(self, content: bytes, visitor: str) -> bytes:
+    def check_join(self, content: bytes, visitor: str) -> bytes:
         """Check the body of POST queue/join, which the page sends. Return the body for Gradio."""
-        body = _body(content)
+        body = _parse_body(content)
         if body.session_hash is None:
             raise InvalidCall("The call has no session_hash. Add one of letters and digits.")
         function = self._by_index.get(body.fn_index if body.fn_index is not None else -1)
         if function is None:
             raise InvalidCall(f"The page has no function {body.fn_index}. /gradio_api/info lists them.", 404)
-        return self._checked(function, body, visitor)
+        return self._check_arguments(function, body, visitor)
 
-    def called(self, name: str, content: bytes, visitor: str) -> bytes:
+    def check_call(self, name: str, content: bytes, visitor: str) -> bytes:
         """Check the body of POST call/NAME, which lists the arguments in order. Return the body for Gradio."""
-        return self._checked(self._named(name), _body(content), visitor)
+        return self._check_arguments(self._find_function(name), _parse_body(content), visitor)
 
-    def called_with_names(self, name: str, content: bytes, visitor: str) -> bytes:
+    def check_named_call(self, name: str, content: bytes, visitor: str) -> bytes:
         """Check the body of POST call/v2/NAME, which has arguments by name. Return the body of POST call/NAME."""
-        function, given = self._named(name), _parsed(content)
+        function, given = self._find_function(name), _parse_json(content)
         if not isinstance(given, dict):
             raise InvalidCall("The call's body is not a JSON object. Send the arguments by name.")
         given = dict(given)
@@ -133,14 +133,14 @@ class PageCalls:
                 f"/{name} has no argument {_short(unknown[0])}. It takes {', '.join(known) or 'no arguments'}."
             )
         data = [given.get(argument, getattr(block, "value", None)) for argument, block in function.arguments]
-        return self._checked(function, _valid({"data": data, "session_hash": session}), visitor)
+        return self._check_arguments(function, _validate_body({"data": data, "session_hash": session}), visitor)
 
-    def _named(self, name: str) -> _Function:
+    def _find_function(self, name: str) -> _Function:
         if name not in self._by_name:
             raise InvalidCall(f"The page has no function {_short(name)}. /gradio_api/info lists them.", 404)
         return self._by_name[name]
 
-    def _checked(self, function: _Function, body: _Body, visitor: str) -> bytes:
+    def _check_arguments(self, function: _Function, body: _Body, visitor: str) -> bytes:
         expected = function.arguments
         given = body.data
         if len(given) == len(function.inputs):
@@ -151,11 +151,11 @@ class PageCalls:
                 f"/{function.name} takes {len(expected)} argument(s) but got {len(body.data)}. "
                 f"Send these, in this order: {names}."
             )
-        checked = iter([self._value(value, *each, visitor) for value, each in zip(given, expected, strict=True)])
+        checked = iter([self._check_value(value, *each, visitor) for value, each in zip(given, expected, strict=True)])
         data = [None if _is_state(block) else next(checked) for block in function.inputs]
         return json.dumps({"data": data, "session_hash": body.session_hash, "fn_index": function.index}).encode()
 
-    def _value(self, value: Any, name: str, block: gr.blocks.Block, visitor: str) -> Any:
+    def _check_value(self, value: Any, name: str, block: gr.blocks.Block, visitor: str) -> Any:
         field = _FIELD_TYPES[type(block)]
         try:
             value = field.values.validate_python(value)
@@ -163,21 +163,21 @@ class PageCalls:
             raise InvalidCall(f"The argument {name} must be {field.expected}.") from None
         match block:
             case gr.File():
-                return self._file(value.path, visitor)
+                return self._find_file(value.path, visitor)
             case gr.Dataframe():
                 return value.model_dump()
             case gr.Textbox():
                 return value or ""
         return value
 
-    def _file(self, path: str, visitor: str) -> dict[str, Any]:
+    def _find_file(self, path: str, visitor: str) -> dict[str, Any]:
         found = self._files.find(visitor, path)
         if found is None:
             raise InvalidCall(_UNKNOWN_FILE, 403)
         return {"path": str(found), "orig_name": found.name, "meta": {"_type": "gradio.FileData"}}
 
 
-def _function(index: int, function: BlockFunction) -> _Function:
+def _describe_function(index: int, function: BlockFunction) -> _Function:
     names = list(inspect.signature(function.fn).parameters)[: len(function.inputs)]
     for block in function.inputs:
         if not _is_state(block) and type(block) not in _FIELD_TYPES:
@@ -191,7 +191,7 @@ def _is_state(block: gr.blocks.Block) -> bool:
     return isinstance(block, gr.State)
 
 
-def _parsed(content: bytes) -> Any:
+def _parse_json(content: bytes) -> Any:
     try:
         parsed = json.loads(content)
         json.dumps(parsed, ensure_ascii=False).encode()
@@ -202,11 +202,11 @@ def _parsed(content: bytes) -> Any:
         raise InvalidCall("The call's body is not JSON. Send a JSON object.") from None
 
 
-def _body(content: bytes) -> _Body:
-    return _valid(_parsed(content))
+def _parse_body(content: bytes) -> _Body:
+    return _validate_body(_parse_json(content))
 
 
-def _valid(body: Any) -> _Body:
+def _validate_body(body: Any) -> _Body:
     if not isinstance(body, dict):
         raise InvalidCall("The call's body is not a JSON object. Send {'data': [the arguments]}.")
     try:
