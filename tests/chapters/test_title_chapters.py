@@ -213,7 +213,7 @@ def test_a_keyphrase_is_written_again(project: Path, examples: pd.DataFrame) -> 
 
 def test_youtube_chapters_start_at_zero_and_too_few_get_a_remark() -> None:
     done = chaptered("Intro", "End")
-    late = ChapteredTranscript(done.talk, [Chapter(4.0, 60.0, "Intro", "a"), Chapter(3661.5, 3700.0, "End", "b")])
+    late = ChapteredTranscript(done.transcript, [Chapter(4.0, 60.0, "Intro", "a"), Chapter(3661.5, 3700.0, "End", "b")])
     assert chapter_files.as_youtube([late]) == "0:00 Intro\n1:01:01 End\n"
     assert "3 or more" in chapter_files.remarks(late, "youtube")[0]
     assert not chapter_files.remarks(late, "csv")
