@@ -37,11 +37,11 @@ from sklearn.model_selection import KFold
 from workbooks import workbook_or_sample
 
 from pipeline.chapters.embedding import embed
-from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, passages_of
+from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, split_passages
 from pipeline.evaluation.intervals import interval_of_mean
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.transcripts.reading import read_talks
-from pipeline.transcripts.transcript import Talk
+from pipeline.transcripts.reading import read_transcripts
+from pipeline.transcripts.transcript import Transcript
 
 MINUTES = (3, 4, 5, 6, 7, 8)
 WINDOWS = (4, 8, 12, 16, 24)
@@ -56,7 +56,7 @@ SEED = 1
 class Lesson:
     """A lesson to be cut. times: when each passage begins, and when the last one ends; vectors: of the passages."""
 
-    talk: Talk
+    talk: Transcript
     times: np.ndarray
     vectors: np.ndarray
 
@@ -86,7 +86,7 @@ def main() -> None:
     options.kept.mkdir(parents=True, exist_ok=True)
     settings = ChaptersSettings.read()
     workbook = workbook_or_sample(options.workbook, options.kept)
-    talks = [talk for talk in read_talks(workbook) if talk.lines and len(talk.topics) > 1]
+    talks = [talk for talk in read_transcripts(workbook) if talk.lines and len(talk.topics) > 1]
     lessons = [read(talk, settings, options.kept) for talk in talks]
     folds = list(KFold(min(options.folds, len(lessons)), shuffle=True, random_state=SEED).split(lessons))
     print(heading(lessons, settings, len(folds)))
@@ -95,8 +95,8 @@ def main() -> None:
     print(shipped_length(lessons, settings, options.seeds))
 
 
-def read(talk: Talk, settings: ChaptersSettings, kept: Path) -> Lesson:
-    passages = passages_of(talk, settings.words)
+def read(talk: Transcript, settings: ChaptersSettings, kept: Path) -> Lesson:
+    passages = split_passages(talk, settings.words)
     digest = hashlib.sha256("\n".join([settings.encoder, *passages.texts]).encode()).hexdigest()
     path = kept / f"{digest[:32]}.npy"
     if not path.exists():

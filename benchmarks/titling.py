@@ -30,6 +30,9 @@ from workbooks import read_examples
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.registry.promotion import TRIAL_TEXT
 from pipeline.titles import titling
+from pipeline.registry.versions import TRIAL_TEXT
+from pipeline.titles.batch_titling import chunks, longest_first
+from pipeline.titles.served_version import find_served_version, load_titler
 
 GOAL = 3
 COMMANDS = 3  # that are timed
@@ -66,8 +69,8 @@ def main() -> None:
 
 def writer(folder: Path | None) -> tuple[str, Write]:
     if folder is None:
-        found = titling.present_version()
-        write = titling.writer_of(found)
+        found = find_served_version()
+        write = load_titler(found)
         return f"version {found}", lambda texts: [each.title for each in write(texts)]
     return f"model {folder}", titler_of(folder).best_titles
 
@@ -99,7 +102,7 @@ def command(text: str) -> str:
 def in_chunks(write: Write, texts: list[str]) -> list[str]:
     """As `title_texts` does it, without its files."""
     written: dict[str, str] = {}
-    for chunk in titling.chunks(titling.longest_first(texts)):
+    for chunk in chunks(longest_first(texts)):
         written |= zip(chunk, write(chunk), strict=True)
     return [written[text] for text in texts]
 

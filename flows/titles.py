@@ -28,7 +28,8 @@ from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.monitoring.batch_log import MEASURES, read_batches
 from pipeline.redaction import hide_passwords
-from pipeline.titles.folder import IGNORED, REFUSED, TABLE, Row, ignored_files, read_refused, read_rows
+from pipeline.titles.folder import IGNORED, ignored_files
+from pipeline.titles.outbox import NOT_TITLED, TitledFile, read_rejected, read_titled
 
 _NAME = r"[^/.~\x00-\x1f][^/\x00-\x1f]*"
 Folder = Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})*/?$", max_length=200)]
@@ -63,7 +64,7 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
         return Failed(message=str(error))
     if inbox == INBOX:
         source.mkdir(exist_ok=True)  # so that a schedule has a folder to look into before anybody uses it
-    before, began = read_rows(target / TABLE), datetime.now(UTC)
+    before, began = read_titled(target), datetime.now(UTC)
     crew.declare_slots()
     try:
         future = title_folder.submit(source, target, again, crew)
@@ -73,7 +74,7 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
     finally:
         crew.stop()
     wait_until_recorded({TITLE_FOLDER})
-    new = read_rows(target / TABLE)[len(before) :]
+    new = read_titled(target)[len(before) :]
     with at_best("what the run's page shows of its titles"):
         publish(new)
         look_for_drift(began)
@@ -87,14 +88,14 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
 
 def left(inbox: Path, outbox: Path) -> list[str]:
     """What lies in the inbox without a title, in a line each; of much of it the first, since a message has an end."""
-    said = [f"Waits to be mended: {each.file}: {in_a_line(each.why, outbox)}" for each in read_refused(outbox)]
+    said = [f"Waits to be mended: {each.file}: {in_a_line(each.why, outbox)}" for each in read_rejected(outbox)]
     ignored = ignored_files(inbox, outbox)
     return [*first(said), *([f"{len(ignored)} {IGNORED}: {', '.join(first(ignored))}"] if ignored else [])]
 
 
 def in_a_line(why: str, outbox: Path) -> str:
     line, _, more = why.partition("\n")
-    return f"{line} ({outbox.name}/{REFUSED} has all of it)" if more else line
+    return f"{line} ({outbox.name}/{NOT_TITLED} has all of it)" if more else line
 
 
 def first(names: list[str]) -> list[str]:
@@ -133,7 +134,7 @@ def title_folder(inbox: Path, outbox: Path, again: bool, crew: Crew) -> None:
         raise StageRejected(f"{heading}\n{refusal(output)}")
 
 
-def publish(rows: list[Row]) -> None:
+def publish(rows: list[TitledFile]) -> None:
     """Shows in Prefect's pages what was titled, if anything was."""
     if rows:
         table = [{name: cell for name, cell in asdict(row).items() if name != "sha256"} for row in rows]

@@ -125,7 +125,7 @@ def test_a_title_without_a_registered_model_says_what_to_run(project: Path) -> N
 def test_a_missing_text_file_is_not_read_as_a_passage(project: Path) -> None:
     done = lectern("title", "talk.txt", cwd=project)
     assert done.returncode == 2
-    assert "no file 'talk.txt'" in done.stderr
+    assert "File 'talk.txt' does not exist" in done.stderr
 
 
 def test_an_empty_passage_is_a_usage_error(project: Path) -> None:

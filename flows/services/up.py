@@ -26,7 +26,7 @@ from pipeline.paths import STATE
 from pipeline.redaction import without_user
 from pipeline.registry.tracking_store import artifact_root, create_database
 from pipeline.server.same_origin import configured_hosts
-from pipeline.server.settings import PAGE
+from pipeline.server.settings import PAGE_PATH
 from pipeline.terminal import complain
 
 MLFLOW_APP = "lectern"
@@ -218,7 +218,7 @@ def page_service(port: int) -> Service:
 
 
 def page_address(port: int) -> str:
-    return f"http://{HOST}:{port}{PAGE}/"
+    return f"http://{HOST}:{port}{PAGE_PATH}/"
 
 
 def flows_service(prefect: str) -> Service:

@@ -20,8 +20,8 @@ from pipeline.monitoring.measures import measure, measure_training, vocabulary
 from pipeline.paths import DRIFT, DRIFT_JSON, SPLITS
 from pipeline.settings import set_params
 from pipeline.titles.folder import title_inbox
-from pipeline.titles.titling import Version, present_version
-from pipeline.titles.workbook import fill_titles
+from pipeline.titles.served_version import ServedVersion, find_served_version
+from pipeline.titles.workbook import fill_titles, read_untitled
 from tests.command import lectern
 from tests.conftest import SUBJECTS
 from tests.titles.small import register, write_book
@@ -29,7 +29,7 @@ from tests.titles.small import register, write_book
 BOUNDS = dict.fromkeys(Bounds.model_fields, 0.3)
 SETTINGS = DriftSettings(days=30, fewest=5, confidence=0.99, bounds=Bounds(**BOUNDS))
 GERMAN = "heute sprechen wir darüber warum das alles so wichtig ist und was wir daraus lernen können"
-VERSION = Version("lectern", "1", "identity")
+VERSION = ServedVersion("lectern", "1", "identity")
 
 
 def lessons(count: int, words: int = 30) -> pd.DataFrame:
@@ -171,10 +171,11 @@ def test_titled_workbooks_and_folders_are_logged_as_numbers_without_words(watche
         ("C", "1", f"0:{minute:02}:01", f"we talk about graphs and threads number {minute}") for minute in range(6)
     ]
     write_book(watched / "week.xlsx", topics, lines)
-    fill_titles(watched / "week.xlsx", watched / "out.xlsx", present_version())
+    book = watched / "week.xlsx"
+    fill_titles(book, read_untitled(book), watched / "out.xlsx", find_served_version())
     (watched / "in").mkdir()
     (watched / "in/talk.txt").write_text(GERMAN, encoding="utf-8")
-    title_inbox(watched / "in", watched / "out", present_version())
+    title_inbox(watched / "in", watched / "out", find_served_version())
     rows = read_batches(days_ago(1))
     assert rows["words"].tolist() == [8] * 6 + [16]
     assert rows["language"].tolist() == ["en"] * 6 + ["de"]

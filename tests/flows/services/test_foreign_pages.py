@@ -26,7 +26,7 @@ from flows.services.service import free_port
 from tests.conftest import ROOT
 from tests.flows.toy_project import wait_for
 from tests.forking import quick_python
-from tests.server.test_page import FLAGS
+from tests.server.running_server import BROWSER_FLAGS
 from tests.whole_project import environment
 
 PROXY = "lectern.example"
@@ -86,7 +86,7 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no Chromium is installed")
-    flags = [*FLAGS, f"--host-resolver-rules=MAP {FOREIGN_NAME} 127.0.0.1"]
+    flags = [*BROWSER_FLAGS, f"--host-resolver-rules=MAP {FOREIGN_NAME} 127.0.0.1"]
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as home:
         chromium = playwright.chromium.launch(executable_path=path, args=flags, env={**os.environ, "HOME": home})
         yield chromium
@@ -212,9 +212,9 @@ def test_the_pages_of_the_servers_work_at_their_own_addresses(up: SimpleNamespac
         window.get_by_role("link", name="report.html").click()
         expect(window.get_by_text("the report")).to_be_visible()
         window.goto(at["page"] + "/page/")
-        window.get_by_label("Transcript, with times").fill("0:00 hello")
-        window.get_by_role("button", name="Chapters", exact=True).click()
-        expect(window.locator("#said textarea")).to_have_value(re.compile("lectern run"), timeout=60_000)
+        window.get_by_label("Transcript with times").fill("0:00 hello")
+        window.get_by_role("button", name="Find chapters").click()
+        expect(window.locator("#status textarea")).to_have_value(re.compile("lectern run"), timeout=60_000)
     assert 403 not in {status for status, _ in failed}, failed
 
 

@@ -1,4 +1,4 @@
-"""What a client is told when it takes too long, or fails."""
+"""POST /titles with requests that are slow, invalid or fail."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from fastapi.testclient import TestClient
 
 from pipeline.errors import TemporaryFailure
 from pipeline.registry.fallback_title import Shown
-from pipeline.server.app import create_app
-from pipeline.server.current_version import Present
 from pipeline.server.request_limits import BodyLimit
 from pipeline.server.settings import ServeSettings
-from pipeline.server.title_queue import Desk
-from pipeline.titles.titling import Version
+from pipeline.server.title_queue import TitleQueue
+from pipeline.server.titles_api import create_app
+from pipeline.server.version_watcher import VersionWatcher
+from pipeline.titles.served_version import ServedVersion
 
 SETTINGS = ServeSettings(texts=2, megabytes=0.001, seconds=1, waiting=2, batch=1, refresh=0.1)
 
 
 @pytest.fixture
 def go() -> threading.Event:
-    """What a text `slow` waits for."""
+    """Lets the model title the text `slow`, which it waits with."""
     return threading.Event()
 
 
 @pytest.fixture
 def written() -> list[str]:
-    """All texts that a title was written for, or is being written for."""
+    """The texts that the model got."""
     return []
 
 
@@ -43,9 +43,9 @@ def client(go: threading.Event, written: list[str]) -> Iterator[TestClient]:
             raise ValueError("a secret of the model's")
         return [Shown(text, False) for text in texts]
 
-    present = Present(lambda: Version("titles", "1", "1"), lambda _: write, refresh=0.1)
-    desk = Desk(present.write, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
-    with TestClient(create_app(present, desk, SETTINGS)) as client:
+    watcher = VersionWatcher(lambda: ServedVersion("titles", "1", "1"), lambda _: write, refresh=0.1)
+    queue = TitleQueue(watcher.write_titles, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
+    with TestClient(create_app(watcher, queue, SETTINGS)) as client:
         while client.get("/health").status_code != 200:
             pass
         yield client
@@ -56,14 +56,14 @@ def _ask(client: TestClient, *texts: str):
     return client.post("/titles", json={"texts": texts})
 
 
-def test_what_takes_too_long_is_given_up_and_the_next_is_served(client: TestClient, go: threading.Event) -> None:
+def test_a_slow_request_times_out_and_the_next_is_served(client: TestClient, go: threading.Event) -> None:
     late = _ask(client, "slow")
     assert (late.status_code, "within 1 s" in late.json()["detail"]) == (504, True)
     go.set()
     assert _ask(client, "b").json() == {"version": "titles/1", "titles": [{"title": "b", "fallback": False}]}
 
 
-def test_of_what_was_given_up_nothing_more_is_written(
+def test_a_request_that_timed_out_is_not_titled_any_further(
     client: TestClient, go: threading.Event, written: list[str]
 ) -> None:
     assert _ask(client, "slow", "rest").status_code == 504
@@ -72,7 +72,7 @@ def test_of_what_was_given_up_nothing_more_is_written(
     assert written == ["slow", "b"]
 
 
-def test_a_model_that_fails_shows_the_client_no_more_than_that(client: TestClient) -> None:
+def test_the_answer_to_a_failed_request_hides_the_details(client: TestClient) -> None:
     failed = _ask(client, "fail")
     assert (failed.status_code, "secret" in failed.text) == (500, False)
     assert _ask(client, "b").status_code == 200
@@ -81,36 +81,36 @@ def test_a_model_that_fails_shows_the_client_no_more_than_that(client: TestClien
 @pytest.mark.parametrize(
     "body", ['{"texts": ["\\ud800"]}', '{"texts": [NaN]}', f'{{"texts": ["{"a" * 900}", "b", "c"]}}']
 )
-def test_what_is_no_text_is_refused_and_not_sent_back(body: str, client: TestClient) -> None:
+def test_an_invalid_text_is_refused_and_not_repeated(body: str, client: TestClient) -> None:
     refused = client.post("/titles", content=body, headers={"Content-Type": "application/json"})
     assert (refused.status_code, refused.json()["detail"][0]["loc"][:2]) == (422, ["body", "texts"])
     assert len(refused.content) < 300
 
 
-def test_a_field_that_there_is_not_is_named_and_not_sent_back_whole(client: TestClient) -> None:
+def test_an_unknown_field_is_named_by_its_beginning(client: TestClient) -> None:
     refused = client.post("/titles", json={"texts": ["a"], "many" * 100: 1})
     assert refused.json()["detail"][0]["loc"][1].startswith("manymany")
     assert len(refused.content) < 300
 
 
-def test_no_password_of_the_registry_is_told() -> None:
-    def away() -> Version:
+def test_health_hides_the_password_of_the_registry() -> None:
+    def away() -> ServedVersion:
         raise TemporaryFailure("postgresql://lectern:swordfish@db.example/mlflow does not answer")
 
-    present = Present(away, lambda _: None, refresh=0.1)
-    desk = Desk(present.write, waiting=1, batch=1)
-    with TestClient(create_app(present, desk, SETTINGS)) as client:
+    watcher = VersionWatcher(away, lambda _: None, refresh=0.1)
+    queue = TitleQueue(watcher.write_titles, waiting=1, batch=1)
+    with TestClient(create_app(watcher, queue, SETTINGS)) as client:
         while not (problem := client.get("/health").json()["problem"]):
             pass
     assert problem == "postgresql://lectern:***@db.example/mlflow does not answer"
 
 
-def test_a_page_describes_it_all(client: TestClient) -> None:
+def test_the_api_is_described(client: TestClient) -> None:
     assert client.get("/docs").status_code == 200
     assert client.get("/openapi.json").json()["paths"].keys() == {"/titles", "/health"}
 
 
-def test_a_body_that_trickles_in_is_not_waited_for() -> None:
+def test_a_body_that_arrives_slowly_times_out() -> None:
     sent = []
 
     async def receive():
