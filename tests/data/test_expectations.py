@@ -1,12 +1,14 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
+import great_expectations as gx
 import pandas as pd
 import pytest
 
-from pipeline.data.suites import require_fit
+from pipeline.data.expectations import require_valid
 from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
 
@@ -44,9 +46,9 @@ def lessons(sides):
 
 
 def check(folder, suite=None, **tables):
-    """Runs the shipped suites, or `suite`, on `tables`; returns the result as it was written."""
+    """Validate `tables` against the shipped suites, or against `suite`; return the written result."""
     suites = {name: suite or EXPECTATIONS / f"{name}.json" for name in tables}
-    require_fit(tables, suites, folder / "result.json", folder / "docs")
+    require_valid(tables, suites, folder / "result.json", folder / "docs")
     return result_in(folder)
 
 
@@ -54,7 +56,7 @@ def result_in(folder):
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 
-def refusal(folder, **tables):
+def rejection(folder, **tables):
     with pytest.raises(Rejected) as caught:
         check(folder, **tables)
     return str(caught.value)
@@ -72,7 +74,7 @@ def edited_suite(folder, **changed):
     return path
 
 
-def test_fit_tables_pass(tmp_path):
+def test_valid_tables_pass(tmp_path):
     assert check(tmp_path, topics=topics(), lines=lines())["success"]
 
 
@@ -91,26 +93,26 @@ def test_a_warning_is_logged(tmp_path, caplog):
     assert "There are at least 100 topics. Found: 3." in caplog.text
 
 
-def test_an_unfit_title_is_refused_with_its_row(tmp_path):
-    message = refusal(tmp_path, topics=topics(title=["What light is", "", "What sound is"]))
-    assert 'topics: A title has 1 to 40 words, one space apart. Found: 1 of 3 not so, "" in row 3.' in message
+def test_an_invalid_title_is_rejected_with_its_row(tmp_path):
+    message = rejection(tmp_path, topics=topics(title=["What light is", "", "What sound is"]))
+    assert 'topics: A title has 1 to 40 words, one space apart. Found: 1 of 3 unexpected, "" in row 3.' in message
 
 
-def test_every_critical_failure_is_in_one_refusal(tmp_path):
-    message = refusal(tmp_path, topics=topics(row=[2, 2, 4]), lines=lines(seconds=[-1.0, 80.0, 3.0]))
+def test_a_rejection_lists_every_critical_failure(tmp_path):
+    message = rejection(tmp_path, topics=topics(row=[2, 2, 4]), lines=lines(seconds=[-1.0, 80.0, 3.0]))
     assert ("topics: Every row of the workbook comes once." in message, "-1.0 in row 2" in message) == (True, True)
 
 
-def test_a_refusal_says_where_the_page_and_the_suite_are(tmp_path):
-    message = refusal(tmp_path, topics=topics(row=[2, 2, 4]))
+def test_a_rejection_names_the_page_and_the_suite(tmp_path):
+    message = rejection(tmp_path, topics=topics(row=[2, 2, 4]))
     assert (str(tmp_path / "docs" / "index.html") in message, str(EXPECTATIONS / "topics.json") in message) == (
         True,
         True,
     )
 
 
-def test_what_is_refused_is_written_down_all_the_same(tmp_path):
-    refusal(tmp_path, topics=topics(start_seconds=[0.0, -3.0, 0.0]))
+def test_the_results_of_a_rejected_table_are_written(tmp_path):
+    rejection(tmp_path, topics=topics(start_seconds=[0.0, -3.0, 0.0]))
     outcomes = result_in(tmp_path)["tables"][0]["outcomes"]
     failed = [outcome for outcome in outcomes if not outcome["success"] and outcome["severity"] == "critical"]
     assert [(o["columns"], o["unexpected_count"], o["unexpected"]) for o in failed] == [
@@ -118,33 +120,33 @@ def test_what_is_refused_is_written_down_all_the_same(tmp_path):
     ]
 
 
-def test_a_missing_column_is_refused_by_name(tmp_path):
-    assert "there is no column title" in refusal(tmp_path, topics=topics().drop(columns="title"))
+def test_a_missing_column_is_rejected_by_name(tmp_path):
+    assert "there is no column title" in rejection(tmp_path, topics=topics().drop(columns="title"))
 
 
-def test_an_empty_table_is_refused(tmp_path):
-    assert "There is at least one line. Found: 0." in refusal(tmp_path, lines=lines()[:0])
+def test_an_empty_table_is_rejected(tmp_path):
+    assert "There is at least one line. Found: 0." in rejection(tmp_path, lines=lines()[:0])
 
 
-def test_a_lesson_on_two_sides_is_refused(tmp_path):
-    assert "exactly one side" in refusal(tmp_path, splits=lessons([1, 2]))
+def test_a_lesson_on_two_sides_is_rejected(tmp_path):
+    assert "exactly one side" in rejection(tmp_path, splits=lessons([1, 2]))
 
 
 def test_lessons_on_one_side_each_pass(tmp_path):
     assert check(tmp_path, splits=lessons([1, 1]))["success"]
 
 
-def test_the_page_asks_nothing_of_a_network(tmp_path):
+def test_the_page_works_offline(tmp_path):
     check(tmp_path, topics=topics(), lines=lines())
     assert not re.search(r"(src|href|url|import)\W*(https?:)?//", page(tmp_path))
 
 
 def test_the_page_shows_text_of_the_workbook_as_text(tmp_path):
-    refusal(tmp_path, topics=topics(title=["<script>alert(1)</script> " * 30, "Lenses", "What sound is"]))
+    rejection(tmp_path, topics=topics(title=["<script>alert(1)</script> " * 30, "Lenses", "What sound is"]))
     assert "<script" not in page(tmp_path)
 
 
-def test_the_page_says_why_each_thing_is_expected(tmp_path):
+def test_the_page_gives_the_reason_of_each_expectation(tmp_path):
     check(tmp_path, splits=lessons([1, 1]))
     reasons = [entry["notes"] for entry in json.loads((EXPECTATIONS / "splits.json").read_text())["expectations"]]
     assert all(reason in page(tmp_path) for reason in reasons)
@@ -160,38 +162,49 @@ def test_an_expectation_without_a_description_is_worded_by_great_expectations(tm
     assert written["tables"][0]["outcomes"][0]["expected"] == "title values must never be null."
 
 
-def test_malformed_json_is_misuse_that_names_file_and_place(tmp_path):
+def test_malformed_json_is_a_usage_error_that_names_file_and_place(tmp_path):
     broken = tmp_path / "broken.json"
     broken.write_text('{"name": "topics",\n}', encoding="utf-8")
     with pytest.raises(UsageError, match=r"broken\.json is not valid JSON: .* line 2"):
         check(tmp_path, broken, topics=topics())
 
 
-def test_a_missing_suite_is_misuse_that_names_it(tmp_path):
-    with pytest.raises(UsageError, match=r"gone\.json, the suite of topics, is not here"):
+def test_a_missing_suite_is_a_usage_error_that_names_it(tmp_path):
+    with pytest.raises(UsageError, match=r"gone\.json, the suite of topics, is missing"):
         check(tmp_path, tmp_path / "gone.json", topics=topics())
 
 
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"type": "expect_miracles"}, r"topics\.expectations\.0, expect_miracles.*not found"),
-        ({"kwargs": {"colunm": "title"}}, r"topics\.expectations\.0, (?s:.)*colunm"),
-        ({"severity": "dire"}, r"topics\.expectations\.0\.severity: .*'critical', 'warning' or 'info'"),
-        ({"sevirity": "info"}, r"topics\.expectations\.0\.sevirity"),
+        ({"type": "expect_miracles"}, r"expectations\[0\], expect_miracles.*not found"),
+        ({"kwargs": {"colunm": "title"}}, r"expectations\[0\], (?s:.)*colunm"),
+        ({"severity": "dire"}, r"expectations.*0.*severity.*critical, warning, info"),
+        ({"sevirity": "info"}, r"expectations.*0.*sevirity"),
     ],
 )
-def test_a_malformed_expectation_is_misuse_that_names_its_place(tmp_path, changed, complaint):
+def test_a_malformed_expectation_is_a_usage_error_that_names_its_place(tmp_path, changed, complaint):
     with pytest.raises(UsageError, match=complaint):
         check(tmp_path, edited_suite(tmp_path, **changed), topics=topics())
 
 
-def test_the_suite_of_another_table_is_misuse(tmp_path):
-    with pytest.raises(UsageError, match="is the suite of topics, and lines are to be checked"):
+def test_the_shipped_suites_are_suites_of_a_gx_project(tmp_path):
+    context = gx.get_context(mode="file", project_root_dir=tmp_path)
+    shutil.copytree(EXPECTATIONS, tmp_path / "gx" / "expectations", dirs_exist_ok=True)
+    suites = {suite.name: suite for suite in context.suites.all()}
+    assert {name: len(suite.expectations) for name, suite in suites.items()} == {
+        path.stem: len(json.loads(path.read_text())["expectations"]) for path in EXPECTATIONS.glob("*.json")
+    }
+    suites["topics"].save()  # which adds ids
+    check(tmp_path, tmp_path / "gx" / "expectations" / "topics.json", topics=topics())
+
+
+def test_the_suite_of_another_table_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="is the suite of topics, not of lines"):
         check(tmp_path, EXPECTATIONS / "topics.json", lines=lines())
 
 
-def test_misuse_is_found_before_anything_is_written(tmp_path):
+def test_a_usage_error_is_found_before_anything_is_written(tmp_path):
     with pytest.raises(UsageError):
         check(tmp_path, edited_suite(tmp_path, type="expect_miracles"), topics=topics())
     assert not (tmp_path / "result.json").exists()
