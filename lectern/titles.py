@@ -67,7 +67,7 @@ def title(
     Uses the champion, else the challenger. An interrupted run over a workbook or a folder resumes with the same
     command.
     """
-    from pipeline.data.workbook_files import is_workbook
+    from pipeline.data.tables import is_workbook
 
     path = _workbook_or_folder(source)
     if path is None:
@@ -92,7 +92,7 @@ def title(
 
 
 def _workbook_or_folder(source: str) -> Path | None:
-    from pipeline.data.workbook_files import is_workbook
+    from pipeline.data.tables import is_workbook
 
     try:
         path = Path(source).resolve()
@@ -128,14 +128,14 @@ def _title_passage(
 
 
 def _title_workbook(workbook: Path, out: Path | None, *, overwrite: bool, fast: bool) -> None:
-    from pipeline.data.workbook_files import may_be_written, must_be_workbook
+    from pipeline.data.workbook_files import require_writable, require_xlsx
     from pipeline.titles.titling import present_version
     from pipeline.titles.workbook import fill_titles, output_beside, read_lacking_titles
 
     enter_project()
     out = out or output_beside(workbook)
-    must_be_workbook(out)
-    may_be_written(out, overwrite=overwrite)
+    require_xlsx(out)
+    require_writable(out, overwrite=overwrite)
     read_lacking_titles(workbook)  # reject a broken workbook before asking the registry
     print(fill_titles(workbook, out, present_version(fast=fast)).summary())
 

@@ -73,7 +73,9 @@ def matrix(
 
 
 def _show_results() -> None:
-    from pipeline.evaluation.leaderboard import as_rich_table, read_leaderboard
+    from pipeline.evaluation.leaderboard_text import as_rich_table
+
+    from pipeline.evaluation.leaderboard import read_leaderboard
     from pipeline.paths import REGISTERED, REPORT
 
     if not REGISTERED.exists():  # a dvc.yaml without the stage `register`

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from pipeline.chapters.segmentation import ChaptersSettings, chapter_starts
-from pipeline.data.workbook_files import as_cell
+from pipeline.data.workbook_files import fit_into_cell
 from pipeline.monitoring.batch_log import log_batch
 from pipeline.titles.titling import Titled, present_version, title_texts
 from pipeline.transcripts.chapter import Chapter, Chaptered
@@ -89,7 +89,7 @@ def entitled(talk: Chaptered, titles: dict[str, str], fallbacks: Collection[str]
     """
     chapters, unnamed, keyphrases = [], [], []
     for number, chapter in enumerate(talk.chapters, start=1):
-        title = chapter.title or " ".join(as_cell(titles.get(chapter.asked, "")).split())
+        title = chapter.title or " ".join(fit_into_cell(titles.get(chapter.asked, "")).split())
         if not title:
             title = f"Chapter {number}"  # as `is_number` has it
             unnamed.append(number)

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 from pipeline.chapters.chaptering import divide, is_number
-from pipeline.data.cells import LONGEST, Fault, as_lesson, as_name, as_seconds
-from pipeline.data.workbook_files import as_cell
+from pipeline.data.cell_values import MAX_SECONDS, Fault, as_lesson, as_name, as_seconds
+from pipeline.data.workbook_files import fit_into_cell
 from pipeline.errors import Rejected
 from pipeline.transcripts.chapter import Chaptered
 from pipeline.transcripts.timestamps import as_written
 from pipeline.transcripts.transcript import Talk, Topic
 
 _LONGEST_TITLE = 500
-_WRONG = {Fault.TOO_LONG: f"is over {LONGEST / 3600:,.0f} hours", Fault.BELOW_ZERO: "is a time below zero"}
+_WRONG = {Fault.TOO_LONG: f"is over {MAX_SECONDS / 3600:,.0f} hours", Fault.BELOW_ZERO: "is a time below zero"}
 
 
 class Row(NamedTuple):
@@ -92,4 +92,4 @@ def _seconds(rows: Sequence[tuple[int, Row]]) -> list[float]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(as_cell(text).split())
+    return " ".join(fit_into_cell(text).split())

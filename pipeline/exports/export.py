@@ -21,7 +21,7 @@ from typing import Protocol
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.data.openings import asked
+from pipeline.data.lesson_openings import marked_texts
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.comparison import compare
 from pipeline.evaluation.intervals import read_unit, units_of
@@ -128,7 +128,7 @@ class _Titles:
 
 
 def _write_titles(titler: _Writes, test: pd.DataFrame, name: str) -> _Titles:
-    texts = asked(test)
+    texts = marked_texts(test)
     titler.best_titles(texts[:1])  # what is set up at the first call is not the speed of the others
     start = time.monotonic()
     titles = titler.best_titles(texts, progress=name)

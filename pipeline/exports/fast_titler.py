@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.errors import Rejected
 from pipeline.exports.export_card import ENGINE, ExportCard
 from pipeline.models.checkpoints import load_inputs
@@ -64,7 +64,7 @@ class FastTitler:
             ValueError: a knob's value is out of its range.
         """
         settings = self.settings.turned(knobs or {})
-        sources = [self._inputs.source(spoken(text)) for text in texts]
+        sources = [self._inputs.source(remove_opening_mark(text)) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
         written: list[list[str]] = [[] for _ in texts]
         bar = tqdm(total=len(order), desc=progress, unit="text", disable=progress is None or not sys.stderr.isatty())

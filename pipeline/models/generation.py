@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from pipeline.data.openings import opens, spoken
+from pipeline.data.lesson_openings import has_opening_mark, remove_opening_mark
 from pipeline.errors import UsageError
 from pipeline.models.checkpoints import load_inputs, load_model
 from pipeline.models.cross_attention import CrossAttentionCache, attend_by_text
@@ -150,7 +150,7 @@ class Titler:
         Args:
             progress: what a progress bar says; none is shown without it, or where nobody watches.
         """
-        sources = [self.inputs.source(spoken(text)) for text in texts]
+        sources = [self.inputs.source(remove_opening_mark(text)) for text in texts]
         # By length, so that little is padded; a stable order, so that the same texts give the same batches.
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
         size = self.settings.texts_at_once
@@ -226,10 +226,10 @@ def open_titler(folder: Path, settings: GenerateSettings) -> Titler:
 
 def best_first(written: list[str], text: str, style: TitleStyle, settings: GenerateSettings) -> list[str]:
     """The candidates, tidy, among all that a model has `written` of `text`, after what its course calls an opening."""
-    titles = [tidy(each, style, spoken(text)) for each in written]
+    titles = [tidy(each, style, remove_opening_mark(text)) for each in written]
     if settings.consensus:
         titles = by_consensus(titles)
-    if style.opening and opens(text):
+    if style.opening and has_opening_mark(text):
         titles = [style.opening, *(title for title in titles if title != style.opening)]
     return titles[: settings.candidates]
 

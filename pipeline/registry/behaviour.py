@@ -14,7 +14,7 @@ from itertools import pairwise
 from statistics import mean
 from string import punctuation
 
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.models.title_cleanup import without_marks
 from pipeline.settings import Settings
 
@@ -64,7 +64,7 @@ def behaviours(texts: Sequence[str], settings: BehaviourSettings) -> list[Behavi
         texts: as titles are asked for them.
     """
     everything = list(texts)
-    chosen = sorted(dict.fromkeys(map(spoken, texts)), key=len, reverse=True)[:_TEXTS]
+    chosen = sorted(dict.fromkeys(map(remove_opening_mark, texts)), key=len, reverse=True)[:_TEXTS]
     noisy = [_strewn(text, _FILLERS, every=12) for text in chosen]
     marked = [_strewn(text, _ARTEFACTS, every=10) for text in chosen]
     return [
@@ -143,7 +143,7 @@ def _begins(text: str, title: str) -> bool:
 
     A title is tidied, which takes marks such as [Music] out of it.
     """
-    said, written = _WORD.findall(without_marks(spoken(text)).lower()), _WORD.findall(title.lower())
+    said, written = _WORD.findall(without_marks(remove_opening_mark(text)).lower()), _WORD.findall(title.lower())
     return bool(written) and said[: len(written)] == written
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.evaluation.baselines import best_keyphrase
 from pipeline.models.title_cleanup import TitleStyle, tidy, usable, without_marks
 
@@ -39,7 +39,7 @@ def answer(texts: Sequence[str], candidates: Sequence[list[str]], style: TitleSt
 
 def _keyphrases(texts: Sequence[str], style: TitleStyle) -> list[str]:
     nothing_to_learn_of = pd.DataFrame({"title": []})
-    texts = [spoken(text) for text in texts]
+    texts = [remove_opening_mark(text) for text in texts]
     phrases = best_keyphrase(nothing_to_learn_of, [without_marks(text)[:_READ] for text in texts])
     titles = [tidy(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
     return [title if usable(title) else "" for title in titles]

@@ -18,15 +18,15 @@ from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.data.openings import asked
+from pipeline.data.lesson_openings import marked_texts
 from pipeline.data.split import LEAKS, SplitSettings
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.comparison import compare, fewest_units, level_of_many
-from pipeline.evaluation.intervals import Unit, counted, read_unit, units_of
+from pipeline.evaluation.comparison import compare, fewest_units, level_for_many_tests
+from pipeline.evaluation.intervals import Unit, count_noun, read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
-from pipeline.evaluation.scores import ROUGE_SCORES, Score
-from pipeline.evaluation.slices import groups
+from pipeline.evaluation.score_names import ROUGE_SCORES, Score
+from pipeline.evaluation.slices import slice_masks
 from pipeline.models.seen_examples import digest_of
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
@@ -134,7 +134,7 @@ def judge(name: str, version: ModelVersion, champion: ModelVersion | None, setti
         TemporaryFailure: it, or the champion, could not be tried now.
     """
     train, test = _split("train"), _split("test")
-    texts = asked(test)
+    texts = marked_texts(test)
     tried = behaviours(texts, settings.behaviour)
     probed = [text for behaviour in tried for text in behaviour.texts]
     wanted = list(dict.fromkeys([*texts, *probed]))
@@ -214,15 +214,15 @@ def _beats(rule: str, evidence: Evidence, theirs: Sequence[float], metric: str) 
 
 def _slices(evidence: Evidence) -> Iterator[Rule]:
     """One rule for each course and each band of lengths with enough lessons, and one that names the others."""
-    units, found = units_of(evidence.test, evidence.unit), list(groups(evidence.test))
+    units, found = units_of(evidence.test, evidence.unit), list(slice_masks(evidence.test))
     several = Counter(by for by, *_ in found)
     found = [(by, name, its) for by, name, its in found if several[by] > 1]  # a single one is all of the examples
-    level = level_of_many([len(set(units[its])) for *_, its in found], evidence.alpha)
+    level = level_for_many_tests([len(set(units[its])) for *_, its in found], evidence.alpha)
     ours, theirs, small = np.asarray(evidence.challenger), np.asarray(evidence.champion), []
     for by, name, its in found:
         compared, slice_ = compare(ours[its], theirs[its], units[its], level=level), _in_words(by, name)
         if compared.finding == "too few":
-            small.append(f"{slice_} ({counted(compared.units, evidence.unit)})")
+            small.append(f"{slice_} ({count_noun(compared.units, evidence.unit)})")
             continue
         size = _size(int(its.sum()), compared.units, evidence.unit)
         found_out = f"{compared.mean:+.3f}, at most {compared.high:+.3f} (level {level:.2%}) on {size}"
@@ -233,7 +233,7 @@ def _slices(evidence: Evidence) -> Iterator[Rule]:
 
 
 def _size(examples: int, units: int, unit: Unit) -> str:
-    return counted(examples, "example") + (f" of {counted(units, unit)}" if unit == "lesson" else "")
+    return count_noun(examples, "example") + (f" of {count_noun(units, unit)}" if unit == "lesson" else "")
 
 
 def _in_words(by: str, name: str) -> str:

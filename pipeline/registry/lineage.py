@@ -65,7 +65,7 @@ def md5(path: Path) -> str:
 
 def code_that_writes_titles(package: Path) -> list[str]:
     """Hashes of what of `package`, a folder with our code, titles depend on beside the weights."""
-    return [md5(package / part) for part in ("models", "data/openings.py")]
+    return [md5(package / part) for part in ("models", "data/lesson_openings.py")]
 
 
 def _md5_of_file(path: Path) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from mlflow import MlflowClient
 
 from pipeline.evaluation.figures import curves_figure, score_figure
-from pipeline.evaluation.leaderboard import Leaderboard, as_markdown
+from pipeline.evaluation.leaderboard import Leaderboard
+from pipeline.evaluation.leaderboard_text import as_markdown
 from pipeline.registry.tracking import find_run
 from pipeline.training.record import Training
 

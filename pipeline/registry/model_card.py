@@ -22,13 +22,14 @@ from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.data.lessons import LESSON
-from pipeline.data.openings import of_openings
+from pipeline.data.lesson_openings import is_opening
+from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
-from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline, show
-from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
-from pipeline.evaluation.slices import Slice, slices
-from pipeline.evaluation.templates import templates
+from pipeline.evaluation.leaderboard import Leaderboard
+from pipeline.evaluation.leaderboard_text import conditions, format_interval, headline
+from pipeline.evaluation.score_names import ROUGE_SCORES, SCORES
+from pipeline.evaluation.slices import Slice, score_slices
+from pipeline.evaluation.templates import template_environment
 from pipeline.files import write_text
 from pipeline.registry.tracking import find_run
 from pipeline.registry.versions import logged_models
@@ -90,7 +91,7 @@ def write_card(facts: Facts) -> ModelCard:
     titled = _titled(facts.scored, facts.splits["test"])
     ranked = titled.sort_values(board.metric, kind="stable")
     shown = min(_SHOWN, len(ranked) // 2)  # a small split is not shown twice over
-    found = list(slices(titled, board.metric, board.unit, confidence=board.confidence))
+    found = list(score_slices(titled, board.metric, board.unit, confidence=board.confidence))
     body = _environment(autoescape=False).get_template("card.md.j2")
     return ModelCard(
         head=_head(facts),
@@ -125,7 +126,7 @@ def usage(card: Card) -> str:
 
 
 def _titled(scored: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    known = test[[*_EXAMPLE, "text"]].assign(opens=of_openings(test))
+    known = test[[*_EXAMPLE, "text"]].assign(opens=is_opening(test))
     titled = scored[scored["split"] == "test"].merge(known, on=_EXAMPLE)
     if len(titled) != len(test):
         raise Rejected("The titles are of other examples than the test split holds now. `dvc repro` writes them anew.")
@@ -240,8 +241,8 @@ def _path(number: str, suffix: str) -> str:
 
 
 def _environment(*, autoescape: bool) -> Environment:
-    environment = templates("pipeline.registry", autoescape=autoescape)
-    environment.filters |= {"plain": plain, "excerpt": _excerpt, "show": show}
+    environment = template_environment("pipeline.registry", autoescape=autoescape)
+    environment.filters |= {"plain": plain, "excerpt": _excerpt, "show": format_interval}
     return environment
 
 

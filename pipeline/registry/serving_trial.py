@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
 from pipeline import machine_errors
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry import serving_trial_process
 
@@ -50,7 +50,7 @@ def try_version(name: str, number: str, texts: list[str]) -> Trial:
         try:
             done = subprocess.run(
                 [sys.executable, "-P", serving_trial_process.__file__, f"models:/{name}/{number}"],
-                input=json.dumps({"texts": texts, "spoken": [spoken(text) for text in texts]}),
+                input=json.dumps({"texts": texts, "spoken": [remove_opening_mark(text) for text in texts]}),
                 env={**os.environ, "TMPDIR": fetched},
                 capture_output=True,
                 text=True,

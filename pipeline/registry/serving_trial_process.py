@@ -22,7 +22,9 @@ def answer(folder: Path, asked: dict[str, list[str]]) -> dict[str, object]:
     """The fields of a `Trial` of the version in `folder`."""
     model = mlflow.pyfunc.load_model(str(folder))
     # A version of before openings were marked would read the mark as what is said.
-    texts = asked["texts" if (folder / "code/pipeline/data/openings.py").exists() else "spoken"]
+    code = folder / "code/pipeline/data"
+    knows_mark = any((code / name).exists() for name in ("lesson_openings.py", "openings.py"))  # the newer name first
+    texts = asked["texts" if knows_mark else "spoken"]
     start = time.monotonic()
     titles = _first_candidates(model, texts)
     seconds = time.monotonic() - start

@@ -29,7 +29,7 @@ from pipeline.registry.tracking_database import create_database
 from pipeline.registry.unfinished_runs import written_run
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.predictions import ModelMetrics
+    from pipeline.evaluation.results import ModelMetrics
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from pipeline.data.openings import MARK
+from pipeline.data.lesson_openings import OPENING_MARK
 from pipeline.server.current_version import Present
 from pipeline.server.disconnects import while_connected
 from pipeline.server.request_limits import BodyLimit, retry_after
@@ -20,7 +20,7 @@ from pipeline.server.title_queue import Desk, Full
 _LONGEST_NAME = 100  # characters of a field's name that are sent back
 
 _EXAMPLE = "so in this part we look at how a learning rate that is too high makes the loss go up instead of down"
-_PASSAGES = f"Passages of a transcript. `{MARK}` ahead of one says that its lesson begins with it."
+_PASSAGES = f"Passages of a transcript. `{OPENING_MARK}` ahead of one says that its lesson begins with it."
 COME_BACK = {"headers": {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}}
 
 

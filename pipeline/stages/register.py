@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.data.split import Splits
 from pipeline.evaluation.leaderboard import Leaderboard, read_leaderboard
-from pipeline.evaluation.predictions import read_results
+from pipeline.evaluation.results import read_results
 from pipeline.experiments import experiment
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card

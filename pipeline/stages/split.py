@@ -3,8 +3,8 @@
 import pandas as pd
 
 from pipeline.data.expectations import require_valid
-from pipeline.data.lessons import LESSON
 from pipeline.data.split import LEAKS, SplitSettings, lessons_by_side, split
+from pipeline.data.workbook_schema import LESSON
 from pipeline.files import file_aside, write_json
 from pipeline.paths import EXAMPLES, EXPECTATIONS, SPLIT_VALIDATION, SPLITS
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.data.fallbacks import KEYPHRASE
-from pipeline.data.formulas import as_text_cell
-from pipeline.data.tables import table_files
-from pipeline.data.workbook_files import is_workbook
+from pipeline.data.cell_values import escape_formula
+from pipeline.data.fallback_titles import KEYPHRASE
+from pipeline.data.folder_reader import table_files
+from pipeline.data.tables import is_workbook
 from pipeline.errors import Rejected, UsageError
 from pipeline.files import file_aside, make_folder, write_json
 from pipeline.monitoring.batch_log import log_batch
@@ -314,4 +314,4 @@ def write_rows(table: Path, rows: list[Row]) -> None:
     with file_aside(table) as aside, aside.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
-        writer.writerows({name: as_text_cell(cell) for name, cell in asdict(row).items()} for row in rows)
+        writer.writerows({name: escape_formula(cell) for name, cell in asdict(row).items()} for row in rows)

@@ -11,14 +11,14 @@ import pandas as pd
 from openpyxl.cell.cell import MergedCell
 from openpyxl.worksheet.worksheet import Worksheet
 
-from pipeline.data.fallbacks import FALLBACK, KEYPHRASE, mark
-from pipeline.data.lessons import LESSON
-from pipeline.data.merge import merge
-from pipeline.data.openings import asked
+from pipeline.data.examples import build_examples
+from pipeline.data.fallback_titles import KEYPHRASE, fallback_note
+from pipeline.data.lesson_openings import marked_texts
 from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.tables import open_tables
-from pipeline.data.workbook import TOPICS, Workbook, read_workbook
-from pipeline.data.workbook_files import as_cell, write_tables
+from pipeline.data.workbook import Workbook, read_workbook
+from pipeline.data.workbook_files import fit_into_cell, write_workbook
+from pipeline.data.workbook_schema import FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected
 from pipeline.files import file_aside
 from pipeline.monitoring.batch_log import log_batch
@@ -82,9 +82,9 @@ def fill_titles(path: Path, out: Path, version: Version) -> Filled:
     lacking = topics[topics["title"] == ""]
     texts = _texts(workbook, lacking)
     titled = title_texts(texts.values(), version)
-    titles = {row: as_cell(titled.titles[text]) for row, text in texts.items()}
+    titles = {row: fit_into_cell(titled.titles[text]) for row, text in texts.items()}
     written = {row: title for row, title in titles.items() if title}
-    marks = {row: mark(KEYPHRASE, title) for row, title in written.items() if texts[row] in titled.fallbacks}
+    marks = {row: fallback_note(KEYPHRASE, title) for row, title in written.items() if texts[row] in titled.fallbacks}
     with file_aside(out) as aside:
         _write(path, workbook, written, marks, aside)
         _compare(path, topics, aside)
@@ -120,9 +120,9 @@ def _is_empty_title(problem: Problem) -> bool:
 def _texts(workbook: Workbook, lacking: pd.DataFrame) -> dict[int, str]:
     """By the row of each topic that lacks its title: what a title is asked for, if anything is said under it."""
     start = [*LESSON, "start_seconds"]  # no two topics share it: that would be an error of the workbook
-    examples = merge(workbook.topics, workbook.lines).examples
+    examples = build_examples(workbook.topics, workbook.lines).examples
     found = lacking[[*start, "row"]].merge(examples[[*start, "text", "opens"]], on=start)
-    return dict(zip(found["row"].tolist(), asked(found), strict=True))
+    return dict(zip(found["row"].tolist(), marked_texts(found), strict=True))
 
 
 def _write(path: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], out: Path) -> None:
@@ -174,7 +174,7 @@ def _unmerge(sheet: Worksheet, coordinate: str) -> None:
 def _write_tables(path: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], out: Path) -> None:
     topics = workbook.topics
     filled = topics["title"].mask(topics["title"] == "", topics["row"].map(titles).fillna(""))
-    write_tables(path, topics.assign(title=filled), workbook.lines, out, marks)
+    write_workbook(path, topics.assign(title=filled), workbook.lines, out, marks)
 
 
 def _compare(path: Path, topics: pd.DataFrame, written: Path) -> None:

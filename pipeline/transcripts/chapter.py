@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.data.fallbacks import KEYPHRASE, NUMBER, mark
-from pipeline.data.openings import marked
+from pipeline.data.fallback_titles import KEYPHRASE, NUMBER, fallback_note
+from pipeline.data.lesson_openings import mark_opening
 from pipeline.transcripts.transcript import Talk
 
 
@@ -27,7 +27,7 @@ class Chapter:
     @property
     def asked(self) -> str:
         """Its text as a title is asked for it."""
-        return marked(self.text) if self.opens else self.text
+        return mark_opening(self.text) if self.opens else self.text
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Chaptered:
         """What the column `FALLBACK` says of each chapter's title; nothing of most."""
         kinds = dict.fromkeys(self.keyphrases, KEYPHRASE) | dict.fromkeys(self.unnamed, NUMBER)
         return [
-            mark(kinds[number], chapter.title) if number in kinds else ""
+            fallback_note(kinds[number], chapter.title) if number in kinds else ""
             for number, chapter in enumerate(self.chapters, start=1)
         ]
 

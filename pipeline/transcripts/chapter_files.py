@@ -13,12 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.cells import as_clock
-from pipeline.data.fallbacks import FALLBACK
-from pipeline.data.formulas import as_text_cell
-from pipeline.data.sheets import NAMES
-from pipeline.data.workbook import LINES, TOPICS
-from pipeline.data.workbook_files import may_be_written, must_be_workbook, write_tables
+from pipeline.data.cell_values import as_clock, escape_formula
+from pipeline.data.workbook_files import require_writable, require_xlsx, write_workbook
+from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, TOPICS
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, write_text
 from pipeline.transcripts.chapter import Chaptered
@@ -63,8 +60,8 @@ def check_out(out: Path, name: str, *, overwrite: bool) -> None:
     UsageError: `out` is a folder, is there and must not be overwritten, or is no .xlsx where the format is.
     """
     if name == "xlsx":
-        must_be_workbook(out)
-    may_be_written(out, overwrite=overwrite)
+        require_xlsx(out)
+    require_writable(out, overwrite=overwrite)
 
 
 def check_talks(talks: Sequence[Talk], name: str) -> None:
@@ -119,11 +116,11 @@ def as_csv(talks: Sequence[Chaptered]) -> str:
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     marked = any(any(talk.marks) for talk in talks)
-    writer.writerow([*NAMES[TOPICS], *([FALLBACK] if marked else [])])
+    writer.writerow([*COLUMN_NAMES[TOPICS], *([FALLBACK] if marked else [])])
     for talk in talks:
         for chapter, said in zip(talk.chapters, talk.marks, strict=True):
             cells = (talk.talk.course_title, talk.talk.lesson_num, as_clock(chapter.start_seconds), chapter.title)
-            writer.writerow([as_text_cell(cell) for cell in (*cells, *([said] if marked else []))])
+            writer.writerow([escape_formula(cell) for cell in (*cells, *([said] if marked else []))])
     return file.getvalue()
 
 
@@ -173,7 +170,7 @@ def write_chapters(talks: Sequence[Chaptered], out: Path, name: str) -> None:
     """
     if name == "xlsx":
         with file_aside(out) as aside:
-            write_tables(out, *_tables(talks), aside, _marks(talks))
+            write_workbook(out, *_tables(talks), aside, _marks(talks))
     else:
         write_text(out, ("\ufeff" if name == "csv" else "") + TEXTS[name](talks))  # Excel takes it for UTF-8 by that
 
@@ -187,7 +184,7 @@ def _tables(talks: Sequence[Chaptered]) -> tuple[pd.DataFrame, pd.DataFrame]:
     ]
     lines = [(talk.talk.course_title, talk.talk.lesson_num, *line) for talk in talks for line in talk.talk.lines]
     return tuple(
-        pd.DataFrame(rows, columns=[*NAMES[name].values()]).assign(row=range(2, len(rows) + 2))
+        pd.DataFrame(rows, columns=[*COLUMN_NAMES[name].values()]).assign(row=range(2, len(rows) + 2))
         for name, rows in ((TOPICS, topics), (LINES, lines))
     )
 

@@ -13,16 +13,13 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from pipeline.data.cells import LONGEST, as_clock, without_controls
-from pipeline.data.consistency import problems_of_lessons
-from pipeline.data.fallbacks import FALLBACK, stands_in, without_stand_ins
-from pipeline.data.formulas import APOSTROPHE
-from pipeline.data.lessons import LESSON
+from pipeline.data.cell_values import FORMULA_ESCAPE, MAX_SECONDS, as_clock, replace_control_characters
+from pipeline.data.fallback_titles import is_fallback, without_fallback_titles
+from pipeline.data.lesson_checks import check_lessons
 from pipeline.data.problems import Problem, WorkbookRejected, errors
-from pipeline.data.sheets import NAMES, understand
-from pipeline.data.tables import open_tables
-from pipeline.data.workbook import TOPICS
-from pipeline.data.workbook_files import is_workbook
+from pipeline.data.sheet_parsing import parse_sheet
+from pipeline.data.tables import is_workbook, open_tables
+from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import read_cues
 from pipeline.transcripts.chapter_files import from_markdown
@@ -32,18 +29,18 @@ from pipeline.transcripts.timed_text import stamped
 from pipeline.transcripts.transcript import Talk, Topic
 
 Lesson = tuple[str, str]
-_COLUMNS = {TOPICS: tuple(NAMES[TOPICS])}
+_COLUMNS = {TOPICS: tuple(COLUMN_NAMES[TOPICS])}
 
 
 class _Chapter(BaseModel):
-    start_seconds: Annotated[float, Field(ge=0, le=LONGEST)]
+    start_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)]
     title: str = ""
     fallback: str | bool = ""  # HTTP says no more than that it is one
 
     @property
     def topic(self) -> Topic:
-        title = " ".join(without_controls(self.title).split())
-        return Topic(self.start_seconds, "" if stands_in(title, str(self.fallback)) else title)
+        title = " ".join(replace_control_characters(self.title).split())
+        return Topic(self.start_seconds, "" if is_fallback(title, str(self.fallback)) else title)
 
 
 class _Lesson(BaseModel):
@@ -112,7 +109,7 @@ def _of_tables(tables_at: Path, path: Path) -> dict[Lesson, list[Topic]]:
     """The topics of the workbook or folder `tables_at`, whose user knows it as `path`. A table may name no lessons."""
     tables, problems = open_tables(tables_at, _COLUMNS, (FALLBACK,))
     if TOPICS in tables:
-        sheet, found = understand(tables[TOPICS], NAMES[TOPICS])
+        sheet, found = parse_sheet(tables[TOPICS], COLUMN_NAMES[TOPICS])
         problems += found
         if tables_at != path:
             sheet = replace(sheet, rows=_without_apostrophes(sheet.rows))
@@ -120,11 +117,11 @@ def _of_tables(tables_at: Path, path: Path) -> dict[Lesson, list[Topic]]:
             sheet = replace(sheet, rows=sheet.rows.assign(course_title=path.stem, lesson_num="1"))
             problems = [problem for problem in problems if problem.column not in LESSON]
         if {*LESSON, sheet.time} <= {*sheet.rows}:
-            problems += problems_of_lessons(sheet, None)
+            problems += check_lessons(sheet, None)
     problems = [_placed(problem, tables_at, path) for problem in problems if problem.kind != "empty title"]
     if errors(problems):
         raise WorkbookRejected(path, problems)
-    rows = without_stand_ins(sheet.rows, tables_at)
+    rows = without_fallback_titles(sheet.rows, tables_at)
     lessons = rows.sort_values("start_seconds").groupby(LESSON, sort=False)
     return {("", "") if nameless else lesson: _topics(rows) for lesson, rows in lessons}
 
@@ -140,7 +137,7 @@ def _topics(rows: pd.DataFrame) -> list[Topic]:
 def _without_apostrophes(rows: pd.DataFrame) -> pd.DataFrame:
     """An apostrophe keeps a spreadsheet from taking a cell of a CSV for a formula."""
     texts = [column for column in (*LESSON, "title") if column in rows]
-    return rows.assign(**{column: rows[column].str.replace(APOSTROPHE, "", regex=True) for column in texts})
+    return rows.assign(**{column: rows[column].str.replace(FORMULA_ESCAPE, "", regex=True) for column in texts})
 
 
 def _of_json(path: Path, text: str) -> dict[Lesson, list[Topic]]:

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from pipeline.data.cells import LONGEST, without_controls
+from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
 from pipeline.transcripts.timestamps import unescaped
 from pipeline.transcripts.transcript import Spoken
 
-_Seconds = Annotated[float, Field(ge=0, le=LONGEST)]
-_Milliseconds = Annotated[float, Field(ge=0, le=LONGEST * 1000)]
+_Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+_Milliseconds = Annotated[float, Field(ge=0, le=MAX_SECONDS * 1000)]
 
 
 class _Segment(BaseModel):
@@ -72,7 +72,7 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def _spoken(start: float, duration: float, text: str) -> Spoken:
-    return Spoken(start, start + duration, without_controls(unescaped(text)))
+    return Spoken(start, start + duration, replace_control_characters(unescaped(text)))
 
 
 def _checked(kind: TypeAdapter, content: Any, name: str) -> Any:

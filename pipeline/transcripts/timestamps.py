@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.data.cells import LONGEST, Fault, as_clock, as_seconds
+from pipeline.data.cell_values import MAX_SECONDS, Fault, as_clock, as_seconds
 from pipeline.errors import Rejected
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_WRONG = {Fault.TOO_LONG: f"is over {LONGEST / 3600:,.0f} hours", Fault.BELOW_ZERO: "is a time below zero"}
+_WRONG = {Fault.TOO_LONG: f"is over {MAX_SECONDS / 3600:,.0f} hours", Fault.BELOW_ZERO: "is a time below zero"}
 
 
 class Stamp(NamedTuple):

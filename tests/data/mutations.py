@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.merge import merge
+from pipeline.data.examples import build_examples
 from pipeline.data.problems import errors
 from pipeline.data.workbook import Workbook, read_workbook
 from tests.odd_workbooks import CLOCK, DATE, DURATION, LINES, PLAIN, TOPICS, Cell, Row, book, number
@@ -61,7 +61,7 @@ class Law(NamedTuple):
 
 def lines_and_topics(read: Workbook) -> tuple[int, int]:
     """As many of each as stand in examples or are set aside."""
-    merged = merge(read.topics, read.lines)
+    merged = build_examples(read.topics, read.lines)
     aside = merged.set_aside["what"].value_counts()
     lines = merged.examples["lines"].map(len).sum() + aside.get("line", 0)
     return int(lines), int(len(merged.examples) + aside.get("topic", 0))

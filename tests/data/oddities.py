@@ -241,13 +241,13 @@ ODDITIES: dict[str, Odd] = {
         )
     ),
     "two sheets of one name": Odd(
-        lambda folder: book(folder / "odd.xlsx", more={"Lesson_Topics": sheet(TOPICS)}), [("doubled sheet", T, None)]
+        lambda folder: book(folder / "odd.xlsx", more={"Lesson_Topics": sheet(TOPICS)}), [("duplicate sheet", T, None)]
     ),
     "a thousand other sheets": Odd(
         lambda folder: book(folder / "odd.xlsx", more={f"notes {n}": sheet([["x"]]) for n in range(1000)})
     ),
-    "a doubled header": Odd(
-        lambda folder: book(folder / "odd.xlsx", [[*TOPICS[0], "Topic "], *TOPICS[1:]]), [("doubled column", T, 1)]
+    "a duplicate header": Odd(
+        lambda folder: book(folder / "odd.xlsx", [[*TOPICS[0], "Topic "], *TOPICS[1:]]), [("duplicate column", T, 1)]
     ),
     "blank and other headers between": Odd(
         lambda folder: book(folder / "odd.xlsx", [[r[0], None, r[1], " ", *r[2:], None, "notes"] for r in TOPICS])

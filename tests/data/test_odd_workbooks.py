@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.data.problems import errors
 from pipeline.data.workbook import read_workbook
-from pipeline.data.xlsx_archive import look_through
+from pipeline.data.xlsx_archive import inspect_archive
 from pipeline.errors import UsageError
 from tests.data.mutations import Law, changed_bytes, changed_cells, changed_tables, nothing_is_lost
 from tests.data.oddities import NO_FILE, ODDITIES, Odd
@@ -47,5 +47,5 @@ def test_a_number_below_zero_is_seen_where_the_archive_is_read_in_two_pieces(tmp
         spaces = b" " * (piece - len(head) - cell.index(b"<v>-") - 2)
         parts[FIRST] = head + spaces + cell + tail
 
-    assert look_through(book(tmp_path / "book.xlsx", change=push_to_the_edge)).below_zero
-    assert not look_through(book(tmp_path / "book.xlsx")).below_zero
+    assert inspect_archive(book(tmp_path / "book.xlsx", change=push_to_the_edge)).below_zero
+    assert not inspect_archive(book(tmp_path / "book.xlsx")).below_zero

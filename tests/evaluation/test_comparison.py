@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import permutation_test
 
-from pipeline.evaluation.comparison import can_claim, compare, fewest_units, level_of_many
+from pipeline.evaluation.comparison import can_claim, compare, fewest_units, level_for_many_tests
 
 LEVEL = 0.05
 SCORES = st.floats(0, 1).map(lambda score: round(score, 3))
@@ -146,4 +146,4 @@ def test_what_does_not_belong_together_is_an_error(ours: list, theirs: list, uni
     ("lessons", "tests"), [([8] * 4, 4), ([8, 8, 2, 2, 2], 2), ([5, 5], 2), ([6, 6], 2), ([1], 1), ([], 1)]
 )
 def test_many_tests_share_the_level_among_those_that_can_fail(lessons: list[int], tests: int) -> None:
-    assert level_of_many(lessons, 0.05) == 0.05 / tests
+    assert level_for_many_tests(lessons, 0.05) == 0.05 / tests

@@ -8,22 +8,15 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from pipeline.evaluation.leaderboard_text import as_markdown, as_rich_table, format_interval
 from rich.console import Console
 
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.intervals import Interval
-from pipeline.evaluation.leaderboard import (
-    CompareSettings,
-    Leaderboard,
-    as_markdown,
-    as_rich_table,
-    build_leaderboard,
-    read_leaderboard,
-    show,
-)
+from pipeline.evaluation.leaderboard import CompareSettings, Leaderboard, build_leaderboard, read_leaderboard
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import MEASURED_SPLITS, summarise
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.results import MEASURED_SPLITS, summarise
+from pipeline.evaluation.score_names import SCORES
 from pipeline.settings import check, read_contestants
 
 EVALUATION = EvaluateSettings(bertscore_model="some-model", bertscore_layers=6, confidence=0.95)
@@ -148,7 +141,7 @@ def test_every_score_has_its_interval(board, score):
     interval = board.row("strong").test[score]
     assert interval.low < interval.mean < interval.high
     row = next(line for line in as_markdown(board).splitlines() if "**strong**" in line)
-    assert row.count(show(interval)) == len(SCORES)  # all of them are alike here
+    assert row.count(format_interval(interval)) == len(SCORES)  # all of them are alike here
     assert "Both take lessons for the independent units" in as_markdown(board)
 
 

@@ -18,7 +18,7 @@ from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
-from pipeline.evaluation.scores import BERT_SCORES, ROUGE_SCORES, SCORES
+from pipeline.evaluation.score_names import BERT_SCORES, ROUGE_SCORES, SCORES
 from pipeline.models.checkpoint_sources import find
 from tests.reading import titles_read
 

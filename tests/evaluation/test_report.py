@@ -15,8 +15,8 @@ from pipeline.errors import Rejected
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.figures import as_svg, curves_figure
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import MEASURED_SPLITS, write_results
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.results import MEASURED_SPLITS, write_results
+from pipeline.evaluation.score_names import SCORES
 from pipeline.stages import collect, compare
 
 PARAMS = """

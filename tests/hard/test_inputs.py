@@ -219,7 +219,7 @@ def test_what_is_usable_goes_through_the_stages_and_loses_nothing(name: str, dvc
 
 @pytest.mark.parametrize("name", ODDITIES)
 def test_a_talk_is_given_chapters_or_refused(name: str, project: Path, examples: pd.DataFrame, tmp_path: Path) -> None:
-    from pipeline.data.workbook_files import is_workbook  # not by each process that reads a workbook
+    from pipeline.data.tables import is_workbook  # not by each process that reads a workbook
     from tests.titles.small import register
 
     register(project / "models/small", examples)

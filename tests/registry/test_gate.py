@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
 
-from pipeline.data.openings import marked
+from pipeline.data.lesson_openings import mark_opening
 from pipeline.data.split import LEAKS
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.evaluation.intervals import Unit
@@ -321,7 +321,9 @@ def test_two_texts_that_share_a_title_both_count() -> None:
     assert not rule.look(["Graphs", "Graphs", "Trees", "Trees", *alone[4:]]).enough
 
 
-@pytest.mark.parametrize("text", ["[Music] so welcome back", "so [Applause] welcome back", marked("so welcome back")])
+@pytest.mark.parametrize(
+    "text", ["[Music] so welcome back", "so [Applause] welcome back", mark_opening("so welcome back")]
+)
 def test_first_words_are_copied_whatever_marks_stand_among_them(text: str) -> None:
     [rule] = [one for one in behaviours([text], TOLERANT) if "first words" in one.name]
     assert not rule.look(["So welcome back"]).enough

@@ -13,12 +13,12 @@ import yaml
 from mlflow import MlflowClient
 from safetensors import safe_open
 
-from pipeline.data.openings import asked
+from pipeline.data.lesson_openings import marked_texts
 from pipeline.errors import UsageError
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
-from pipeline.evaluation.predictions import read_results
-from pipeline.evaluation.written_titles import MEASURED_SPLITS
+from pipeline.evaluation.predicted_titles import MEASURED_SPLITS
+from pipeline.evaluation.results import read_results
 from pipeline.models.checkpoints import load_model
 from pipeline.models.generation import GenerateSettings
 from pipeline.models.seen_examples import Seen, are_among
@@ -151,7 +151,7 @@ def test_the_titles_that_are_measured_are_those_that_are_served(
     assert measured[0][0] == measured[1][0]
     pd.testing.assert_frame_equal(measured[0][1], measured[1][1])
     served = mlflow.pyfunc.load_model(log_served_model(MODELS / MODEL, GenerateSettings.read(MODEL)).model_uri)
-    titles = served.predict(asked(examples))["candidates"].str[0].tolist()
+    titles = served.predict(marked_texts(examples))["candidates"].str[0].tolist()
     for split in MEASURED_SPLITS:
         assert predictions.loc[predictions["split"] == split, "prediction"].tolist() == titles
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.data.cells import as_lesson, as_name, as_seconds
-from pipeline.data.merge import merge
-from pipeline.data.sample import SampleSettings, build_sample, write_workbook
+from pipeline.data.cell_values import as_lesson, as_name, as_seconds
+from pipeline.data.examples import build_examples
+from pipeline.data.sample_workbook import SampleSettings, build_sample
 from pipeline.data.workbook import read_workbook
+from pipeline.data.workbook_files import write_sheets
 from pipeline.errors import Rejected
 
 SMALL = SampleSettings(topics=24, words_per_minute=150, seed=1)
@@ -20,9 +21,10 @@ LESSON = ["course_title", "lesson_num"]
 BUILD = """
 import sys
 from pathlib import Path
-from pipeline.data.sample import SampleSettings, build_sample, write_workbook
+from pipeline.data.sample_workbook import SampleSettings, build_sample
+from pipeline.data.workbook_files import write_sheets
 
-write_workbook(*build_sample(SampleSettings(topics=24, words_per_minute=150, seed=1)), Path(sys.argv[1]))
+write_sheets(*build_sample(SampleSettings(topics=24, words_per_minute=150, seed=1)), Path(sys.argv[1]))
 """
 
 
@@ -34,7 +36,7 @@ def small():
 @pytest.fixture(scope="module")
 def small_workbook(small, tmp_path_factory):
     path = tmp_path_factory.mktemp("sample") / "sample.xlsx"
-    write_workbook(*small, path)
+    write_sheets(*small, path)
     return path
 
 
@@ -64,7 +66,7 @@ def test_another_process_writes_the_same_bytes(small_workbook, tmp_path):
 
 def test_every_line_is_under_a_topic_and_every_topic_has_lines(small_workbook):
     workbook = read_workbook(small_workbook)
-    merged = merge(workbook.topics, workbook.lines)
+    merged = build_examples(workbook.topics, workbook.lines)
     assert (len(merged.examples), len(merged.set_aside)) == (SMALL.topics, 0)
 
 
@@ -112,9 +114,9 @@ def test_titles_come_once_and_have_two_to_fourteen_words(shipped):
 
 
 def test_no_title_is_the_first_words_of_its_text(shipped, tmp_path):
-    write_workbook(*shipped, tmp_path / "sample.xlsx")
+    write_sheets(*shipped, tmp_path / "sample.xlsx")
     workbook = read_workbook(tmp_path / "sample.xlsx")
-    examples = merge(workbook.topics, workbook.lines).examples
+    examples = build_examples(workbook.topics, workbook.lines).examples
     assert not [
         title for title, text in zip(examples["title"], examples["text"], strict=True) if text.startswith(title)
     ]
@@ -161,6 +163,6 @@ def test_more_topics_than_there_are_is_refused_with_both_counts():
 def test_a_text_that_begins_with_an_equals_sign_is_no_formula(tmp_path):
     topics = pd.DataFrame({"course_title": ["c"], "lesson_num": [1], "timestamp": [timedelta(0)], "topic": ["=A1"]})
     lines = pd.DataFrame({"course_title": ["c"], "lesson_num": [1], "timestamp": [timedelta(0)], "transcript": ["=B2"]})
-    write_workbook(topics, lines, tmp_path / "w.xlsx")
+    write_sheets(topics, lines, tmp_path / "w.xlsx")
     workbook = read_workbook(tmp_path / "w.xlsx")
     assert (workbook.topics["title"][0], workbook.lines["text"][0]) == ("=A1", "=B2")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.cells import LONGEST, Fault, as_clock, as_lesson, as_name, as_seconds, as_text, blank
+from pipeline.data.cell_values import MAX_SECONDS, Fault, as_clock, as_lesson, as_name, as_seconds, as_text, is_blank
 
 
 def column(*cells: object) -> pd.Series:
@@ -54,7 +54,7 @@ def test_a_time_is_read_as_a_person_reads_it(cell: object, seconds: float) -> No
         (dt.timedelta(seconds=-5), Fault.BELOW_ZERO),
         (dt.datetime(2023, 3, 15), Fault.DATE),
         (dt.date(2023, 3, 15), Fault.DATE),
-        (LONGEST + 1, Fault.TOO_LONG),
+        (MAX_SECONDS + 1, Fault.TOO_LONG),
         (True, Fault.UNREADABLE),
         (float("inf"), Fault.UNREADABLE),
         ("soon", Fault.UNREADABLE),
@@ -97,7 +97,7 @@ def test_a_column_of_dates_holds_no_times() -> None:
     assert as_seconds(pd.Series(pd.to_datetime(["2023-03-15"]))).fault.tolist() == [Fault.DATE]
 
 
-@given(st.integers(0, int(LONGEST * 1000)))
+@given(st.integers(0, int(MAX_SECONDS * 1000)))
 def test_a_clock_reads_back_as_the_same_seconds(milliseconds: int) -> None:
     assert as_seconds(column(as_clock(milliseconds / 1000))).seconds.tolist() == [milliseconds / 1000]
 
@@ -109,7 +109,7 @@ numbers = st.floats() | st.integers(-(2**64), 2**64)
 def test_any_cell_is_either_a_time_within_bounds_or_a_fault(cells: list[object]) -> None:
     times = as_seconds(column(*cells))
     good = times.fault == Fault.NONE
-    assert (good == ((times.seconds >= 0) & (times.seconds <= LONGEST))).all()
+    assert (good == ((times.seconds >= 0) & (times.seconds <= MAX_SECONDS))).all()
 
 
 def test_as_clock_writes_hours_without_a_leading_zero() -> None:
@@ -148,4 +148,4 @@ def test_text_is_text_whatever_excel_made_of_it(cell: object, text: str) -> None
 
 
 def test_cells_of_nothing_but_spaces_are_blank() -> None:
-    assert blank(column("", " \u00a0", None, "x", 0.0)).tolist() == [True, True, True, False, False]
+    assert is_blank(column("", " \u00a0", None, "x", 0.0)).tolist() == [True, True, True, False, False]

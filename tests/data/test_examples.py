@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.merge import merge
+from pipeline.data.examples import build_examples
 from pipeline.data.workbook import ingest
 from pipeline.stages import merge as stage
 
@@ -46,7 +46,7 @@ LINES = lines_of(
 
 
 def test_a_line_belongs_to_the_last_topic_that_has_begun() -> None:
-    assert titles_and_texts(merge(TOPICS, LINES).examples) == [
+    assert titles_and_texts(build_examples(TOPICS, LINES).examples) == [
         ("What clouds are", "look up white"),
         ("How clouds form", "air rises and cools"),
         ("Rain", "it falls"),
@@ -54,43 +54,43 @@ def test_a_line_belongs_to_the_last_topic_that_has_begun() -> None:
 
 
 def test_a_topic_ends_where_the_next_of_its_lesson_starts() -> None:
-    ends = merge(TOPICS, LINES).examples["end_seconds"]
+    ends = build_examples(TOPICS, LINES).examples["end_seconds"]
     assert ends.fillna(-1).tolist() == [60, -1, -1]
 
 
 def test_an_example_keeps_its_lines_and_their_times() -> None:
-    first = merge(TOPICS, LINES).examples.iloc[0]
+    first = build_examples(TOPICS, LINES).examples.iloc[0]
     assert (list(first["lines"]), list(first["line_seconds"])) == (["look up", "white"], [5, 59.9])
 
 
 def test_a_line_before_the_first_topic_is_set_aside() -> None:
     lines = lines_of(("1", 5, "look up"), ("1", 61, "air rises"), ("2A", 9, "early"), ("2A", 11, "rain"))
-    assert reasons(merge(TOPICS, lines).set_aside) == [("line", "early", "before the first topic")]
+    assert reasons(build_examples(TOPICS, lines).set_aside) == [("line", "early", "before the first topic")]
 
 
 def test_a_line_of_a_lesson_without_topics_is_set_aside() -> None:
-    merged = merge(TOPICS, pd.concat([LINES, lines_of(("3", 5, "snow"))], ignore_index=True))
+    merged = build_examples(TOPICS, pd.concat([LINES, lines_of(("3", 5, "snow"))], ignore_index=True))
     assert reasons(merged.set_aside) == [("line", "snow", "no topics for this lesson")]
 
 
 def test_a_line_without_words_is_set_aside() -> None:
-    merged = merge(TOPICS, pd.concat([LINES, lines_of(("1", 5, "\u00a0 "))], ignore_index=True))
+    merged = build_examples(TOPICS, pd.concat([LINES, lines_of(("1", 5, "\u00a0 "))], ignore_index=True))
     assert reasons(merged.set_aside) == [("line", "\u00a0 ", "no words")]
 
 
 def test_a_topic_without_lines_is_set_aside_with_its_title() -> None:
-    merged = merge(TOPICS, LINES[LINES["lesson_num"] == "1"])
+    merged = build_examples(TOPICS, LINES[LINES["lesson_num"] == "1"])
     assert reasons(merged.set_aside) == [("topic", "Rain", "no lines")]
 
 
 def test_lines_at_the_same_time_keep_the_order_of_the_workbook() -> None:
     lines = lines_of(("2A", 12, "one"), ("2A", 12, "two"), ("2A", 12, "three"))
-    assert merge(TOPICS, lines.iloc[::-1]).examples["text"].tolist() == ["one two three"]
+    assert build_examples(TOPICS, lines.iloc[::-1]).examples["text"].tolist() == ["one two three"]
 
 
 def test_the_same_lesson_number_in_another_course_is_another_lesson() -> None:
     courses = pd.Series(["Clouds", "Rivers", "Clouds", "Clouds", "Rivers"], dtype="str")
-    assert titles_and_texts(merge(TOPICS, LINES.assign(course_title=courses)).examples) == [
+    assert titles_and_texts(build_examples(TOPICS, LINES.assign(course_title=courses)).examples) == [
         ("What clouds are", "look up"),
         ("How clouds form", "air rises and cools"),
     ]
@@ -100,12 +100,12 @@ def test_the_same_lesson_number_in_another_course_is_another_lesson() -> None:
 def test_empty_tables_merge_to_no_examples(which: str) -> None:
     topics = TOPICS.head(0) if which != "lines" else TOPICS
     lines = LINES.head(0) if which != "topics" else LINES
-    merged = merge(topics, lines)
+    merged = build_examples(topics, lines)
     assert (len(merged.examples), len(merged.set_aside)) == (0, len(topics) + len(lines))
 
 
 def test_both_tables_survive_a_file_unchanged(tmp_path: Path) -> None:
-    examples = merge(TOPICS, LINES).examples
+    examples = build_examples(TOPICS, LINES).examples
     examples.to_parquet(tmp_path / "examples.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "examples.parquet"), examples)
 
@@ -141,7 +141,7 @@ def key(frame: pd.DataFrame) -> list[tuple[object, ...]]:
 @given(some_topics, some_lines)
 def test_lines_in_are_lines_in_examples_and_lines_set_aside(topics: list, lines: list) -> None:
     given_lines = lines_of(*lines)
-    merged = merge(topics_of(*topics), given_lines)
+    merged = build_examples(topics_of(*topics), given_lines)
     used = merged.examples[[*LESSON, "line_seconds", "lines"]].explode(["line_seconds", "lines"])
     used = used.rename(columns={"line_seconds": "seconds", "lines": "text"})
     aside = merged.set_aside[merged.set_aside["what"] == "line"]
@@ -151,7 +151,7 @@ def test_lines_in_are_lines_in_examples_and_lines_set_aside(topics: list, lines:
 @law
 @given(some_topics, some_lines)
 def test_topics_in_are_examples_and_topics_set_aside(topics: list, lines: list) -> None:
-    merged = merge(topics_of(*topics), lines_of(*lines))
+    merged = build_examples(topics_of(*topics), lines_of(*lines))
     aside = merged.set_aside[merged.set_aside["what"] == "topic"].rename(columns={"seconds": "start_seconds"})
     found = pd.concat([merged.examples, aside])[["lesson_num", "start_seconds", "title"]]
     assert sorted(found.itertuples(index=False, name=None)) == sorted(topics)
@@ -160,7 +160,7 @@ def test_topics_in_are_examples_and_topics_set_aside(topics: list, lines: list) 
 @law
 @given(some_topics, some_lines)
 def test_every_line_lies_within_its_topic(topics: list, lines: list) -> None:
-    for example in merge(topics_of(*topics), lines_of(*lines)).examples.itertuples():
+    for example in build_examples(topics_of(*topics), lines_of(*lines)).examples.itertuples():
         end = np.inf if np.isnan(example.end_seconds) else example.end_seconds
         assert all(example.start_seconds <= seconds < end for seconds in example.line_seconds)
 
@@ -171,8 +171,8 @@ def test_the_order_of_rows_does_not_matter(topics: list, lines: list, random: ob
     def shuffled(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.sample(frac=1, random_state=random.randrange(2**32))
 
-    in_order = merge(topics_of(*topics), lines_of(*lines))
-    mixed = merge(shuffled(topics_of(*topics)), shuffled(lines_of(*lines)))
+    in_order = build_examples(topics_of(*topics), lines_of(*lines))
+    mixed = build_examples(shuffled(topics_of(*topics)), shuffled(lines_of(*lines)))
     pd.testing.assert_frame_equal(mixed.examples, in_order.examples)
     pd.testing.assert_frame_equal(mixed.set_aside, in_order.set_aside)
 
@@ -190,7 +190,7 @@ def test_the_real_workbook_gives_the_examples_of_the_notebook() -> None:
     if not os.environ.get("LECTERN_SHARED"):
         pytest.skip("LECTERN_SHARED is not set: the real workbook is not at hand")
     workbook = ingest(Path(os.environ["LECTERN_SHARED"]) / "data/fsdl_2022_project_transcripts.xlsx")
-    merged = merge(workbook.topics, workbook.lines)
+    merged = build_examples(workbook.topics, workbook.lines)
     naive = merge_naively(workbook.topics, workbook.lines)
     pd.testing.assert_frame_equal(merged.examples[naive.columns], naive)
     assert (len(merged.examples), merged.examples["lines"].map(len).sum(), len(merged.set_aside)) == (397, 14_791, 0)
