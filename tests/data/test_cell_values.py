@@ -1,4 +1,4 @@
-"""What single columns mean."""
+"""Conversion of columns of cells to values."""
 
 import datetime as dt
 
@@ -12,7 +12,7 @@ from pipeline.data.cell_values import MAX_SECONDS, Fault, as_clock, as_lesson, a
 
 
 def column(*cells: object) -> pd.Series:
-    """Cells as they come out of an Excel sheet."""
+    """Build a column of cells as an Excel reader returns it."""
     return pd.Series(cells, dtype=object)
 
 
@@ -65,16 +65,16 @@ def test_a_time_is_read_as_a_person_reads_it(cell: object, seconds: float) -> No
         ("1:2:3:4", Fault.UNREADABLE),
     ],
 )
-def test_what_is_not_a_time_is_a_fault_and_never_a_guess(cell: object, fault: Fault) -> None:
+def test_a_cell_that_is_not_a_time_is_a_fault(cell: object, fault: Fault) -> None:
     times = as_seconds(column(cell))
     assert (times.fault.tolist(), np.isnan(times.seconds).tolist()) == ([fault], [True])
 
 
-def test_a_number_stored_as_text_is_told_from_a_number() -> None:
+def test_a_number_stored_as_text_is_marked() -> None:
     assert as_seconds(column("75", 75, "1:15")).number_as_text.tolist() == [True, False, False]
 
 
-def test_a_column_of_text_alone_has_no_numbers_as_text() -> None:
+def test_a_column_of_only_text_has_no_numbers_as_text() -> None:
     assert not as_seconds(pd.Series(["75"], dtype="str")).number_as_text.any()
 
 

@@ -1,4 +1,4 @@
-"""What opens a lesson, and what its course calls it."""
+"""Lesson openings, their mark and their usual title."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.data.test_examples import lines_of, topics_of
 
 
 def lessons(*titles: str) -> pd.DataFrame:
-    """Of each lesson the opening, called so, and another part."""
+    """Build lessons of two examples, with the given titles for the openings."""
     parts = [part for n, title in enumerate(titles) for part in ((str(n), 0, title), (str(n), 60, "Rest"))]
     return build_examples(topics_of(*parts), lines_of(*parts)).examples
 
 
-def test_what_is_said_first_in_each_lesson_opens_it() -> None:
+def test_the_first_example_with_lines_opens_its_lesson() -> None:
     topics = topics_of(("2", 5, "Later"), ("1", 60, "Then"), ("1", 0, "Silent"), ("1", 30, "First"), ("2", 0, "Start"))
     lines = lines_of(("1", 30, "a"), ("1", 61, "b"), ("2", 1, "c"), ("2", 9, "d"))
     examples = build_examples(topics, lines).examples
@@ -38,12 +38,12 @@ def test_a_lesson_of_one_topic_has_no_opening() -> None:
     assert marked_texts(examples) == ["a"]
 
 
-def test_examples_that_do_not_say_what_opens_a_lesson_are_asked_as_they_are() -> None:
+def test_examples_without_the_column_opens_have_no_marks() -> None:
     assert marked_texts(pd.DataFrame({"text": ["a", "b"]})) == ["a", "b"]
 
 
 @given(st.text().map(str.strip))
-def test_the_mark_comes_off_again(text: str) -> None:
+def test_the_mark_can_be_removed(text: str) -> None:
     assert has_opening_mark(mark_opening(text))
     assert remove_opening_mark(mark_opening(text)) == text
     assert has_opening_mark(text) or remove_opening_mark(text) == text
@@ -53,10 +53,10 @@ def test_the_mark_comes_off_again(text: str) -> None:
     ("titles", "usual"),
     [
         (["Intro"] * 3 + ["Clouds", "Rain"], "Intro"),
-        (["Intro"] * 3 + ["Clouds", "Rain", "Snow"], ""),  # half are not most
+        (["Intro"] * 3 + ["Clouds", "Rain", "Snow"], ""),  # exactly half is too few
         (["Intro"] * 4, ""),  # too few lessons
         ([], ""),
     ],
 )
-def test_a_course_has_a_usual_opening_where_most_of_its_lessons_agree(titles: list[str], usual: str) -> None:
+def test_the_usual_opening_title_is_that_of_more_than_half_of_the_lessons(titles: list[str], usual: str) -> None:
     assert usual_opening_title(lessons(*titles)) == usual

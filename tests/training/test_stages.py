@@ -27,8 +27,8 @@ from pipeline.registry.versions import log_served_model
 from pipeline.stages import predict, score, train
 from pipeline.training.record import read_training
 from pipeline.training.trainer import Diverged, LearntNothing
+from tests.embedded_titles import record_embedded_titles
 from tests.models.small import lively_model
-from tests.reading import titles_read
 from tests.training.small import MINILM, STAGE, fill_project, mlflow_runs
 
 _, MODEL = STAGE
@@ -81,7 +81,7 @@ def test_a_training_that_diverged_leaves_nothing_to_go_on_from(project: Path, ex
 def test_bertscore_reads_the_true_titles_once_for_all_epochs_and_evaluations(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = titles_read(monkeypatch)
+    read = record_embedded_titles(monkeypatch)
     fill_project(project, examples, **WRITES, bertscore=MINILM)
     train.run(MODEL)
     bertscore._references.cache_clear()  # as in another process
