@@ -95,12 +95,12 @@ def test_a_warning_is_logged(tmp_path, caplog):
 
 def test_an_invalid_title_is_rejected_with_its_row(tmp_path):
     message = rejection(tmp_path, topics=topics(title=["What light is", "", "What sound is"]))
-    assert 'topics: A title has 1 to 40 words, one space apart. Found: 1 of 3 unexpected, "" in row 3.' in message
+    assert 'topics: Every title has 1 to 40 words, separated by one space. Found: 1 of 3 unexpected, "" in row 3.' in message
 
 
 def test_a_rejection_lists_every_critical_failure(tmp_path):
     message = rejection(tmp_path, topics=topics(row=[2, 2, 4]), lines=lines(seconds=[-1.0, 80.0, 3.0]))
-    assert ("topics: Every row of the workbook comes once." in message, "-1.0 in row 2" in message) == (True, True)
+    assert ("topics: Every row of the workbook occurs once." in message, "-1.0 in row 2" in message) == (True, True)
 
 
 def test_a_rejection_names_the_page_and_the_suite(tmp_path):
@@ -128,11 +128,11 @@ def test_an_empty_table_is_rejected(tmp_path):
     assert "There is at least one line. Found: 0." in rejection(tmp_path, lines=lines()[:0])
 
 
-def test_a_lesson_on_two_sides_is_rejected(tmp_path):
-    assert "exactly one side" in rejection(tmp_path, splits=lessons([1, 2]))
+def test_a_lesson_in_two_splits_is_rejected(tmp_path):
+    assert "exactly one split" in rejection(tmp_path, splits=lessons([1, 2]))
 
 
-def test_lessons_on_one_side_each_pass(tmp_path):
+def test_lessons_in_one_split_pass(tmp_path):
     assert check(tmp_path, splits=lessons([1, 1]))["success"]
 
 
