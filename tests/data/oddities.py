@@ -1,4 +1,4 @@
-"""What people and programs hand in for a workbook: how each is made, and what is to be said of it."""
+"""Unusual and damaged workbooks: how to make each, and the errors that it must give."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ from tests.odd_workbooks import (
 
 
 class Odd(NamedTuple):
-    """A workbook as none should be.
+    """An unusual workbook.
 
-    kinds: of the errors that are to be found, with the sheet (or nothing) and row of each; none: it is right.
-    fits_a_sheet: whether Excel's cells hold all of it, so that it can be written as a titled workbook.
+    Attributes:
+        make: writes the workbook to a folder and returns its path.
+        kinds: the expected errors: kind, sheet and row of each; empty for a valid workbook.
+        fits_a_sheet: whether cells of Excel can hold its content, so that it can be written as a titled workbook.
     """
 
     make: Callable[[Path], Path]
@@ -42,7 +44,7 @@ class Odd(NamedTuple):
 
 
 def _with_topic(*row: Cell | str | float | None) -> Callable[[Path], Path]:
-    """A fourth topic, on row 5, that has a line."""
+    """Add a fourth topic, on row 5, and a line for it."""
     lines = [*LINES, ["Clouds", "2A", "1:40:00", "and snow"]]
     return lambda folder: book(folder / "odd.xlsx", [*TOPICS, list(row)], lines)
 
@@ -95,7 +97,7 @@ def _zip(**parts: bytes) -> Callable[[Path], Path]:
 
 
 def _claiming(part: str, size: int) -> Callable[[Path], Path]:
-    """A part that is as large as a bomb's, as far as the archive's directory tells."""
+    """Add a part for which the archive's directory states a false size."""
 
     def make(folder: Path) -> Path:
         path = book(folder / "odd.xlsx")
@@ -108,7 +110,7 @@ def _claiming(part: str, size: int) -> Callable[[Path], Path]:
 
 
 def _repeated_text(folder: Path) -> Path:
-    """A text of a million letters in each of 100,000 cells: little in the file, 100 GB written out."""
+    """Use a text of a million letters in 100,000 cells: a small file, but 100 GB of text."""
     text = within(STRINGS, ">look up<", f">{'x' * 1_000_000}<")
     cell = '<row r="{0}"><c r="A{0}" t="s"><v>0</v></c><c r="D{0}" t="s"><v>20</v></c></row>'
     rows = "".join(cell.format(n) for n in range(5, 100_005))
@@ -119,7 +121,7 @@ def _repeated_text(folder: Path) -> Path:
 
 
 def _encrypted_entry(folder: Path) -> Path:
-    """The flag of an encrypted entry, which Excel does not set."""
+    """Set the flag of an encrypted entry, which Excel never sets."""
     path = book(folder / "odd.xlsx")
     content = bytearray(path.read_bytes())
     for mark, flag in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):

@@ -95,7 +95,10 @@ def test_a_warning_is_logged(tmp_path, caplog):
 
 def test_an_invalid_title_is_rejected_with_its_row(tmp_path):
     message = rejection(tmp_path, topics=topics(title=["What light is", "", "What sound is"]))
-    assert 'topics: Every title has 1 to 40 words, separated by one space. Found: 1 of 3 unexpected, "" in row 3.' in message
+    assert (
+        'topics: Every title has 1 to 40 words, separated by one space. Found: 1 of 3 unexpected, "" in row 3.'
+        in message
+    )
 
 
 def test_a_rejection_lists_every_critical_failure(tmp_path):
