@@ -43,16 +43,17 @@ def _rows_with_lesson(sheet: ParsedSheet) -> ParsedSheet:
 
 
 def _decreasing_times(sheet: ParsedSheet, lessons: np.ndarray) -> list[Problem]:
+    """Find lessons in which a row has an earlier time than the row before."""
     seconds = sheet.seconds
     order = np.argsort(lessons, kind="stable")
-    back = np.zeros(len(order), dtype=bool)
-    back[order[1:]] = (np.diff(lessons[order]) == 0) & (np.diff(seconds[order]) < 0)
+    earlier = np.zeros(len(order), dtype=bool)
+    earlier[order[1:]] = (np.diff(lessons[order]) == 0) & (np.diff(seconds[order]) < 0)
     remedy = "Correct it, or leave it: Lectern sorts by time."
-    pattern = sheet.pattern("warning", "times running backwards", "timestamp", remedy)
+    pattern = sheet.pattern("warning", "times out of order", "timestamp", remedy)
     return sheet.at_lessons(
         pattern,
         lessons,
-        back,
+        earlier,
         lambda i, n: f"{as_clock(seconds[i])} is earlier than the row before it in {sheet.lesson(i)}{_total(n)}.",
     )
 
@@ -68,7 +69,7 @@ def _minutes_as_hours(sheet: ParsedSheet, lessons: np.ndarray) -> list[Problem]:
     doubtful = (seconds >= _LATE) & (whole & (rows >= 3))[lessons]
     remedy = "If it was typed as mm:ss, use 0:mm:ss. Otherwise nothing to do."
     return sheet.at_rows(
-        sheet.pattern("warning", "hours for minutes", "timestamp", remedy),
+        sheet.pattern("warning", "minutes stored as hours", "timestamp", remedy),
         _first_per_lesson(lessons, doubtful),
         lambda i: f"{as_clock(seconds[i])} is late, and all times of {sheet.lesson(i)} are whole minutes.",
     )
@@ -76,7 +77,7 @@ def _minutes_as_hours(sheet: ParsedSheet, lessons: np.ndarray) -> list[Problem]:
 
 def _duplicate_topics(topics: ParsedSheet, lessons: np.ndarray) -> list[Problem]:
     """Find topics of one lesson with the same start or the same title."""
-    remedy = "Give each topic a time of its own, or delete one."
+    remedy = "Give each topic its own time, or delete one."
     pattern = topics.pattern("error", "duplicate topic start", "timestamp", remedy)
     first, again = _first_equal(topics, lessons, topics.time)
     problems = topics.at_rows(
@@ -149,4 +150,5 @@ def _first_per_lesson(lessons: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _total(rows: int) -> str:
+    """Return the number of rows in parentheses, if there are several."""
     return f" ({rows:,} rows in total)" if rows > 1 else ""

@@ -42,14 +42,13 @@ _EMPTY: dict[str, tuple[Severity, str, str]] = {
     ),
 }
 
-_WRITE_TIMES = "Use h:mm:ss, mm:ss or seconds."
+_TIME_FORMATS = "Use h:mm:ss, mm:ss or seconds."
 _FAULTS = {
-    Fault.BELOW_ZERO: ("negative time", "is a negative time", _WRITE_TIMES),
-    Fault.DATE: ("bad timestamp", "is a date", f"{_WRITE_TIMES} Format the cell as [h]:mm:ss first."),
-    Fault.TOO_LONG: ("bad timestamp", f"is over {MAX_SECONDS / 3600:,.0f} hours", _WRITE_TIMES),
-    Fault.UNREADABLE: ("bad timestamp", "is not a time", _WRITE_TIMES),
+    Fault.BELOW_ZERO: ("negative time", "is a negative time", _TIME_FORMATS),
+    Fault.DATE: ("bad timestamp", "is a date", f"{_TIME_FORMATS} Format the cell as [h]:mm:ss first."),
+    Fault.TOO_LONG: ("bad timestamp", f"is over {MAX_SECONDS / 3600:,.0f} hours", _TIME_FORMATS),
+    Fault.UNREADABLE: ("bad timestamp", "is not a time", _TIME_FORMATS),
 }
-
 
 # Excel shows these and exports them to CSV for a formula without a result.
 _EXCEL_ERRORS = [

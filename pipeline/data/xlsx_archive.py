@@ -163,28 +163,34 @@ def _too_many_cells(sheet: str, rows: int, columns: int) -> Problem:
 
 
 def _inspect_part(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> _Part:
+    """Read one file of the archive in blocks.
+
+    Raises:
+        UnsafeArchive: it declares XML entities or holds a very long text.
+    """
     part = _Part(info)
     is_xml = info.filename.lower().endswith(_XML)
     with archive.open(info) as file:  # reading to the end also verifies the checksum
-        at = tag = 0
+        offset = last_tag = 0
         for block in _blocks(file):
             if is_xml:
-                tag = at + last if (last := block.rfind(b"<")) >= 0 else tag
-                if at + len(block) - tag > MAX_TEXT_LENGTH:
+                last_tag = offset + found if (found := block.rfind(b"<")) >= 0 else last_tag
+                if offset + len(block) - last_tag > MAX_TEXT_LENGTH:
                     what = f"holds a text of over {MAX_TEXT_LENGTH / 1e6:.0f} MB ({info.filename})"
                     raise UnsafeArchive(_problem(path, "too large", what, _SAVE_AGAIN))
                 if b"<!DOCTYPE" in block or b"<!ENTITY" in block:
                     what = f"declares XML entities ({info.filename}), which no spreadsheet needs"
                     raise UnsafeArchive(_problem(path, "not a workbook", what, _SAVE_AGAIN))
-                _inspect_block(part, block, at)
-            at += len(block)
-    part.shared_starts.append(at)
+                _inspect_block(part, block, offset)
+            offset += len(block)
+    part.shared_starts.append(offset)
     return part
 
 
-def _inspect_block(part: _Part, block: bytes, at: int) -> None:
+def _inspect_block(part: _Part, block: bytes, offset: int) -> None:
+    """Add the findings about a block of XML, which starts at `offset`, to `part`."""
     shared_text = _PREFIXED_SHARED_TEXT_START if b":si" in block else _SHARED_TEXT_START
-    part.shared_starts += [at + found.start() for found in shared_text.finditer(block)]
+    part.shared_starts += [offset + found.start() for found in shared_text.finditer(block)]
     part.has_negative_numbers = part.has_negative_numbers or b"v>-" in block
     part.has_inline_texts = part.has_inline_texts or any(mark in block for mark in _INLINE_TEXT)
     if part.has_inline_texts:
@@ -192,9 +198,8 @@ def _inspect_block(part: _Part, block: bytes, at: int) -> None:
     if b"<c" not in block and b":c" not in block:
         return  # no cell begins in this block
     part.has_uncommon_cells = part.has_uncommon_cells or _UNCOMMON_CELL.search(block) is not None
-    part.far |= {
-        kind for kind in {_RIGHT_OF_P, _BELOW_99999, _RIGHT_OF_AZ, _BELOW_9999} - part.far if kind.search(block)
-    }
+    missing = {_RIGHT_OF_P, _BELOW_99999, _RIGHT_OF_AZ, _BELOW_9999} - part.far
+    part.far |= {pattern for pattern in missing if pattern.search(block)}
     part.shared_uses += block.count(b't="s"') + block.count(b"t='s'")
     part.has_errors = part.has_errors or b't="e"' in block or b"t='e'" in block
 

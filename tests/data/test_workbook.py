@@ -216,9 +216,9 @@ WARNINGS = {
         set_cell("topics", "B4", "2B"),
         [("lesson on one sheet only", "lesson_topics", 4), ("lesson on one sheet only", "lesson_transcripts", 4)],
     ),
-    "times running backwards": (
+    "times out of order": (
         set_cell("lines", "C2", "0:01:30"),
-        [("topic without lines", "lesson_topics", 2), ("times running backwards", "lesson_transcripts", 3)],
+        [("topic without lines", "lesson_topics", 2), ("times out of order", "lesson_transcripts", 3)],
     ),
     "a title used twice": (set_cell("topics", "D3", "What  clouds are "), [("title used twice", "lesson_topics", 3)]),
     "a line without words": (
@@ -250,7 +250,7 @@ def test_minutes_that_excel_stored_as_hours_give_a_warning(tmp_path: Path) -> No
         topics.append(["Clouds", "1B", "0:00:00", "Fog"])
 
     found = problems(workbook(tmp_path, change))
-    assert ("warning", "hours for minutes", "lesson_transcripts", 6, "C (timestamp)") in found
+    assert ("warning", "minutes stored as hours", "lesson_transcripts", 6, "C (timestamp)") in found
 
 
 def test_excel_times_without_their_format_give_a_warning(tmp_path: Path) -> None:
