@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 MAX_SECONDS = 1000 * 3600.0  # a larger time is a date, a number of milliseconds or a typing error
 
 _DAY_ZERO = dt.datetime(1899, 12, 31)  # in a cell with a time format, 27 hours are 1900-01-01 03:00
-_LAST_DURATION = dt.datetime(1900, 2, 28)  # a later date is a date, not a duration
+_LAST_DURATION = dt.datetime(1900, 2, 28)  # Excel shows durations as dates up to this one; later dates are real dates
 
 _FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"  # East Asian versions of Excel also accept the full-width characters
 FORMULA_ESCAPE = rf"^'(?=['{_FORMULA_STARTS.replace('-', chr(92) + '-')}])"

@@ -70,7 +70,7 @@ def build_examples(topics: pd.DataFrame, lines: pd.DataFrame) -> BuiltExamples:
 
 
 def lesson_ids(*tables: pd.DataFrame) -> list[np.ndarray]:
-    """Number the lessons of several tables alike; return each row's number, for each table.
+    """Number the lessons of several tables consistently; return the numbers of each table's rows.
 
     The numbers follow the order of course_title and lesson_num.
     """

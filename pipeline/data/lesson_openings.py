@@ -17,7 +17,7 @@ _MIN_LESSONS = 5  # for a usual opening title
 
 
 def marked_texts(examples: pd.DataFrame) -> list[str]:
-    """Return the texts of `examples` as a model reads them: openings have the mark."""
+    """Return the texts of `examples` as a model reads them: openings have the opening mark."""
     texts = zip(examples["text"], is_opening(examples), strict=True)
     return [mark_opening(text) if opening else text for text, opening in texts]
 
@@ -28,17 +28,17 @@ def is_opening(examples: pd.DataFrame) -> pd.Series:
 
 
 def mark_opening(text: str) -> str:
-    """Put the mark before a text."""
+    """Put the opening mark before a text."""
     return f"{OPENING_MARK} {text}"
 
 
 def has_opening_mark(text: str) -> bool:
-    """Return whether a text has the mark."""
+    """Return whether a text has the opening mark."""
     return text.startswith(OPENING_MARK)
 
 
 def remove_opening_mark(text: str) -> str:
-    """Remove the mark, if the text has it."""
+    """Remove the opening mark, if the text has it."""
     return text.removeprefix(OPENING_MARK).lstrip() if has_opening_mark(text) else text
 
 

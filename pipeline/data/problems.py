@@ -53,8 +53,7 @@ def problems_at_rows(
 ) -> list[Problem]:
     """Repeat a problem at several rows.
 
-    Beyond `MAX_LISTED` rows, one last entry counts the others. So a column without one good cell costs no more than a
-    column with a thousand bad cells.
+    Beyond `MAX_LISTED` rows, one last entry counts the others, so that a column of bad cells does not take all memory.
 
     Args:
         pattern: the problem, without row and message.

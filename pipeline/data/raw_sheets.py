@@ -1,4 +1,4 @@
-"""Sheets before their cells are interpreted, and the parts that the readers of Excel, CSV and Parquet files share."""
+"""Represent sheets with raw cells, and share helpers among the readers of Excel, CSV and Parquet files."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Leaderboard(_Record):
     bertscore_model: str
     bertscore_layers: int
     confidence: float  # of all intervals and claims
-    unit: Unit  # independent unit
+    unit: Unit  # of the statistics: lessons or examples
     validation_examples: int
     validation_lessons: int
     validation_needed: int  # units that the validation split needs to tell any two models apart

@@ -169,17 +169,17 @@ ODDITIES: dict[str, Odd] = {
     "a title that is a date": Odd(_topic(number(45000, DATE))),
     "a title that is a duration": Odd(_topic(number(0.25, DURATION))),
     "a title that is true": Odd(_topic(Cell("b", "1"))),
-    "a title of emoji and families of them": Odd(_topic("🎉👩‍👩‍👧‍👦 \U0001f1e9\U0001f1ea")),
+    "a title of emoji": Odd(_topic("🎉👩‍👩‍👧‍👦 \U0001f1e9\U0001f1ea")),
     "a title from right to left": Odd(_topic("\u202eמה הם עננים\u202c و أمطار")),
     "a title of combining marks": Odd(_topic("e\u0301" + "\u0335" * 500)),
     "a title with control characters": Odd(_topic("a\x00b\x07c\x1b[2Jd\x7fe")),
-    "a title with half a character": Odd(_topic("a\ud83db")),
+    "a title with half a surrogate pair": Odd(_topic("a\ud83db")),
     "a title that looks escaped": Odd(_topic("_x0041_ _xZZZZ_")),
     "a title of markup": Odd(_topic("<script>alert(1)</script> & [bold]x[/bold] {{7*7}} $(touch x) `x` ; rm -rf x")),
     "a title that is a formula": Odd(_topic("=cmd|' /C calc'!A0")),
     "a title of 32,767 characters": Odd(_topic("x" * 32_767)),
-    "a title of spaces that are none": Odd(_topic("\u00a0\u2003\u200a"), [("empty title", T, 5)]),
-    "a title of marks without width": Odd(_topic("\u200b\ufeff")),
+    "a title of unusual spaces": Odd(_topic("\u00a0\u2003\u200a"), [("empty title", T, 5)]),
+    "a title of zero-width characters": Odd(_topic("\u200b\ufeff")),
     "a title with the result of a formula": Odd(_topic(Cell("str", "Snow", formula='"Sn"&"ow"'))),
     "a formula without its result": Odd(_topic(Cell("n", "", formula="A1")), [("empty title", T, 5)]),
     "a formula with an empty result": Odd(_topic(Cell("str", "", formula="A1")), [("empty title", T, 5)]),
@@ -205,13 +205,13 @@ ODDITIES: dict[str, Odd] = {
     ),
     "a time below zero": Odd(_at(number(-5 / 86400, CLOCK)), [("negative time", T, 5)]),
     "a date": Odd(_at(number(45000, DATE)), [("bad timestamp", T, 5)]),
-    "a date in letters": Odd(_at(Cell("d", "2024-05-01T10:00:00")), [("bad timestamp", T, 5)]),
-    "a time beyond all lectures": Odd(_at(number(1e300)), [("bad timestamp", T, 5)]),
-    "a duration beyond all bounds": Odd(_at(number(1e300, DURATION)), [("damaged row", T, 5)]),
+    "a date in ISO format": Odd(_at(Cell("d", "2024-05-01T10:00:00")), [("bad timestamp", T, 5)]),
+    "a time that is too long": Odd(_at(number(1e300)), [("bad timestamp", T, 5)]),
+    "a duration out of range": Odd(_at(number(1e300, DURATION)), [("damaged row", T, 5)]),
     "a time that is true": Odd(_at(Cell("b", "1")), [("bad timestamp", T, 5)]),
-    "no time at all": Odd(_at(" "), [("empty timestamp", T, 5)]),
+    "a blank time": Odd(_at(" "), [("empty timestamp", T, 5)]),
     # Shape.
-    "sheet names in other case": Odd(_changed(names=("LESSON_topics ", " Lesson_Transcripts"))),
+    "sheet names in another case": Odd(_changed(names=("LESSON_topics ", " Lesson_Transcripts"))),
     "hidden rows, columns and sheets, and a filter": Odd(
         _changed(
             within(BOOK, 'sheetId="2"', 'sheetId="2" state="veryHidden"'),
@@ -242,7 +242,7 @@ ODDITIES: dict[str, Odd] = {
             ),
         )
     ),
-    "two sheets of one name": Odd(
+    "two sheets with one name": Odd(
         lambda folder: book(folder / "odd.xlsx", more={"Lesson_Topics": sheet(TOPICS)}), [("duplicate sheet", T, None)]
     ),
     "a thousand other sheets": Odd(
@@ -251,11 +251,11 @@ ODDITIES: dict[str, Odd] = {
     "a duplicate header": Odd(
         lambda folder: book(folder / "odd.xlsx", [[*TOPICS[0], "Topic "], *TOPICS[1:]]), [("duplicate column", T, 1)]
     ),
-    "blank and other headers between": Odd(
+    "blank and unused headers in between": Odd(
         lambda folder: book(folder / "odd.xlsx", [[r[0], None, r[1], " ", *r[2:], None, "notes"] for r in TOPICS])
     ),
     "no header": Odd(lambda folder: book(folder / "odd.xlsx", TOPICS[1:]), [("missing column", T, 1)] * 4),
-    "a header and nothing else": Odd(lambda folder: book(folder / "odd.xlsx", TOPICS[:1]), [("no rows", T, None)]),
+    "only a header": Odd(lambda folder: book(folder / "odd.xlsx", TOPICS[:1]), [("no rows", T, None)]),
     "sheets without a cell": Odd(
         lambda folder: book(folder / "odd.xlsx", [], []),
         [
@@ -263,7 +263,7 @@ ODDITIES: dict[str, Odd] = {
             *[("missing column", L, 1)] * 4,
         ],
     ),
-    "cells that do not say where they are": Odd(_changed(_raw(FIRST, rb' r="[A-Z]*\d+"', b""))),
+    "cells without addresses": Odd(_changed(_raw(FIRST, rb' r="[A-Z]*\d+"', b""))),
     "a header in 16,384 columns": Odd(
         lambda folder: book(folder / "odd.xlsx", [[*TOPICS[0], *(f"note {n}" for n in range(16_380))], *TOPICS[1:]])
     ),
@@ -271,7 +271,7 @@ ODDITIES: dict[str, Odd] = {
     "a cell in the last column of the last row": Odd(
         _changed(within(FIRST, "</sheetData>", f'<row r="1048576">{_FAR}</row></sheetData>')), [("too large", T, None)]
     ),
-    "a cell that is written otherwise, there": Odd(
+    "a far cell in unusual XML": Odd(
         _changed(
             within(FIRST, "</sheetData>", "<row r='1048576'><c t='n' r='XFD1048576'><v>1</v></c></row></sheetData>")
         ),
@@ -306,10 +306,10 @@ ODDITIES: dict[str, Odd] = {
     "an archive that is larger than memory": Odd(
         _claiming("xl/media/image1.png", 3 << 30), [("too large", None, None)]
     ),
-    "a part that is larger than it says": Odd(_claiming("xl/theme.xml", 0), FILE),
+    "a part with a false size": Odd(_claiming("xl/theme.xml", 0), FILE),
     "ten thousand parts": Odd(_zip(**{f"a{n}": b"" for n in range(10_001)}), [("too large", None, None)]),
     "a billion laughs": Odd(_changed(_declaring(STRINGS, f'<!ENTITY l0 "ha">{_LAUGHS}<!ENTITY e "&l9;">')), FILE),
-    "an entity of a file": Odd(_changed(_declaring(STRINGS, '<!ENTITY e SYSTEM "file:///etc/passwd">')), FILE),
+    "an entity that names a file": Odd(_changed(_declaring(STRINGS, '<!ENTITY e SYSTEM "file:///etc/passwd">')), FILE),
     "an entity in the workbook's part": Odd(_changed(_declaring(BOOK, '<!ENTITY e "x">')), FILE),
     # Damaged.
     "an encrypted entry": Odd(_encrypted_entry, FILE),
@@ -317,14 +317,12 @@ ODDITIES: dict[str, Odd] = {
     "cut at a half": Odd(_cut(0.5), FILE),
     "cut by a byte": Odd(_cut(0.999), FILE),
     "an empty archive": Odd(_zip(), FILE),
-    "an archive of something else": Odd(_zip(**{"word/document.xml": b"<x/>"}), FILE),
-    "no part for a sheet": Odd(_changed(without(SECOND)), [("damaged sheet", L, None)]),
-    "no part for the workbook": Odd(_changed(without(BOOK)), [("missing sheet", T, None), ("missing sheet", L, None)]),
-    "no shared strings": Odd(_changed(without(STRINGS)), [("damaged sheet", T, None), ("damaged sheet", L, None)]),
-    "a shared string that is not there": Odd(
-        _changed(within(FIRST, "<v>0</v>", "<v>99999</v>")), [("damaged sheet", T, None)]
-    ),
-    "XML that breaks off": Odd(_changed(within(SECOND, "</sheetData>", "<row r=")), [("damaged sheet", L, None)]),
+    "an archive of a text document": Odd(_zip(**{"word/document.xml": b"<x/>"}), FILE),
+    "a missing sheet part": Odd(_changed(without(SECOND)), [("damaged sheet", L, None)]),
+    "a missing workbook part": Odd(_changed(without(BOOK)), [("missing sheet", T, None), ("missing sheet", L, None)]),
+    "missing shared strings": Odd(_changed(without(STRINGS)), [("damaged sheet", T, None), ("damaged sheet", L, None)]),
+    "a missing shared string": Odd(_changed(within(FIRST, "<v>0</v>", "<v>99999</v>")), [("damaged sheet", T, None)]),
+    "truncated XML": Odd(_changed(within(SECOND, "</sheetData>", "<row r=")), [("damaged sheet", L, None)]),
     "text that is not UTF-8": Odd(
         _changed(lambda parts: parts.update({STRINGS: parts[STRINGS].replace(b"look", b"\xff\xfe")})), FILE
     ),
@@ -334,9 +332,9 @@ ODDITIES: dict[str, Odd] = {
     ),
     # No workbook at all.
     "an empty file": Odd(_bytes("odd.xlsx", b""), [("empty file", None, None)]),
-    "a CSV that is called .xlsx": Odd(_bytes("odd.xlsx", _HEAD_T + b"A,1,0,x\n"), FILE),
+    "a CSV with the suffix .xlsx": Odd(_bytes("odd.xlsx", _HEAD_T + b"A,1,0,x\n"), FILE),
     "an .xls": Odd(_bytes("odd.xls", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
-    "an .xls that is called .xlsx": Odd(_bytes("odd.xlsx", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
+    "an .xls with the suffix .xlsx": Odd(_bytes("odd.xlsx", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
     "an .xlsb": Odd(_zip(**{"xl/workbook.bin": b"x"}), FILE),
     "an .ods": Odd(_zip(**{"mimetype": b"x", "content.xml": b"<x/>"}), FILE),
     "a password": Odd(
@@ -346,7 +344,9 @@ ODDITIES: dict[str, Odd] = {
     "an .xlsm": Odd(
         lambda folder: book(folder / "odd.xlsm", change=lambda parts: parts.update({"xl/vbaProject.bin": b"x"}))
     ),
-    "a name of a shell's": Odd(lambda folder: book(folder / "; rm -rf x $(touch y) `z` 'q\" \u202e🎉.xlsx")),
+    "a file name with shell commands": Odd(
+        lambda folder: book(folder / "; rm -rf x $(touch y) `z` 'q\" \u202e🎉.xlsx")
+    ),
     "an image": Odd(_bytes("odd.xlsx", b"\x89PNG\r\n\x1a\n" + bytes(1000)), FILE),
     # Folders of tables.
     "a CSV of formulas and control characters": Odd(
@@ -365,10 +365,10 @@ ODDITIES: dict[str, Odd] = {
     "a CSV of one line of ten million letters": Odd(
         _csv(_HEAD_T + b"A,1,0,x\n", _HEAD_L + b"A,1,1," + b"x" * 10_000_000), fits_a_sheet=False
     ),
-    "a CSV with lines ended as of old": Odd(
+    "a CSV with old line ends": Odd(
         _csv((_HEAD_T + b"A,1,0,x\n").replace(b"\n", b"\r"), (_HEAD_L + b"A,1,1,x\n").replace(b"\n", b"\r\n"))
     ),
-    "a CSV of more columns than Excel has names for": Odd(
+    "a CSV with more columns than Excel can name": Odd(
         _csv(
             _HEAD_T.strip()
             + b","
@@ -383,7 +383,7 @@ ODDITIES: dict[str, Odd] = {
         _csv(_HEAD_T + b"A,1,0,x\n", _HEAD_L + b"A,1,1,x,y,z\nA,1,2,w\n"),
         [("too many cells", "lesson_transcripts.csv", 2)],
     ),
-    "a CSV of nothing but zeros": Odd(
+    "a CSV of zero bytes": Odd(
         _csv(bytes(5000), _HEAD_L + b"A,1,1,x\n"), [("missing column", "lesson_topics.csv", 1)] * 4
     ),
 }
@@ -392,6 +392,6 @@ NO_FILE: dict[str, Callable[[Path], Path]] = {
     "a pipe": _pipe,
     "a device": lambda _: Path("/dev/zero"),
     "a name that is too long": lambda folder: folder / ("x" * 5000),
-    "a name with a zero": lambda folder: folder / "x\0y.xlsx",
-    "a name that is no text": lambda folder: folder / "\udcff.xlsx",
+    "a name with a zero byte": lambda folder: folder / "x\0y.xlsx",
+    "a name that is not Unicode": lambda folder: folder / "\udcff.xlsx",
 }
