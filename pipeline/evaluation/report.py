@@ -12,6 +12,7 @@ from jinja2 import Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from pipeline.data.cell_values import as_clock
 from pipeline.data.lesson_openings import is_opening
 from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
@@ -61,9 +62,8 @@ def render_report(
     """
     shown = _align_titles(leaderboard, predictions, test)
     ranked = np.argsort(shown.scores[leaderboard.best].to_numpy(), kind="stable")
-    without_openings = ranked[
-        ~is_opening(shown.examples).to_numpy()[ranked]
-    ]  # no credit for the usual title of an opening
+    opening = is_opening(shown.examples).to_numpy()
+    without_openings = ranked[~opening[ranked]]  # no credit for the usual title of an opening
     extremes = min(_MAX_EXTREMES, (len(ranked) + 1) // 2)  # a small split appears only once
     return _template().render(
         board=leaderboard,
@@ -95,6 +95,11 @@ def _inline(figure: Figure, label: str) -> Markup:
 
 
 def _align_titles(leaderboard: Leaderboard, predictions: Mapping[str, pd.DataFrame], test: pd.DataFrame) -> _TestTitles:
+    """Put the titles and scores of all models in the order of the test split.
+
+    Raises:
+        Rejected: a model was evaluated on another test split.
+    """
     words = test["text"].str.split().str.len()
     examples = test.assign(words=words, length=length_bands(test["text"])).set_index(_KEY)
     titles, scores = {}, {}
@@ -122,7 +127,7 @@ def _cards(shown: _TestTitles, places: np.ndarray) -> list[dict[str, Any]]:
         {
             "course": example["course_title"],
             "lesson": example["lesson_num"],
-            "start": _clock(example["start_seconds"]),
+            "start": as_clock(int(example["start_seconds"])),
             "words": example["words"],
             "excerpt": example["text"][:_EXCERPT_CHARACTERS],
             "is_cut": len(example["text"]) > _EXCERPT_CHARACTERS,
@@ -145,11 +150,6 @@ def _means_by(shown: _TestTitles, column: str, order: list[str]) -> list[tuple[s
         for value in order
         if value in sizes.index
     ]
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _duration(seconds: float | None) -> str:

@@ -164,7 +164,7 @@ T, L = "lesson_topics", "lesson_transcripts"
 FILE = [("not a workbook", None, None)]
 
 ODDITIES: dict[str, Odd] = {
-    # Cells of every type, in a title.
+    # Cells of every type.
     "a title that is a number": Odd(_topic(42)),
     "a title that is a date": Odd(_topic(number(45000, DATE))),
     "a title that is a duration": Odd(_topic(number(0.25, DURATION))),
@@ -267,7 +267,7 @@ ODDITIES: dict[str, Odd] = {
     "a header in 16,384 columns": Odd(
         lambda folder: book(folder / "odd.xlsx", [[*TOPICS[0], *(f"note {n}" for n in range(16_380))], *TOPICS[1:]])
     ),
-    # Far, large, and made to harm.
+    # Too large, or malicious.
     "a cell in the last column of the last row": Odd(
         _changed(within(FIRST, "</sheetData>", f'<row r="1048576">{_FAR}</row></sheetData>')), [("too large", T, None)]
     ),
@@ -330,7 +330,7 @@ ODDITIES: dict[str, Odd] = {
         _changed(lambda parts: parts.update({FIRST: parts[FIRST].decode().encode("utf-16")})),
         [*[("missing column", T, 1)] * 4],
     ),
-    # No workbook at all.
+    # Other formats.
     "an empty file": Odd(_bytes("odd.xlsx", b""), [("empty file", None, None)]),
     "a CSV with the suffix .xlsx": Odd(_bytes("odd.xlsx", _HEAD_T + b"A,1,0,x\n"), FILE),
     "an .xls": Odd(_bytes("odd.xls", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
