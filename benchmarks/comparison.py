@@ -21,7 +21,7 @@ import scipy
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from pipeline.evaluation.comparison import compare, level_of_many
+from pipeline.evaluation.comparison import compare, level_for_many_tests
 from pipeline.evaluation.intervals import interval_of_mean
 from pipeline.registry.repeated_tests import level_of_comparison
 
@@ -147,7 +147,7 @@ def refused_for_a_slice(courses: int, lessons: int, trials: int) -> tuple[float,
         units = world.units(random)
         champion, challenger = world.scores(units, random), world.scores(units, random)
         slices = [units // lessons == course for course in range(courses)]
-        level = level_of_many([lessons] * courses, ALPHA)
+        level = level_for_many_tests([lessons] * courses, ALPHA)
         means = [float((challenger - champion)[its].mean()) for its in slices]
         found = [compare(challenger[its], champion[its], units[its], level=level).finding for its in slices]
         refused += [min(means) < -0.05, "worse" in found]

@@ -28,10 +28,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from workbooks import find_workbook
 
-from pipeline.data.cells import as_lesson, as_name, as_seconds, as_text
-from pipeline.data.lessons import LESSON
-from pipeline.data.merge import merge
-from pipeline.data.workbook import LINES, TOPICS, Workbook, ingest
+from pipeline.data.cell_values import as_lesson, as_name, as_seconds, as_text
+from pipeline.data.examples import build_examples
+from pipeline.data.workbook import Workbook, ingest
+from pipeline.data.workbook_schema import LESSON, LINES, TOPICS
 
 LINES_A_LESSON = 200
 LINES_A_TOPIC = 10
@@ -61,14 +61,14 @@ def compare(path: Path) -> None:
     assert_same_tables(workbook, read_with_openpyxl(path))
     pd.testing.assert_frame_equal(
         merge_naively(workbook.topics, workbook.lines).reset_index(drop=True),
-        merge(workbook.topics, workbook.lines).examples[[*LESSON, "start_seconds", "title", "text"]],
+        build_examples(workbook.topics, workbook.lines).examples[[*LESSON, "start_seconds", "title", "text"]],
     )
     print(f"{len(workbook.topics):,} topics, {len(workbook.lines):,} lines; the same tables and examples both ways\n")
     print("| step | obvious, s | ours, s | times faster |\n|---|--:|--:|--:|")
     reading = seconds(lambda: read_with_openpyxl(path)), seconds(lambda: ingest(path))
     merging = (
         seconds(lambda: merge_naively(workbook.topics, workbook.lines)),
-        seconds(lambda: merge(workbook.topics, workbook.lines)),
+        seconds(lambda: build_examples(workbook.topics, workbook.lines)),
     )
     for step, (obvious, ours) in (("read (ours also checks)", reading), ("merge", merging)):
         print(f"| {step} | {obvious:.3f} | {ours:.3f} | {obvious / ours:.1f} |")
@@ -122,7 +122,7 @@ def walk(folder: Path) -> dict[str, float]:
     start = time.perf_counter()
     workbook = ingest(folder)
     read = time.perf_counter()
-    merged = merge(workbook.topics, workbook.lines)
+    merged = build_examples(workbook.topics, workbook.lines)
     joined = time.perf_counter()
     merged.examples.to_parquet(folder / "examples.parquet", index=False)
     merged.set_aside.to_csv(folder / "set_aside.csv", index=False)

@@ -48,7 +48,7 @@ from workbooks import read_examples
 from pipeline.data.split import split
 from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
-from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
+from pipeline.evaluation.score_names import ROUGE_SCORES, SCORES
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSection, GenerateSettings, Titler
 from pipeline.models.inputs import Inputs

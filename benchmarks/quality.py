@@ -27,8 +27,8 @@ import transformers
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from workbooks import read_examples
 
-from pipeline.data.lessons import LESSON
-from pipeline.data.openings import usual_opening
+from pipeline.data.lesson_openings import usual_opening_title
+from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.intervals import interval_of_mean, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
@@ -84,7 +84,7 @@ def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd
         logging.info(
             "fold %d, %s: ROUGE-1 %.4f", fold, model, mean_rouge([*titled.prediction], [*titled.title])["rouge1"]
         )
-    titled, usual = pd.read_parquet(path), usual_opening(train)
+    titled, usual = pd.read_parquet(path), usual_opening_title(train)
     called = titled["prediction"].mask(test["opens"], usual) if usual else titled["prediction"]
     lessons = {column: test[column] for column in LESSON}
     return titled.assign(own=titled["prediction"], prediction=called, **lessons)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.merge import merge
-from pipeline.data.sample import SampleSettings, build_sample, write_workbook
+from pipeline.data.examples import build_examples
+from pipeline.data.sample_workbook import SampleSettings, build_sample
 from pipeline.data.workbook import ingest
+from pipeline.data.workbook_files import write_sheets
 
 
 def find_workbook(asked: Path | None) -> Path | None:
@@ -22,11 +23,11 @@ def workbook_or_sample(asked: Path | None, folder: Path) -> Path:
     workbook = find_workbook(asked)
     if workbook is None:
         workbook = folder / "sample.xlsx"
-        write_workbook(*build_sample(SampleSettings.read()), workbook)
+        write_sheets(*build_sample(SampleSettings.read()), workbook)
     return workbook
 
 
 def read_examples(asked: Path | None, folder: Path) -> pd.DataFrame:
     """All examples of that workbook."""
     tables = ingest(workbook_or_sample(asked, folder))
-    return merge(tables.topics, tables.lines).examples
+    return build_examples(tables.topics, tables.lines).examples

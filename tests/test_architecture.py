@@ -107,7 +107,7 @@ def code_of(module: Path) -> set[Path]:
 
 
 def room(module: Path) -> str:
-    """Return the room of a module: `data` for `pipeline/data/merge.py`."""
+    """Return the room of a module: `data` for `pipeline/data/examples.py`."""
     return module.with_suffix("").parts[1]
 
 

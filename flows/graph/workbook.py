@@ -10,9 +10,9 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.data.combine_workbooks import Combined, combine_workbooks
 from pipeline.data.download import Limit, fetched, file_name, is_address, run_dvc
-from pipeline.data.join import Joined, join
-from pipeline.data.tables import table_files
+from pipeline.data.folder_reader import table_files
 from pipeline.data.workbook import ingest
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, folder_aside
@@ -37,7 +37,7 @@ def adopt(source: str) -> Path:
     return workbook
 
 
-def adopt_all(sources: Sequence[str]) -> tuple[Path, Joined]:
+def adopt_all(sources: Sequence[str]) -> tuple[Path, Combined]:
     """As `adopt`, of several workbooks on this machine: one is made of them, in which a later one counts for more.
 
     Raises:
@@ -46,7 +46,7 @@ def adopt_all(sources: Sequence[str]) -> tuple[Path, Joined]:
     """
     if urls := [source for source in sources if is_address(source)]:
         raise UsageError(f"{urls[0]} is a URL, and only workbooks on this machine can be joined. Fetch it first.")
-    joined = join([Path(source).resolve() for source in sources], JOINED)
+    joined = combine_workbooks([Path(source).resolve() for source in sources], JOINED)
     run_dvc(["add"], str(JOINED))
     set_params(["ingest"], {"workbook": JOINED.as_posix()})
     return JOINED, joined

@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.evaluation.leaderboard_text import format_interval
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.evaluation.intervals import Interval
-from pipeline.evaluation.leaderboard import show
 from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, STATE, TRAINING, VALIDATION
 from pipeline.redaction import hide_passwords, without_user
 
@@ -56,7 +56,7 @@ def _cells(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in row.items():
         match value:
             case {"mean": mean, "low": low, "high": high}:
-                yield prefix + name, show(Interval(mean, low, high))
+                yield prefix + name, format_interval(Interval(mean, low, high))
             case dict():
                 yield from _cells(value, f"{prefix}{name} ")
             case float():

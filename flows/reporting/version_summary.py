@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.reporting.artifacts import mlflow_address
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.score_names import SCORES
 from pipeline.registry.gate import Verdict
 
 

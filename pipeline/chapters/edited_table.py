@@ -14,6 +14,9 @@ from pipeline.chapters.divide_transcript import divide_at
 from pipeline.chapters.title_chapters import is_numbered_title
 from pipeline.data.cells import Fault, as_lesson, as_name, as_seconds
 from pipeline.data.workbook_files import as_cell
+from pipeline.chapters.chaptering import divide, is_number
+from pipeline.data.cell_values import MAX_SECONDS, Fault, as_lesson, as_name, as_seconds
+from pipeline.data.workbook_files import fit_into_cell
 from pipeline.errors import Rejected
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.timestamps import short_time, time_fault
@@ -119,4 +122,4 @@ def _parse_times(rows: Sequence[_NumberedRow]) -> list[float]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(as_cell(text).split())
+    return " ".join(fit_into_cell(text).split())

@@ -21,7 +21,7 @@ from typing import Protocol
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.data.openings import asked
+from pipeline.data.lesson_openings import marked_texts
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.comparison import compare
 from pipeline.evaluation.intervals import read_unit, units_of

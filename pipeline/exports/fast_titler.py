@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.errors import Rejected
 from pipeline.exports.export_card import ENGINE, ExportCard
 from pipeline.models.checkpoints import load_inputs

@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from pipeline.data.openings import opens, spoken
+from pipeline.data.lesson_openings import has_opening_mark, remove_opening_mark
 from pipeline.errors import UsageError
 from pipeline.models.checkpoints import load_inputs, load_model
 from pipeline.models.device import inference_device

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.files import file_aside
 from pipeline.paths import STATE, TRAINING_SPLITS
 
@@ -38,7 +38,7 @@ def log_batch(texts: Sequence[str], titles: Sequence[str], version: str) -> None
     train = TRAINING_SPLITS["train"]
     known = vocabulary(pd.read_parquet(train, columns=["text"])["text"].tolist()) if train.exists() else None
     now = datetime.now(UTC)
-    rows = measure([spoken(text) for text in texts], titles, known).assign(
+    rows = measure([remove_opening_mark(text) for text in texts], titles, known).assign(
         fallback=[not title.strip() for title in titles], version=version, when=pd.Timestamp(now)
     )
     with file_aside(BATCHES / f"{now.strftime(_WHEN)}-{uuid.uuid4().hex[:8]}.parquet") as path:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.figures import as_svg, cumulative_figure
-from pipeline.evaluation.templates import templates
+from pipeline.evaluation.templates import template_environment
 from pipeline.files import write_json, write_text
 from pipeline.monitoring.batch_log import days_ago, read_batches
 from pipeline.monitoring.drift import Drift, DriftSettings, cells, compare
@@ -62,7 +62,7 @@ def _page(drift: Drift, training: pd.DataFrame, titled: pd.DataFrame) -> str:
     shown = {name: pair for name, pair in shown.items() if all(map(len, pair))}
     label = "Cumulative distributions of the training split and of the titled texts"
     return (
-        templates("pipeline.monitoring")
+        template_environment("pipeline.monitoring")
         .get_template("drift.html.j2")
         .render(
             drift=drift,

@@ -9,7 +9,7 @@ from collections.abc import Sequence, Set
 import pandas as pd
 import py3langid
 
-from pipeline.data.lessons import LESSON
+from pipeline.data.workbook_schema import LESSON
 
 NUMBERS = ("words", "characters", "unknown_words", "title_words")
 

@@ -16,6 +16,8 @@ from string import punctuation
 
 from pipeline.data.openings import spoken
 from pipeline.models.title_cleanup import remove_sound_marks
+from pipeline.data.lesson_openings import remove_opening_mark
+from pipeline.models.title_cleanup import without_marks
 from pipeline.settings import Settings
 
 _TEXTS = 12  # the longest of the test split; only these are modified, so that the tests stay quick

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.evaluation.baselines import best_keyphrase
 from pipeline.models.title_cleanup import TitleStyle, clean_up_title, is_usable_title, remove_sound_marks
 

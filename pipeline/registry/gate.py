@@ -20,13 +20,15 @@ from rich.text import Text
 
 from pipeline.data.openings import asked
 from pipeline.data.split import LEAKS
+from pipeline.data.lesson_openings import marked_texts
+from pipeline.data.split import LEAKS, SplitSettings
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.comparison import compare, fewest_units, level_of_many
-from pipeline.evaluation.intervals import Unit, counted, read_unit, units_of
+from pipeline.evaluation.comparison import compare, fewest_units, level_for_many_tests
+from pipeline.evaluation.intervals import Unit, count_noun, read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
-from pipeline.evaluation.scores import ROUGE_SCORES, Score
-from pipeline.evaluation.slices import groups
+from pipeline.evaluation.score_names import ROUGE_SCORES, Score
+from pipeline.evaluation.slices import slice_masks
 from pipeline.models.seen_examples import digest_of
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
@@ -223,7 +225,7 @@ def _slices(evidence: Evidence) -> Iterator[Rule]:
         compared = compare(own[rows].tolist(), other[rows].tolist(), units[rows].tolist(), level=level)
         slice_ = _slice_name(by, name)
         if compared.finding == "too few":
-            small.append(f"{slice_} ({counted(compared.units, evidence.unit)})")
+            small.append(f"{slice_} ({count_noun(compared.units, evidence.unit)})")
             continue
         size = _size(int(rows.sum()), compared.units, evidence.unit)
         numbers = f"{compared.mean:+.3f}, at most {compared.high:+.3f} (level {level:.2%}) on {size}"
@@ -234,7 +236,7 @@ def _slices(evidence: Evidence) -> Iterator[Rule]:
 
 
 def _size(examples: int, units: int, unit: Unit) -> str:
-    return counted(examples, "example") + (f" of {counted(units, unit)}" if unit == "lesson" else "")
+    return count_noun(examples, "example") + (f" of {count_noun(units, unit)}" if unit == "lesson" else "")
 
 
 def _slice_name(by: str, name: str) -> str:

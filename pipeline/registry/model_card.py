@@ -22,13 +22,14 @@ from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.data.lessons import LESSON
-from pipeline.data.openings import of_openings
+from pipeline.data.lesson_openings import is_opening
+from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
-from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline, show
-from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
-from pipeline.evaluation.slices import Slice, slices
-from pipeline.evaluation.templates import templates
+from pipeline.evaluation.leaderboard import Leaderboard
+from pipeline.evaluation.leaderboard_text import conditions, format_interval, headline
+from pipeline.evaluation.score_names import ROUGE_SCORES, SCORES
+from pipeline.evaluation.slices import Slice, score_slices
+from pipeline.evaluation.templates import template_environment
 from pipeline.files import write_text
 from pipeline.registry.tracking import find_run
 from pipeline.registry.versions import logged_model_ids
@@ -125,7 +126,7 @@ def usage(card: Card) -> str:
 
 
 def _titled(scored: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    known = test[[*_EXAMPLE, "text"]].assign(opens=of_openings(test))
+    known = test[[*_EXAMPLE, "text"]].assign(opens=is_opening(test))
     titled = scored[scored["split"] == "test"].merge(known, on=_EXAMPLE)
     if len(titled) != len(test):
         raise Rejected("reports/titles belongs to another test split. Run `dvc repro` to write its titles again.")
@@ -240,8 +241,8 @@ def _path(number: str, suffix: str) -> str:
 
 
 def _environment(*, autoescape: bool) -> Environment:
-    environment = templates("pipeline.registry", autoescape=autoescape)
-    environment.filters |= {"plain": plain, "excerpt": _excerpt, "show": show}
+    environment = template_environment("pipeline.registry", autoescape=autoescape)
+    environment.filters |= {"plain": plain, "excerpt": _excerpt, "show": format_interval}
     return environment
 
 

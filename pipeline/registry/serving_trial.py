@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline import machine_errors
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry import serving_trial_process
 

@@ -26,7 +26,7 @@ from pipeline.registry.tracking_store import artifact_root, create_database
 from pipeline.registry.unfinished_runs import open_run
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.predictions import ModelMetrics
+    from pipeline.evaluation.results import ModelMetrics
 
 log = logging.getLogger(__name__)
 

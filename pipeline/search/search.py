@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from pipeline.errors import Rejected
-from pipeline.evaluation.epoch_score import epoch_score
+from pipeline.evaluation.metrics import epoch_score
 from pipeline.models.device import training_device
 from pipeline.paths import STATE, TRAINING_SPLITS
 from pipeline.registry.lineage import checkpoint_tags, lineage_tags, training_fingerprint

@@ -8,10 +8,11 @@ import shutil
 import pandas as pd
 
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.leaderboard import CompareSettings, as_markdown, build_leaderboard
+from pipeline.evaluation.leaderboard import CompareSettings, build_leaderboard
+from pipeline.evaluation.leaderboard_text import as_markdown
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import read_results
 from pipeline.evaluation.report import render_report
+from pipeline.evaluation.results import read_results
 from pipeline.files import folder_aside, write_json, write_text
 from pipeline.paths import BEST_MODEL, COLLECTED, LEADERBOARD, LEADERBOARD_MD, MODELS, REPORT, SPLITS
 from pipeline.training.record import read_training

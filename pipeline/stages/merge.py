@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from pipeline.data.formulas import as_text_cell
-from pipeline.data.lessons import LESSON
-from pipeline.data.merge import merge
+from pipeline.data.cell_values import escape_formula
+from pipeline.data.examples import build_examples
+from pipeline.data.workbook_schema import LESSON
 from pipeline.files import file_aside
 from pipeline.paths import EXAMPLES, LINES, SET_ASIDE, TOPICS
 
@@ -13,10 +13,10 @@ _TYPED = [*LESSON, "title", "text"]  # the columns whose cells somebody has writ
 
 def run() -> None:
     lines = pd.read_parquet(LINES)
-    merged = merge(pd.read_parquet(TOPICS), lines)
+    merged = build_examples(pd.read_parquet(TOPICS), lines)
     with file_aside(EXAMPLES, durable=False) as aside:
         merged.examples.to_parquet(aside, index=False)
-    shown = merged.set_aside.assign(**{name: merged.set_aside[name].map(as_text_cell) for name in _TYPED})
+    shown = merged.set_aside.assign(**{name: merged.set_aside[name].map(escape_formula) for name in _TYPED})
     with file_aside(SET_ASIDE, durable=False) as aside:
         shown.to_csv(aside, index=False, encoding="utf-8-sig")  # the mark lets Excel know that it is UTF-8
     counts = merged.set_aside["what"].value_counts()

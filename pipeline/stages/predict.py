@@ -7,8 +7,8 @@ import time
 
 import pandas as pd
 
-from pipeline.data.openings import asked
-from pipeline.evaluation.written_titles import MEASURED_SPLITS, titled, write_titles
+from pipeline.data.lesson_openings import marked_texts
+from pipeline.evaluation.predicted_titles import MEASURED_SPLITS, title_table, write_titles
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.models.seen_examples import count_seen
 from pipeline.paths import MODELS, SPLITS
@@ -24,9 +24,9 @@ def run(model: str) -> None:
         seen[split] = count_seen(MODELS / model, split, examples)
         _warn_of_seen_examples(model, split, seen[split], len(examples))
         start = time.monotonic()
-        titles = titler.best_titles(asked(examples), progress=f"{model}, {split}")
+        titles = titler.best_titles(marked_texts(examples), progress=f"{model}, {split}")
         seconds += time.monotonic() - start
-        given.append(titled(examples, titles, split))
+        given.append(title_table(examples, titles, split))
     titles = pd.concat(given, ignore_index=True)
     write_titles(model, titles, seconds, seen)
     print(f"{model}: {len(titles):,} titles in {seconds:.1f} s")

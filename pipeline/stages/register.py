@@ -16,6 +16,8 @@ from pipeline.data.split import Splits
 from pipeline.evaluation.figures import curves_figure, score_figure
 from pipeline.evaluation.leaderboard import Leaderboard, as_markdown, read_leaderboard
 from pipeline.evaluation.predictions import read_results
+from pipeline.evaluation.leaderboard import Leaderboard, read_leaderboard
+from pipeline.evaluation.results import read_results
 from pipeline.experiments import experiment
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card

@@ -11,9 +11,9 @@ import torch
 from mlflow import MlflowClient
 from transformers import TrainerCallback
 
-from pipeline.data.openings import usual_opening
+from pipeline.data.lesson_openings import usual_opening_title
 from pipeline.errors import UsageError
-from pipeline.evaluation.epoch_score import epoch_score
+from pipeline.evaluation.metrics import epoch_score
 from pipeline.files import folder_aside, write_text
 from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.checkpoints import ModelSettings, save_model
@@ -152,7 +152,7 @@ def _train_and_keep(
             curves = fit_with([watch, LogToMlflow(client, run_id), *others])
         seconds = round(watch.seconds, 1)
         prepared.merge()
-        card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})
+        card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening_title(train))})
         with folder_aside(MODELS / model) as folder:
             save_model(folder, prepared.network, prepared.inputs.tokenizer, card, model_settings.weights)
             seen.write(folder)

@@ -11,14 +11,14 @@ import pandas as pd
 from openpyxl.cell.cell import MergedCell
 from openpyxl.worksheet.worksheet import Worksheet
 
-from pipeline.data.fallbacks import FALLBACK, KEYPHRASE, mark
-from pipeline.data.lessons import LESSON
-from pipeline.data.merge import merge
-from pipeline.data.openings import asked
+from pipeline.data.examples import build_examples
+from pipeline.data.fallback_titles import KEYPHRASE, fallback_note
+from pipeline.data.lesson_openings import marked_texts
 from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.tables import open_tables
-from pipeline.data.workbook import TOPICS, Workbook, read_workbook
-from pipeline.data.workbook_files import as_cell, write_tables
+from pipeline.data.workbook import Workbook, read_workbook
+from pipeline.data.workbook_files import fit_into_cell, write_workbook
+from pipeline.data.workbook_schema import FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected
 from pipeline.files import file_aside
 from pipeline.monitoring.batch_log import log_batch
@@ -185,7 +185,7 @@ def _unmerge(sheet: Worksheet, coordinate: str) -> None:
 def _write_tables(out: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], path: Path) -> None:
     topics = workbook.topics
     filled = topics["title"].mask(topics["title"] == "", topics["row"].map(titles).fillna(""))
-    write_tables(path, topics.assign(title=filled), workbook.lines, out, marks)
+    write_workbook(path, topics.assign(title=filled), workbook.lines, out, marks)
 
 
 def _check_copy(out: Path, topics: pd.DataFrame, path: Path) -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pipeline.data.fallbacks import KEYPHRASE, NUMBER, mark
 from pipeline.data.openings import marked
 from pipeline.transcripts.transcript import Transcript
+from pipeline.data.fallback_titles import KEYPHRASE, NUMBER, fallback_note
+from pipeline.data.lesson_openings import mark_opening
+from pipeline.transcripts.transcript import Talk
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class ChapteredTranscript:
         """The cell of the column `FALLBACK` for each chapter; empty for titles of the model or of a person."""
         kinds = dict.fromkeys(self.keyphrases, KEYPHRASE) | dict.fromkeys(self.unnamed, NUMBER)
         return [
-            mark(kinds[number], chapter.title) if number in kinds else ""
+            fallback_note(kinds[number], chapter.title) if number in kinds else ""
             for number, chapter in enumerate(self.chapters, start=1)
         ]
 

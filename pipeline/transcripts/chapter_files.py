@@ -13,12 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.cells import as_clock
-from pipeline.data.fallbacks import FALLBACK
-from pipeline.data.formulas import as_text_cell
-from pipeline.data.sheets import NAMES
-from pipeline.data.workbook import LINES, TOPICS
-from pipeline.data.workbook_files import may_be_written, must_be_workbook, write_tables
+from pipeline.data.cell_values import as_clock, escape_formula
+from pipeline.data.workbook_files import require_writable, require_xlsx, write_workbook
+from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, TOPICS
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, write_text
 from pipeline.transcripts.chapter import ChapteredTranscript
@@ -63,8 +60,8 @@ def check_out(out: Path, name: str, *, overwrite: bool) -> None:
         UsageError: `out` is a folder, exists without `overwrite`, or lacks the suffix .xlsx that a workbook needs.
     """
     if name == "xlsx":
-        must_be_workbook(out)
-    may_be_written(out, overwrite=overwrite)
+        require_xlsx(out)
+    require_writable(out, overwrite=overwrite)
 
 
 def check_count(transcripts: Sequence[Transcript], name: str) -> None:

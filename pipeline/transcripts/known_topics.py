@@ -13,16 +13,13 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from pipeline.data.cells import LONGEST, as_clock, without_controls
-from pipeline.data.consistency import problems_of_lessons
-from pipeline.data.fallbacks import FALLBACK, stands_in, without_stand_ins
-from pipeline.data.formulas import APOSTROPHE
-from pipeline.data.lessons import LESSON
+from pipeline.data.cell_values import FORMULA_ESCAPE, MAX_SECONDS, as_clock, replace_control_characters
+from pipeline.data.fallback_titles import is_fallback, without_fallback_titles
+from pipeline.data.lesson_checks import check_lessons
 from pipeline.data.problems import Problem, WorkbookRejected, errors
-from pipeline.data.sheets import NAMES, understand
-from pipeline.data.tables import open_tables
-from pipeline.data.workbook import TOPICS
-from pipeline.data.workbook_files import is_workbook
+from pipeline.data.sheet_parsing import parse_sheet
+from pipeline.data.tables import is_workbook, open_tables
+from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import read_cues
 from pipeline.transcripts.chapter_files import unescape_markdown
@@ -47,8 +44,8 @@ class _JsonChapter(BaseModel):
 
     @property
     def topic(self) -> Topic:
-        title = " ".join(without_controls(self.title).split())
-        return Topic(self.start_seconds, "" if stands_in(title, str(self.fallback)) else title)
+        title = " ".join(replace_control_characters(self.title).split())
+        return Topic(self.start_seconds, "" if is_fallback(title, str(self.fallback)) else title)
 
 
 class _JsonLesson(BaseModel):
@@ -134,7 +131,7 @@ def _read_tables(source: Path, path: Path) -> dict[Lesson, list[Topic]]:
     tables, problems = open_tables(source, _COLUMNS, (FALLBACK,))
     unnamed = False
     if TOPICS in tables:
-        sheet, found = understand(tables[TOPICS], NAMES[TOPICS])
+        sheet, found = parse_sheet(tables[TOPICS], COLUMN_NAMES[TOPICS])
         problems += found
         if source != path:
             sheet = replace(sheet, rows=_remove_apostrophes(sheet.rows))
@@ -162,7 +159,7 @@ def _topics(rows: pd.DataFrame) -> list[Topic]:
 def _remove_apostrophes(rows: pd.DataFrame) -> pd.DataFrame:
     """Remove the apostrophe that keeps a spreadsheet program from reading a CSV cell as a formula."""
     texts = [column for column in (*LESSON, "title") if column in rows]
-    return rows.assign(**{column: rows[column].str.replace(APOSTROPHE, "", regex=True) for column in texts})
+    return rows.assign(**{column: rows[column].str.replace(FORMULA_ESCAPE, "", regex=True) for column in texts})
 
 
 def _read_json(path: Path, text: str) -> dict[Lesson, list[Topic]]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.cells import without_controls
-from pipeline.data.fallbacks import without_stand_ins
-from pipeline.data.lessons import LESSON
+from pipeline.data.cell_values import replace_control_characters
+from pipeline.data.fallback_titles import without_fallback_titles
 from pipeline.data.problems import Problem, WorkbookRejected, errors
-from pipeline.data.workbook import TOPICS, read_workbook
-from pipeline.data.workbook_files import is_workbook
+from pipeline.data.tables import is_workbook
+from pipeline.data.workbook import read_workbook
+from pipeline.data.workbook_schema import LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues, read_cues
 from pipeline.transcripts.timed_json import read_json
@@ -96,7 +96,7 @@ def read_text(path: Path) -> str:
         raise Rejected(f"{path}, line {line:,}: this is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
     if "\0" in text:
         raise Rejected(f"{path} is not a text file. Give a .vtt, .srt, .sbv, .json or .txt file, or an .xlsx.")
-    return without_controls(text)
+    return replace_control_characters(text)
 
 
 def _encoding_without_mark(content: bytes) -> str:

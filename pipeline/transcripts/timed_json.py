@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from pipeline.data.cells import LONGEST, without_controls
+from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
 from pipeline.transcripts.timestamps import unescape_html
 from pipeline.transcripts.transcript import RawLine

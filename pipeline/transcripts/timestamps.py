@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.data.cells import LONGEST, Fault, as_clock, as_seconds
+from pipeline.data.cell_values import MAX_SECONDS, Fault, as_clock, as_seconds
 from pipeline.errors import Rejected
 
 _LINE_END = re.compile(r"\r\n|\r|\n")

@@ -11,7 +11,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from pipeline.data.openings import marked
+from pipeline.data.lesson_openings import mark_opening
 from pipeline.errors import Rejected, UsageError
 from pipeline.exports.export import choose_weights, export, measure_loss
 from pipeline.exports.export_card import ExportCard, Loss, Measured, Weights
@@ -58,7 +58,7 @@ def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path
     fast = FastTitler(split / "out")
     assert fast.best_titles(texts) == [fast.best_titles([text])[0] for text in texts]
     fast.style = TitleStyle(opening="Intro")
-    assert fast.best_titles([marked(texts[0]), texts[0]]) == ["Intro", fast.best_titles(texts[:1])[0]]
+    assert fast.best_titles([mark_opening(texts[0]), texts[0]]) == ["Intro", fast.best_titles(texts[:1])[0]]
     candidates = fast.titles(texts, {"candidates": 2, "num_beams": 3})
     assert {len(each) for each in candidates} == {2}
     drawn = fast.titles(texts[:3], {"do_sample": True, "seed": 7, "top_k": 0, "candidates": 3})

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.data.openings import marked
+from pipeline.data.lesson_openings import mark_opening
+from pipeline.models.cross_attention import attend_by_text
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, Titler, rank_by_consensus, rank_candidates
 from pipeline.models.title_cleanup import TitleStyle, clean_up_title
@@ -111,9 +113,9 @@ def test_an_opening_gets_its_usual_title_first_and_what_the_model_wrote_after_it
     settings = GREEDY.model_copy(update={"num_beams": 3, "candidates": 3})
     text = examples["text"][0]
     titler = Titler(model, inputs, settings, style=TitleStyle(opening="Intro"))
-    (own,), (of_opening,) = titler.titles([text]), titler.titles([marked(text)])
+    (own,), (of_opening,) = titler.titles([text]), titler.titles([mark_opening(text)])
     assert of_opening == ["Intro", *own[:2]]
-    assert Titler(model, inputs, settings).titles([marked(text)]) == [own]
+    assert Titler(model, inputs, settings).titles([mark_opening(text)]) == [own]
 
 
 def test_the_mark_of_an_opening_changes_no_capitals() -> None:

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
 
+from pipeline.data.lesson_openings import mark_opening
 from pipeline.data.split import LEAKS
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.evaluation.intervals import Unit

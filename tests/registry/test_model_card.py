@@ -16,8 +16,8 @@ from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.leaderboard import CompareSettings, build_leaderboard
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import ModelMetrics, read_results, write_results
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.results import ModelMetrics, read_results, write_results
+from pipeline.evaluation.score_names import SCORES
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.seen_examples import SeenExamples

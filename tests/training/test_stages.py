@@ -13,12 +13,12 @@ import yaml
 from mlflow import MlflowClient
 from safetensors import safe_open
 
-from pipeline.data.openings import asked
+from pipeline.data.lesson_openings import marked_texts
 from pipeline.errors import UsageError
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
-from pipeline.evaluation.predictions import read_results
-from pipeline.evaluation.written_titles import MEASURED_SPLITS
+from pipeline.evaluation.predicted_titles import MEASURED_SPLITS
+from pipeline.evaluation.results import read_results
 from pipeline.models.checkpoints import load_model
 from pipeline.models.generation import GenerateSettings
 from pipeline.models.seen_examples import SeenExamples, are_among
@@ -27,8 +27,9 @@ from pipeline.registry.registration import log_served_model
 from pipeline.stages import predict, score, train
 from pipeline.training.record import read_training
 from pipeline.training.trainer import TrainingDiverged, WeightsUnchanged
+from pipeline.training.trainer import Diverged, LearntNothing
+from tests.embedded_titles import record_embedded_titles
 from tests.models.small import lively_model
-from tests.reading import titles_read
 from tests.training.small import MINILM, STAGE, fill_project, mlflow_runs
 
 _, MODEL = STAGE
@@ -75,7 +76,7 @@ def test_a_diverged_training_leaves_no_checkpoint(project: Path, examples: pd.Da
 def test_bertscore_encodes_the_true_titles_once_for_all_epochs_and_evaluations(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = titles_read(monkeypatch)
+    read = record_embedded_titles(monkeypatch)
     fill_project(project, examples, **WRITES, bertscore=MINILM)
     train.run(MODEL)
     bertscore._references.cache_clear()  # as in another process
@@ -143,7 +144,7 @@ def test_measured_titles_equal_served_titles(project: Path, examples: pd.DataFra
     assert measured[0][0] == measured[1][0]
     pd.testing.assert_frame_equal(measured[0][1], measured[1][1])
     served = mlflow.pyfunc.load_model(log_served_model(MODELS / MODEL, GenerateSettings.read(MODEL)).model_uri)
-    titles = served.predict(asked(examples))["candidates"].str[0].tolist()
+    titles = served.predict(marked_texts(examples))["candidates"].str[0].tolist()
     for split in MEASURED_SPLITS:
         assert predictions.loc[predictions["split"] == split, "prediction"].tolist() == titles
 

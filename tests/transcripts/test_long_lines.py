@@ -92,8 +92,8 @@ def test_a_repetitive_sheet_is_checked_in_time(cells: str, tmp_path: Path) -> No
 import resource
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
-from pipeline.data.xlsx_archive import look_through
-look_through(Path({str(path)!r}))
+from pipeline.data.xlsx_archive import inspect_archive
+inspect_archive(Path({str(path)!r}))
 """
     _run(script)
 
@@ -104,7 +104,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
 import pandas as pd
 from pipeline.redaction import hide_passwords
-from pipeline.data.cells import as_lesson
+from pipeline.data.cell_values import as_lesson
 from pipeline.evaluation.baselines import best_keyphrase
 from pipeline.models.title_cleanup import clean_up_title
 for part in ("://a:x", "://", "?password=", ";key=", "#code", ";token", "password", "x@", "://a:1@"):

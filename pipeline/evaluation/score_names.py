@@ -1,4 +1,4 @@
-"""The names of the scores, as they stand in every table and file."""
+"""Names of the scores in all tables and files."""
 
 from typing import Literal, get_args
 

@@ -1,4 +1,4 @@
-"""What single columns mean."""
+"""Conversion of columns of cells to values."""
 
 import datetime as dt
 
@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.cells import LONGEST, Fault, as_clock, as_lesson, as_name, as_seconds, as_text, blank
+from pipeline.data.cell_values import MAX_SECONDS, Fault, as_clock, as_lesson, as_name, as_seconds, as_text, is_blank
 
 
 def column(*cells: object) -> pd.Series:
-    """Cells as they come out of an Excel sheet."""
+    """Build a column of cells as an Excel reader returns it."""
     return pd.Series(cells, dtype=object)
 
 
@@ -54,7 +54,7 @@ def test_a_time_is_read_as_a_person_reads_it(cell: object, seconds: float) -> No
         (dt.timedelta(seconds=-5), Fault.BELOW_ZERO),
         (dt.datetime(2023, 3, 15), Fault.DATE),
         (dt.date(2023, 3, 15), Fault.DATE),
-        (LONGEST + 1, Fault.TOO_LONG),
+        (MAX_SECONDS + 1, Fault.TOO_LONG),
         (True, Fault.UNREADABLE),
         (float("inf"), Fault.UNREADABLE),
         ("soon", Fault.UNREADABLE),
@@ -65,16 +65,16 @@ def test_a_time_is_read_as_a_person_reads_it(cell: object, seconds: float) -> No
         ("1:2:3:4", Fault.UNREADABLE),
     ],
 )
-def test_what_is_not_a_time_is_a_fault_and_never_a_guess(cell: object, fault: Fault) -> None:
+def test_a_cell_that_is_not_a_time_is_a_fault(cell: object, fault: Fault) -> None:
     times = as_seconds(column(cell))
     assert (times.fault.tolist(), np.isnan(times.seconds).tolist()) == ([fault], [True])
 
 
-def test_a_number_stored_as_text_is_told_from_a_number() -> None:
+def test_a_number_stored_as_text_is_marked() -> None:
     assert as_seconds(column("75", 75, "1:15")).number_as_text.tolist() == [True, False, False]
 
 
-def test_a_column_of_text_alone_has_no_numbers_as_text() -> None:
+def test_a_column_of_only_text_has_no_numbers_as_text() -> None:
     assert not as_seconds(pd.Series(["75"], dtype="str")).number_as_text.any()
 
 
@@ -97,7 +97,7 @@ def test_a_column_of_dates_holds_no_times() -> None:
     assert as_seconds(pd.Series(pd.to_datetime(["2023-03-15"]))).fault.tolist() == [Fault.DATE]
 
 
-@given(st.integers(0, int(LONGEST * 1000)))
+@given(st.integers(0, int(MAX_SECONDS * 1000)))
 def test_a_clock_reads_back_as_the_same_seconds(milliseconds: int) -> None:
     assert as_seconds(column(as_clock(milliseconds / 1000))).seconds.tolist() == [milliseconds / 1000]
 
@@ -109,7 +109,7 @@ numbers = st.floats() | st.integers(-(2**64), 2**64)
 def test_any_cell_is_either_a_time_within_bounds_or_a_fault(cells: list[object]) -> None:
     times = as_seconds(column(*cells))
     good = times.fault == Fault.NONE
-    assert (good == ((times.seconds >= 0) & (times.seconds <= LONGEST))).all()
+    assert (good == ((times.seconds >= 0) & (times.seconds <= MAX_SECONDS))).all()
 
 
 def test_as_clock_writes_hours_without_a_leading_zero() -> None:
@@ -148,4 +148,4 @@ def test_text_is_text_whatever_excel_made_of_it(cell: object, text: str) -> None
 
 
 def test_cells_of_nothing_but_spaces_are_blank() -> None:
-    assert blank(column("", " \u00a0", None, "x", 0.0)).tolist() == [True, True, True, False, False]
+    assert is_blank(column("", " \u00a0", None, "x", 0.0)).tolist() == [True, True, True, False, False]

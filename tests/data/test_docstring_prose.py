@@ -3,7 +3,7 @@ from textwrap import dedent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.prose import prose, said, sections
+from pipeline.data.docstring_prose import as_plain_words, extract_prose, split_sections
 
 NUMPY_STYLE = dedent("""
     The Huber loss has the advantage of not being moved by `outliers`, see :func:`~scipy.special.huber` [1]_.
@@ -45,44 +45,44 @@ GOOGLE_STYLE = dedent("""
     """)
 
 
-def test_a_role_is_said_as_the_name_it_shows():
-    assert said("see :func:`~scipy.special.huber` and :ref:`the guide <guide>`") == "see huber and the guide"
+def test_a_role_becomes_the_name_it_shows():
+    assert as_plain_words("see :func:`~scipy.special.huber` and :ref:`the guide <guide>`") == "see huber and the guide"
 
 
-def test_a_comparison_is_said_in_words():
-    assert said("``n >= 4``") == "n is at least 4"
+def test_a_comparison_becomes_words():
+    assert as_plain_words("``n >= 4``") == "n is at least 4"
 
 
-def test_a_description_is_said_without_its_markup():
+def test_a_description_loses_its_markup():
     expected = "The Huber loss has the advantage of not being moved by outliers, see huber"
-    assert prose(NUMPY_STYLE)[0].startswith(expected)
+    assert extract_prose(NUMPY_STYLE)[0].startswith(expected)
 
 
-def test_notes_are_said_before_parameters():
-    starts = [paragraph.split()[0] for paragraph in prose(NUMPY_STYLE)]
+def test_notes_come_before_parameters():
+    starts = [paragraph.split()[0] for paragraph in extract_prose(NUMPY_STYLE)]
     assert starts == ["The", "Here", "The", "epsilon:", "max_iter:"]
 
 
-def test_code_and_examples_are_not_said():
-    assert not any("code" in paragraph or "fit(" in paragraph for paragraph in prose(NUMPY_STYLE))
+def test_code_and_examples_are_skipped():
+    assert not any("code" in paragraph or "fit(" in paragraph for paragraph in extract_prose(NUMPY_STYLE))
 
 
-def test_a_parameter_is_said_by_its_name_without_its_type():
-    assert prose(GOOGLE_STYLE)[0] == "weight: a manual rescaling that is given to each class"
+def test_a_parameter_keeps_its_name_and_loses_its_type():
+    assert extract_prose(GOOGLE_STYLE)[0] == "weight: a manual rescaling that is given to each class"
 
 
-def test_shapes_are_not_said():
-    assert not any("shape is for the eye" in paragraph for paragraph in prose(GOOGLE_STYLE))
+def test_shapes_are_skipped():
+    assert not any("shape is for the eye" in paragraph for paragraph in extract_prose(GOOGLE_STYLE))
 
 
-def test_headings_part_a_text_into_sections():
+def test_headings_split_a_text_into_sections():
     text = "before\n\nFirst part\n==========\n\nits text\n"
-    assert [(heading, " ".join(lines).split()) for heading, lines in sections(text)] == [
+    assert [(heading, " ".join(lines).split()) for heading, lines in split_sections(text)] == [
         ("", ["before"]),
         ("First part", ["its", "text"]),
     ]
 
 
 @given(st.text(alphabet=st.sampled_from("ab :.`*\\{}[]_->=\n"), max_size=200))
-def test_whatever_is_said_is_words_one_space_apart(text):
-    assert all(paragraph == " ".join(paragraph.split()) for paragraph in prose(text))
+def test_prose_has_single_spaces(text):
+    assert all(paragraph == " ".join(paragraph.split()) for paragraph in extract_prose(text))

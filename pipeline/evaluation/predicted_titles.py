@@ -1,4 +1,4 @@
-"""The titles that a model gave to the validation and test splits, before they are scored."""
+"""Write and read the titles of a model for the validation and test splits, before they are scored."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ EXAMPLE = ["split", "course_title", "lesson_num", "start_seconds"]  # the column
 MEASURED_SPLITS = ("validation", "test")
 
 
-def titled(examples: pd.DataFrame, predicted: Sequence[str], split: str) -> pd.DataFrame:
-    """One row per example: `EXAMPLE`, the true title and the predicted one.
+def title_table(examples: pd.DataFrame, predicted: Sequence[str], split: str) -> pd.DataFrame:
+    """Build a table of `EXAMPLE`, title and prediction, with one row per example.
 
     Args:
         examples: a split.
@@ -29,10 +29,13 @@ def titled(examples: pd.DataFrame, predicted: Sequence[str], split: str) -> pd.D
 
 
 def write_titles(model: str, titles: pd.DataFrame, seconds: float, seen: Mapping[str, int]) -> None:
-    """Write the titles of a model, and the seconds that it took to give them.
+    """Write the titles of a model.
 
     Args:
-        seen: by split, the number of examples that the model or one of its checkpoints has seen.
+        model: the name of the model.
+        titles: from `title_table`, of both splits.
+        seconds: the time to generate the titles.
+        seen: by split, the number of examples that the model or one of its checkpoints was trained or selected on.
     """
     with folder_aside(TITLES / model, durable=False) as folder:
         titles.to_parquet(folder / "titles.parquet", index=False)
@@ -41,7 +44,7 @@ def write_titles(model: str, titles: pd.DataFrame, seconds: float, seen: Mapping
 
 
 def read_titles(model: str) -> tuple[pd.DataFrame, float, dict[str, int]]:
-    """The titles, the seconds and the counts of seen examples that `write_titles` wrote for `model`.
+    """Read the titles, the seconds and the counts of seen examples of a model.
 
     Raises:
         Rejected: the files are missing or damaged.
@@ -55,7 +58,7 @@ def read_titles(model: str) -> tuple[pd.DataFrame, float, dict[str, int]]:
         return titles, seconds, seen
     except FileNotFoundError as error:
         raise Rejected(
-            f"{error.filename or folder} is missing: '{model}' has no titles yet. Run `dvc repro`."
+            f"{error.filename or folder} is missing: '{model}' has no titles yet. Run `dvc repro predict@{model}`."
         ) from None
     except (ValueError, OSError) as error:
         raise Rejected(
