@@ -32,15 +32,19 @@ COLLECTED = Path("reports/contestants.json")
 CURVES = Path("reports/curves.csv")
 LEADERBOARD = Path("reports/leaderboard.json")
 LEADERBOARD_MD = Path("reports/leaderboard.md")
+REPORTS = Path("reports")
 REPORT = Path("reports/report.html")
 REGISTERED = Path("reports/registered.json")
 DRIFT = Path("reports/drift.html")
+RUN_REPORTS = REPORTS / "runs"  # of runs with parameters of their own
 DRIFT_JSON = Path("reports/drift.json")
 
 EXPORTS = Path("exports")  # versions converted for quick inference: NAME/NUMBER
 
 # What the running system keeps for itself, outside version control and outside DVC's outputs.
 STATE = Path(".lectern")
+CHECKPOINTS = STATE / "checkpoints"  # from which interrupted trainings resume
+RUN_COPIES = STATE / "runs"  # copies of the project, for runs with parameters of their own
 CONVERTED = STATE / "converted"  # checkpoints of other formats, converted once
 FETCHED = STATE / "fetched"  # registered models that lie in a bucket, fetched once
 FEATURES = STATE / "features"  # what frozen weights make of texts: a folder for all of the same weights

@@ -6,11 +6,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from dvc.repo import Repo
 from rich.prompt import Confirm
 
-from flows.graph.cache import cache_piles
-from flows.graph.exclusive_access import nothing_under_way
+from flows.graph.cache import IdleProject
+from flows.graph.exclusive_access import exclusive_access
 from pipeline.maintenance.removable import Pile, piles_table
 from pipeline.maintenance.runs import tracked
 from pipeline.maintenance.state import state_piles
@@ -34,24 +33,24 @@ def clean(*, keep_days: float, yes: bool) -> None:
         TemporaryFailure: a stage is running, or a server does not answer.
     """
     before = time.time() - keep_days * DAY
-    with nothing_under_way() as repo:
-        piles = find(repo, before)
+    with exclusive_access() as project:
+        piles = find(project, before)
         show(piles)
         if piles and yes:
             remove(piles)
     if piles and not yes and agreed():
         # Look again: no lock was held while the user decided.
-        with nothing_under_way() as repo:
-            remove(find(repo, before))
+        with exclusive_access() as project:
+            remove(find(project, before))
 
 
-def find(repo: Repo, before: float) -> list[Pile]:
+def find(project: IdleProject, before: float) -> list[Pile]:
     """What may go, the piles that are empty left out."""
     client = connect()
     end_killed_runs(client, EXPERIMENT)
     named = named_by(all_versions(client))
     ours = tracked(client, named, before)
-    cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=ours.hashes, before=before)
+    cached = project.removable(versions=named.hashes, commits=named.commits, recent=ours.hashes, before=before)
     return [pile for pile in [*cached, *ours.piles, *state_piles(before)] if pile.count]
 
 

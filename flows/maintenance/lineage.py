@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.graph.cache import shelves
+from flows.graph.cache import storage_finder
 from pipeline.registry.lineage_walk import Step, walk
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, named_version
@@ -22,5 +22,5 @@ def trace(number: int | None) -> tuple[str, list[Step]]:
     """
     client = connect()
     version = named_version(client, RegisterSettings.read().name, number)
-    with shelves(Path.cwd()) as kept:
+    with storage_finder(Path.cwd()) as kept:
         return str(version.version), list(walk(client, version, kept))

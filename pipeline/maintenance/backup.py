@@ -21,7 +21,11 @@ from pipeline.maintenance.archive_members import OutsideFolder, checked_members
 
 _LABEL = "lectern-backup.json"
 _LABEL_BYTES = 1 << 16
-_MADE_AGAIN = {".venv", ".dvc/tmp", *(f".lectern/{name}" for name in ("features", "converted", "fetched", "logs"))}
+_MADE_AGAIN = {
+    ".venv",
+    ".dvc/tmp",
+    *(f".lectern/{name}" for name in ("features", "converted", "fetched", "logs", "runs")),
+}
 _MADE_AGAIN_ANYWHERE = {"__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 _OF_RUNNING_SERVERS = (".db-wal", ".db-shm", ".db-journal", "mlflow.url", "prefect.url", "reports.url")
 _PATIENCE = 60.0  # seconds that a database may be busy

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.locks import is_held
 from pipeline.maintenance.removable import Pile, last_touched, size
-from pipeline.paths import MODELS, STATE
+from pipeline.paths import MODELS, RUN_REPORTS, STATE
 from pipeline.settings import read_params
 
 _ASIDE = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
@@ -35,6 +35,8 @@ def state_piles(before: float) -> list[Pile]:
         _pile("converted checkpoints", "of no model in params.yaml, or for another transformers", _converted()),
         _pile("versions to go on from", "not used of late; fetched anew when wanted", _fetched(before)),
         _pile("checkpoints of killed trainings", "not gone on with of late", _old("checkpoints/*", before)),
+        _pile("copies of killed runs", "of runs with parameters, not resumed lately", _old("runs/*", before)),
+        _pile("reports of runs with parameters", "old", _old_reports(before)),
         _pile("titles of killed runs", "not gone on with of late", _old("titles/*", before)),
         _pile("searches", "not gone on with of late; reports/search keeps what they found", _searches(before)),
         _pile("curves of other trackers", "of trainings long ago", _curves(before)),
@@ -57,6 +59,10 @@ def _remove(paths: Iterable[Path]) -> None:
 
 def _old(pattern: str, before: float) -> list[Path]:
     return [path for path in STATE.glob(pattern) if last_touched(path) < before]
+
+
+def _old_reports(before: float) -> list[Path]:
+    return [path for path in RUN_REPORTS.glob("*") if last_touched(path) < before]
 
 
 def _converted() -> list[Path]:

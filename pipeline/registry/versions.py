@@ -32,6 +32,7 @@ from mlflow.utils import get_results_from_paginated_fn
 from pydantic import Field
 
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
+from pipeline.experiments import main_project
 from pipeline.files import make_folder
 from pipeline.paths import REGISTRY_LOCK, STATE
 from pipeline.registry.artifact_store import sync_artifacts
@@ -347,7 +348,7 @@ def champions(moves: list[Move]) -> list[str]:
 def _registry_lock() -> Iterator[None]:
     """Two promotions at once, in one project folder, take turns."""
     make_folder(STATE)
-    lock = FileLock(REGISTRY_LOCK)
+    lock = FileLock(main_project() / REGISTRY_LOCK)
     try:
         lock.acquire(timeout=1)
     except Timeout:

@@ -22,7 +22,7 @@ from pipeline.models.layers import summarise
 from pipeline.models.precision import training_precision
 from pipeline.models.seen_examples import Seen
 from pipeline.models.title_cleanup import learn_style
-from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
+from pipeline.paths import CHECKPOINTS, MODELS, TRAINING_SPLITS
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_fingerprint import checkpoint_tags, training_fingerprint
@@ -60,7 +60,7 @@ def run(model: str) -> None:
     # Named after all that the training depends on: what another one left can never be gone on from by mistake.
     start = checkpoint_tags(model_settings)
     fingerprint = training_fingerprint(model_settings, settings.of_what_is_learnt(), start)
-    resume_from = STATE / "checkpoints" / f"{model}-{fingerprint}"
+    resume_from = CHECKPOINTS / f"{model}-{fingerprint}"
     # By the first process alone: the others have no GPU yet on which to load a model, and nobody reads their scores.
     score = epoch_score(settings.bertscore if settings.epochs and is_first_process() else None)
     prepared = prepare(model, model_settings, settings, [*train["text"], *train["title"]])

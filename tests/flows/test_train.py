@@ -174,7 +174,7 @@ def test_of_the_models_only_that_whose_settings_changed_is_trained_again(make_pr
 
 
 def test_settings_that_are_refused_stop_the_run_before_any_training(make_project: MakeProject):
-    folder = make_project(SETTINGS_FIRST.replace("cmd: mkdir", "cmd: echo Nobody takes part. && exit 2 && mkdir"))
+    folder = make_project(SETTINGS_FIRST.replace("cmd: mkdir", "cmd: python refuse.py 2 'Nobody takes part.' && mkdir"))
     (folder / "params.yaml").write_text("{a: 1, b: 1}")
     state = train(return_state=True)
     assert state.message == "1 of 1 stages failed.\nsettings has wrong settings:\n  Nobody takes part."
@@ -185,7 +185,7 @@ def test_a_refusal_is_not_tried_again_and_stops_only_what_depends_on_it(make_pro
     folder = make_project("""
         stages:
           refuses:
-            cmd: echo x >> attempts.txt && echo "Row 7 has no title." && exit 1
+            cmd: echo x >> attempts.txt && python refuse.py 1 "Row 7 has no title."
             outs: [refused.txt]
           after:
             cmd: cp refused.txt after.txt
@@ -299,7 +299,7 @@ def test_a_run_that_is_cancelled_while_it_waits_for_dvc_ends(chain: Path, monkey
         raise Busy("train@t5-tiny is at work.")
 
     monkeypatch.setattr("flows.train.read_plan", busy)
-    monkeypatch.setattr("flows.train.LOOK_AGAIN", 0.1)
+    monkeypatch.setattr("flows.train.POLL_SECONDS", 0.1)
     assert train(return_state=True).is_cancelled()
     assert ran(chain) == []
 

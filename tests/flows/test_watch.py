@@ -73,7 +73,7 @@ def address(elsewhere: Path) -> Iterator[str]:
 def watched_server(elsewhere: Path, folder: Path) -> Iterator[tuple[str, list[int]]]:
     """An address, and for each download from there: 0 if a run of a flow could begin meanwhile, or else 1."""
     could: list[int] = []
-    begin = "from flows.graph.work_tree_lock import *; work_tree_lock().acquire(timeout=0)"
+    begin = "from flows.graph.exclusive_access import *; work_tree_lock().acquire(timeout=0)"
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -112,7 +112,7 @@ def test_a_training_starts_once_the_workbook_is_newer(
     adopt(f"{address}/lessons.xlsx" if place == "url" else str(elsewhere / "lessons.xlsx"))
     dvc("repro", "--quiet")
     before = started(deployment)
-    assert "is what was trained on" in watch(deployment, return_state=True).message
+    assert "has not changed since the last training" in watch(deployment, return_state=True).message
     assert started(deployment) == before
 
     write_workbook(elsewhere / "lessons.xlsx", "Old", "New")
@@ -129,7 +129,7 @@ def test_after_a_run_by_hand_on_another_workbook_the_one_before_is_none_the_newe
     before = started(deployment)
     write_workbook(elsewhere / "other.xlsx", "Other")
     assert train(workbook=str(elsewhere / "other.xlsx"), return_state=True).is_completed()
-    assert "is what was trained on" in watch(deployment, return_state=True).message
+    assert "has not changed since the last training" in watch(deployment, return_state=True).message
     assert started(deployment) == before
 
     write_workbook(elsewhere / "lessons.xlsx", "Old", "New")
@@ -143,7 +143,7 @@ def test_a_workbook_in_place_is_newer_by_what_it_holds_until_it_is_trained_on(fo
     dvc("repro", "--quiet")
     (folder / "dvc.yaml").write_text((folder / "dvc.yaml").read_text().replace("touch", "touch -c x &&  touch"))
     assert [stage.name for stage in read_plan(folder).to_run()] == ["ingest"]
-    assert "is what was trained on" in watch(deployment, return_state=True).message
+    assert "has not changed since the last training" in watch(deployment, return_state=True).message
 
     before = started(deployment)
     write_workbook(folder / "lessons.xlsx", "Old", "New")
@@ -175,7 +175,7 @@ def test_a_workbook_that_is_gone_fails_the_run_with_its_name_and_the_one_before_
     (elsewhere / "lessons.xlsx").unlink()
     state = watch(deployment, return_state=True)
     assert state.is_failed()
-    assert "cannot be fetched" in state.message
+    assert "cannot be updated" in state.message
     assert "lessons.xlsx" in state.message
     assert (folder / "data/workbooks/lessons.xlsx").is_file()
 
@@ -193,7 +193,7 @@ def test_while_another_run_works_here_it_leaves_the_workbook_alone(folder: Path,
     before = started(deployment)
     write_workbook(elsewhere / "lessons.xlsx", "Old", "New")
     hold = (
-        "from flows.graph.work_tree_lock import *; lock = work_tree_lock(); lock.acquire(); "
+        "from flows.graph.exclusive_access import *; lock = work_tree_lock(); lock.acquire(); "
         "print('held', flush=True); input()"
     )
     with subprocess.Popen(

@@ -131,9 +131,9 @@ def test_two_nodes_make_what_one_machine_makes_and_each_stage_once(pushed: Path,
 
 
 KILL_THE_WORKER_ONCE = """\
-import pathlib, psutil, sys
+import pathlib, psutil, subprocess, sys
 if sys.argv[1] == "b":
-    sys.exit("Row 7 has no title.")
+    sys.exit(subprocess.call([sys.executable, "refuse.py", "1", "Row 7 has no title."]))
 note = pathlib.Path("DIED")
 if not note.exists():
     note.touch()
