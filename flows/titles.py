@@ -9,12 +9,13 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from mlflow.exceptions import MlflowException
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
+from prefect.futures import PrefectConcurrentFuture
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
@@ -67,7 +68,8 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
     before, began = read_rows(target / TABLE), datetime.now(UTC)
     processes.declare_slots()
     try:
-        future = title_folder.submit(source, target, again, processes)
+        submitted = title_folder.submit(source, target, again, processes, return_state=False)
+        future = cast("PrefectConcurrentFuture[None]", submitted)
         wait_for_all([future])
     except RunCancelled:
         return Cancelled(message="Cancelled; the finished titles are kept.")

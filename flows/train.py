@@ -174,7 +174,8 @@ def run(stages: list[Stage]) -> dict[str, str]:
     try:
         for stage in stages:
             upstream = [futures[name] for name in stage.upstream if name in futures]
-            futures[stage.name] = run_stage.submit(stage, processes, wait_for=upstream)
+            future = run_stage.submit(stage, processes, wait_for=upstream, return_state=False)
+            futures[stage.name] = cast("PrefectConcurrentFuture[None]", future)
         wait_for_all(futures.values())
     finally:
         processes.stop()

@@ -1,4 +1,4 @@
-"""DVC experiments: their runs reach the project's MLflow, and they register nothing."""
+"""DVC experiments log to the project's MLflow and register nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODEL = "t5-tiny"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which nothing has run but one experiment, in a temporary copy."""
+    """A project in which one experiment has run, in a temporary copy."""
     folder = tmp_path_factory.mktemp("project")
     make_project(folder, [MODEL])
     dvc(folder, "exp", "run", "--temp", "--name", "short-texts", "--set-param", f"models.{MODEL}.max_source_tokens=32")
@@ -44,7 +44,7 @@ def test_an_experiment_registers_no_version(client: MlflowClient) -> None:
     assert not client.search_registered_models()
 
 
-def test_an_experiment_leaves_the_work_tree_as_it_was(project: Path) -> None:
+def test_an_experiment_leaves_the_work_tree_unchanged(project: Path) -> None:
     assert not (project / "reports").exists()
     assert not (project / "models").exists()
 

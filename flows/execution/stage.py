@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
@@ -84,7 +84,7 @@ def stage_task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
         "retry_delay_seconds": RETRY_AFTER,
         "retry_condition_fn": may_pass,
     }
-    return cast("Callable[[Callable[P, R]], Task[P, R]]", task(**{**defaults, **options}))
+    return task(**{**defaults, **options})
 
 
 @stage_task()

@@ -57,7 +57,7 @@ def copy_of_project(run: RunParameters) -> Iterator[Path]:
 
     The working directory and the environment of this process are those of the copy during the block, because stages and
     settings are read relative to them. Afterwards the copy is removed, except for checkpoints of interrupted trainings,
-    and its reports are in the folder that the block was given.
+    and its reports are in the yielded folder.
 
     Raises:
         UsageError: the workbook or a model does not exist, or the project cannot be copied.
@@ -76,13 +76,14 @@ def copy_of_project(run: RunParameters) -> Iterator[Path]:
 
                 params["ingest"] = {**(params.get("ingest") or {}), "workbook": bring_in(workbook).as_posix()}
             write_text(PARAMS, yaml.safe_dump(params, sort_keys=False, allow_unicode=True), durable=False)
+            _check_out_outputs()
             _link_ignored_inputs(params, project)
             try:
                 yield reports
             finally:
                 if REPORTS.is_dir():
                     with folder_aside(project / reports, durable=False) as target:
-                        # By content: the files of the copy may be links into DVC's cache.
+                        # By content only: the files may be read-only links into DVC's cache.
                         shutil.copytree(REPORTS, target, copy_function=shutil.copyfile, dirs_exist_ok=True)
     finally:
         _remove_copy(home)
@@ -136,10 +137,7 @@ def _copy_project(home: Path) -> Path:
     _git("-C", str(clone), "reset", "--quiet")  # git status is then that of the project
     make_folder(folder / STATE)
     (folder / CHECKPOINTS).symlink_to(checkpoints)
-    try:
-        _copy_outputs(folder)
-    except DvcException as error:
-        raise UsageError(f"DVC cannot copy the project for this run: {error}") from error
+    _share_cache(folder)
     return folder
 
 
@@ -164,8 +162,8 @@ def _files(clone: Path) -> list[str]:
     return sorted({name for name in f"{others}\0{tracked}".split("\0") if name})
 
 
-def _copy_outputs(folder: Path) -> None:
-    """Bring the outputs of the project's stages into its copy in `folder`, from DVC's cache, which both share."""
+def _share_cache(folder: Path) -> None:
+    """Let the project's copy in `folder` use its DVC cache, and copy the outputs that are not in the cache."""
     with open_repo(Path.cwd(), wait_for_lock=True) as project:
         local_settings = Path(project.dvc_dir, "config.local")
         if local_settings.exists():  # such as the address of a remote
@@ -173,15 +171,25 @@ def _copy_outputs(folder: Path) -> None:
         cache = project.cache.local_cache_dir
         uncached = [Path(out.fs_path) for out in project.index.outs if not out.use_cache and out.protocol == "local"]
     with open_repo(folder) as repo, repo.config.edit("local") as settings:
-        # Hard links take no disk space. DVC removes a stage's outputs before it runs the stage.
-        settings["cache"] = {"dir": cache, "type": ["reflink", "hardlink", "copy"]}
+        settings.setdefault("cache", {})["dir"] = cache
     for path in uncached:
         if path.is_file():
             target = folder / path.relative_to(Path.cwd())
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    with open_repo(folder) as repo:
-        repo.checkout(force=True, allow_missing=True)
+
+
+def _check_out_outputs() -> None:
+    """Bring the outputs of the stages in the working directory from DVC's cache, only those of the run's models.
+
+    Raises:
+        UsageError: DVC cannot read the project.
+    """
+    try:
+        with open_repo(Path.cwd()) as repo:
+            repo.checkout(force=True, allow_missing=True)
+    except DvcException as error:
+        raise UsageError(f"DVC cannot copy the outputs of the stages for this run: {error}") from error
 
 
 def _link_ignored_inputs(params: object, project: Path) -> None:

@@ -146,7 +146,7 @@ def test_other_processes_than_the_settings_say_are_refused(project: Path, exampl
     started_by_torchrun = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     done = lectern(*STAGE, cwd=project, env={**environment(), **started_by_torchrun})
     assert done.returncode == 2
-    assert "2 processes were started, and params.yaml says processes: 1 for 'bart-tiny'" in done.stderr
+    assert "2 processes were started, but params.yaml has processes: 1 for 'bart-tiny'" in done.stderr
 
 
 @pytest.mark.hard

@@ -195,7 +195,7 @@ def test_a_model_that_is_taken_as_it_comes_has_learnt_from_nothing(
     assert not are_among(examples, seen.train).any()
     assert are_among(pd.read_parquet("data/splits/validation.parquet"), seen.validation).all()
     said = capsys.readouterr().out
-    assert f"{MODEL} is taken as it comes" in said
+    assert f"{MODEL} is used without training" in said
     assert "trains on" not in said
     (run,) = mlflow_runs(MlflowClient())
     assert "device.precision" not in run.data.tags
