@@ -129,6 +129,13 @@ def test_a_layer_imports_nothing_from_above(layer: str, above: tuple[str, ...]):
         assert not upward, f"{module} imports {', '.join(sorted(upward))}"
 
 
+def test_only_the_graph_knows_dvc():
+    for module in (path.relative_to(ROOT) for layer in ("flows", "lectern") for path in (ROOT / layer).rglob("*.py")):
+        used = {name for name in imports(module) if name.split(".")[0] in ("dvc", "dvc_data", "scmrepo")}
+        starts_dvc = '"dvc"' in (ROOT / module).read_text(encoding="utf-8")
+        assert module.is_relative_to("flows/graph") or not (used or starts_dvc), f"{module} uses DVC; see flows/graph"
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_code_of_a_stage_stands_among_its_dependencies(stage: str):
     module = Path("pipeline/stages") / f"{stage}.py"

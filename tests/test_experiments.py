@@ -8,8 +8,9 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.graph.plan import read_plan
+from flows.graph.run_copy import RunParameters, copy_of_project
 from flows.train import register_after_experiment
-from tests.whole_project import dvc, make_project
+from tests.whole_project import dvc, make_project, run
 
 MODEL = "t5-tiny"
 
@@ -66,3 +67,23 @@ def test_a_flow_registers_the_model_of_an_experiment_that_ran_in_the_work_tree(
     assert [stage.name for stage in read_plan(project).to_run()] == ["register"]
     dvc(project, "repro")
     assert client.get_model_version_by_alias("lectern", "challenger").version
+
+
+def test_a_run_with_parameters_registers_a_challenger_and_leaves_the_project_unchanged(
+    project: Path, monkeypatch: pytest.MonkeyPatch, client: MlflowClient
+) -> None:
+    monkeypatch.chdir(project)
+    before = client.get_model_version_by_alias("lectern", "challenger").version
+    status, lock = run(project, "git", "status", "--porcelain").stdout, Path("dvc.lock").read_bytes()
+    with copy_of_project(RunParameters(epochs=2)) as reports:
+        dvc(Path.cwd(), "repro")
+    version = client.get_model_version_by_alias("lectern", "challenger")
+    assert int(version.version) == int(before) + 1
+    assert version.tags["git.dirty"] == "true"  # by the epochs
+    trained = client.get_run(version.run_id)
+    assert trained.data.params["epochs"] == "2"
+    assert trained.info.artifact_uri.startswith((project / "mlartifacts").as_uri())
+    assert (reports / "report.html").exists()
+    assert run(project, "git", "status", "--porcelain").stdout == status
+    assert Path("dvc.lock").read_bytes() == lock
+    assert not read_plan(project).to_run()
