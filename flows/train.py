@@ -22,6 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.cluster import ray_cluster
+from flows.execution.child_process import GRACE_SECONDS
 from flows.execution.run_processes import RunProcesses
 from flows.execution.stage import failed_state, log_without_traceback, run_stage
 from flows.graph.exclusive_access import only_run_in_work_tree
@@ -179,6 +180,8 @@ def run(stages: list[Stage]) -> dict[str, str]:
         wait_for_all(futures.values())
     finally:
         processes.stop()
+        # After a cancellation: no stage may still write when the copy of the project is removed.
+        concurrent.futures.wait({future.wrapped_future for future in futures.values()}, timeout=GRACE_SECONDS + 5)
     wait_until_recorded(set(futures))
     states = {name: final_state(future) for name, future in futures.items()}
     return {name: reason(state) for name, state in states.items() if state.is_failed() or state.is_crashed()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,16 +268,16 @@ def _push_inputs(to_run: Sequence[Stage]) -> None:
     names = {stage.name for stage in to_run}
     fresh = [stage.name for stage in read_plan(Path.cwd()).stages if stage.restorable and stage.name not in names]
     _run(dvc_command("push", "--quiet"))
-    _run(push_command(fresh))
+    _run(push_command(fresh), push_environment())
 
 
-def _run(command: Sequence[str]) -> None:
+def _run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
     """Run a command that exchanges data with the DVC remote; log its output.
 
     Raises:
         TemporaryFailure: the command failed.
     """
-    with Child(command, env=environment() | push_environment()) as child:
+    with Child(command, env={**environment(), **(variables or {})}) as child:
         code, output = follow(child)
     if code:
         raise TemporaryFailure(

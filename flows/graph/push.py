@@ -26,7 +26,8 @@ def push_command(stages: Sequence[str]) -> list[str]:
 def push_environment() -> dict[str, str]:
     """Return the environment variable by which the command finds this code, wherever the cluster has put it."""
     folders = [str(Path(package.__file__ or "").parents[1]) for package in (flows, pipeline)]
-    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
+    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*folders, *before])))}
 
 
 def push(stages: Sequence[str]) -> int:
