@@ -49,8 +49,8 @@ RECORD_SECONDS = 10.0
 """Longest wait for Prefect to record the final states of the task runs, which it receives as events."""
 
 SERVER_LOST = (
-    "Prefect's server went away before the run ended. The run stays Running in Prefect until somebody sets its state. "
-    "The results of the finished stages are kept: 'lectern run' runs the remaining ones."
+    "Prefect's server went away before the run ended: it stays Running there until somebody sets its state. The "
+    "results of the finished stages are kept: 'lectern run' runs the remaining ones."
 )
 
 # Prefect adds a traceback of its own code if its server is away at the end of a run.

@@ -241,9 +241,11 @@ def _git(*words: str, check: bool = True) -> str:
         UsageError: Git is not installed, or it fails and `check` is True.
     """
     try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *words], capture_output=True, check=False)
     except OSError as error:
         raise UsageError(f"A run with parameters of its own needs Git, to copy the project: {error}") from None
     if done.returncode and check:
-        raise UsageError(f"Git cannot copy the project for this run: {hide_passwords(done.stderr.strip())}")
-    return done.stdout.rstrip("\n") if not done.returncode else ""
+        raise UsageError(
+            f"Git cannot copy the project for this run: {hide_passwords(os.fsdecode(done.stderr).strip())}"
+        )
+    return os.fsdecode(done.stdout).rstrip("\n") if not done.returncode else ""  # file names may be any bytes
