@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -260,7 +261,7 @@ def run_once() -> None:
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        with only_run_in_work_tree(say=print), a_server():
+        with only_run_in_work_tree(say=partial(print, flush=True)), a_server():
             state = train(return_state=True)
     except ServiceDied as error:
         raise Rejected(str(error)) from None
