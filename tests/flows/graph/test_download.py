@@ -147,13 +147,15 @@ def test_a_workbook_can_be_downloaded_and_updated(path: str, folder: Path, web: 
         assert workbook.read_bytes() == book.read_bytes()
         noted = yaml.safe_load(Path(f"{workbook}.dvc").read_text(encoding="utf-8"))
         assert noted["deps"][0]["path"] == web.address + path
-    said = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=True)
-    assert f"{workbook}.dvc" not in said.stdout
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=True
+    )
+    assert f"{workbook}.dvc" not in status.stdout
     assert temporary() == []
 
 
 @pytest.mark.parametrize(
-    ("path", "limits", "refusal", "said"),
+    ("path", "limits", "refusal", "message"),
     [
         ("/endless.xlsx", {"megabytes": 2, "seconds": 60}, Rejected, r"sends more than 2 MB.*fetch\.megabytes"),
         ("/bomb.xlsx", {"megabytes": 2, "seconds": 60}, Rejected, "sends more than 2 MB"),
@@ -168,16 +170,16 @@ def test_a_workbook_can_be_downloaded_and_updated(path: str, folder: Path, web: 
     ],
 )
 def test_a_download_that_breaks_a_limit_or_leaves_the_web_leaves_no_files(
-    path: str, limits: dict[str, int], refusal: type[Exception], said: str, folder: Path, web: Web
+    path: str, limits: dict[str, int], refusal: type[Exception], message: str, folder: Path, web: Web
 ) -> None:
     set_params(["fetch"], limits)
     before = files(folder)
-    with pytest.raises(refusal, match=said):
+    with pytest.raises(refusal, match=message):
         adopt(web.address + path)
     assert files(folder) == before
     assert temporary() == []
     if path in ("/endless.xlsx", "/dripping.xlsx"):
-        assert web.gone.wait(60), "the download goes on"
+        assert web.gone.wait(60), "the download continues"
 
 
 def test_an_unsupported_address_or_one_with_a_key_is_refused_without_a_request(folder: Path) -> None:
