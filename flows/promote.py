@@ -18,7 +18,7 @@ from prefect.input.actions import create_flow_run_input, read_flow_run_input
 from prefect.states import Cancelled, Completed, State
 from pydantic import Field, ValidationError
 
-from flows.execution.stage import ended_by
+from flows.execution.stage import failed_state
 from flows.promotion_tasks import Proposal, judge_version, make_champion
 from flows.reporting.events import announce
 from flows.reporting.notifications import send, tell
@@ -77,7 +77,7 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
             because = "; ".join(filter(None, [because, answer.reason]))
         move = make_champion(name, version, settings, because, who)
     except Exception as error:
-        return ended_by(error)
+        return failed_state(error)
     announce(name, move)
     before = f"version {move.before} was" if move.before else "there was none"
     return Completed(message=f"Version {move.version} of '{name}' is the champion now; before it {before}.")

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline import machine_errors
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
+from pipeline.files import write_json
 from pipeline.paths import PARAMS
 from pipeline.redaction import hide_passwords
-from pipeline.terminal import complain, escape_unprintable, report_error
+from pipeline.terminal import complain, escape_unprintable
 
 OK, REJECTED, BUG, INTERRUPTED = 0, Rejected.exit_code, 70, 130
+
+STAGE_REPORT = "LECTERN_STAGE_REPORT"
+"""The environment variable with the path of a file in which a stage reports how it failed."""
 
 _STAGE_OUTPUTS = ("data/", "models/", "reports/", "settings/", "best_model/")
 
@@ -34,8 +42,28 @@ _UNHELPFUL_MESSAGES = {
 }
 
 
+@dataclass(frozen=True)
+class StageReport:
+    """How a stage failed: DVC, which runs the stage, ends with the same exit code after any failure."""
+
+    exit_code: int
+    message: str
+
+    @classmethod
+    def read(cls, path: Path) -> StageReport | None:
+        """Return the report in the file `path`, or None if the stage wrote none."""
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def write(self, path: Path) -> None:
+        """Write the report to the file `path`."""
+        write_json(path, asdict(self), durable=False)
+
+
 def run_command(command: Callable[[], object]) -> None:
-    """Run `command`. End the process with an exit code and a message if it fails; show a traceback only for a bug."""
+    """Run `command`. End the process with an exit code and a message if it fails; show a traceback only for a bug.
+
+    The exit code and the message also go to the file that the environment variable LECTERN_STAGE_REPORT names.
+    """
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setFormatter(_PasswordFilter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
@@ -43,12 +71,18 @@ def run_command(command: Callable[[], object]) -> None:
     escape_unprintable()
     try:
         command()
-    except (Rejected, UsageError, TemporaryFailure) as error:
-        sys.exit(report_error(error))
     except Exception as error:
-        _exit_if_known(error)
-        complain(f"{traceback.format_exc()}\nThis is a bug in Lectern. Please report it with the lines above.")
-        sys.exit(BUG)
+        if known := _known(error):
+            _end(known.exit_code, str(known))
+        _end(BUG, f"{traceback.format_exc()}\nThis is a bug in Lectern. Please report it with the lines above.")
+
+
+def _end(exit_code: int, message: str) -> NoReturn:
+    complain(message)
+    if path := os.environ.get(STAGE_REPORT):
+        with suppress(OSError):  # such as a full disk, which may be the message
+            StageReport(exit_code, hide_passwords(message)).write(Path(path))
+    sys.exit(exit_code)
 
 
 def enter_project() -> None:
@@ -110,8 +144,14 @@ def _quieten_libraries() -> None:
         logging.getLogger(name).addFilter(_WithoutPhrases(phrases))
 
 
-def _exit_if_known(error: Exception) -> None:
-    """Exit with a clear message if the cause is the machine or the tracking server."""
+def _lacks(phrases: tuple[str, ...], record: logging.LogRecord) -> bool:
+    return not any(phrase in record.getMessage() for phrase in phrases)
+
+
+def _known(error: Exception) -> Rejected | UsageError | TemporaryFailure | None:
+    """Return an error with a clear message if it is one, or if the cause is the machine or the tracking server."""
+    if isinstance(error, Rejected | UsageError | TemporaryFailure):
+        return error
     # The check that imports nothing comes first: there may be no memory for an import.
     if of_machine := machine_errors.translate_error(error):
         sys.exit(report_error(of_machine))

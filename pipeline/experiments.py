@@ -8,6 +8,9 @@ from pathlib import Path
 
 from pipeline.paths import CONVERTED, FEATURES, FETCHED, RUNNING, STATE
 
+PROJECT_OF_COPY = "LECTERN_PROJECT"
+"""The environment variable with the folder of the main project, for a run in a copy of it."""
+
 _SQLITE = "sqlite:///"
 
 
@@ -37,7 +40,7 @@ def in_main_project(tracking: str) -> str:
     Args:
         tracking: the value of `MLFLOW_TRACKING_URI`.
     """
-    if not experiment() or not tracking.startswith(_SQLITE):
+    if main_project() == Path() or not tracking.startswith(_SQLITE):
         return tracking
     return _SQLITE + str(main_project() / tracking.removeprefix(_SQLITE))
 
@@ -47,9 +50,10 @@ def share_state() -> None:
 
     Training checkpoints are not shared: two experiments may train the same model at the same time.
     """
-    if not experiment() or main_project().resolve() == Path.cwd():
+    if main_project().resolve() == Path.cwd():
         return
     from pipeline.files import make_private_folder
+    from pipeline.files import make_private_folder  # imported late: `pipeline` itself imports this module
 
     main_state()
     make_private_folder(STATE)

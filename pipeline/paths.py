@@ -32,9 +32,11 @@ COLLECTED = Path("reports/contestants.json")
 CURVES = Path("reports/curves.csv")
 LEADERBOARD = Path("reports/leaderboard.json")
 LEADERBOARD_MD = Path("reports/leaderboard.md")
+REPORTS = Path("reports")
 REPORT = Path("reports/report.html")
 REGISTERED = Path("reports/registered.json")
 DRIFT = Path("reports/drift.html")
+RUN_REPORTS = REPORTS / "runs"  # of runs with parameters of their own
 DRIFT_JSON = Path("reports/drift.json")
 
 EXPORTS = Path("exports")  # versions converted for fast inference: NAME/NUMBER

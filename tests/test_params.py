@@ -13,7 +13,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 from ruamel.yaml.tokens import CommentToken
 
-from flows.graph.run_overrides import asked
+from flows.graph.run_copy import RunParameters, with_parameters
 from pipeline.catalogue import add
 from pipeline.errors import UsageError
 from pipeline.models.checkpoints import ModelSettings
@@ -153,7 +153,7 @@ def test_the_error_for_a_model_of_the_catalogue_says_how_to_add_it(project: Path
     with pytest.raises(UsageError) as stage:
         ModelSettings.read("t5-small")
     with pytest.raises(UsageError) as flow:
-        asked(_params(), ["t5-small"], None, None)
+        with_parameters(_params(), RunParameters(models=["t5-small"]))
     assert str(stage.value).endswith(hint)
     assert str(flow.value).endswith(hint)
     with pytest.raises(UsageError) as nowhere:

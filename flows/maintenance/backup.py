@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flows.graph.exclusive_access import nothing_under_way
+from flows.graph.exclusive_access import exclusive_access
 from flows.services.prefect_server import configured_url, database_is_elsewhere
 from pipeline.maintenance.backup import back_up
 
@@ -18,12 +18,11 @@ def backup(file: Path) -> None:
         UsageError: the file is in the project.
         TemporaryFailure: a stage is running.
     """
-    with nothing_under_way() as repo:
+    with exclusive_access() as project:
         left_out = back_up(file)
-        cache = Path(repo.cache.local.path)
-        is_elsewhere = not cache.is_relative_to(repo.root_dir)
+        cache = project.external_cache()
     print(f"{file}: {file.stat().st_size:,} bytes. `lectern restore` makes a project of it, here or elsewhere.")
-    for missing in filter(None, (is_elsewhere and f"DVC's cache {cache}", *_on_servers())):
+    for missing in filter(None, (cache and f"DVC's cache {cache}", *_on_servers())):
         print(f"Not included: {missing}. Back that up too.")
     if left_out:
         print(f"Not included: {len(left_out):,} links that lead out of the project, such as {left_out[0]}.")

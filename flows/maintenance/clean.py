@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 
-from dvc.repo import Repo
 from rich.prompt import Confirm
 
 from flows.graph.cache import cache_piles
@@ -15,6 +14,12 @@ from pipeline.maintenance.removable import Removable, removable_table
 from pipeline.maintenance.runs import find_tracked
 from pipeline.maintenance.state import removable_state
 from pipeline.maintenance.version_needs import all_versions, named_by
+from flows.graph.cache import IdleProject
+from flows.graph.exclusive_access import exclusive_access
+from pipeline.maintenance.removable import Pile, piles_table
+from pipeline.maintenance.runs import tracked
+from pipeline.maintenance.state import state_piles
+from pipeline.maintenance.versions import all_versions, named_by
 from pipeline.registry.tracking import EXPERIMENT, connect
 from pipeline.registry.unfinished_runs import end_killed_runs
 from pipeline.terminal import console
@@ -34,15 +39,15 @@ def clean(*, keep_days: float, yes: bool) -> None:
         TemporaryFailure: a stage is running, or a server does not answer.
     """
     before = time.time() - keep_days * DAY
-    with nothing_under_way() as repo:
-        piles = find(repo, before)
+    with exclusive_access() as project:
+        piles = find(project, before)
         show(piles)
         if piles and yes:
             remove(piles)
     if piles and not yes and agreed():
         # Look again: no lock was held while the user decided.
-        with nothing_under_way() as repo:
-            remove(find(repo, before))
+        with exclusive_access() as project:
+            remove(find(project, before))
 
 
 def find(repo: Repo, before: float) -> list[Removable]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.graph.cache import shelves
+from flows.graph.cache import storage_finder
 from pipeline.registry.lineage_walk import Step, walk
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, get_version

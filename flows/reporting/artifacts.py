@@ -15,6 +15,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.evaluation.intervals import Interval
 from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, STATE, TRAINING, VALIDATION
+from pipeline.evaluation.leaderboard import show
+from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, REPORTS, STATE, TRAINING, VALIDATION
 from pipeline.redaction import hide_passwords, without_user
 
 MLFLOW_URL_FILE = STATE / "mlflow.url"
@@ -26,20 +28,27 @@ REPORTS_URL_FILE = STATE / "reports.url"
 _BEFORE_VALIDATION = {"sample", "ingest"}
 
 
-def publish(*, failed: Collection[str], with_runs: bool) -> None:
+def publish(*, failed: Collection[str], with_runs: bool, reports: Path = REPORTS) -> None:
     """Publishes what is current of the leaderboard and of the data's state, and the links.
 
     Args:
+        reports: the folder of the run's reports.
         failed: the stages that failed.
         with_runs: whether the links are to name the runs of the trainings; MLflow takes seconds to be asked.
     """
-    if LEADERBOARD.exists() and not failed:
-        rows = json.loads(LEADERBOARD.read_text(encoding="utf-8"))["rows"]
+    leaderboard, validation_report = _in(reports, LEADERBOARD), _in(reports, VALIDATION)
+    if leaderboard.exists() and not failed:
+        rows = json.loads(leaderboard.read_text(encoding="utf-8"))["rows"]
         create_table_artifact(key="leaderboard", table=as_table(rows))
-    if VALIDATION.exists() and _BEFORE_VALIDATION.isdisjoint(failed):
-        validation = json.loads(VALIDATION.read_text(encoding="utf-8"))
-        create_markdown_artifact(key="data-quality", markdown=data_quality(validation))
-    create_markdown_artifact(key="where-to-read-on", markdown=links(with_runs=with_runs))
+    if validation_report.exists() and _BEFORE_VALIDATION.isdisjoint(failed):
+        validation = json.loads(validation_report.read_text(encoding="utf-8"))
+        create_markdown_artifact(key="data-quality", markdown=data_quality(validation, reports))
+    create_markdown_artifact(key="where-to-read-on", markdown=links(reports, with_runs=with_runs))
+
+
+def _in(reports: Path, path: Path) -> Path:
+    """Return the place in the folder `reports` of `path`, which is in the project's own `reports/`."""
+    return reports / path.relative_to(REPORTS)
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -67,7 +76,7 @@ def _cells(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
                 yield prefix + name, value
 
 
-def data_quality(validation: dict[str, Any]) -> str:
+def data_quality(validation: dict[str, Any], reports: Path = REPORTS) -> str:
     """Markdown: the verdict, a row an expectation that is not met, and the way to the data docs."""
     tables = validation["tables"]
     expectations = sum(len(table["outcomes"]) for table in tables)
@@ -78,7 +87,7 @@ def data_quality(validation: dict[str, Any]) -> str:
     if failed:
         lines += ["| table | severity | expected | found |", "|---|---|---|---|"]
         lines += [f"| {table['table']} | {_failure(outcome)} |" for table, outcome in failed]
-    return "\n".join([*lines, "", f"All of them: {_page(DATA_DOCS / 'index.html', 'data docs')}"])
+    return "\n".join([*lines, "", f"All of them: {_page(_in(reports, DATA_DOCS) / 'index.html', 'data docs')}"])
 
 
 def _failure(outcome: dict[str, Any]) -> str:
@@ -88,12 +97,13 @@ def _failure(outcome: dict[str, Any]) -> str:
     return " | ".join(cell.replace("|", "\\|") for cell in cells)
 
 
-def links(*, with_runs: bool) -> str:
+def links(reports: Path = REPORTS, *, with_runs: bool) -> str:
     """A Markdown list of MLflow, its runs of the trainings, and the reports that are there."""
     lines = [f"- MLflow: {mlflow_address()}"]
-    lines += [f"  - {name}" for name in (_runs() if with_runs else ())]
+    lines += [f"  - {name}" for name in (_runs(reports) if with_runs else ())]
     pages = {REPORT: "report", LEADERBOARD_MD: "leaderboard", DATA_DOCS / "index.html": "data docs"}
-    lines += [f"- {_page(path, title)}" for path, title in pages.items() if path.exists()]
+    found = {_in(reports, path): title for path, title in pages.items()}
+    lines += [f"- {_page(path, title)}" for path, title in found.items() if path.exists()]
     return "\n".join(lines)
 
 
@@ -101,13 +111,13 @@ def _page(path: Path, title: str) -> str:
     """A link where `lectern up` serves the reports; elsewhere the place."""
     if REPORTS_URL_FILE.exists():
         base = REPORTS_URL_FILE.read_text(encoding="utf-8").strip()
-        return f"[{title}]({base}/{path.relative_to(REPORT.parent).as_posix()})"
+        return f"[{title}]({base}/{path.relative_to(REPORTS).as_posix()})"
     return f"{title}: `{path.resolve()}`"
 
 
-def _runs() -> Iterator[str]:
+def _runs(reports: Path) -> Iterator[str]:
     """The run of each training that MLflow knows, as a link where it has pages."""
-    paths = sorted(TRAINING.glob("*/run.json"))
+    paths = sorted(_in(reports, TRAINING).glob("*/run.json"))
     if not paths:
         return
     # Seconds, which a run without stale stages need not wait.

@@ -147,15 +147,14 @@ def prefect_server() -> Finding:
 
 def dvc_remote() -> Finding:
     """The remote that `dvc push` and `dvc pull` use by default."""
-    from dvc.config import Config
+    from flows.graph.remote import default_remote
 
     if not Path(".dvc").is_dir():
         return Finding(State.WARNING, "this folder is no DVC project.", "Run this in the project's folder.")
-    config = Config(dvc_dir=str(Path(".dvc").resolve()))
-    name = config["core"].get("remote")
-    if name is None:
+    remote = default_remote(Path())
+    if remote is None:
         return Finding(State.OK, "no default remote: data and models are on this machine only")
-    url = config["remote"].get(name, {}).get("url")
+    name, url = remote
     if not url:
         return Finding(State.WRONG, f"the default remote '{name}' has no address.", f"Run: dvc remote add {name} URL")
     scheme = urlsplit(url).scheme

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from pipeline.files import folder_aside, write_json
 from pipeline.paths import TITLES
 
 EXAMPLE = ["split", "course_title", "lesson_num", "start_seconds"]  # the columns that identify an example
-MEASURED_SPLITS = ("validation", "test")
+MEASURED_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
 
 def title_table(examples: pd.DataFrame, predicted: Sequence[str], split: str) -> pd.DataFrame:

@@ -11,6 +11,9 @@ from pathlib import Path
 from pipeline.files import is_locked
 from pipeline.maintenance.removable import Removable, last_touched, size
 from pipeline.paths import MODELS, STATE
+from pipeline.locks import is_held
+from pipeline.maintenance.removable import Pile, last_touched, size
+from pipeline.paths import MODELS, RUN_REPORTS, STATE
 from pipeline.settings import read_params
 
 _ASIDE = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
@@ -56,6 +59,10 @@ def _remove(paths: Iterable[Path]) -> None:
 
 def _old(pattern: str, before: float) -> list[Path]:
     return [path for path in STATE.glob(pattern) if last_touched(path) < before]
+
+
+def _old_reports(before: float) -> list[Path]:
+    return [path for path in RUN_REPORTS.glob("*") if last_touched(path) < before]
 
 
 def _converted() -> list[Path]:

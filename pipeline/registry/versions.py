@@ -22,6 +22,8 @@ from pydantic import Field
 from rich.table import Table
 
 from pipeline.errors import Rejected, UsageError
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
+from pipeline.experiments import main_project
 from pipeline.files import make_folder
 from pipeline.paths import REGISTRY_LOCK, STATE
 from pipeline.settings import Section

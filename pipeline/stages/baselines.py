@@ -1,4 +1,4 @@
-"""The baselines' titles for the validation and test splits, and their scores."""
+"""The stage `baselines`: titles of the baselines for the validation and test splits, and their scores."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pipeline.paths import SPLITS
 
 
 def run() -> None:
+    """Write titles with each baseline, score them and write the results."""
     settings = EvaluateSettings.read()
     train, *measured = (pd.read_parquet(SPLITS / f"{split}.parquet") for split in ("train", *MEASURED_SPLITS))
     for name, baseline in BASELINES.items():

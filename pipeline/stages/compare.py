@@ -1,4 +1,4 @@
-"""The leaderboard, the report that explains it, and a copy of the best model."""
+"""The stage `compare`: the leaderboard, the report that explains it, and a copy of the best model."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pipeline.training.record import read_training
 
 
 def run() -> None:
+    """Compare all models and write the leaderboard, the report and the best model."""
     settings, evaluation = CompareSettings.read(), EvaluateSettings.read()
     contestants = list(json.loads(COLLECTED.read_text(encoding="utf-8")))
     results = {model: read_results(model) for model in [*BASELINES, *contestants]}

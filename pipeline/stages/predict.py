@@ -1,4 +1,4 @@
-"""`predict@MODEL`: one model's titles for the validation and test splits."""
+"""The stage `predict@MODEL`: titles of one model for the validation and test splits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 
 
 def run(model: str) -> None:
+    """Write titles with `model`, and warn if it has seen the examples before."""
     titler = open_titler(MODELS / model, GenerateSettings.read(model))
-    given, seconds, seen = [], 0.0, {}
+    given, seconds = [], 0.0
+    seen: dict[str, int] = {}
     for split in MEASURED_SPLITS:
         examples = pd.read_parquet(SPLITS / f"{split}.parquet")
         seen[split] = count_seen(MODELS / model, split, examples)
@@ -35,7 +37,7 @@ def run(model: str) -> None:
 def _warn_of_seen_examples(model: str, split: str, seen: int, examples: int) -> None:
     if seen:
         log.warning(
-            "%s or a model that it started from was trained or selected on %d of the %d examples of the %s split. "
-            "Its scores there are too good.",
+            "%s, or a model that it started from, was trained or selected on %d of the %d examples of the %s split. "
+            "Its scores there are too high.",
             *(model, seen, examples, split),
         )

@@ -1,6 +1,6 @@
-"""`register`: the best model of the leaderboard as a new version, the challenger, with its model card.
+"""The stage `register`: the best model of the leaderboard as a new version, the challenger, with its model card.
 
-A DVC experiment registers nothing: it only says which model it would register.
+A DVC experiment registers nothing and only names the model.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from pipeline.training.record import Training, read_training
 
 
 def run() -> None:
-    """Register the best model of the leaderboard, or the version that it already is, as the challenger."""
+    """Make the best model of the leaderboard the challenger; register it first if it is not a version yet."""
     settings = RegisterSettings.read()
     leaderboard = read_leaderboard(LEADERBOARD)
     if name := experiment():
         write_json(REGISTERED, {"experiment": name, "model": leaderboard.best})
         print(
-            f"{leaderboard.best} is the best model of experiment '{name}'. Experiments register nothing; to register "
-            f"it: dvc exp apply {name} && lectern run"
+            f"{leaderboard.best} is the best model of experiment '{name}'. Experiments register nothing. To register "
+            f"it, run: dvc exp apply {name} && lectern run"
         )
         return
     best = leaderboard.row(leaderboard.best)
@@ -68,7 +68,7 @@ def run() -> None:
 
 
 def _log_missing_scores(client: MlflowClient, model: str, run_id: str) -> None:
-    """Log scores to the run of a training that gave the same model as an earlier one: DVC does not score it again."""
+    """Log scores to the run of a training that repeated an earlier result: DVC does not score the same model again."""
     run = find_run(client, run_id)
     if run and not has_evaluation(run):
         log_evaluation(client, run_id, *read_results(model))
@@ -99,8 +99,8 @@ def _facts(
         name=version.name,
         number=str(version.version),
         tags=tags,
-        # Without those of generation, whose names MLflow writes with a slash.
-        settings={name: value for name, value in known.data.params.items() if "/" not in name} if known else {},
+        # Without the settings of generation, which MLflow stores as GROUP/NAME.
+        knobs={name: value for name, value in known.data.params.items() if "/" not in name} if known else {},
         folder=Card.model_validate_json((MODELS / best / "lectern.json").read_text(encoding="utf-8")),
         generate=generate,
         training=read_training(best).run,

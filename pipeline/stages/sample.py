@@ -6,5 +6,6 @@ from pipeline.data.workbook_files import write_sheets
 
 
 def run() -> None:
+    """Build the embedded workbook."""
     topics, lines = build_sample(SampleSettings.read())
     write_sheets(topics, lines, paths.SAMPLE)

@@ -1,4 +1,4 @@
-"""`score@MODEL`: the scores of one model's titles, also in the MLflow run of its training."""
+"""The stage `score@MODEL`: the scores of one model's titles, also in the MLflow run of its training."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from pipeline.training.record import read_training
 
 
 def run(model: str) -> None:
+    """Score the titles of `model`, write the results and log them to MLflow."""
     settings = EvaluateSettings.read()
-    # Not a dependency of the stage: a training repeated with the same result gets its scores from `register`.
+    # The run is not a dependency of this stage: if a training repeats its result, `register` logs the scores.
     client, run_id = connect(), read_training(model).run.run_id
     titles, seconds, seen = read_titles(model)
     by_split = {split: titles[titles["split"] == split] for split in MEASURED_SPLITS}

@@ -1,4 +1,4 @@
-"""The stage `split`: train, validation and test, with no lesson on two sides."""
+"""The stage `split`: training, validation and test examples. No lesson is in two splits."""
 
 import pandas as pd
 
@@ -10,6 +10,7 @@ from pipeline.paths import EXAMPLES, EXPECTATIONS, SPLIT_VALIDATION, SPLITS
 
 
 def run() -> None:
+    """Split the examples, and check that no lesson is in two splits."""
     settings = SplitSettings.read()
     splits = split(pd.read_parquet(EXAMPLES), settings)
     if settings.by == "random":

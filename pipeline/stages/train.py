@@ -1,4 +1,4 @@
-"""`train@MODEL`: one model, fine-tuned on the training split."""
+"""The stage `train@MODEL`: one model, fine-tuned on the training split."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from pipeline.models.seen_examples import SeenExamples
 from pipeline.models.title_cleanup import learn_style
 from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
 from pipeline.registry.lineage import checkpoint_tags, lineage_tags, training_fingerprint
+from pipeline.paths import CHECKPOINTS, MODELS, TRAINING_SPLITS
+from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_log import LogToMlflow
 from pipeline.training.curves import COLUMNS
@@ -43,6 +45,7 @@ from pipeline.training.trainer import TrainingDiverged, WeightsUnchanged, fit
 
 
 def run(model: str) -> None:
+    """Train `model`, in several processes if params.yaml asks for them, and write its folder and its record."""
     model_settings = ModelSettings.read(model)
     settings = TrainSettings.of_model(model, model_settings)
     require_trackers(settings.report_to)
@@ -55,12 +58,12 @@ def run(model: str) -> None:
     _require_processes(model, settings)
     device = training_device(settings.device, processes=settings.processes)
     train, validation = (pd.read_parquet(path) for path in TRAINING_SPLITS.values())
-    model_settings = model_settings.with_pinned_checkpoint()
-    # Named after all that the training depends on: what another one left can never be gone on from by mistake.
+    model_settings = model_settings.pinned()
+    # The name has a hash of all inputs: a training never resumes from the checkpoints of another one.
     start = checkpoint_tags(model_settings)
-    fingerprint = training_fingerprint(model_settings, settings.affecting_weights(), start)
-    resume_from = STATE / "checkpoints" / f"{model}-{fingerprint}"
-    # By the first process alone: the others have no GPU yet on which to load a model, and nobody reads their scores.
+    fingerprint = training_fingerprint(model_settings, settings.of_what_is_learnt(), start)
+    resume_from = CHECKPOINTS / f"{model}-{fingerprint}"
+    # Only in the first process: the others have no GPU yet to load a model on, and their scores are not used.
     score = epoch_score(settings.bertscore if settings.epochs and is_first_process() else None)
     prepared = prepare(model, model_settings, settings, [*train["text"], *train["title"]])
 
@@ -90,30 +93,31 @@ def run(model: str) -> None:
         print(f"{model} trains on {device}, in {precision}", flush=True)
         lineage["device.precision"] = precision
     else:
-        print(f"{model} is taken as it comes", flush=True)
+        print(f"{model} is used without training", flush=True)
     try:
         _train_and_keep(model, model_settings, settings, lineage, prepared, train, seen, fit_with, resume_from)
-    except (TrainingDiverged, WeightsUnchanged):
-        shutil.rmtree(resume_from, ignore_errors=True)  # nothing to resume: another machine may compute otherwise
+    except (Diverged, LearntNothing):
+        shutil.rmtree(resume_from, ignore_errors=True)  # nothing to resume: another machine may get other results
         raise
     shutil.rmtree(resume_from, ignore_errors=True)
 
 
 def _require_processes(model: str, settings: TrainSettings) -> None:
-    """
+    """Check the number of processes.
+
     Raises:
-        UsageError: others were started than the settings were made for, or more than there are GPUs.
+        UsageError: it differs from the one in params.yaml, or exceeds the number of GPUs.
     """
     if process_count() != settings.processes:
         raise UsageError(
-            f"{process_count()} processes were started, and params.yaml says processes: {settings.processes} for "
-            f"'{model}'. Set it there: the stage then starts them itself."
+            f"{processes()} processes were started, but params.yaml has processes: {settings.processes} for '{model}'."
+            " Change it there: the stage starts the processes itself."
         )
     gpus = torch.cuda.device_count()
     if 0 < gpus < settings.processes:
         raise UsageError(
-            f"params.yaml says processes: {settings.processes} for '{model}', one a GPU, and there are {gpus} here. "
-            "Lower it."
+            f"params.yaml has processes: {settings.processes} for '{model}', one for each GPU, and this machine has "
+            f"{gpus} GPUs. Lower it."
         )
 
 
@@ -128,10 +132,10 @@ def _train_and_keep(
     fit_with: Callable[[Sequence[TrainerCallback]], pd.DataFrame],
     resume_from: Path,
 ) -> None:
-    """Trains inside an MLflow run, and writes the model folder and the record of its training.
+    """Train inside an MLflow run; write the model folder and the record of its training.
 
     Args:
-        resume_from: says which run an interrupted training was in, and how long it took.
+        resume_from: the folder of checkpoints, with the MLflow run and the duration of an interrupted training.
     """
     size = prepared.size()
     if not settings.epochs:

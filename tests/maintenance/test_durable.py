@@ -12,8 +12,6 @@ import pandas as pd
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from flows.graph.run_overrides import params_as_asked
-from flows.graph.trained_workbooks import note_last
 from pipeline.files import folder_aside, made_once, write_json
 from pipeline.paths import PARAMS, STATE
 from pipeline.settings import set_params
@@ -65,22 +63,15 @@ def _replace_folder() -> None:
         _fill(aside)
 
 
-def _ask() -> None:
-    with params_as_asked(None, 3, None):
-        pass
-
-
 @pytest.mark.parametrize(
     ("act", "paths"),
     [
         (lambda: set_params(["split"], {"seed": 2}), [PARAMS]),
-        (_ask, [STATE / "params_before.yaml", PARAMS]),
-        (note_last, [STATE / "trained_on.json"]),
         (_replace_folder, [Path("models/t5-tiny")]),
         (lambda: made_once(STATE / "converted/c", _fill), [STATE / "converted/c"]),
         (lambda: write_json(Path("reports/registered.json"), {"version": 1}), [Path("reports/registered.json")]),
     ],
-    ids=["params.yaml", "params of a run", "state", "model folder", "converted checkpoint", "registered version"],
+    ids=["params.yaml", "model folder", "converted checkpoint", "registered version"],
 )
 def test_a_durable_file_is_synced_before_it_gets_its_name(
     act: Callable[[], object], paths: list[Path], project: Path, events: list[Event]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flows.cluster.worker import Source, work_tree
-from flows.graph.work_tree_lock import work_tree_lock
+from flows.graph.exclusive_access import work_tree_lock
 from flows.services.service import Service
 from flows.services.up import word_left
 from pipeline.files import file_aside, write_text

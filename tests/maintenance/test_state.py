@@ -47,6 +47,8 @@ def test_a_fresh_project_has_nothing_to_remove(project: Path) -> None:
     [
         ("features of frozen layers", "features/0a1b/1.safetensors"),
         ("checkpoints of killed trainings", "checkpoints/t5-tiny-0123456789ab/checkpoint-1/model.safetensors"),
+        ("copies of killed runs", "runs/0a1b2c/checkpoints/t5-tiny-0123456789ab/checkpoint-1/model.safetensors"),
+        ("reports of runs with parameters", "../reports/runs/0a1b2c/report.html"),
         ("titles of killed runs", "titles/0a1b2c/00000000.json"),
         ("searches", "search/t5-tiny-0123456789ab/study.db"),
         ("logs", "logs/mlflow.log"),

@@ -144,7 +144,7 @@ def test_another_number_of_processes_than_in_the_settings_is_refused(project: Pa
     started_by_torchrun = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     done = lectern(*STAGE, cwd=project, env={**environment(), **started_by_torchrun})
     assert done.returncode == 2
-    assert "2 processes were started, and params.yaml says processes: 1 for 'bart-tiny'" in done.stderr
+    assert "2 processes were started, but params.yaml has processes: 1 for 'bart-tiny'" in done.stderr
 
 
 @pytest.mark.hard
