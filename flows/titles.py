@@ -20,10 +20,10 @@ from pydantic import Field
 from flows.execution import slots
 from flows.execution.run_processes import Crew
 from flows.execution.stage import StageBroke, StageRejected, last_lines, refusal, run_logged, stage_task
-from flows.reporting.events import announce_drift
-from flows.reporting.notifications import tell
+from flows.reporting.events import emit_drift
+from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
-from flows.services.prefect_server import at_best
+from flows.services.prefect_server import warn_if_not_stored
 from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.monitoring.batch_log import MEASURES, read_batches
@@ -45,7 +45,13 @@ SHOWN = 20
 KILLED = 128  # and the signal's number
 
 
-@flow(name="titles", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
+@flow(
+    name="titles",
+    flow_run_name=commit_and_workbook,
+    persist_result=False,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) -> State:
     """Titles what is new in `inbox`; both folders lie in the project's.
 
@@ -74,7 +80,7 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
         crew.stop()
     wait_until_recorded({TITLE_FOLDER})
     new = read_rows(target / TABLE)[len(before) :]
-    with at_best("what the run's page shows of its titles"):
+    with warn_if_not_stored("what the run's page shows of its titles"):
         publish(new)
         look_for_drift(began)
     end = future.wrapped_future.result()
@@ -170,4 +176,4 @@ def look_for_drift(began: datetime) -> None:
     create_markdown_artifact(key="drift", markdown=f"{shown}\n\n{drift.as_markdown()}")
     get_run_logger().info(drift.headline)
     if drift.drifted:
-        announce_drift(drift.version.rpartition("/")[0], drift)
+        emit_drift(drift.version.rpartition("/")[0], drift)

@@ -26,9 +26,9 @@ from flows.graph.plan import Busy, Plan, Stage, read_plan
 from flows.graph.run_overrides import Epochs, Model, params_as_asked
 from flows.graph.work_tree_lock import alone_in_work_tree
 from flows.reporting import artifacts
-from flows.reporting.notifications import tell
+from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
-from flows.services.prefect_server import a_server, at_best, is_away
+from flows.services.prefect_server import is_unavailable, server_for_run, warn_if_not_stored
 from flows.services.service import ServiceDied
 from pipeline.command import INTERRUPTED
 from pipeline.errors import Rejected, TemporaryFailure
@@ -52,7 +52,7 @@ UNTOLD = (
 
 
 # Where its server is gone at a run's end, Prefect shows where in its own code it found that out.
-log_without_traceback("prefect.flow_runs", is_away)
+log_without_traceback("prefect.flow_runs", is_unavailable)
 
 
 class RunCancelled(Exception):
@@ -64,8 +64,8 @@ class RunCancelled(Exception):
     flow_run_name=commit_and_workbook,
     task_runner=ThreadPoolTaskRunner(max_workers=THREADS),
     persist_result=False,
-    on_failure=[tell],
-    on_crashed=[tell],
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
 )
 def train(models: list[Model] | None = None, epochs: Epochs | None = None, workbook: str | None = None) -> State:
     """Brings every stage of `dvc.yaml` up to date: the stale ones and what depends on them, side by side where it can.
@@ -90,7 +90,7 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
             return Cancelled(message="Cancelled; its stages were stopped.")
         except Exception as error:
             return ended_by(error)
-        with at_best("all that the run's page shows"):
+        with warn_if_not_stored("all that the run's page shows"):
             artifacts.publish(failed=failures, with_runs=bool(stages))
         if failures:
             return Failed(message=summary(stages, failures))
@@ -222,12 +222,12 @@ def run_once() -> None:
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        with alone_in_work_tree(say=print), a_server():
+        with alone_in_work_tree(say=print), server_for_run():
             state = train(return_state=True)
     except ServiceDied as error:
         raise Rejected(str(error)) from None
     except httpx.HTTPError as error:
-        if not is_away(error):
+        if not is_unavailable(error):
             raise
         raise TemporaryFailure(UNTOLD) from None
     except KeyboardInterrupt:

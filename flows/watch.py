@@ -19,7 +19,7 @@ from flows.graph.plan import Busy, read_plan
 from flows.graph.trained_workbooks import trained_on
 from flows.graph.work_tree_lock import work_tree_lock
 from flows.graph.workbook import as_it_is_now, import_file, replace_by
-from flows.reporting.notifications import tell
+from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
 from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
@@ -33,7 +33,13 @@ class Overtaken(Exception):
     """Another workbook was chosen while this one was fetched."""
 
 
-@flow(name="watch", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
+@flow(
+    name="watch",
+    flow_run_name=commit_and_workbook,
+    persist_result=False,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 def watch(train: Training = "train/nightly") -> State:
     """Fetches the workbook from where `lectern use` took it, a file or a URL; if it is newer, starts a training.
 

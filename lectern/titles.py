@@ -289,7 +289,7 @@ def drift(
     console().print(found.as_table())
     print(f"See {DRIFT}.", flush=True)
     if found.drifted:
-        from flows.reporting.events import tell_of_drift
+        from flows.reporting.events import report_drift
 
-        tell_of_drift(found.version.rpartition("/")[0], found)
+        report_drift(found.version.rpartition("/")[0], found)
         sys.exit(REJECTED)

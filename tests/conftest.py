@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 LONGEST = (
     *("test_load.py", "test_killed.py", "test_inputs.py"),
-    *("test_pipeline.py", "test_servers.py", "test_train_flow.py", "test_promote.py"),
+    *("test_pipeline.py", "test_up.py", "test_train.py", "test_promote.py"),
 )
 """The files that take longest: begun first, so that no process is left alone with one."""
 

@@ -15,7 +15,7 @@ from prefect import get_client, get_run_logger
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
-from flows.services.prefect_server import at_best, is_away
+from flows.services.prefect_server import is_unavailable, warn_if_not_stored
 from pipeline.errors import UsageError
 from pipeline.models.device import DriverFailed, listed_gpus, visible_devices
 
@@ -102,7 +102,7 @@ class Slots:
                     with suppress(TimeoutError):
                         return free, self._taken(free)
             except (httpx.HTTPError, ConcurrencySlotAcquisitionError) as error:
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
                 why = "Prefect's server, which lends the slots, does not answer. Waiting for it."
             if told != why:
@@ -181,7 +181,7 @@ def _leased(limits: list[str]) -> Iterator[None]:
         yield
     finally:
         # A server that is away shall not undo a stage that is done: the lease runs out by itself.
-        with at_best("a slot back"):
+        with warn_if_not_stored("a slot back"):
             lease.close()
 
 

@@ -1,4 +1,4 @@
-"""Show what no registered version and no recent run needs, and remove it if the user agrees."""
+"""Remove files and runs that no registered version and no recent run needs, if the user agrees."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def clean(*, keep_days: float, yes: bool) -> None:
     """Show what can be removed, and remove it if the user agrees.
 
     Args:
-        keep_days: what was used within so many days stays.
+        keep_days: keep everything that was used within this many days.
         yes: remove without asking.
 
     Raises:
@@ -46,16 +46,17 @@ def clean(*, keep_days: float, yes: bool) -> None:
 
 
 def find(repo: Repo, before: float) -> list[Pile]:
-    """What may go, the piles that are empty left out."""
+    """Find what can be removed: nothing refers to it, and it was last used before the time `before`."""
     client = connect()
     end_killed_runs(client, EXPERIMENT)
     named = named_by(all_versions(client))
-    ours = tracked(client, named, before)
-    cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=ours.hashes, before=before)
-    return [pile for pile in [*cached, *ours.piles, *state_piles(before)] if pile.count]
+    runs = tracked(client, named, before)
+    cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=runs.hashes, before=before)
+    return [pile for pile in [*cached, *runs.piles, *state_piles(before)] if pile.count]
 
 
 def show(piles: Sequence[Pile]) -> None:
+    """Print a table of what can be removed."""
     if piles:
         console().print(piles_table(piles))
     else:
@@ -63,7 +64,7 @@ def show(piles: Sequence[Pile]) -> None:
 
 
 def agreed() -> bool:
-    """What the person at the terminal says; where there is none, nobody has agreed."""
+    """Return whether the user agrees; without a terminal, nobody can."""
     if not sys.stdin.isatty():
         print("Run again with --yes to remove it.")
         return False
@@ -71,6 +72,7 @@ def agreed() -> bool:
 
 
 def remove(piles: Sequence[Pile]) -> None:
+    """Remove everything in the table."""
     for pile in piles:
         pile.remove()
     print("Removed.")

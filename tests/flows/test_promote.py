@@ -84,7 +84,7 @@ def test_the_version_that_a_person_said_yes_to_becomes_champion(folder: Path, de
     work(run := new_run(deployment, because="for the new course"))
     assert state(run).name == "Suspended"
     text, schema = form(run)
-    assert f"Version **1** of '{NAME}' is" in text
+    assert f"Version **1** of '{NAME}':" in text
     assert "beats the best baseline" in text
     assert "| rouge1 | 0.8 |" in text
     assert schema.keys() == YES.keys()
@@ -97,7 +97,7 @@ def test_the_version_that_a_person_said_yes_to_becomes_champion(folder: Path, de
     register([])  # the challenger is another one, when the answer comes
     assert answer(run, YES)
     work(run)
-    assert state(run).message == f"Version 1 of '{NAME}' is the champion now; before it there was none."
+    assert state(run).message == f"Version 1 of '{NAME}' is now the champion. There was no champion before."
     assert champion() == "1"
     assert [(move.who, move.because) for move in trail(connect(), NAME)] == [
         ("Ada", "for the new course; they read well")
@@ -114,7 +114,7 @@ def test_who_is_to_answer_is_told_and_after_a_no_nothing_has_moved(
     assert answer(run, {**YES, "answer": "no", "reason": "too long"})
     work(run)
     assert state(run).is_cancelled()
-    assert state(run).message == "Nothing moved: Ada said no. too long"
+    assert state(run).message == "Ada said no; the champion stays. too long"
     assert champion() is None
 
 
@@ -169,7 +169,7 @@ def test_a_tracking_server_that_is_away_for_a_moment_costs_an_attempt_and_a_refu
             raise answers.pop()
         return connect()
 
-    monkeypatch.setattr("flows.promotion_tasks.connect", at_first_away)
+    monkeypatch.setattr("flows.promote.connect", at_first_away)
     ended = promote(return_state=True)
     assert ended.is_completed(), ended.message
     assert champion() == "1"
@@ -250,7 +250,7 @@ def test_the_form_explains_every_parameter_and_fills_in_what_it_can(deployment: 
 
 @pytest.mark.hard
 def test_a_run_waits_though_what_serves_it_is_stopped_meanwhile(folder: Path):
-    (folder / "prefect.yaml").write_text(SERVED.format(entrypoint="flows/promote.py:promote"))
+    (folder / "prefect.yaml").write_text(SERVED.format(entrypoint="flows.promote.promote"))
     deployment = promote.to_deployment("served").apply()
     with serving():
         run = new_run(deployment)

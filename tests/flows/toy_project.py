@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -12,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
+import pytest
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, State
 
+from flows.services.deployments import Deployment, deploy, worker_service
 from tests.conftest import ROOT
 
 MakeProject = Callable[[str], Path]
@@ -39,10 +40,10 @@ SERVED = """
 deployments:
   - name: served
     entrypoint: {entrypoint}
-    description: What is served.
-    concurrency_limit: {{limit: 1, collision_strategy: ENQUEUE}}
+    work_pool: {{name: lectern, job_variables: {{working_dir: "{{{{ $PWD }}}}", command: python -m prefect.engine}}}}
+    pull: []
 """
-"""A prefect.yaml for one flow, named by its entrypoint."""
+"""A prefect.yaml with one deployment, of the flow at that entrypoint."""
 
 
 class PrefectServer(NamedTuple):
@@ -63,15 +64,15 @@ def wait_for(happened: Callable[[], object], seconds: float = 60) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[None]:
-    """While the block runs, what prefect.yaml deploys is served."""
-    environment = os.environ | {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen([sys.executable, "-m", "flows.services.deployments"], env=environment)
-    try:
-        yield
-    finally:
-        server.terminate()
-        server.wait(60)
+def serving() -> Iterator[list[Deployment]]:
+    """Deploy the project's prefect.yaml, and run a worker for it during the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        deployments = deploy()
+        worker = worker_service()
+    with worker:
+        yield deployments
 
 
 def new_run(deployment: UUID, **parameters: object) -> FlowRun:

@@ -17,7 +17,7 @@ import pytest
 from flows.cluster.worker import Source, work_tree
 from flows.graph.work_tree_lock import work_tree_lock
 from flows.services.service import Service
-from flows.services.up import word_left
+from flows.services.up import address_file
 from pipeline.files import file_aside, write_text
 from pipeline.maintenance.backup import back_up, restore
 from pipeline.paths import STATE
@@ -97,7 +97,7 @@ def test_logs_and_addresses_and_databases_are_for_one_user(
     with Service("It", [sys.executable, "-c", f"print('{TOKEN}')"], log=log) as it:
         it._child.wait()
     assert TOKEN in log.read_text(encoding="utf-8")
-    with word_left(STATE / "prefect.url", f"http://lectern:{TOKEN}@127.0.0.1"):
+    with address_file(STATE / "prefect.url", f"http://lectern:{TOKEN}@127.0.0.1"):
         assert mode(STATE / "prefect.url") == 0o600
     create_database("sqlite:///mlflow.db")
     assert (mode(STATE), mode(log), mode(Path("mlflow.db"))) == (0o700, 0o600, 0o600)

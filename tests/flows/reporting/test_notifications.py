@@ -1,43 +1,37 @@
 """Whoever is to be told hears of a run that failed or crashed; a run is none the worse if nobody can be."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from prefect import Flow, flow, get_client
 from prefect.blocks.system import Secret
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State
-from prefect.client.schemas.responses import DeploymentResponse
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Failed
 
 from flows.promote import promote
-from flows.reporting.notifications import tell
+from flows.reporting.notifications import notify_failure
 from flows.titles import titles
 from flows.train import train
 from flows.watch import watch
-from tests.flows.toy_project import PrefectServer, wait_for
+from tests.flows.toy_project import SERVED, PrefectServer, new_run, serving, wait_for
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-ROOT = Path(__file__).parents[3]
 
-
-@flow(on_failure=[tell], on_crashed=[tell])
+@flow(on_failure=[notify_failure], on_crashed=[notify_failure])
 def refuses() -> State:
     return Failed(message="Row 7 has no title.")
 
 
-@flow(on_failure=[tell], on_crashed=[tell])
+@flow(on_failure=[notify_failure], on_crashed=[notify_failure])
 def refuses_at_length() -> State:
     return Failed(message="\n".join(f"Row {row} has no title." for row in range(300)))
 
 
-@flow(on_failure=[tell], on_crashed=[tell])
+@flow(on_failure=[notify_failure], on_crashed=[notify_failure])
 def goes_well() -> None:
     pass
 
@@ -45,14 +39,11 @@ def goes_well() -> None:
 KILLED = """
 import os, signal
 from prefect import flow
-from flows.reporting.notifications import tell
+from flows.reporting.notifications import notify_failure
 
-@flow(on_failure=[tell], on_crashed=[tell])
+@flow(on_failure=[notify_failure], on_crashed=[notify_failure])
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
-
-if __name__ == "__main__":
-    killed.serve("here")
 """
 
 
@@ -111,7 +102,7 @@ def test_every_flow_tells(failing: Flow, channel: SimpleNamespace, tmp_path: Pat
     [
         ("custom-webhook/nobody", "Unable to find block document named nobody"),
         ("nonsense", "nonsense"),
-        ("secret/no-channel", "It is a Secret, which notifies nobody."),
+        ("secret/no-channel", "The block is a Secret, not a notification block."),
         ("custom-webhook/operators", "HTTPStatusError"),
     ],
 )
@@ -123,30 +114,17 @@ def test_a_block_that_does_not_work_is_logged_and_changes_nothing(
     monkeypatch.setenv("LECTERN_NOTIFY", name)
     state = refuses(return_state=True)
     assert state.message == "Row 7 has no title."
-    wait_for(lambda: "nobody was told" in logged(state))
+    wait_for(lambda: "no notification was sent" in logged(state))
     assert said in logged(state)
     assert channel.url not in logged(state)
 
 
-def test_a_killed_run_is_told_by_what_serves_it(channel: SimpleNamespace, tmp_path: Path):
+def test_a_killed_run_is_reported(channel: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "killed.py").write_text(KILLED)
-    server = subprocess.Popen(
-        [sys.executable, "killed.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_RUNNER_POLL_FREQUENCY": "1"},
-    )
-    try:
-        with get_client(sync_client=True) as client:
-            wait_for(lambda: deployments("here"))
-            client.create_flow_run_from_deployment(deployments("here")[0].id)
-            wait_for(lambda: channel.told)
-    finally:
-        server.terminate()
-        server.wait(60)
+    (tmp_path / "prefect.yaml").write_text(SERVED.format(entrypoint="killed.py:killed"))
+    with serving(), get_client(sync_client=True) as client:
+        new_run(client.read_deployment_by_name("killed/served").id)
+        wait_for(lambda: channel.told)
     assert channel.told[0]["subject"].startswith("killed, ")
     assert channel.told[0]["subject"].endswith(": Crashed")
-
-
-def deployments(name: str) -> list[DeploymentResponse]:
-    with get_client(sync_client=True) as client:
-        return client.read_deployments(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.services.doctor import PROBES
+from flows.services.doctor import CHECKS
 from flows.services.service import free_port
 from pipeline.catalogue import add
 from pipeline.models.device import WHEELS
@@ -54,9 +54,9 @@ def lines_of(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str
     """By the name of each probe its state, and what is said."""
     found = {}
     for line in done.stdout.splitlines():
-        name = next(name for name in PROBES if line[8:].startswith(f"{name} "))
+        name = next(name for name in CHECKS if line[8:].startswith(f"{name} "))
         found[name] = (line.split()[0], line[8 + len(name) :].strip())
-    assert found.keys() == PROBES.keys(), done.stdout + done.stderr
+    assert found.keys() == CHECKS.keys(), done.stdout + done.stderr
     return found
 
 
