@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 from mlflow.entities.model_registry import ModelVersion
 from prefect import flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.input.actions import create_flow_run_input, read_flow_run_input
-from prefect.states import Cancelled, Completed, State
+from prefect.states import Cancelled, Completed
 from prefect.tasks import Task
 from pydantic import Field, ValidationError
 
@@ -40,6 +40,9 @@ PROPOSAL_KEY = "asked-about"
 """Key of the run's input that holds the version the run asked about."""
 
 HOUR = 60 * 60
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Number = Annotated[int, Field(ge=1)]
 Reason = Annotated[str, Field(max_length=500)]
@@ -104,7 +107,7 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
 
 def remembered_proposal() -> Proposal | None:
     """Return the proposal that this run made before it was suspended."""
-    proposal = read_flow_run_input(PROPOSAL_KEY)
+    proposal: Any = read_flow_run_input(PROPOSAL_KEY)
     return Proposal(**proposal) if proposal else None
 
 
@@ -126,11 +129,14 @@ def propose(name: str, number: str | None, settings: PromoteSettings, hours: flo
             "or use `lectern promote`."
         )
     proposal = judge_version(name, number, settings)
+    context = FlowRunContext.get()
+    assert context is not None  # this is a flow run
+    assert context.flow_run is not None  # and Prefect's server knows it
     create_flow_run_input(PROPOSAL_KEY, asdict(proposal))
     notify(
         f"Shall version {proposal.version} of '{name}' become the champion?",
         f"The version passes the rules. Answer within {hours:g} hours: press Resume on the run's page.",
-        FlowRunContext.get().flow_run,
+        context.flow_run,
         get_run_logger(),
     )
     return proposal
@@ -149,17 +155,21 @@ def ask(proposal: Proposal, hours: float) -> Answer:
         raise UsageError("This run got no answer, and cannot ask again. Start a new run.") from None
 
 
-def _is_temporary(_task: Task, _run: TaskRun, state: State) -> bool:
+def _is_temporary(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
     """Return whether a retry can help: a refusal is final, and an unknown error is a bug."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, Exception) and isinstance(in_our_words(error), TemporaryFailure)
 
 
-registry_task = functools.partial(stage_task, retry_condition_fn=_is_temporary)
-"""Decorator for tasks that use the registry: they are retried when its server does not answer."""
+def registry_task(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a Prefect task of a function that uses the registry; retry it when the registry does not answer."""
+    decorator: Callable[[Callable[P, R]], Callable[P, R]] = stage_task(
+        name=name, task_run_name=name, retry_condition_fn=_is_temporary
+    )
+    return decorator
 
 
-@registry_task(name="judge", task_run_name="judge")
+@registry_task("judge")
 def judge_version(name: str, number: str | None, settings: PromoteSettings) -> Proposal:
     """Judge a version without changing anything.
 
@@ -179,7 +189,7 @@ def judge_version(name: str, number: str | None, settings: PromoteSettings) -> P
     return Proposal(str(version.version), summarize(name, version, champion, verdict))
 
 
-@registry_task(name="promote", task_run_name="promote")
+@registry_task("promote")
 def make_champion(
     name: str, number: str | None, settings: PromoteSettings, because: str, who: str | None
 ) -> registry.Move:

@@ -35,9 +35,12 @@ PLANTED = "pLanTed-s3cret"
 FORMULA = "=cmd|' /C calc'!A0"
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_code_unpickles_or_hands_a_text_to_a_shell(path: Path) -> None:
-    found = []
+def test_no_code_unpickles_or_passes_text_to_a_shell() -> None:
+    assert {path: found for path in CODE if (found := dangerous_calls(path))} == {}
+
+
+def dangerous_calls(path: Path) -> list[str]:
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         match node:
             case ast.Import():
@@ -51,7 +54,7 @@ def test_no_code_unpickles_or_hands_a_text_to_a_shell(path: Path) -> None:
                     for each in node.keywords
                     if each.arg in SWITCHES and ast.unparse(each.value) == str(SWITCHES[each.arg])
                 ]
-    assert not found
+    return found
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import prefect.blocks.notifications  # noqa: F401 - registers the block types, without which no block can be loaded
 from prefect import Flow
@@ -22,13 +23,13 @@ LONGEST = 2000
 """Characters of a run's message that are sent: a channel with a lower limit would refuse the whole notification."""
 
 
-def notify_failure(flow: Flow, flow_run: FlowRun, state: State) -> None:
+def notify_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
     """Notify operators of a failed or crashed run; a hook for flows."""
     subject = f"{flow.name}, {flow_run.name}: {state.name}"
     notify(subject, state.message or "", flow_run, flow_run_logger(flow_run, flow))
 
 
-def notify(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | logging.LoggerAdapter) -> None:
+def notify(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
     """Send the beginning of `body` and a link to `flow_run`, if a block is configured.
 
     A block that does not work is logged, and does not change the run.
@@ -45,7 +46,8 @@ def notify(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | 
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]} …"
     try:
-        block.notify("\n".join([text, url_for(flow_run) or f"Flow run {flow_run.id}"]), subject)
+        link = url_for(flow_run) or f"Flow run {flow_run.id}"
+        block.notify(f"{text}\n{link}", subject)  # type: ignore[unused-coroutine]  # synchronous outside an event loop
     except Exception as error:
         # The message may hold the webhook's address, and anyone who has the address can write to the channel.
         logger.error("%s=%s: no notification was sent. %s", VARIABLE, name, type(error).__name__)

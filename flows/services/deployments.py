@@ -16,7 +16,7 @@ from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import DeploymentSchedule
-from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
@@ -115,7 +115,9 @@ def _read(client: SyncPrefectClient, identifier: UUID) -> Deployment:
 
 
 def _describe(active: DeploymentSchedule) -> str:
-    schedule = active.schedule
-    if isinstance(schedule, IntervalSchedule):
-        return f"every {schedule.interval}"
-    return f"{getattr(schedule, 'cron', None) or getattr(schedule, 'rrule', '')}, {schedule.timezone or 'UTC'}"
+    match active.schedule:
+        case IntervalSchedule(interval=interval):
+            return f"every {interval}"
+        case CronSchedule(cron=rule, timezone=timezone) | RRuleSchedule(rrule=rule, timezone=timezone):
+            return f"{rule}, {timezone or 'UTC'}"
+    return "never"

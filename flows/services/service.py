@@ -53,7 +53,7 @@ class Service:
         self._log = log.resolve()
         self._health = health
         with open_private(log) as output:  # the output may hold an address with a password
-            self._child = Child(command, env=os.environ | NO_TELEMETRY | (env or {}), log=output, private=private)
+            self._child = Child(command, env={**os.environ, **NO_TELEMETRY, **(env or {})}, log=output, private=private)
 
     def wait_until_healthy(self) -> None:
         """Wait until the server answers.

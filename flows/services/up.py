@@ -179,7 +179,9 @@ def mlflow_server(port: int) -> Server:
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--app-name", MLFLOW_APP, *allow_configured_hosts()]
     # Processes that use the database without this server find the artifacts at the same addresses.
-    command += ["--no-serve-artifacts", "--default-artifact-root", artifact_root(uri)]
+    root = artifact_root(uri)
+    assert root  # only a server has none
+    command += ["--no-serve-artifacts", "--default-artifact-root", root]
     return Server(
         own,
         start=lambda: Service(

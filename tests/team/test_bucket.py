@@ -1,4 +1,4 @@
-"""A champion whose model lies in a bucket, and what the bucket answers when it is fetched to be compared with."""
+"""A champion whose model is in a bucket that answers with different errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ERROR = "<Error><Code>{0}</Code><Message>The bucket says {0}</Message></Error>"
 
 @dataclass
 class Answers:
-    """What the bucket says: to who lists a folder, and to who fetches a file. None: that it is there, or empty."""
+    """Status and error code for listing a folder and for fetching a file; None: success."""
 
     listed: tuple[int, str] | None = None
     fetched: tuple[int, str] | None = None
@@ -40,7 +40,7 @@ class Answers:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
-    """A server that speaks as S3 does, since none can be had that refuses what it has."""
+    """A server with the protocol of S3: no real one can be told to refuse a file."""
     pytest.importorskip("boto3", reason=HOW_TO_INSTALL.format("boto3"))
     answers = Answers()
 
@@ -81,14 +81,14 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
 
 @pytest.fixture
 def gone(project: Path) -> str:
-    """The number of a version whose model lies at `GONE`."""
+    """Number of a version whose model is at `GONE`."""
     client = connect()
     client.create_registered_model(NAME)
     return str(client.create_model_version(NAME, GONE).version)
 
 
 @pytest.mark.parametrize("listed", [(404, "NoSuchBucket"), None])
-def test_what_a_bucket_says_is_not_there_is_gone(listed: tuple[int, str] | None, bucket: Answers, gone: str) -> None:
+def test_a_file_missing_from_the_bucket_is_final(listed: tuple[int, str] | None, bucket: Answers, gone: str) -> None:
     bucket.listed, bucket.fetched = listed, (404, "NoSuchKey")
     with pytest.raises(Rejected, match=f"no longer has what is looked for: .*s3://{BUCKET}"):
         try_version(NAME, gone, ["a text"])
@@ -103,7 +103,7 @@ def test_what_a_bucket_says_is_not_there_is_gone(listed: tuple[int, str] | None,
         (None, (500, "InternalError")),
     ],
 )
-def test_a_bucket_that_refuses_or_fails_may_answer_later(
+def test_a_refusal_or_failure_of_the_bucket_is_temporary(
     listed: tuple[int, str] | None, fetched: tuple[int, str] | None, bucket: Answers, gone: str
 ) -> None:
     bucket.listed, bucket.fetched = listed, fetched
@@ -111,7 +111,7 @@ def test_a_bucket_that_refuses_or_fails_may_answer_later(
         try_version(NAME, gone, ["a text"])
 
 
-def test_a_bucket_that_nobody_serves_may_answer_later(
+def test_a_bucket_that_does_not_answer_is_temporary(
     bucket: Answers, gone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
@@ -119,7 +119,7 @@ def test_a_bucket_that_nobody_serves_may_answer_later(
         try_version(NAME, gone, ["a text"])
 
 
-def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, project: Path) -> None:
+def test_titling_fails_temporarily_when_the_bucket_fails(bucket: Answers, project: Path) -> None:
     client, name = connect(), RegisterSettings.read().name
     client.create_registered_model(name)
     client.set_registered_model_alias(name, "champion", client.create_model_version(name, GONE).version)
@@ -135,7 +135,7 @@ def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, project: Path) -> 
         (Answers(fetched=(404, "NoSuchKey")), "no longer has what is looked for"),
     ],
 )
-def test_a_champion_that_is_gone_from_its_bucket_blocks_no_promotion(
+def test_a_champion_missing_from_its_bucket_blocks_no_promotion(
     answers: Answers,
     why: str,
     bucket: Answers,
@@ -148,7 +148,7 @@ def test_a_champion_that_is_gone_from_its_bucket_blocks_no_promotion(
     assert why in verdict.rules[-1].found
 
 
-def test_a_champion_that_may_not_be_fetched_is_no_champion_that_is_gone(
+def test_a_champion_that_cannot_be_fetched_is_not_missing(
     bucket: Answers,
     registered: MlflowClient,  # noqa: F811
 ) -> None:

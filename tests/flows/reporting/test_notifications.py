@@ -1,4 +1,4 @@
-"""Whoever is to be told hears of a run that failed or crashed; a run is none the worse if nobody can be."""
+"""Operators are notified of failed and crashed runs; a notification that fails changes no run."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ def refuses_at_length() -> State:
 
 
 @flow(on_failure=[notify_failure], on_crashed=[notify_failure])
-def goes_well() -> None:
+def succeeds() -> None:
     pass
 
 
@@ -54,9 +54,7 @@ def logged(state: State) -> str:
         return "\n".join(record.message for record in client.read_logs(run))
 
 
-def test_a_failed_run_is_told_with_its_name_its_message_and_the_way_to_it(
-    channel: SimpleNamespace, prefect_server: PrefectServer
-):
+def test_a_notification_has_the_runs_name_message_and_link(channel: SimpleNamespace, prefect_server: PrefectServer):
     state = refuses(return_state=True)
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(state.state_details.flow_run_id)
@@ -68,29 +66,31 @@ def test_a_failed_run_is_told_with_its_name_its_message_and_the_way_to_it(
     ]
 
 
-def test_of_a_long_message_the_beginning_is_told_which_any_channel_takes(channel: SimpleNamespace):
+def test_a_long_message_is_cut_to_what_any_channel_accepts(channel: SimpleNamespace):
     refuses_at_length(return_state=True)
     (told,) = channel.told
     *rows, cut, _ = told["body"].splitlines()
     assert rows == [f"Row {row} has no title." for row in range(len(rows))]
     assert cut.endswith(" …")
-    assert 1000 < len(told["body"]) < 3000  # of a section in Slack
+    assert 1000 < len(told["body"]) < 3000  # limit of a section in Slack
 
 
-def test_of_a_run_that_went_well_nobody_is_told(channel: SimpleNamespace):
-    assert goes_well(return_state=True).is_completed()
+def test_a_successful_run_sends_no_notification(channel: SimpleNamespace):
+    assert succeeds(return_state=True).is_completed()
     assert channel.told == []
 
 
-def test_without_the_variable_nobody_is_told(channel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_configured_block_nothing_is_sent(channel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("LECTERN_NOTIFY")
     assert refuses(return_state=True).is_failed()
     assert channel.told == []
 
 
 @pytest.mark.parametrize("failing", [train, titles, watch, promote], ids=lambda each: each.name)
-def test_every_flow_tells(failing: Flow, channel: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)  # no project, so that each fails at once
+def test_every_flow_notifies_of_its_failure(
+    failing: Flow, channel: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # without a project, each flow fails at once
     (tmp_path / "linked").symlink_to("/elsewhere")
     parameters = {"outbox": "linked"} if failing is titles else {}
     assert failing(**parameters, return_state=True).is_failed()
@@ -98,7 +98,7 @@ def test_every_flow_tells(failing: Flow, channel: SimpleNamespace, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "reason"),
     [
         ("custom-webhook/nobody", "Unable to find block document named nobody"),
         ("nonsense", "nonsense"),
@@ -106,8 +106,8 @@ def test_every_flow_tells(failing: Flow, channel: SimpleNamespace, tmp_path: Pat
         ("custom-webhook/operators", "HTTPStatusError"),
     ],
 )
-def test_a_block_that_does_not_work_is_logged_and_changes_nothing(
-    name: str, said: str, channel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+def test_a_broken_block_is_logged_and_changes_nothing(
+    name: str, reason: str, channel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ):
     Secret(value="x").save("no-channel", overwrite=True)
     channel.status = 500
@@ -115,7 +115,7 @@ def test_a_block_that_does_not_work_is_logged_and_changes_nothing(
     state = refuses(return_state=True)
     assert state.message == "Row 7 has no title."
     wait_for(lambda: "no notification was sent" in logged(state))
-    assert said in logged(state)
+    assert reason in logged(state)
     assert channel.url not in logged(state)
 
 
