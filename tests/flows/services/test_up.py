@@ -79,12 +79,17 @@ def up(tmp_path_factory: pytest.TempPathFactory, empty_tracking: Path) -> Iterat
     try:
         output = read_until(process, "Ctrl-C")
         sites = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-        yield SimpleNamespace(pid=process.pid, folder=folder, ports=ports, sites=sites, output=output, **sites)
+        yield SimpleNamespace(folder=folder, ports=ports, sites=sites, output=output, **sites)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 0
     assert processes_in(folder) == []
+
+
+def started_in(folder: Path) -> list[psutil.Process]:
+    """Return the processes that work in the folder."""
+    return [each for each in psutil.process_iter(["cwd"]) if Path(each.info["cwd"] or "/").is_relative_to(folder)]
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
@@ -267,8 +272,9 @@ def test_a_server_answers_only_programs_links_and_its_own_pages(up: SimpleNamesp
 
 
 def test_every_server_listens_on_this_machine_only_and_refuses_foreign_names(up: SimpleNamespace):
-    family = [psutil.Process(up.pid), *psutil.Process(up.pid).children(recursive=True)]
-    connections = [connection for process in family for connection in process.net_connections(kind="inet")]
+    connections = [
+        connection for process in started_in(up.folder) for connection in process.net_connections(kind="inet")
+    ]
     listening = [each.laddr for each in connections if each.status == psutil.CONN_LISTEN]
     ports = {address.port for address in listening}
     assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}
@@ -308,7 +314,7 @@ def test_the_worker_runs_a_scheduled_flow_in_the_project(up: SimpleNamespace):
     """The stage is still running when the fixture stops everything and looks for processes."""
     url = f"{up.prefect}/api/deployments/{deployment_of(up, 'train/nightly')['id']}"
     schedule = [{"active": True, "schedule": {"interval": 5}}]
-    httpx.post(f"{url}/schedules", json=schedule).raise_for_status()
+    wait_for(lambda: httpx.post(f"{url}/schedules", json=schedule).is_success)  # a busy server answers 503 at first
     wait_for((up.folder / "begun").exists, seconds=120)
 
 
@@ -339,7 +345,7 @@ def test_up_ends_with_a_message_when_a_server_dies(project: Path):
         text=True,
     )
     read_until(process, "Ctrl-C")
-    for child in psutil.Process(process.pid).children(recursive=True):
+    for child in started_in(project):
         if child.cmdline()[1:4] == ["-m", "flows.services.web_apps", "prefect"]:
             child.kill()
     output, _ = process.communicate(timeout=60)
