@@ -24,9 +24,15 @@ from flows.execution.run_processes import RunProcesses
 from flows.execution.stage import StageBroke, StageRejected, last_lines, rejection, run_logged, stage_task
 from flows.reporting.events import announce_drift
 from flows.reporting.notifications import tell
+from flows.execution.run_processes import Crew
+from flows.execution.stage import StageBroke, StageRejected, last_lines, refusal, run_logged, stage_task
+from flows.reporting.events import emit_drift
+from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
 from flows.services.prefect_server import at_best
 from flows.train import RunCancelled, final_state, reason, wait_for_all, wait_until_recorded
+from flows.services.prefect_server import warn_if_not_stored
+from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.monitoring.batch_log import MEASURES, read_batches
 from pipeline.redaction import hide_passwords
@@ -48,7 +54,13 @@ SHOWN = 20
 KILLED = 128  # exit code after signal N: 128 + N
 
 
-@flow(name="titles", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
+@flow(
+    name="titles",
+    flow_run_name=commit_and_workbook,
+    persist_result=False,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) -> State:
     """Title the new files in `inbox`. Both folders are inside the project.
 
@@ -178,4 +190,4 @@ def look_for_drift(began: datetime) -> None:
     create_markdown_artifact(key="drift", markdown=f"{shown}\n\n{drift.as_markdown()}")
     get_run_logger().info(drift.headline)
     if drift.drifted:
-        announce_drift(drift.version.rpartition("/")[0], drift)
+        emit_drift(drift.version.rpartition("/")[0], drift)

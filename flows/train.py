@@ -30,9 +30,9 @@ from flows.graph.exclusive_access import only_run_in_work_tree
 from flows.graph.plan import Busy, Plan, Stage, read_plan
 from flows.graph.run_copy import RunParameters, copy_of_project, remove_old_copies
 from flows.reporting import artifacts
-from flows.reporting.notifications import tell
+from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
-from flows.services.prefect_server import a_server, at_best, is_away
+from flows.services.prefect_server import is_unavailable, server_for_run, warn_if_not_stored
 from flows.services.service import ServiceDied
 from pipeline.command import INTERRUPTED
 from pipeline.errors import Rejected, TemporaryFailure
@@ -85,8 +85,8 @@ class RunCancelled(Exception):
     flow_run_name=commit_and_workbook,
     task_runner=cast("Any", ThreadPoolTaskRunner(max_workers=THREADS)),
     persist_result=False,
-    on_failure=[tell],
-    on_crashed=[tell],
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
 )
 def train(models: list[Model] | None = None, epochs: Epochs | None = None, workbook: str | None = None) -> State:
     """Bring every stage of `dvc.yaml` up to date: the stale stages and all that depend on them, in parallel.
@@ -269,7 +269,7 @@ def run_once() -> None:
     except ServiceDied as error:
         raise Rejected(str(error)) from None
     except httpx.HTTPError as error:
-        if not is_away(error):
+        if not is_unavailable(error):
             raise
         raise TemporaryFailure(SERVER_LOST) from None
     except KeyboardInterrupt:

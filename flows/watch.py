@@ -19,6 +19,10 @@ from flows.graph.exclusive_access import work_tree_lock
 from flows.graph.plan import Busy, read_plan
 from flows.graph.workbook import import_file, latest, replace_by, trained_on
 from flows.reporting.notifications import tell
+from flows.graph.trained_workbooks import trained_on
+from flows.graph.work_tree_lock import work_tree_lock
+from flows.graph.workbook import as_it_is_now, import_file, replace_by
+from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
 from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
@@ -32,7 +36,13 @@ class WorkbookReplaced(Exception):
     """A user chose another workbook while this one was downloaded."""
 
 
-@flow(name="watch", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
+@flow(
+    name="watch",
+    flow_run_name=commit_and_workbook,
+    persist_result=False,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 def watch(train: Training = "train/nightly") -> State:
     """Update the workbook from the source that `lectern use` recorded, a file or a URL; start a training if it changed.
 

@@ -162,6 +162,6 @@ def _previous(version: str | None) -> str:
 
 
 def _tell_prefect(name: str, move: Move) -> None:
-    from flows.reporting.events import tell_of_promotion
+    from flows.reporting.events import report_promotion
 
-    tell_of_promotion(name, move)
+    report_promotion(name, move)

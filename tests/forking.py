@@ -174,6 +174,7 @@ def _answer(connection: socket.socket) -> list[str]:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
+    tempfile.tempdir = None  # the server's; the command's comes from TMPDIR
     sys.executable = python
     os.environ["PATH"] = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"  # the `python` of dvc.yaml
     _call_itself([python, "-m", *asked["words"]])

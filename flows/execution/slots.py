@@ -15,7 +15,7 @@ from prefect import get_client, get_run_logger
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
-from flows.services.prefect_server import at_best, is_away
+from flows.services.prefect_server import is_unavailable, warn_if_not_stored
 from pipeline.errors import UsageError
 from pipeline.models.device import DriverFailed, listed_gpus, visible_devices
 
@@ -106,7 +106,7 @@ class Slots:
                     with suppress(TimeoutError):
                         return free, self._lease(free)
             except (httpx.HTTPError, ConcurrencySlotAcquisitionError) as error:
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
                 why = "Prefect's server, which manages the slots, does not answer. Waiting for it."
             if logged != why:

@@ -1,4 +1,4 @@
-"""Show what no registered version and no recent run needs, and remove it if the user agrees."""
+"""Remove files and runs that no registered version and no recent run needs, if the user agrees."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clean(*, keep_days: float, yes: bool) -> None:
     """Show what can be removed, and remove it if the user agrees.
 
     Args:
-        keep_days: what was used within so many days stays.
+        keep_days: keep everything that was used within this many days.
         yes: remove without asking.
 
     Raises:
@@ -50,17 +50,18 @@ def clean(*, keep_days: float, yes: bool) -> None:
             remove(find(project, before))
 
 
-def find(repo: Repo, before: float) -> list[Removable]:
-    """What may go, the piles that are empty left out."""
+def find(repo: Repo, before: float) -> list[Pile]:
+    """Find what can be removed: nothing refers to it, and it was last used before the time `before`."""
     client = connect()
     end_killed_runs(client, EXPERIMENT)
     named = named_by(all_versions(client))
-    tracked = find_tracked(client, named, before)
-    cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=tracked.hashes, before=before)
-    return [pile for pile in [*cached, *tracked.removable, *removable_state(before)] if pile.count]
+    runs = tracked(client, named, before)
+    cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=runs.hashes, before=before)
+    return [pile for pile in [*cached, *runs.piles, *state_piles(before)] if pile.count]
 
 
-def show(piles: Sequence[Removable]) -> None:
+def show(piles: Sequence[Pile]) -> None:
+    """Print a table of what can be removed."""
     if piles:
         console().print(removable_table(piles))
     else:
@@ -68,14 +69,15 @@ def show(piles: Sequence[Removable]) -> None:
 
 
 def agreed() -> bool:
-    """What the person at the terminal says; where there is none, nobody has agreed."""
+    """Return whether the user agrees; without a terminal, nobody can."""
     if not sys.stdin.isatty():
         print("Run again with --yes to remove it.")
         return False
     return Confirm.ask("Remove it?", default=False)
 
 
-def remove(piles: Sequence[Removable]) -> None:
+def remove(piles: Sequence[Pile]) -> None:
+    """Remove everything in the table."""
     for pile in piles:
         pile.remove()
     print("Removed.")

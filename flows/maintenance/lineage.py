@@ -11,13 +11,13 @@ from pipeline.registry.versions import RegisterSettings, get_version
 
 
 def trace(number: int | None) -> tuple[str, list[Step]]:
-    """Return the version's number and one step per thing that it was made from.
+    """Return the version's number, and its lineage as one step for each thing that it was made from.
 
     Args:
         number: the version; None means the champion, else the challenger.
 
     Raises:
-        Rejected: there is no such version.
+        Rejected: the version does not exist.
         TemporaryFailure: a server or DVC's remote does not answer.
     """
     client = connect()

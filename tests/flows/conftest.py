@@ -18,7 +18,7 @@ import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.logging.handlers import APILogHandler
 
-from flows.services.prefect_server import api_url, prefect_service, report_to
+from flows.services.prefect_server import api_url, prefect_service, use_server
 from flows.services.service import free_port
 from tests.flows.toy_project import REFUSE, MakeProject, PrefectServer
 
@@ -68,7 +68,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
         patch.setenv("PREFECT_HOME", str(folder / "client"))
         patch.setenv("PREFECT_API_URL", api_url(port))
         server.wait_until_healthy()
-        report_to(api_url(port))
+        use_server(api_url(port))
         yield PrefectServer(api_url(port), folder / ".prefect" / "prefect.db")
         APILogHandler().flush()
 

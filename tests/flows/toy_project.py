@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -12,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
+import pytest
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, State
 
+from flows.services.deployments import Deployment, deploy, worker_service
 from tests.conftest import ROOT
 
 MakeProject = Callable[[str], Path]
@@ -51,8 +52,8 @@ SERVED = """
 deployments:
   - name: served
     entrypoint: {entrypoint}
-    description: What is served.
-    concurrency_limit: {{limit: 1, collision_strategy: ENQUEUE}}
+    work_pool: {{name: lectern, job_variables: {{working_dir: "{{{{ $PWD }}}}", command: python -m prefect.engine}}}}
+    pull: []
 """
 """A prefect.yaml for one flow, given its entrypoint."""
 

@@ -17,7 +17,7 @@ import pytest
 from flows.cluster.worker import Source, work_tree
 from flows.graph.exclusive_access import work_tree_lock
 from flows.services.service import Service
-from flows.services.up import word_left
+from flows.services.up import address_file
 from pipeline.files import file_aside, write_text
 from pipeline.maintenance.backup import back_up, restore
 from pipeline.paths import STATE
@@ -93,7 +93,7 @@ def test_logs_addresses_and_databases_are_private(before: str, tmp_path: Path, m
     with Service("It", [sys.executable, "-c", f"print('{TOKEN}')"], log=log) as it:
         it._child.wait()
     assert TOKEN in log.read_text(encoding="utf-8")
-    with word_left(STATE / "prefect.url", f"http://lectern:{TOKEN}@127.0.0.1"):
+    with address_file(STATE / "prefect.url", f"http://lectern:{TOKEN}@127.0.0.1"):
         assert mode(STATE / "prefect.url") == 0o600
     create_database("sqlite:///mlflow.db")
     assert (mode(STATE), mode(log), mode(Path("mlflow.db"))) == (0o700, 0o600, 0o600)

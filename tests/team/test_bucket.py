@@ -1,4 +1,4 @@
-"""A champion whose model lies in a bucket, and what the bucket answers when it is fetched to be compared with."""
+"""A champion whose model is in a bucket that answers with different errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ERROR = "<Error><Code>{0}</Code><Message>The bucket says {0}</Message></Error>"
 
 @dataclass
 class Answers:
-    """What the bucket says: to who lists a folder, and to who fetches a file. None: that it is there, or empty."""
+    """Status and error code for listing a folder and for fetching a file; None: success."""
 
     listed: tuple[int, str] | None = None
     fetched: tuple[int, str] | None = None
@@ -42,7 +42,7 @@ class Answers:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
-    """A server that speaks as S3 does, since none can be had that refuses what it has."""
+    """A server with the protocol of S3: no real one can be told to refuse a file."""
     pytest.importorskip("boto3", reason=HOW_TO_INSTALL.format("boto3"))
     answers = Answers()
 
@@ -82,17 +82,15 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
 
 
 @pytest.fixture
-def gone(project: Path) -> ModelVersion:
-    """A version whose model was at `GONE`."""
+def gone(project: Path) -> str:
+    """Number of a version whose model is at `GONE`."""
     client = connect()
     client.create_registered_model(NAME)
     return client.create_model_version(NAME, GONE)
 
 
 @pytest.mark.parametrize("listed", [(404, "NoSuchBucket"), None])
-def test_what_a_bucket_says_is_not_there_is_gone(
-    listed: tuple[int, str] | None, bucket: Answers, gone: ModelVersion
-) -> None:
+def test_a_file_missing_from_the_bucket_is_final(listed: tuple[int, str] | None, bucket: Answers, gone: str) -> None:
     bucket.listed, bucket.fetched = listed, (404, "NoSuchKey")
     with pytest.raises(Rejected, match=f"no longer in the bucket of MLflow's artifacts: .*s3://{BUCKET}"):
         try_version(gone, ["a text"])
@@ -107,23 +105,23 @@ def test_what_a_bucket_says_is_not_there_is_gone(
         (None, (500, "InternalError")),
     ],
 )
-def test_a_bucket_that_refuses_or_fails_may_answer_later(
-    listed: tuple[int, str] | None, fetched: tuple[int, str] | None, bucket: Answers, gone: ModelVersion
+def test_a_refusal_or_failure_of_the_bucket_is_temporary(
+    listed: tuple[int, str] | None, fetched: tuple[int, str] | None, bucket: Answers, gone: str
 ) -> None:
     bucket.listed, bucket.fetched = listed, fetched
     with pytest.raises(TemporaryFailure, match=rf"could not be tried: The bucket .*s3://{BUCKET}.* AWS_ACCESS_KEY_ID"):
         try_version(gone, ["a text"])
 
 
-def test_a_bucket_that_nobody_serves_may_answer_later(
-    bucket: Answers, gone: ModelVersion, monkeypatch: pytest.MonkeyPatch
+def test_a_bucket_that_does_not_answer_is_temporary(
+    bucket: Answers, gone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
     with pytest.raises(TemporaryFailure, match="could not be tried: The bucket"):
         try_version(gone, ["a text"])
 
 
-def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, project: Path) -> None:
+def test_titling_fails_temporarily_when_the_bucket_fails(bucket: Answers, project: Path) -> None:
     client, name = connect(), RegisterSettings.read().name
     client.create_registered_model(name)
     client.set_registered_model_alias(name, "champion", client.create_model_version(name, GONE).version)
@@ -139,7 +137,7 @@ def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, project: Path) -> 
         (Answers(fetched=(404, "NoSuchKey")), "no longer in the bucket"),
     ],
 )
-def test_a_champion_that_is_gone_from_its_bucket_blocks_no_promotion(
+def test_a_champion_missing_from_its_bucket_blocks_no_promotion(
     answers: Answers,
     why: str,
     bucket: Answers,
@@ -152,7 +150,7 @@ def test_a_champion_that_is_gone_from_its_bucket_blocks_no_promotion(
     assert why in verdict.rules[-1].found
 
 
-def test_a_champion_that_may_not_be_fetched_is_no_champion_that_is_gone(
+def test_a_champion_that_cannot_be_fetched_is_not_missing(
     bucket: Answers,
     three_versions: MlflowClient,  # noqa: F811
 ) -> None:
