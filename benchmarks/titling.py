@@ -29,8 +29,6 @@ from workbooks import read_examples
 
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.registry.promotion import TRIAL_TEXT
-from pipeline.titles import titling
-from pipeline.registry.versions import TRIAL_TEXT
 from pipeline.titles.batch_titling import chunks, longest_first
 from pipeline.titles.served_version import find_served_version, load_titler
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from prefect import flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
@@ -24,24 +25,19 @@ from prefect.states import Cancelled, Completed
 from prefect.tasks import Task
 from pydantic import Field, ValidationError
 
-from flows.execution.stage import failed_state
-from flows.promotion_tasks import Proposal, judge_version, make_champion
-from flows.reporting.events import announce
-from flows.reporting.notifications import send, tell
-from pipeline.errors import UsageError
-from pipeline.registry.gate import PromoteSettings
-from pipeline.registry.versions import RegisterSettings
 from flows.execution.slots import on_a_device
-from flows.execution.stage import ended_by, stage_task
+from flows.execution.stage import failed_state, stage_task
 from flows.reporting.artifacts import mlflow_address
 from flows.reporting.events import emit_promotion
 from flows.reporting.notifications import notify, notify_failure
 from pipeline.errors import TemporaryFailure, UsageError
-from pipeline.evaluation.scores import SCORES
-from pipeline.registry import versions as registry
+from pipeline.evaluation.score_names import SCORES
 from pipeline.registry.gate import PromoteSettings, Verdict, judge
-from pipeline.registry.outages import in_our_words
+from pipeline.registry.outages import translate_error
+from pipeline.registry.promotion import Move, PromotionRejected, find_promotion
+from pipeline.registry.promotion import promote as promote_version
 from pipeline.registry.tracking import connect
+from pipeline.registry.versions import RegisterSettings, get_candidate
 
 PROPOSAL_KEY = "asked-about"
 """Key of the run's input that holds the version the run asked about."""
@@ -68,7 +64,7 @@ class Answer(RunInput):
 class Proposal:
     """A version that passed, and a summary of it in Markdown for the person who decides."""
 
-    version: str
+    version: int
     facts: str
 
 
@@ -95,8 +91,8 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
     """
     who = None
     try:
-        name, settings = registry.RegisterSettings.read().name, PromoteSettings.read()
-        number = str(version) if version else None
+        name, settings = RegisterSettings.read().name, PromoteSettings.read()
+        number = version
         if settings.approval == "person":
             proposal = remembered_proposal() or propose(name, number, settings, hours)
             answer = ask(proposal, hours)
@@ -104,9 +100,9 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
                 return Cancelled(message=f"{answer.who} said no; the champion stays. {answer.reason}".strip())
             number, who = proposal.version, answer.who
             because = "; ".join(filter(None, [because, answer.reason]))
-        move = make_champion(name, version, settings, because, who)
+        move = make_champion(name, number, settings, because, who)
     except Exception as error:
-        return ended_by(error)
+        return failed_state(error)
     emit_promotion(name, move)
     before = f"Before, it was version {move.before}." if move.before else "There was no champion before."
     return Completed(message=f"Version {move.version} of '{name}' is now the champion. {before}")
@@ -118,7 +114,7 @@ def remembered_proposal() -> Proposal | None:
     return Proposal(**proposal) if proposal else None
 
 
-def propose(name: str, number: str | None, settings: PromoteSettings, hours: float) -> Proposal:
+def propose(name: str, number: int | None, settings: PromoteSettings, hours: float) -> Proposal:
     """Judge a version, remember it, and notify operators that an answer is needed.
 
     Args:
@@ -165,7 +161,7 @@ def ask(proposal: Proposal, hours: float) -> Answer:
 def _is_temporary(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
     """Return whether a retry can help: a refusal is final, and an unknown error is a bug."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, Exception) and isinstance(in_our_words(error), TemporaryFailure)
+    return isinstance(error, Exception) and isinstance(translate_error(error), TemporaryFailure)
 
 
 def registry_task(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -177,7 +173,7 @@ def registry_task(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 @registry_task("judge")
-def judge_version(name: str, number: str | None, settings: PromoteSettings) -> Proposal:
+def judge_version(name: str, number: int | None, settings: PromoteSettings) -> Proposal:
     """Judge a version without changing anything.
 
     Args:
@@ -188,38 +184,38 @@ def judge_version(name: str, number: str | None, settings: PromoteSettings) -> P
     Raises:
         UsageError, Rejected, TemporaryFailure: as a promotion would.
     """
-    version, champion = registry.version_and_champion(connect(), name, number)
+    client = connect()
+    version, champion = get_candidate(client, name, number)
     with on_a_device():
-        verdict = _verdict(name, settings, version, champion)
+        verdict = _verdict(client, settings, version, champion)
     if not verdict.passed:
-        raise registry.NotPassed(name, verdict)
-    return Proposal(str(version.version), summarize(name, version, champion, verdict))
+        raise PromotionRejected(name, verdict)
+    return Proposal(int(version.version), summarize(name, version, champion, verdict))
 
 
 @registry_task("promote")
-def make_champion(
-    name: str, number: str | None, settings: PromoteSettings, because: str, who: str | None
-) -> registry.Move:
+def make_champion(name: str, number: int | None, settings: PromoteSettings, because: str, who: str | None) -> Move:
     """Promote a version, if it passes.
 
     Raises:
         UsageError, Rejected, TemporaryFailure: as `lectern promote` would.
     """
     client = connect()
-    if runtime.task_run.run_count > 1 and (made := registry.promotion_made(client, name, number, because, who)):
+    if runtime.task_run.run_count > 1 and (made := find_promotion(client, name, number, because, who)):
         return made  # by the previous attempt, which did not get the registry's answer
     # Wait for a device before the registry is locked: a training that registers must not wait for one that trains.
     with on_a_device():
-        move, _ = registry.promote(
-            client, name, number, because=because, judge=functools.partial(_verdict, name, settings), who=who
-        )
+        judge_here = functools.partial(_verdict, client, settings)
+        move, _ = promote_version(client, name, number, because=because, judge=judge_here, who=who)
     return move
 
 
-def _verdict(name: str, settings: PromoteSettings, version: ModelVersion, champion: ModelVersion | None) -> Verdict:
+def _verdict(
+    client: MlflowClient, settings: PromoteSettings, version: ModelVersion, champion: ModelVersion | None
+) -> Verdict:
     """Judge the version, and publish the verdict on the run's page."""
-    verdict = judge(name, version, champion, settings)
-    create_markdown_artifact(key="promotion", markdown=summarize(name, version, champion, verdict))
+    verdict = judge(client, version, champion, settings)
+    create_markdown_artifact(key="promotion", markdown=summarize(version.name, version, champion, verdict))
     return verdict
 
 

@@ -22,22 +22,16 @@ from pydantic import Field
 from flows.execution import slots
 from flows.execution.run_processes import RunProcesses
 from flows.execution.stage import StageBroke, StageRejected, last_lines, rejection, run_logged, stage_task
-from flows.reporting.events import announce_drift
-from flows.reporting.notifications import tell
-from flows.execution.run_processes import Crew
-from flows.execution.stage import StageBroke, StageRejected, last_lines, refusal, run_logged, stage_task
 from flows.reporting.events import emit_drift
 from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
-from flows.services.prefect_server import at_best
-from flows.train import RunCancelled, final_state, reason, wait_for_all, wait_until_recorded
 from flows.services.prefect_server import warn_if_not_stored
-from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
+from flows.train import RunCancelled, final_state, reason, wait_for_all, wait_until_recorded
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.monitoring.batch_log import MEASURES, read_batches
 from pipeline.redaction import hide_passwords
 from pipeline.titles.folder import IGNORED, ignored_files
-from pipeline.titles.outbox import NOT_TITLED, TitledFile, read_rejected, read_titled
+from pipeline.titles.outbox import NOT_TITLED, TITLES_CSV, TitledFile, read_rejected, read_titled
 
 _NAME = r"[^/.~\x00-\x1f][^/\x00-\x1f]*"
 Folder = Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})*/?$", max_length=200)]
@@ -78,7 +72,7 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
         return Failed(message=str(error))
     if inbox == INBOX:
         source.mkdir(exist_ok=True)  # the schedule starts before anybody has used the folder
-    before, began = read_rows(target / TABLE), datetime.now(UTC)
+    before, began = read_titled(target / TITLES_CSV), datetime.now(UTC)
     processes.declare_slots()
     try:
         submitted = title_folder.submit(source, target, again, processes, return_state=False)
@@ -90,7 +84,7 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
         processes.stop()
     wait_until_recorded({TITLE_FOLDER})
     new = read_titled(target)[len(before) :]
-    with at_best("what the run's page shows of its titles"):
+    with warn_if_not_stored("what the run's page shows of its titles"):
         publish(new)
         look_for_drift(began)
     state = final_state(future)
@@ -103,7 +97,7 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
 
 def untitled(inbox: Path, outbox: Path) -> list[str]:
     """Return a line for each file in the inbox without a title; only the first files if there are many."""
-    refused = [f"To be corrected: {each.file}: {first_line(each.why, outbox)}" for each in read_refused(outbox)]
+    refused = [f"To be corrected: {each.file}: {first_line(each.why, outbox)}" for each in read_rejected(outbox)]
     ignored = ignored_files(inbox, outbox)
     return [*first(refused), *([f"{len(ignored)} {IGNORED}: {', '.join(first(ignored))}"] if ignored else [])]
 
@@ -151,7 +145,7 @@ def title_folder(inbox: Path, outbox: Path, again: bool, processes: RunProcesses
         raise StageRejected(f"{heading}\n{rejection(output)}")
 
 
-def publish(rows: list[Row]) -> None:
+def publish(rows: list[TitledFile]) -> None:
     """Show the new titles in Prefect's pages, if there are any."""
     if rows:
         table = [{name: cell for name, cell in asdict(row).items() if name != "sha256"} for row in rows]

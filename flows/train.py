@@ -35,11 +35,8 @@ from flows.reporting.run_names import commit_and_workbook
 from flows.services.prefect_server import is_unavailable, server_for_run, warn_if_not_stored
 from flows.services.service import ServiceDied
 from pipeline.command import INTERRUPTED
-from pipeline.errors import Rejected, TemporaryFailure
-from pipeline.models.checkpoint_sources import require_checkpoints
-from pipeline.paths import REGISTERED
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
-from pipeline.models.checkpoint_sources import require
+from pipeline.models.checkpoint_sources import require_checkpoints
 from pipeline.paths import PARAMS, REGISTERED, REPORTS
 from pipeline.settings import read_params
 
@@ -58,7 +55,7 @@ SERVER_LOST = (
 )
 
 # Prefect adds a traceback of its own code if its server is away at the end of a run.
-log_without_traceback("prefect.flow_runs", is_away)
+log_without_traceback("prefect.flow_runs", is_unavailable)
 
 
 def _models() -> tuple[str, ...]:
@@ -116,7 +113,7 @@ def train(models: list[Model] | None = None, epochs: Epochs | None = None, workb
             return Cancelled(message="Cancelled; its stages were stopped.")
         except Exception as error:
             return failed_state(error)
-        with at_best("all that the run's page shows"):
+        with warn_if_not_stored("all that the run's page shows"):
             artifacts.publish(failed=failures, with_runs=bool(stages), reports=reports)
         if failures:
             return Failed(message=summary(stages, failures))
@@ -139,7 +136,7 @@ def bring_up_to_date() -> tuple[list[Stage], dict[str, str]]:
     stages = plan.to_run()
     names = ", ".join(stage.name for stage in stages)
     get_run_logger().info("To run: %s", names or "nothing, every stage is up to date")
-    require(stage.name for stage in stages)
+    require_checkpoints(stage.name for stage in stages)
     failures = ray_cluster.run(stages, run, reason, stop_if_cancelled) if ray_cluster.address() else run(stages)
     return [*first, *stages], failures
 
@@ -264,7 +261,7 @@ def run_once() -> None:
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        with only_run_in_work_tree(say=partial(print, flush=True)), a_server():
+        with only_run_in_work_tree(say=partial(print, flush=True)), server_for_run():
             state = train(return_state=True)
     except ServiceDied as error:
         raise Rejected(str(error)) from None

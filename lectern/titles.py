@@ -11,6 +11,7 @@ import typer
 
 from pipeline.command import REJECTED, enter_project
 from pipeline.errors import UsageError
+from pipeline.registry.versions import get_version
 from pipeline.terminal import console
 
 PANEL = "Titles and chapters"
@@ -97,7 +98,7 @@ class _Source(Enum):
 
 
 def _kind_of(source: str) -> _Source:
-    from pipeline.data.workbook_files import is_workbook
+    from pipeline.data.tables import is_workbook
 
     try:
         path = Path(source).resolve()
@@ -136,14 +137,14 @@ def _title_passage(
 
 
 def _title_workbook(path: Path, out: Path | None, *, overwrite: bool, fast: bool) -> None:
-    from pipeline.data.workbook_files import may_be_written, must_be_workbook
+    from pipeline.data.workbook_files import require_writable, require_xlsx
     from pipeline.titles.served_version import find_served_version
     from pipeline.titles.workbook import default_output, fill_titles, read_untitled
 
     enter_project()
     out = out or default_output(path)
-    must_be_workbook(out)
-    may_be_written(out, overwrite=overwrite)
+    require_xlsx(out)
+    require_writable(out, overwrite=overwrite)
     workbook = read_untitled(path)
     print(fill_titles(path, workbook, out, find_served_version(fast=fast)).summary())
 
@@ -265,10 +266,10 @@ def export(
     from pipeline.exports.export import export as convert
     from pipeline.paths import EXPORTS
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, get_version
+    from pipeline.registry.versions import RegisterSettings
 
     name = RegisterSettings.read().name
-    registered = named_version(connect(), name, version)
+    registered = get_version(connect(), name, version)
     folder = folder or EXPORTS / name / str(registered.version)
     card = convert(registered, folder, examples)
     print(card.summary(folder))
@@ -295,7 +296,7 @@ def drift(
     console().print(report.as_table())
     print(f"See {DRIFT}.", flush=True)
     if report.drifted:
-        from flows.reporting.events import tell_of_drift
+        from flows.reporting import events
 
-        tell_of_drift(report.version.rpartition("/")[0], report)
+        events.report_drift(report.version.rpartition("/")[0], report)
         sys.exit(REJECTED)

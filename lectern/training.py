@@ -60,8 +60,7 @@ def matrix(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per family.")] = False,
 ) -> None:
     """Check each family with the installed libraries, from a small checkpoint to served titles. Works in any folder."""
-    from pipeline.registry.family_check import matrix as check_families
-    from pipeline.registry.family_check import matrix_table
+    from pipeline.registry.family_check import check_families, families_table
 
     rows = check_families(families or [])
     if as_json:
@@ -74,7 +73,8 @@ def matrix(
 
 def _show_results() -> None:
     """Print the leaderboard, the new version and the next commands."""
-    from pipeline.evaluation.leaderboard import as_rich_table, read_leaderboard
+    from pipeline.evaluation.leaderboard import read_leaderboard
+    from pipeline.evaluation.leaderboard_text import as_rich_table
     from pipeline.paths import REGISTERED, REPORT
 
     if not REGISTERED.exists():  # a dvc.yaml without the stage `register`

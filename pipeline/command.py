@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -144,18 +143,13 @@ def _quieten_libraries() -> None:
         logging.getLogger(name).addFilter(_WithoutPhrases(phrases))
 
 
-def _lacks(phrases: tuple[str, ...], record: logging.LogRecord) -> bool:
-    return not any(phrase in record.getMessage() for phrase in phrases)
-
-
 def _known(error: Exception) -> Rejected | UsageError | TemporaryFailure | None:
     """Return an error with a clear message if it is one, or if the cause is the machine or the tracking server."""
     if isinstance(error, Rejected | UsageError | TemporaryFailure):
         return error
     # The check that imports nothing comes first: there may be no memory for an import.
     if of_machine := machine_errors.translate_error(error):
-        sys.exit(report_error(of_machine))
+        return of_machine
     from pipeline.registry.outages import translate_error
 
-    if of_mlflow := translate_error(error):
-        sys.exit(report_error(of_mlflow))
+    return translate_error(error)

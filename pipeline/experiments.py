@@ -1,4 +1,8 @@
-"""DVC experiments (`dvc exp run`), whose stages may run in a temporary copy of the project that DVC deletes."""
+"""Copies of the project: stages of a DVC experiment or of a run with parameters of its own may run in one.
+
+DVC makes the copy of an experiment (`dvc exp run --temp`), and the flow `train` makes the copy of a run. Both are
+temporary, so results that must last go to the main project.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +24,15 @@ def experiment() -> str | None:
 
 
 def main_project() -> Path:
-    """Return the folder of the project, also for an experiment that runs in a copy of it."""
+    """Return the folder of the main project: another one than the working directory in a copy of the project."""
+    if project := os.environ.get(PROJECT_OF_COPY):
+        return Path(project)
     # In an experiment, DVC sets DVC_ROOT to the project that the copy was made from.
     return Path(os.environ.get("DVC_ROOT", "")) if experiment() else Path()
 
 
 def main_state() -> Path:
-    """Make the state folder of the main project private and return it; an experiment's own folder may be deleted."""
+    """Make the state folder of the main project private and return it; the folder of a copy is deleted."""
     from pipeline.files import make_private_folder  # the package itself imports this module, and should stay quick
 
     state = main_project() / STATE
@@ -46,14 +52,13 @@ def in_main_project(tracking: str) -> str:
 
 
 def share_state() -> None:
-    """Let an experiment in a copy of the project share the main project's features and converted checkpoints.
+    """Let a copy of the project share the main project's features and converted checkpoints.
 
-    Training checkpoints are not shared: two experiments may train the same model at the same time.
+    Training checkpoints are not shared: two copies may train the same model at the same time.
     """
     if main_project().resolve() == Path.cwd():
         return
     from pipeline.files import make_private_folder
-    from pipeline.files import make_private_folder  # imported late: `pipeline` itself imports this module
 
     main_state()
     make_private_folder(STATE)

@@ -19,6 +19,9 @@ DATA_DOCS = Path("reports/data_docs")
 VALIDATION = Path("reports/validation.json")
 SPLIT_VALIDATION = Path("reports/split_validation.json")
 
+REPORTS = Path("reports")
+RUN_REPORTS = REPORTS / "runs"  # of runs with parameters of their own
+
 SETTINGS = Path("settings")
 MODELS = Path("models")
 BEST_MODEL = Path("best_model")
@@ -32,17 +35,17 @@ COLLECTED = Path("reports/contestants.json")
 CURVES = Path("reports/curves.csv")
 LEADERBOARD = Path("reports/leaderboard.json")
 LEADERBOARD_MD = Path("reports/leaderboard.md")
-REPORTS = Path("reports")
 REPORT = Path("reports/report.html")
 REGISTERED = Path("reports/registered.json")
 DRIFT = Path("reports/drift.html")
-RUN_REPORTS = REPORTS / "runs"  # of runs with parameters of their own
 DRIFT_JSON = Path("reports/drift.json")
 
 EXPORTS = Path("exports")  # versions converted for fast inference: NAME/NUMBER
 
 # Lectern's own state, outside version control and outside DVC's outputs.
 STATE = Path(".lectern")
+CHECKPOINTS = STATE / "checkpoints"  # interrupted trainings resume from these
+RUN_COPIES = STATE / "runs"  # copies of the project, for runs with parameters of their own
 CONVERTED = STATE / "converted"  # checkpoints converted from other formats
 FETCHED = STATE / "fetched"  # registered models fetched from a bucket
 FEATURES = STATE / "features"  # outputs of frozen layers: one folder per set of frozen weights

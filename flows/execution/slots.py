@@ -189,7 +189,7 @@ def _leased(limits: list[str]) -> Iterator[None]:
         yield
     finally:
         # An absent server must not fail a stage that is done. Its lease expires by itself.
-        with at_best("a slot back"):
+        with warn_if_not_stored("a slot back"):
             lease.close()
 
 

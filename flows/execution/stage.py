@@ -130,9 +130,8 @@ def failed_state(error: Exception) -> State:
         Exception: `error` itself, if it is a bug.
     """
     from pipeline.registry.outages import translate_error  # with MLflow, which takes seconds
-    from pipeline.registry.outages import in_our_words  # imports MLflow, which takes seconds
 
-    if known := in_our_words(error):
+    if known := translate_error(error):
         return Failed(message=hide_passwords(str(known)))
     raise error
 

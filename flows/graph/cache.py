@@ -39,7 +39,7 @@ class IdleProject:
         cache = Path(self._repo.cache.local.path)
         return None if cache.is_relative_to(self._repo.root_dir) else cache
 
-    def removable(self, *, versions: Set[str], commits: Set[str], recent: Set[str], before: float) -> list[Pile]:
+    def removable(self, *, versions: Set[str], commits: Set[str], recent: Set[str], before: float) -> list[Removable]:
         """Return the files of the cache that nothing needs; none if other projects may share the cache.
 
         Args:
@@ -59,8 +59,10 @@ class IdleProject:
         objects = [Path(local.oid_to_path(digest)) for digest in digests]
         why = "of no registered version, commit or recent run"
         return [
-            Pile("results of stages in DVC's cache", why, len(results), size(results), lambda: _forget_runs(results)),
-            Pile("files in DVC's cache", why, len(objects), size(objects), lambda: _unlink(objects)),
+            Removable(
+                "results of stages in DVC's cache", why, len(results), size(results), lambda: _forget_runs(results)
+            ),
+            Removable("files in DVC's cache", why, len(objects), size(objects), lambda: _unlink(objects)),
         ]
 
 

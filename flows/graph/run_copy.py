@@ -29,7 +29,7 @@ from pipeline.experiments import PROJECT_OF_COPY, in_main_project, share_state
 from pipeline.files import folder_aside, make_folder, write_text
 from pipeline.paths import CHECKPOINTS, PARAMS, REPORTS, RUN_COPIES, RUN_REPORTS, STATE
 from pipeline.redaction import hide_passwords
-from pipeline.settings import hint_at_catalogue, read_params, train_knobs
+from pipeline.settings import hint_at_catalogue, read_params, train_settings
 
 _CLONE = "project"
 _TRACKING = "MLFLOW_TRACKING_URI"
@@ -111,7 +111,7 @@ def with_parameters(params: Mapping[str, Any], run: RunParameters) -> dict[str, 
     changed["contestants"] = contestants
     if run.epochs:
         for name in contestants:
-            if train_knobs(changed, name).get("epochs") != 0:
+            if train_settings(changed, name).get("epochs") != 0:
                 entry = known[name] or {}
                 # A new mapping: several models may share one through a YAML anchor.
                 known[name] = {**entry, "train": {**(entry.get("train") or {}), "epochs": run.epochs}}

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.data.combine_workbooks import Combined, combine_workbooks
-from pipeline.data.download import Limit, fetched, file_name, is_address, run_dvc
-from pipeline.data.folder_reader import table_files
 from flows.graph.command_line import run_dvc
 from flows.graph.download import DownloadLimit, downloaded, file_name, is_address
-from pipeline.data.join import Joined, join
-from pipeline.data.tables import table_files
+from pipeline.data.combine_workbooks import Combined, combine_workbooks
+from pipeline.data.folder_reader import table_files
 from pipeline.data.workbook import ingest
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, folder_aside
@@ -39,7 +36,7 @@ def adopt(source: str) -> Path:
     return workbook
 
 
-def adopt_all(sources: Sequence[str]) -> tuple[Path, Joined]:
+def adopt_all(sources: Sequence[str]) -> tuple[Path, Combined]:
     """Merge several workbooks of this machine into one, then adopt it; a lesson is taken from the last that has it.
 
     Raises:
@@ -51,7 +48,7 @@ def adopt_all(sources: Sequence[str]) -> tuple[Path, Joined]:
             f"{addresses[0]} is an address, and only workbooks on this machine can be merged. Download it and give its "
             "path."
         )
-    joined = join([Path(source).resolve() for source in sources], JOINED)
+    joined = combine_workbooks([Path(source).resolve() for source in sources], JOINED)
     run_dvc(["add"], str(JOINED))
     set_params(["ingest"], {"workbook": JOINED.as_posix()})
     return JOINED, joined

@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 
 from flows.graph.exclusive_access import exclusive_access
-from flows.services.prefect_server import configured_url, database_is_elsewhere
-from flows.graph.exclusive_access import nothing_under_way
 from flows.services.prefect_server import configured_url, has_external_database
 from pipeline.maintenance.backup import back_up
 
@@ -22,10 +20,9 @@ def backup(file: Path) -> None:
     """
     with exclusive_access() as project:
         left_out = back_up(file)
-        cache = Path(repo.cache.local.path)
-        is_elsewhere = not cache.is_relative_to(repo.root_dir)
+        cache = project.external_cache()
     print(f"{file}: {file.stat().st_size:,} bytes. `lectern restore` turns it into a project, here or elsewhere.")
-    for missing in filter(None, (is_elsewhere and f"DVC's cache {cache}", *_data_on_servers())):
+    for missing in filter(None, (cache and f"DVC's cache {cache}", *_data_on_servers())):
         print(f"Not included: {missing}. Back it up separately.")
     if left_out:
         print(f"Not included: {len(left_out):,} links to files outside the project, such as {left_out[0]}.")

@@ -8,18 +8,12 @@ from collections.abc import Sequence
 
 from rich.prompt import Confirm
 
-from flows.graph.cache import cache_piles
-from flows.graph.exclusive_access import nothing_under_way
+from flows.graph.cache import IdleProject
+from flows.graph.exclusive_access import exclusive_access
 from pipeline.maintenance.removable import Removable, removable_table
 from pipeline.maintenance.runs import find_tracked
 from pipeline.maintenance.state import removable_state
 from pipeline.maintenance.version_needs import all_versions, named_by
-from flows.graph.cache import IdleProject
-from flows.graph.exclusive_access import exclusive_access
-from pipeline.maintenance.removable import Pile, piles_table
-from pipeline.maintenance.runs import tracked
-from pipeline.maintenance.state import state_piles
-from pipeline.maintenance.versions import all_versions, named_by
 from pipeline.registry.tracking import EXPERIMENT, connect
 from pipeline.registry.unfinished_runs import end_killed_runs
 from pipeline.terminal import console
@@ -50,17 +44,17 @@ def clean(*, keep_days: float, yes: bool) -> None:
             remove(find(project, before))
 
 
-def find(repo: Repo, before: float) -> list[Pile]:
+def find(project: IdleProject, before: float) -> list[Removable]:
     """Find what can be removed: nothing refers to it, and it was last used before the time `before`."""
     client = connect()
     end_killed_runs(client, EXPERIMENT)
     named = named_by(all_versions(client))
-    runs = tracked(client, named, before)
-    cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=runs.hashes, before=before)
-    return [pile for pile in [*cached, *runs.piles, *state_piles(before)] if pile.count]
+    runs = find_tracked(client, named, before)
+    cached = project.removable(versions=named.hashes, commits=named.commits, recent=runs.hashes, before=before)
+    return [pile for pile in [*cached, *runs.removable, *removable_state(before)] if pile.count]
 
 
-def show(piles: Sequence[Pile]) -> None:
+def show(piles: Sequence[Removable]) -> None:
     """Print a table of what can be removed."""
     if piles:
         console().print(removable_table(piles))
@@ -76,7 +70,7 @@ def agreed() -> bool:
     return Confirm.ask("Remove it?", default=False)
 
 
-def remove(piles: Sequence[Pile]) -> None:
+def remove(piles: Sequence[Removable]) -> None:
     """Remove everything in the table."""
     for pile in piles:
         pile.remove()

@@ -22,5 +22,5 @@ def trace(number: int | None) -> tuple[str, list[Step]]:
     """
     client = connect()
     version = get_version(client, RegisterSettings.read().name, number)
-    with shelves(Path.cwd()) as kept:
+    with storage_finder(Path.cwd()) as kept:
         return str(version.version), list(walk(client, version, kept))

@@ -8,14 +8,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.leaderboard_text import format_interval
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.evaluation.intervals import Interval
-from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, STATE, TRAINING, VALIDATION
-from pipeline.evaluation.leaderboard import show
+from pipeline.evaluation.leaderboard_text import format_interval
 from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, REPORTS, STATE, TRAINING, VALIDATION
 from pipeline.redaction import hide_passwords, without_user
 
@@ -28,13 +26,13 @@ REPORTS_URL_FILE = STATE / "reports.url"
 _BEFORE_VALIDATION = {"sample", "ingest"}
 
 
-def publish(*, failed: Collection[str], with_runs: bool) -> None:
+def publish(*, failed: Collection[str], with_runs: bool, reports: Path = REPORTS) -> None:
     """Publish the leaderboard and the quality of the data, where they are current, and the links.
 
     Args:
-        reports: the folder of the run's reports.
         failed: the stages that failed.
         with_runs: link the MLflow runs of the trainings too, which takes seconds.
+        reports: the folder of the run's reports.
     """
     leaderboard, validation_report = _in(reports, LEADERBOARD), _in(reports, VALIDATION)
     if leaderboard.exists() and not failed:
@@ -76,7 +74,7 @@ def _cells(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
                 yield prefix + name, value
 
 
-def data_quality(validation: dict[str, Any]) -> str:
+def data_quality(validation: dict[str, Any], reports: Path = REPORTS) -> str:
     """Describe the validation in Markdown: the verdict, a row per failed expectation, and a link to the data docs."""
     tables = validation["tables"]
     expectations = sum(len(table["outcomes"]) for table in tables)
@@ -87,7 +85,7 @@ def data_quality(validation: dict[str, Any]) -> str:
     if failed:
         lines += ["| table | severity | expected | found |", "|---|---|---|---|"]
         lines += [f"| {table['table']} | {_failure(outcome)} |" for table, outcome in failed]
-    return "\n".join([*lines, "", f"All expectations: {_page(DATA_DOCS / 'index.html', 'data docs')}"])
+    return "\n".join([*lines, "", f"All expectations: {_page(_in(reports, DATA_DOCS) / 'index.html', 'data docs')}"])
 
 
 def _failure(outcome: dict[str, Any]) -> str:
@@ -97,7 +95,7 @@ def _failure(outcome: dict[str, Any]) -> str:
     return " | ".join(cell.replace("|", "\\|") for cell in cells)
 
 
-def links(*, with_runs: bool) -> str:
+def links(reports: Path = REPORTS, *, with_runs: bool) -> str:
     """List links in Markdown: MLflow, its runs of the trainings, and the reports that exist."""
     lines = [f"- MLflow: {mlflow_address()}"]
     lines += [f"  - {name}" for name in (_runs(reports) if with_runs else ())]
@@ -115,9 +113,9 @@ def _page(path: Path, title: str) -> str:
     return f"{title}: `{path.resolve()}`"
 
 
-def _runs() -> Iterator[str]:
+def _runs(reports: Path) -> Iterator[str]:
     """Name the MLflow run of each training, as a link if MLflow has pages."""
-    paths = sorted(TRAINING.glob("*/run.json"))
+    paths = sorted(_in(reports, TRAINING).glob("*/run.json"))
     if not paths:
         return
     # Imported late, as it takes seconds.

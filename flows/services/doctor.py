@@ -272,7 +272,7 @@ def _params(section: str) -> dict[str, Any]:
 def _missing_from_hub() -> str:
     """Explain which pretrained models the contestants need and the hub's local cache lacks; empty if it has all."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported; it then does not wait for the hub again
-    from pipeline.models.checkpoint_sources import require
+    from pipeline.models.checkpoint_sources import require_checkpoints
     from pipeline.settings import read_contestants
 
     try:

@@ -236,7 +236,7 @@ def page_service(port: int) -> Service:
 
 def page_address(port: int) -> str:
     """Return the address of the page."""
-    return f"http://{HOST}:{port}{PAGE}/"
+    return f"http://{HOST}:{port}{PAGE_PATH}/"
 
 
 @contextmanager

@@ -11,8 +11,6 @@ import pandas as pd
 from filelock import FileLock
 
 from pipeline.chapters.edited_table import table_rows
-from pipeline.data.lessons import LESSON
-from pipeline.chapters.edited_table import as_rows
 from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected

@@ -12,10 +12,7 @@ import pandas as pd
 
 from pipeline.chapters.divide_transcript import divide_at
 from pipeline.chapters.title_chapters import is_numbered_title
-from pipeline.data.cells import Fault, as_lesson, as_name, as_seconds
-from pipeline.data.workbook_files import as_cell
-from pipeline.chapters.chaptering import divide, is_number
-from pipeline.data.cell_values import MAX_SECONDS, Fault, as_lesson, as_name, as_seconds
+from pipeline.data.cell_values import Fault, as_lesson, as_name, as_seconds
 from pipeline.data.workbook_files import fit_into_cell
 from pipeline.errors import Rejected
 from pipeline.transcripts.chapter import ChapteredTranscript

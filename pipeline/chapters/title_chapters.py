@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.data.workbook_files import as_cell
+from pipeline.data.workbook_files import fit_into_cell
 from pipeline.monitoring.batch_log import log_batch
 from pipeline.titles.batch_titling import BatchTitles, title_texts
 from pipeline.titles.served_version import find_served_version
@@ -68,7 +68,7 @@ def add_titles(
     """
     chapters, unnamed, keyphrases = [], [], []
     for number, chapter in enumerate(lesson.chapters, start=1):
-        title = chapter.title or " ".join(as_cell(titles.get(chapter.model_input, "")).split())
+        title = chapter.title or " ".join(fit_into_cell(titles.get(chapter.model_input, "")).split())
         if not title:
             title = f"Chapter {number}"  # is_numbered_title recognises it
             unnamed.append(number)

@@ -152,7 +152,7 @@ def _embed(titles: Set[str], scorer: BERTScorer) -> dict[str, _Row]:
 
     for start in range(0, len(ordered), _BATCH_SIZE):
         batch = ordered[start : start + _BATCH_SIZE]
-        rows |= zip(batch, in_halves(embedded, batch), strict=True)
+        rows |= zip(batch, halve_when_out_of_memory(embedded, batch), strict=True)
     return rows
 
 

@@ -62,7 +62,7 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
     test = _test_split(examples)
     model = find_checkpoint(f"models:/{version.name}/{version.version}")
     generate = settings_of(version)
-    without_sampling = generate.turned({"do_sample": False, "candidates": 1})
+    without_sampling = generate.with_overrides({"do_sample": False, "candidates": 1})
     plain = open_titler(model, without_sampling)
     start = [] if plain.inputs.family.causal else decoder_start(plain.model.config, plain.inputs)
     with tempfile.TemporaryDirectory() as scratch:
@@ -133,7 +133,7 @@ class _Titles:
 
 
 def _write_titles(titler: _Titler, test: pd.DataFrame, name: str) -> _Titles:
-    texts = asked(test)
+    texts = marked_texts(test)
     titler.best_titles(texts[:1])  # the first call also sets things up and would distort the speed
     start = time.monotonic()
     titles = titler.best_titles(texts, progress=name)

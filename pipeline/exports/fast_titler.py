@@ -64,8 +64,8 @@ class FastTitler:
         Raises:
             ValueError: a setting is out of range.
         """
-        settings = self.settings.turned(changes or {})
-        sources = [self._inputs.source(spoken(text)) for text in texts]
+        settings = self.settings.with_overrides(changes or {})
+        sources = [self._inputs.source(remove_opening_mark(text)) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
         written: list[list[str]] = [[] for _ in texts]
         bar = tqdm(total=len(order), desc=progress, unit="text", disable=progress is None or not sys.stderr.isatty())

@@ -10,9 +10,6 @@ from pathlib import Path
 
 from pipeline.files import is_locked
 from pipeline.maintenance.removable import Removable, last_touched, size
-from pipeline.paths import MODELS, STATE
-from pipeline.locks import is_held
-from pipeline.maintenance.removable import Pile, last_touched, size
 from pipeline.paths import MODELS, RUN_REPORTS, STATE
 from pipeline.settings import read_params
 
@@ -37,6 +34,8 @@ def removable_state(before: float) -> list[Removable]:
         _group("converted checkpoints", "of no model in params.yaml, or for another transformers", _converted()),
         _group("versions used as checkpoints", "not used recently; fetched again when needed", _fetched(before)),
         _group("checkpoints of killed trainings", "not resumed recently", _old("checkpoints/*", before)),
+        _group("copies of killed runs", "of runs with parameters, not resumed recently", _old("runs/*", before)),
+        _group("reports of runs with parameters", "old", _old_reports(before)),
         _group("titles of killed runs", "not resumed recently", _old("titles/*", before)),
         _group("searches", "not resumed recently; reports/search keeps the results", _searches(before)),
         _group("curves of other trackers", "of old trainings", _curves(before)),

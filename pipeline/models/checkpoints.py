@@ -343,6 +343,6 @@ def _damage_rejected(folder: Path) -> Iterator[None]:
             f"{folder} is not a model that Lectern trained: {error.filename} is missing. Run its train stage."
         ) from None
     except Exception as error:  # safetensors and pydantic raise their own errors for a damaged file
-        if lacking := machine_errors.in_our_words(error):
+        if lacking := machine_errors.translate_error(error):
             raise lacking from None
         raise Rejected(f"The model in {folder} is damaged: {error}. Run `dvc checkout`, or train it again.") from None

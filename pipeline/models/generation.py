@@ -159,7 +159,7 @@ class Titler:
             texts: Texts with or without their opening mark.
             progress: Label of a progress bar. Without it, or outside a terminal, no bar is shown.
         """
-        sources = [self.inputs.source(spoken(text)) for text in texts]
+        sources = [self.inputs.source(remove_opening_mark(text)) for text in texts]
         # Sorting by length saves padding. The sort is stable, so the same texts give the same batches.
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
         size = self.settings.texts_at_once
@@ -254,10 +254,10 @@ def rank_candidates(written: list[str], text: str, style: TitleStyle, settings: 
         style: The course's style.
         settings: Generation settings.
     """
-    titles = [clean_up_title(each, style, spoken(text)) for each in written]
+    titles = [clean_up_title(each, style, remove_opening_mark(text)) for each in written]
     if settings.consensus:
         titles = rank_by_consensus(titles)
-    if style.opening and opens(text):
+    if style.opening and has_opening_mark(text):
         titles = [style.opening, *(title for title in titles if title != style.opening)]
     return titles[: settings.candidates]
 

@@ -14,10 +14,8 @@ from itertools import pairwise
 from statistics import mean
 from string import punctuation
 
-from pipeline.data.openings import spoken
-from pipeline.models.title_cleanup import remove_sound_marks
 from pipeline.data.lesson_openings import remove_opening_mark
-from pipeline.models.title_cleanup import without_marks
+from pipeline.models.title_cleanup import remove_sound_marks
 from pipeline.settings import Settings
 
 _TEXTS = 12  # the longest of the test split; only these are modified, so that the tests stay quick
@@ -66,7 +64,7 @@ def behaviours(texts: Sequence[str], settings: BehaviourSettings) -> list[Behavi
         texts: the texts as the model receives them, with the marks of openings.
     """
     everything = list(texts)
-    longest = sorted(dict.fromkeys(map(spoken, texts)), key=len, reverse=True)[:_TEXTS]
+    longest = sorted(dict.fromkeys(map(remove_opening_mark, texts)), key=len, reverse=True)[:_TEXTS]
     with_fillers = [_insert(_FILLERS, text, every=12) for text in longest]
     with_marks = [_insert(_ARTEFACTS, text, every=10) for text in longest]
     return [
@@ -142,7 +140,10 @@ def _is_mark(title: str) -> bool:
 
 def _is_beginning(title: str, text: str) -> bool:
     """Return whether the title consists of the first words of the text, apart from marks such as [Music]."""
-    spoken_words, title_words = _WORD.findall(without_marks(spoken(text)).lower()), _WORD.findall(title.lower())
+    spoken_words, title_words = (
+        _WORD.findall(remove_sound_marks(remove_opening_mark(text)).lower()),
+        _WORD.findall(title.lower()),
+    )
     return bool(title_words) and spoken_words[: len(title_words)] == title_words
 
 

@@ -26,7 +26,7 @@ class Shown(NamedTuple):
 
 def choose_titles(texts: Sequence[str], candidates: Sequence[Sequence[str]], style: TitleStyle) -> list[Shown]:
     """Choose for each text its first usable candidate, or else its best keyphrase in the style of the course."""
-    own = [next(filter(usable, titles), "") for titles in candidates]
+    own = [next(filter(is_usable_title, titles), "") for titles in candidates]
     without = [text for text, title in zip(texts, own, strict=True) if not title]
     fallbacks = iter(_keyphrases(without, style))
     return [Shown(title, False) if title else Shown(next(fallbacks), True) for title in own]
@@ -46,7 +46,7 @@ def titles_frame(texts: Sequence[str], candidates: Sequence[list[str]], style: T
 
 def _keyphrases(texts: Sequence[str], style: TitleStyle) -> list[str]:
     no_training_split = pd.DataFrame({"title": []})
-    texts = [spoken(text) for text in texts]
-    phrases = best_keyphrase(no_training_split, [without_marks(text)[:_READ] for text in texts])
-    titles = [tidy(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
-    return [title if usable(title) else "" for title in titles]
+    texts = [remove_opening_mark(text) for text in texts]
+    phrases = best_keyphrase(no_training_split, [remove_sound_marks(text)[:_READ] for text in texts])
+    titles = [clean_up_title(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
+    return [title if is_usable_title(title) else "" for title in titles]

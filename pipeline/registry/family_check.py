@@ -102,7 +102,7 @@ def check_families(families: Sequence[str] = ()) -> list[FamilyResult]:
     """
     unknown = [family for family in families if family not in FAMILIES]
     if unknown:
-        raise UsageError(f"There is no family {', '.join(unknown)}; {families_instead_of(unknown)}.")
+        raise UsageError(f"There is no family {', '.join(unknown)}; {explain_unknown_families(unknown)}.")
     with _temporary_project():
         return [_check(family) for family in dict.fromkeys(families or FAMILIES)]
 

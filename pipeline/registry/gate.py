@@ -18,10 +18,8 @@ from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.data.openings import asked
-from pipeline.data.split import LEAKS
 from pipeline.data.lesson_openings import marked_texts
-from pipeline.data.split import LEAKS, SplitSettings
+from pipeline.data.split import LEAKS
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.comparison import compare, fewest_units, level_for_many_tests
@@ -139,7 +137,7 @@ def judge(
         TemporaryFailure: the version or the champion cannot be tried now.
     """
     train, test = _split("train"), _split("test")
-    texts = asked(test)
+    texts = marked_texts(test)
     tests = behaviours(texts, settings.behaviour)
     behaviour_texts = [text for behaviour in tests for text in behaviour.texts]
     distinct = list(dict.fromkeys([*texts, *behaviour_texts]))
@@ -216,10 +214,10 @@ def _beats(rule: str, evidence: Evidence, other: Sequence[float], metric: str) -
 
 def _slices(evidence: Evidence) -> Iterator[Rule]:
     """Return one rule for each course and each range of lengths with enough lessons, and one for all the others."""
-    units, found = units_of(evidence.test, evidence.unit), list(groups(evidence.test))
+    units, found = units_of(evidence.test, evidence.unit), list(slice_masks(evidence.test))
     slices_by = Counter(by for by, *_ in found)
     found = [(by, name, rows) for by, name, rows in found if slices_by[by] > 1]  # a single slice has all examples
-    level = level_of_many([len(set(units[rows])) for *_, rows in found], evidence.alpha)
+    level = level_for_many_tests([len(set(units[rows])) for *_, rows in found], evidence.alpha)
     own, other, small = np.asarray(evidence.challenger), np.asarray(evidence.champion), []
     for by, name, rows in found:
         compared = compare(own[rows].tolist(), other[rows].tolist(), units[rows].tolist(), level=level)

@@ -47,9 +47,9 @@ def checkpoint_tags(model: ModelSettings) -> dict[str, str]:
     """Return the address and the hash of the weights that a training starts from; nothing for random weights."""
     if model.scratch:
         return {}
-    from pipeline.models.checkpoint_sources import find  # imports the client of the model hub
+    from pipeline.models.checkpoint_sources import find_checkpoint  # imports the client of the model hub
 
-    return {"checkpoint": model.checkpoint, "checkpoint.md5": md5(find(model.checkpoint))}
+    return {"checkpoint": model.checkpoint, "checkpoint.md5": md5(find_checkpoint(model.checkpoint))}
 
 
 def training_fingerprint(model: ModelSettings, settings: Mapping[str, Any], start: Mapping[str, str]) -> str:

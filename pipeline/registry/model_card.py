@@ -91,7 +91,7 @@ def write_card(facts: Facts) -> ModelCard:
     titled = _titled(facts.scored, facts.splits["test"])
     ranked = titled.sort_values(board.metric, kind="stable")
     shown = min(_SHOWN, len(ranked) // 2)  # no example is both good and bad
-    found = list(slices(titled, board.metric, board.unit, confidence=board.confidence))
+    found = list(score_slices(titled, board.metric, board.unit, confidence=board.confidence))
     body = _environment(autoescape=False).get_template("card.md.j2")
     return ModelCard(
         head=_head(facts),
@@ -118,7 +118,7 @@ def write_card(facts: Facts) -> ModelCard:
 
 def usage(card: Card) -> str:
     """Return Python code that writes a title with transformers only, from the registered model's folder."""
-    from pipeline.models.families import family_in  # imports transformers, which takes seconds
+    from pipeline.models.families import get_family  # imports transformers, which takes seconds
 
     family = get_family(card.family, card.language)
     template = _environment(autoescape=False).get_template("usage.py.j2")

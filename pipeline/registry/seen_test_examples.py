@@ -15,8 +15,6 @@ from requests import HTTPError
 
 from pipeline.errors import Rejected
 from pipeline.models.seen_examples import SEEN, SeenExamples, are_among
-from pipeline.registry.outages import in_our_words, tracking_away
-from pipeline.models.seen_examples import SEEN, Seen, are_among
 from pipeline.registry.outages import tracking_unavailable, translate_error
 
 
@@ -65,7 +63,7 @@ def find_seen(version: ModelVersion, examples: pd.DataFrame) -> SeenTestExamples
     return SeenTestExamples(trained, are_among(examples, seen.validation) & ~trained, unknown)
 
 
-def _read(version: ModelVersion) -> Seen | None:
+def _read(version: ModelVersion) -> SeenExamples | None:
     """Read the list in the version's model folder; return None if there is no list, as for other tools' versions."""
     folder = f"models:/{version.name}/{version.version}/artifacts/{version.tags.get('model', '')}"
     try:

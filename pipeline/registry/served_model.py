@@ -74,7 +74,7 @@ class TitleModel(mlflow.pyfunc.PythonModel):
 
     def _with(self, params: dict[str, Any]) -> Titler:
         """Return the titler with other settings. MLflow fills in the defaults, so all settings are given, or none."""
-        settings = self._titler.settings.turned(params)
+        settings = self._titler.settings.with_overrides(params)
         return Titler(self._titler.model, self._titler.inputs, settings, style=self._titler.style)
 
 

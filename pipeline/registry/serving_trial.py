@@ -56,7 +56,7 @@ def try_version(version: ModelVersion, texts: list[str]) -> Trial:
                     *(sys.executable, "-P", serving_trial_process.__file__),
                     f"models:/{version.name}/{version.version}",
                 ],
-                input=json.dumps({"texts": texts, "spoken": [spoken(text) for text in texts]}),
+                input=json.dumps({"texts": texts, "spoken": [remove_opening_mark(text) for text in texts]}),
                 env={**os.environ, "TMPDIR": scratch},
                 capture_output=True,
                 text=True,

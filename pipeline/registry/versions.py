@@ -22,7 +22,6 @@ from pydantic import Field
 from rich.table import Table
 
 from pipeline.errors import Rejected, UsageError
-from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.experiments import main_project
 from pipeline.files import make_folder
 from pipeline.paths import REGISTRY_LOCK, STATE
@@ -186,7 +185,7 @@ def versions_table(name: str, versions: list[tuple[ModelVersion, list[str]]]) ->
 def registry_lock() -> Iterator[None]:
     """Let one process of this project at a time register, promote or roll back a version."""
     make_folder(STATE)
-    lock = FileLock(REGISTRY_LOCK)
+    lock = FileLock(main_project() / REGISTRY_LOCK)
     try:
         lock.acquire(timeout=1)
     except Timeout:

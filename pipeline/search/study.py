@@ -191,7 +191,7 @@ def database_errors_explained(folder: Path, *others: type[Exception]) -> Iterato
     except (StorageInternalError, *others) as error:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", cause))
-        if lacking := machine_errors.in_our_words(error):
+        if lacking := machine_errors.translate_error(error):
             raise lacking from error
         if DAMAGED.search(reason):
             raise Rejected(

@@ -14,15 +14,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.routing import Mount
 
-from pipeline.chapters.edited_table import Row, as_rows
-from pipeline.errors import Rejected, TemporaryFailure, UsageError
-from pipeline.redaction import hide_passwords
-from pipeline.registry.outages import translate_error
-from pipeline.server.app import say_what_is_wrong
-from pipeline.server.chapter_editor import Abandoned, Editor, Found
-from pipeline.server.current_version import Present
-from pipeline.server.isolated_reading import get_ready
-from pipeline.server.page_access import PageDoor, file_routes, visitor_of
 from pipeline.server.chapter_editor import ChapterEditor
 from pipeline.server.page_access import PageAccess, SecurityHeaders, file_routes
 from pipeline.server.page_actions import TIME_WIDTH, PageActions

@@ -15,7 +15,7 @@ from gradio.context import LocalContext
 from pipeline.chapters.edited_table import ChapterRow, table_rows
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
-from pipeline.registry.outages import in_our_words
+from pipeline.registry.outages import translate_error
 from pipeline.server.chapter_editor import ChapterEditor, ChaptersResult, ClientLeft
 from pipeline.server.isolated_reading import prepare_reading
 from pipeline.server.page_access import visitor_of
@@ -55,7 +55,7 @@ def _with_message(*others: Any) -> Callable[[_Action], _Action]:
                 message = str(error)
             except Exception as error:
                 _log.exception("the page failed")
-                message = str(in_our_words(error) or "This is a bug in Lectern. See the server's log.")
+                message = str(translate_error(error) or "This is a bug in Lectern. See the server's log.")
             message = hide_passwords(message)
             gr.Warning(html.escape(message))  # Gradio shows it as markup
             return (message, *others) if others else message

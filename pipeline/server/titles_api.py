@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from pipeline.data.openings import MARK
+from pipeline.data.lesson_openings import OPENING_MARK
 from pipeline.server.request_limits import BodyLimit, retry_after, while_connected
 from pipeline.server.settings import ServeSettings
 from pipeline.server.title_queue import QueueFull, TitleQueue, WrittenTitles
@@ -19,7 +19,7 @@ from pipeline.server.version_watcher import VersionWatcher
 _LONGEST_NAME = 100  # characters of a field name that an answer repeats
 
 _EXAMPLE = "so in this part we look at how a learning rate that is too high makes the loss go up instead of down"
-_TEXTS = f"Passages of transcripts. Put `{MARK}` before the first passage of a lesson."
+_TEXTS = f"Passages of transcripts. Put `{OPENING_MARK}` before the first passage of a lesson."
 RETRY = {"headers": {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}}
 
 Responses = dict[int | str, dict[str, Any]]

@@ -17,7 +17,7 @@ def run() -> None:
     merged = build_examples(pd.read_parquet(TOPICS), lines)
     with file_aside(EXAMPLES, durable=False) as aside:
         merged.examples.to_parquet(aside, index=False)
-    shown = merged.set_aside.assign(**{name: merged.set_aside[name].map(as_text_cell) for name in _TEXT_COLUMNS})
+    shown = merged.set_aside.assign(**{name: merged.set_aside[name].map(escape_formula) for name in _TEXT_COLUMNS})
     with file_aside(SET_ASIDE, durable=False) as aside:
         shown.to_csv(aside, index=False, encoding="utf-8-sig")  # the byte order mark tells Excel that it is UTF-8
     counts = merged.set_aside["what"].value_counts()

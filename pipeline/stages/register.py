@@ -14,9 +14,8 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.data.split import Splits
 from pipeline.evaluation.figures import curves_figure, score_figure
-from pipeline.evaluation.leaderboard import Leaderboard, as_markdown, read_leaderboard
-from pipeline.evaluation.predictions import read_results
 from pipeline.evaluation.leaderboard import Leaderboard, read_leaderboard
+from pipeline.evaluation.leaderboard_text import as_markdown
 from pipeline.evaluation.results import read_results
 from pipeline.experiments import experiment
 from pipeline.files import write_json
@@ -100,7 +99,7 @@ def _facts(
         number=str(version.version),
         tags=tags,
         # Without the settings of generation, which MLflow stores as GROUP/NAME.
-        knobs={name: value for name, value in known.data.params.items() if "/" not in name} if known else {},
+        settings={name: value for name, value in known.data.params.items() if "/" not in name} if known else {},
         folder=Card.model_validate_json((MODELS / best / "lectern.json").read_text(encoding="utf-8")),
         generate=generate,
         training=read_training(best).run,

@@ -5,12 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import scored_predictions, write_results
-from pipeline.evaluation.written_titles import MEASURED_SPLITS, read_titles
-from pipeline.registry.outages import retry
 from pipeline.evaluation.predicted_titles import MEASURED_SPLITS, read_titles
 from pipeline.evaluation.results import scored_predictions, write_results
-from pipeline.registry.outages import patiently
+from pipeline.registry.outages import retry
 from pipeline.registry.tracking import connect, log_evaluation
 from pipeline.training.record import read_training
 

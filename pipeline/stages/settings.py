@@ -49,7 +49,7 @@ def training(params: Mapping[str, Any], model: str) -> dict[str, Any]:
     entry = {
         name: value for name, value in mapping(mapping(params.get("models")).get(model)).items() if name != "train"
     }
-    own = train_knobs(params, model)
+    own = train_settings(params, model)
     if own.get("epochs") == 0:
         own = {name: own.get(name) for name in _WITHOUT_TRAINING}
     decisive = {name: value for name, value in own.items() if name not in MACHINE_SETTINGS}

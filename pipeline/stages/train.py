@@ -22,10 +22,8 @@ from pipeline.models.layer_groups import summarise
 from pipeline.models.precision import training_precision
 from pipeline.models.seen_examples import SeenExamples
 from pipeline.models.title_cleanup import learn_style
-from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
-from pipeline.registry.lineage import checkpoint_tags, lineage_tags, training_fingerprint
 from pipeline.paths import CHECKPOINTS, MODELS, TRAINING_SPLITS
-from pipeline.registry.lineage import lineage_tags
+from pipeline.registry.lineage import checkpoint_tags, lineage_tags, training_fingerprint
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_log import LogToMlflow
 from pipeline.training.curves import COLUMNS
@@ -58,10 +56,10 @@ def run(model: str) -> None:
     _require_processes(model, settings)
     device = training_device(settings.device, processes=settings.processes)
     train, validation = (pd.read_parquet(path) for path in TRAINING_SPLITS.values())
-    model_settings = model_settings.pinned()
+    model_settings = model_settings.with_pinned_checkpoint()
     # The name has a hash of all inputs: a training never resumes from the checkpoints of another one.
     start = checkpoint_tags(model_settings)
-    fingerprint = training_fingerprint(model_settings, settings.of_what_is_learnt(), start)
+    fingerprint = training_fingerprint(model_settings, settings.affecting_weights(), start)
     resume_from = CHECKPOINTS / f"{model}-{fingerprint}"
     # Only in the first process: the others have no GPU yet to load a model on, and their scores are not used.
     score = epoch_score(settings.bertscore if settings.epochs and is_first_process() else None)
@@ -96,7 +94,7 @@ def run(model: str) -> None:
         print(f"{model} is used without training", flush=True)
     try:
         _train_and_keep(model, model_settings, settings, lineage, prepared, train, seen, fit_with, resume_from)
-    except (Diverged, LearntNothing):
+    except (TrainingDiverged, WeightsUnchanged):
         shutil.rmtree(resume_from, ignore_errors=True)  # nothing to resume: another machine may get other results
         raise
     shutil.rmtree(resume_from, ignore_errors=True)
@@ -110,8 +108,8 @@ def _require_processes(model: str, settings: TrainSettings) -> None:
     """
     if process_count() != settings.processes:
         raise UsageError(
-            f"{processes()} processes were started, but params.yaml has processes: {settings.processes} for '{model}'."
-            " Change it there: the stage starts the processes itself."
+            f"{process_count()} processes were started, but params.yaml has processes: {settings.processes} for "
+            f"'{model}'. Change it there: the stage starts the processes itself."
         )
     gpus = torch.cuda.device_count()
     if 0 < gpus < settings.processes:

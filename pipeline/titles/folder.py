@@ -10,10 +10,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.data.fallbacks import KEYPHRASE
-from pipeline.data.tables import table_files
-from pipeline.data.workbook_files import is_workbook
-from pipeline.data.cell_values import escape_formula
 from pipeline.data.fallback_titles import KEYPHRASE
 from pipeline.data.folder_reader import table_files
 from pipeline.data.tables import is_workbook

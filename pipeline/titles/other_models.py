@@ -14,8 +14,6 @@ from pipeline.paths import MODELS, TRAINING_SPLITS
 from pipeline.registry.fallback_title import choose_titles
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings, get_version, list_versions
-from pipeline.titles.titling import as_version, writer_of
-from pipeline.registry.versions import RegisterSettings, named_version, versions
 from pipeline.titles.served_version import load_titler, to_served_version
 
 _BASELINE = "baseline: "
@@ -58,7 +56,7 @@ def titles_by(model: str, texts: Sequence[str]) -> list[str]:
     name, _, number = model.split(" ", maxsplit=1)[0].rpartition("/")
     if name != RegisterSettings.read().name or not number.isdecimal():
         raise _unknown_model(model)
-    write_titles = load_titler(to_served_version(named_version(connect(), name, int(number))))
+    write_titles = load_titler(to_served_version(get_version(connect(), name, int(number))))
     return [title.title for title in write_titles([*texts])] if texts else []
 
 

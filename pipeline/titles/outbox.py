@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from pipeline.data.formulas import as_text_cell
+from pipeline.data.cell_values import escape_formula
 from pipeline.errors import Rejected
 from pipeline.files import file_aside, write_json
 
@@ -70,7 +70,7 @@ def write_titled(outbox: Path, rows: list[TitledFile]) -> None:
     with file_aside(outbox / TITLES_CSV) as aside, aside.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(TitledFile)])
         writer.writeheader()
-        writer.writerows({name: as_text_cell(cell) for name, cell in asdict(row).items()} for row in rows)
+        writer.writerows({name: escape_formula(cell) for name, cell in asdict(row).items()} for row in rows)
 
 
 def read_rejected(outbox: Path) -> list[RejectedFile]:

@@ -11,9 +11,6 @@ import mlflow
 
 from pipeline.errors import Rejected, UsageError
 from pipeline.models.title_cleanup import is_usable_title
-from pipeline.titles.titling import load, present_version
-from pipeline.transcripts.reading import LARGEST, refuse_too_large
-from pipeline.models.title_cleanup import usable
 from pipeline.titles.served_version import ServedVersion, load_version
 from pipeline.transcripts.reading import LARGEST, check_size
 

@@ -16,14 +16,14 @@ from mlflow.entities.model_registry import ModelVersion
 
 import pipeline
 from pipeline.errors import Rejected, UsageError
-from pipeline.models.checkpoint_sources import is_here, store_of
+from pipeline.models.checkpoint_sources import artifact_store, is_local
 from pipeline.models.title_cleanup import PLAIN
 from pipeline.paths import EXPORTS
-from pipeline.registry.fallback_title import Shown, answer
-from pipeline.registry.lineage import code_that_writes_titles
-from pipeline.registry.outages import in_our_words
+from pipeline.registry.fallback_title import Shown, titles_frame
+from pipeline.registry.lineage import title_code_hashes
+from pipeline.registry.outages import translate_error
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, version_to_use
+from pipeline.registry.versions import RegisterSettings, served_version
 
 _INSTALLED_CODE = Path(pipeline.__file__).parent
 _log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def find_served_version(*, fast: bool = False) -> ServedVersion:
         Rejected: no version is registered.
         UsageError: `fast` is set and the version has no up-to-date export.
     """
-    registered = version_to_use(connect(), RegisterSettings.read().name)
+    registered = served_version(connect(), RegisterSettings.read().name)
     version = to_served_version(registered)
     return _with_export(version, _model_md5(registered)) if fast else version
 
@@ -125,7 +125,7 @@ def load_version(version: ServedVersion) -> Predict:
         predicted = model.predict(texts, params=dict(parameters) or None)
         if "fallback" in predicted:
             return predicted
-        return answer(texts, predicted["candidates"].tolist(), PLAIN)  # a version from before fallback titles
+        return titles_frame(texts, predicted["candidates"].tolist(), PLAIN)  # a version from before fallback titles
 
     weakref.finalize(predict, downloads.cleanup)  # a loaded model may still read its files
     return predict
@@ -136,7 +136,7 @@ def _load_model(version: ServedVersion, downloads: str) -> mlflow.pyfunc.PyFuncM
     try:
         folder = _fetch_files(f"models:/{version}", downloads)
     except Exception as error:  # the kinds depend on the store
-        raise in_our_words(error) or Rejected(f"{failure}: {error}") from error
+        raise translate_error(error) or Rejected(f"{failure}: {error}") from error
     if _carries_other_code(Path(folder)):
         _log.warning(
             "Version %s of '%s' was registered with other code than the installed code, which writes the titles now. "
@@ -154,16 +154,16 @@ def _load_model(version: ServedVersion, downloads: str) -> mlflow.pyfunc.PyFuncM
 def _carries_other_code(folder: Path) -> bool:
     """Return whether the version in `folder` carries other code than the installed code, which Python already uses."""
     carried = folder / "code" / pipeline.__name__
-    return carried.is_dir() and code_that_writes_titles(carried) != code_that_writes_titles(_INSTALLED_CODE)
+    return carried.is_dir() and title_code_hashes(carried) != title_code_hashes(_INSTALLED_CODE)
 
 
 def _fetch_files(uri: str, downloads: str) -> str:
     """Return the folder of a version's files: its own place on this machine, else a download in `downloads`."""
-    return mlflow.artifacts.download_artifacts(uri, dst_path=None if is_here(store_of(uri)) else downloads)
+    return mlflow.artifacts.download_artifacts(uri, dst_path=None if is_local(artifact_store(uri)) else downloads)
 
 
 def _load_export(folder: Path) -> Predict:
     from pipeline.exports.fast_titler import FastTitler  # imports ctranslate2
 
     titler = FastTitler(folder)
-    return lambda texts, parameters: answer(texts, titler.titles(texts, parameters), titler.style)
+    return lambda texts, parameters: titles_frame(texts, titler.titles(texts, parameters), titler.style)

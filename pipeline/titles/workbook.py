@@ -111,9 +111,9 @@ def fill_titles(path: Path, workbook: Workbook, out: Path, version: ServedVersio
     untitled = topics[topics["title"] == ""]
     texts = _model_inputs(workbook, untitled)
     batch = title_texts(texts.values(), version)
-    titles = {row: as_cell(batch.titles[text]) for row, text in texts.items()}
+    titles = {row: fit_into_cell(batch.titles[text]) for row, text in texts.items()}
     written = {row: title for row, title in titles.items() if title}
-    marks = {row: mark(KEYPHRASE, title) for row, title in written.items() if texts[row] in batch.fallbacks}
+    marks = {row: fallback_note(KEYPHRASE, title) for row, title in written.items() if texts[row] in batch.fallbacks}
     with file_aside(out) as aside:
         if path.is_dir():
             _write_tables(aside, workbook, written, marks, path)
@@ -135,9 +135,9 @@ def fill_titles(path: Path, workbook: Workbook, out: Path, version: ServedVersio
 def _model_inputs(workbook: Workbook, untitled: pd.DataFrame) -> dict[int, str]:
     """Map the rows of untitled topics to the text that a model gets. Topics without lines are left out."""
     start = [*LESSON, "start_seconds"]  # identifies a topic: the checks reject two topics with the same start
-    examples = merge(workbook.topics, workbook.lines).examples
+    examples = build_examples(workbook.topics, workbook.lines).examples
     found = untitled[[*start, "row"]].merge(examples[[*start, "text", "opens"]], on=start)
-    return dict(zip(found["row"].tolist(), asked(found), strict=True))
+    return dict(zip(found["row"].tolist(), marked_texts(found), strict=True))
 
 
 def _write_into_copy(out: Path, titles: dict[int, str], marks: dict[int, str], path: Path) -> None:

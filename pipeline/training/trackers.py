@@ -55,13 +55,6 @@ def _is_installed(package: str) -> bool:
     return found is not None and found.origin is not None
 
 
-def _state() -> Path:
-    """Return the state folder of the main project. An experiment's own folder is deleted with all files in it."""
-    state = main_project() / STATE
-    make_private_folder(state)
-    return state
-
-
 def _tensorboard(folder: Path) -> TensorBoardCallback:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -77,7 +70,7 @@ def _wandb(model: str, run_id: str) -> Iterator[WandbCallback]:
         name=model,
         id=run_id,
         resume="allow",
-        dir=str(_state()),
+        dir=str(main_state()),
         # W&B gets only figures: the stage's console output can contain names of servers and files.
         settings=wandb.Settings(console="off"),
     ):

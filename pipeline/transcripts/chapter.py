@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.data.fallbacks import KEYPHRASE, NUMBER, mark
-from pipeline.data.openings import marked
-from pipeline.transcripts.transcript import Transcript
 from pipeline.data.fallback_titles import KEYPHRASE, NUMBER, fallback_note
 from pipeline.data.lesson_openings import mark_opening
-from pipeline.transcripts.transcript import Talk
+from pipeline.transcripts.transcript import Transcript
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Chapter:
     @property
     def model_input(self) -> str:
         """The text that a model gets to write the title. An opening is marked."""
-        return marked(self.text) if self.opens else self.text
+        return mark_opening(self.text) if self.opens else self.text
 
 
 @dataclass(frozen=True)

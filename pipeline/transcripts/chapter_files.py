@@ -126,12 +126,12 @@ def as_csv(lessons: Sequence[ChapteredTranscript]) -> str:
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     with_marks = any(any(lesson.fallback_marks) for lesson in lessons)
-    writer.writerow([*NAMES[TOPICS], *([FALLBACK] if with_marks else [])])
+    writer.writerow([*COLUMN_NAMES[TOPICS], *([FALLBACK] if with_marks else [])])
     for lesson in lessons:
         course, number = lesson.transcript.course_title, lesson.transcript.lesson_num
         for chapter, mark in zip(lesson.chapters, lesson.fallback_marks, strict=True):
             cells = (course, number, as_clock(chapter.start_seconds), chapter.title, *([mark] if with_marks else []))
-            writer.writerow([as_text_cell(cell) for cell in cells])
+            writer.writerow([escape_formula(cell) for cell in cells])
     return file.getvalue()
 
 
@@ -185,7 +185,7 @@ def write_chapters(lessons: Sequence[ChapteredTranscript], out: Path, name: str)
     """
     if name == "xlsx":
         with file_aside(out) as aside:
-            write_tables(out, _topics_table(lessons), _lines_table(lessons), aside, _fallback_marks(lessons))
+            write_workbook(out, _topics_table(lessons), _lines_table(lessons), aside, _fallback_marks(lessons))
     else:
         byte_order_mark = "\ufeff" if name == "csv" else ""  # Excel needs it to recognise UTF-8
         write_text(out, byte_order_mark + TEXTS[name](lessons))
@@ -209,7 +209,7 @@ def _lines_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
 
 def _table(name: str, rows: list[tuple[str, str, float, str]]) -> pd.DataFrame:
     """Build a table with the row numbers that Excel will show, below the heading."""
-    return pd.DataFrame(rows, columns=[*NAMES[name].values()]).assign(row=range(2, len(rows) + 2))
+    return pd.DataFrame(rows, columns=[*COLUMN_NAMES[name].values()]).assign(row=range(2, len(rows) + 2))
 
 
 def _fallback_marks(lessons: Sequence[ChapteredTranscript]) -> dict[int, str]:

@@ -34,11 +34,11 @@ Lesson = tuple[str, str]
 UNNAMED: Lesson = ("", "")
 """The lesson of a file that names none."""
 
-_COLUMNS = {TOPICS: tuple(NAMES[TOPICS])}
+_COLUMNS = {TOPICS: tuple(COLUMN_NAMES[TOPICS])}
 
 
 class _JsonChapter(BaseModel):
-    start_seconds: Annotated[float, Field(ge=0, le=LONGEST)]
+    start_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)]
     title: str = ""
     fallback: str | bool = ""  # a text in files, a boolean in answers over HTTP
 
@@ -139,11 +139,11 @@ def _read_tables(source: Path, path: Path) -> dict[Lesson, list[Topic]]:
             sheet = replace(sheet, rows=sheet.rows.assign(course_title=path.stem, lesson_num="1"))
             problems = [problem for problem in problems if problem.column not in LESSON]
         if {*LESSON, sheet.time} <= {*sheet.rows}:
-            problems += problems_of_lessons(sheet, None)
+            problems += check_lessons(sheet, None)
     problems = [_name_file(problem, source, path) for problem in problems if problem.kind != "empty title"]
     if errors(problems):
         raise WorkbookRejected(path, problems)
-    known = without_stand_ins(sheet.rows, source)
+    known = without_fallback_titles(sheet.rows, source)
     lessons = known.sort_values("start_seconds").groupby(LESSON, sort=False)
     return {UNNAMED if unnamed else lesson: _topics(rows) for lesson, rows in lessons}
 

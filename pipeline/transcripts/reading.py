@@ -111,7 +111,7 @@ def _read_lessons(path: Path) -> list[Transcript]:
     others = [problem for problem in workbook.problems if not _concerns_missing_topics(problem)]
     if errors(others):
         raise WorkbookRejected(path, others)
-    known = without_stand_ins(workbook.topics, path)
+    known = without_fallback_titles(workbook.topics, path)
     topics = {lesson: _topics(rows) for lesson, rows in known.groupby(LESSON, sort=False)}
     transcripts = []
     for (course, number), rows in workbook.lines.groupby(LESSON, sort=False):

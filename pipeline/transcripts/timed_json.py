@@ -12,8 +12,8 @@ from pipeline.errors import Rejected
 from pipeline.transcripts.timestamps import unescape_html
 from pipeline.transcripts.transcript import RawLine
 
-_Seconds = Annotated[float, Field(ge=0, le=LONGEST)]
-_Milliseconds = Annotated[float, Field(ge=0, le=LONGEST * 1000)]
+_Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+_Milliseconds = Annotated[float, Field(ge=0, le=MAX_SECONDS * 1000)]
 _Content = TypeVar("_Content")
 
 
@@ -84,7 +84,7 @@ def parse_json(text: str, file_name: str) -> Any:
 
 
 def _line(start: float, duration: float, text: str) -> RawLine:
-    return RawLine(start, start + duration, without_controls(unescape_html(text)))
+    return RawLine(start, start + duration, replace_control_characters(unescape_html(text)))
 
 
 def _validate(kind: TypeAdapter[_Content], content: Any, place: str) -> _Content:

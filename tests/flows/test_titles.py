@@ -76,7 +76,7 @@ def test_of_many_files_of_other_kinds_a_run_names_the_first(tmp_path: Path) -> N
 
 
 def test_of_a_long_refusal_a_later_run_says_the_first_line(tmp_path: Path) -> None:
-    write_refused(tmp_path / "titles", [RejectedFile("a.xlsx", "0", "a.xlsx has 2 errors:\nrow 3\nrow 4")])
+    write_rejected(tmp_path / "titles", [RejectedFile("a.xlsx", "0", "a.xlsx has 2 errors:\nrow 3\nrow 4")])
     assert untitled(tmp_path, tmp_path / "titles") == [
         "To be corrected: a.xlsx: a.xlsx has 2 errors: (titles/not_titled.json has all of it)"
     ]

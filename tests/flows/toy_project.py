@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -11,11 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-import pytest
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, State
 
-from flows.services.deployments import Deployment, deploy, worker_service
 from tests.conftest import ROOT
 
 MakeProject = Callable[[str], Path]

@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.data.openings import marked
 from pipeline.data.lesson_openings import mark_opening
-from pipeline.models.cross_attention import attend_by_text
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, Titler, rank_by_consensus, rank_candidates
 from pipeline.models.title_cleanup import TitleStyle, clean_up_title
@@ -120,9 +118,9 @@ def test_an_opening_gets_its_usual_title_first_and_what_the_model_wrote_after_it
 
 def test_the_mark_of_an_opening_changes_no_capitals() -> None:
     style = TitleStyle(capitals="sentence")
-    assert rank_candidates(["Why the Lecture Begins"], marked("The Lecture Begins"), style, GREEDY) == rank_candidates(
-        ["Why the Lecture Begins"], "The Lecture Begins", style, GREEDY
-    )
+    assert rank_candidates(
+        ["Why the Lecture Begins"], mark_opening("The Lecture Begins"), style, GREEDY
+    ) == rank_candidates(["Why the Lecture Begins"], "The Lecture Begins", style, GREEDY)
 
 
 def test_the_title_that_agrees_most_with_the_others_comes_first() -> None:

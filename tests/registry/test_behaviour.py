@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.data.openings import marked
-from pipeline.models.title_cleanup import tidy
+from pipeline.data.lesson_openings import mark_opening
+from pipeline.models.title_cleanup import clean_up_title
 from pipeline.registry.behaviour import BehaviourSettings, behaviours
 
 TOLERANT = BehaviourSettings(words=16, copied=0.25, repeated=0, agreement=0.3, different=0.7)
@@ -31,7 +31,10 @@ def sensible(text: str) -> str:
         ("is not disturbed by filler words", lambda text: "Um" if text.startswith("um") else sensible(text)),
         ("is not disturbed by capital letters", lambda text: "CAPITALS" if text.isupper() else sensible(text)),
         ("copies no marks such as [Music]", lambda text: f"{sensible(text)} {'[music]' if '[Music]' in text else ''}"),
-        ("copies no marks such as [Music]", lambda text: tidy("[Music]" if "[Music]" in text else sensible(text))),
+        (
+            "copies no marks such as [Music]",
+            lambda text: clean_up_title("[Music]" if "[Music]" in text else sensible(text)),
+        ),
     ],
 )
 def test_each_fault_fails_its_test_and_a_good_model_none(fault: str, titler: Callable[[str], str]) -> None:
@@ -110,7 +113,9 @@ def test_both_of_two_equal_titles_count_as_not_unique() -> None:
     assert not rule.check(["Graphs", "Graphs", "Trees", "Trees", *alone[4:]]).passed
 
 
-@pytest.mark.parametrize("text", ["[Music] so welcome back", "so [Applause] welcome back", marked("so welcome back")])
+@pytest.mark.parametrize(
+    "text", ["[Music] so welcome back", "so [Applause] welcome back", mark_opening("so welcome back")]
+)
 def test_marks_do_not_hide_copied_first_words(text: str) -> None:
     [rule] = [one for one in behaviours([text], TOLERANT) if "first words" in one.name]
     assert not rule.check(["So welcome back"]).passed

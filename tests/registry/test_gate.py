@@ -17,15 +17,10 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
 
-from pipeline.data.lesson_openings import mark_opening
 from pipeline.data.split import LEAKS
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.evaluation.intervals import Unit
-from pipeline.models.checkpoint_sources import find_checkpoint
-from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.models.seen_examples import SeenExamples
-from pipeline.models.title_cleanup import clean_up_title
-from pipeline.models.seen_examples import Seen
 from pipeline.paths import MODELS
 from pipeline.registry import promotion, serving_trial
 from pipeline.registry.behaviour import Behaviour, behaviours
@@ -290,7 +285,7 @@ def version_that_saw(
     client: MlflowClient, folder: Path, number: str, train: pd.DataFrame, validation: pd.DataFrame
 ) -> ModelVersion:
     """A version whose only training was on these splits."""
-    Seen.of_training(train, validation, None, "scratch").write(folder)
+    SeenExamples.of_training(train, validation, None, "scratch").write(folder)
     return register(client, folder, max_new_tokens=int(number))
 
 

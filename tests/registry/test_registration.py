@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from pipeline.errors import Rejected
 from pipeline.maintenance.state import removable_state
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.checkpoints import ModelSettings, load_model, open_checkpoint
 from pipeline.registry.lineage import md5
 from pipeline.registry.registration import log_served_model
@@ -68,12 +68,12 @@ def test_a_training_or_search_keeps_its_checkpoint_when_the_alias_moves(
 
     def as_the_alias_moves(settings: ModelSettings, texts: list[str]) -> tuple[PreTrainedModel, object]:
         make_champion(three_versions, newest)
-        opened.append(find(settings.checkpoint))
+        opened.append(find_checkpoint(settings.checkpoint))
         return open_as_usual(settings, texts)
 
     monkeypatch.setattr(prepare, "open_checkpoint", as_the_alias_moves)
     train.run("bart-tiny") if work == "train" else search("bart-tiny", 1)
-    assert opened == [find(f"models:/{NAME}/2")]
+    assert opened == [find_checkpoint(f"models:/{NAME}/2")]
     tags = [run.data.tags for run in mlflow_runs(three_versions)]
     assert {each["checkpoint"] for each in tags if "checkpoint" in each} == {f"models:/{NAME}/2"}
     assert {each["checkpoint.md5"] for each in tags if "checkpoint" in each} == {md5(opened[0])}
@@ -96,14 +96,14 @@ def test_a_version_on_a_server_is_fetched_once_and_can_be_cleaned_up(
     register(remote_registry, folder)
     (temporary := tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    first, second = (find(f"models:/{NAME}@challenger") for _ in range(2))
+    first, second = (find_checkpoint(f"models:/{NAME}@challenger") for _ in range(2))
     assert first == second
     assert load_model(first)[2] == load_model(folder)[2]
     assert not [*temporary.rglob("*.safetensors")]
     for group in removable_state(before=time.time() + 1):
         group.remove()
     assert not first.exists()
-    assert find(f"models:/{NAME}/1") == first
+    assert find_checkpoint(f"models:/{NAME}/1") == first
 
 
 OTHER = """
@@ -120,7 +120,7 @@ def test_a_registered_model_of_another_tool_is_no_checkpoint(project: Path) -> N
     Path("other.py").write_text(OTHER, encoding="utf-8")
     mlflow.pyfunc.log_model(name="model", python_model="other.py", pip_requirements=[], registered_model_name=NAME)
     with pytest.raises(Rejected, match="not a model that Lectern registered"):
-        find(f"models:/{NAME}/1")
+        find_checkpoint(f"models:/{NAME}/1")
 
 
 def test_logging_a_model_leaves_no_trace_in_its_folder_or_in_this_process(three_versions: MlflowClient) -> None:

@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 
 from flows.services.service import HOST, free_port
 from pipeline.errors import Rejected, TemporaryFailure

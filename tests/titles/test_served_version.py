@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 
 from pipeline.errors import Rejected
 from pipeline.titles.served_version import Predict, load_version, to_served_version
-from tests.registry.test_gate import registered  # noqa: F401 - a fixture
+from tests.registry.conftest import registered  # noqa: F401 - a fixture
+from tests.registry.small import NAME
 from tests.registry.test_training_log import server  # noqa: F401 - a fixture
-from tests.registry.test_versions import NAME
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from pipeline.registry.registration import log_served_model
 from pipeline.stages import predict, score, train
 from pipeline.training.record import read_training
 from pipeline.training.trainer import TrainingDiverged, WeightsUnchanged
-from pipeline.training.trainer import Diverged, LearntNothing
 from tests.embedded_titles import record_embedded_titles
 from tests.models.small import lively_model
 from tests.training.small import MINILM, STAGE, fill_project, mlflow_runs
