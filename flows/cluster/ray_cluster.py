@@ -24,6 +24,7 @@ from flows.execution.stage import environment, follow, last_lines, processes
 from flows.graph.plan import Stage, read_plan
 from flows.services.prefect_server import configured_url
 from pipeline.errors import TemporaryFailure, UsageError
+from pipeline.extras import require_extra
 from pipeline.redaction import without_user
 from pipeline.registry.lineage import git
 
@@ -176,13 +177,10 @@ def connected() -> Iterator[tuple[RayTaskRunner, Machines]]:
         UsageError: Ray is not installed, no cluster answers, or other machines could not reach our servers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        from prefect_ray.task_runners import RayTaskRunner
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{ADDRESS} is set, and {error.name} is not installed. In the project's folder: pip install -e '.[ray]'"
-        ) from None
+    require_extra("ray", user=f"{ADDRESS}={address()}")
+    import ray
+    from prefect_ray.task_runners import RayTaskRunner
+
     # The flow's own code travels, so that all machines run the same; that of the stages comes with the commit.
     code = [str(Path(package.__file__).parent) for package in (flows, pipeline)]
     try:

@@ -10,6 +10,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
+from pipeline.extras import require_extra
 from pipeline.files import made_once
 from pipeline.paths import CONVERTED
 
@@ -31,6 +32,7 @@ def converted(path: Path, model_class: type) -> Path:
 
 
 def _convert(path: Path, model_class: type, folder: Path) -> None:
+    require_extra("gguf", user=f"The checkpoint {path.name}")
     log.info("converting %s, once", path.name)
     model = model_class.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     # Its weights are plain numbers by now; transformers refuses to save a model that it remembers as a quantised one.

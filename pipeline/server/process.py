@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from pipeline.errors import UsageError
+from pipeline.extras import require_extra
 from pipeline.server.app import create_app
 from pipeline.server.current_version import Present
 from pipeline.server.same_origin import OriginCheck, SameOrigin
@@ -29,6 +30,7 @@ def serve(port: int, *, host: str = HOST, fast: bool = False) -> None:
     Raises:
         UsageError: the port is taken, or a knob is wrong.
     """
+    require_extra("page", user="The page")
     settings, page = ServeSettings.read(), PageSettings.read()
     listening = _listen(host, port)
     present = Present(lambda: present_version(fast=fast), writer_of, refresh=settings.refresh)

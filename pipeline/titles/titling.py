@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import pipeline
 from pipeline.errors import Rejected, UsageError
+from pipeline.extras import require_extra
 from pipeline.files import write_json
 from pipeline.models.checkpoint_sources import is_here, store_of
 from pipeline.models.title_cleanup import PLAIN
@@ -116,6 +117,7 @@ def _files(uri: str, scratch: str) -> str:
 
 
 def _exported(folder: Path) -> Predict:
+    require_extra("fast", user="An exported version")
     from pipeline.exports.fast_titler import FastTitler  # loads a library of its own
 
     titler = FastTitler(folder)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
-from pipeline.errors import UsageError
 from pipeline.experiments import main_project
+from pipeline.extras import require_extra
 from pipeline.files import make_private_folder
 from pipeline.paths import STATE
 
@@ -23,12 +22,8 @@ def require_reporters(names: Sequence[str]) -> None:
     Raises:
         UsageError: one is missing.
     """
-    missing = [name for name in names if not _is_installed(name)]
-    if missing:
-        raise UsageError(
-            f"train.report_to in params.yaml names {', '.join(missing)}, which is not installed. In the project's "
-            f"folder, run: pip install -e '.[{','.join(missing)}]'"
-        )
+    for name in names:
+        require_extra(name, user=f"'{name}' under train.report_to in params.yaml")
 
 
 @contextmanager
@@ -44,12 +39,6 @@ def reporters(names: Sequence[str], model: str, run_id: str) -> Iterator[list[Tr
         if "wandb" in names:
             callbacks.append(open_trackers.enter_context(_wandb(model, run_id)))
         yield callbacks
-
-
-def _is_installed(package: str) -> bool:
-    found = find_spec(package)
-    # A folder of that name in the working directory has no origin: W&B itself leaves one.
-    return found is not None and found.origin is not None
 
 
 def _state() -> Path:
