@@ -42,8 +42,8 @@ run: install ## train, compare and register the models of params.yaml; fast when
 test: install lint ## lint, then run the tests and measure their coverage
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
-test-quick: install ## run the tests that take under a minute together, after each change
-	$(PYTEST) -m quick
+test-quick: install ## run the tests that load no heavy library, in under a minute
+	$(PYTEST) --quick
 
 test-hard: install ## test crashes, overload, lack of resources and hostile input; takes about an hour
 	$(PYTEST) -v -m hard

@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.forking import quick_python, start_server
+from tests.quick import is_quick
 
 os.environ["DVC_NO_ANALYTICS"] = "true"  # `dvc init` sends statistics before `dvc config` can turn them off
 
@@ -27,6 +28,16 @@ LONGEST = (
 """The longest files. They start first, so that no process runs one of them after the others have finished."""
 
 SUBJECTS = ("gradients", "matrices", "graphs", "sorting", "parsing", "caching", "hashing", "threads")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="Run only the files that load no heavy library.")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files that are not quick, without importing them. None leaves the decision to other rules."""
+    is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return True if is_test and config.getoption("--quick") and not is_quick(collection_path) else None
 
 
 def pytest_configure() -> None:
