@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pandas as pd
 import prefect.main  # noqa: F401 - closes the log handlers that it finds: absl's would close pytest's stream later
 import pytest
@@ -18,6 +19,10 @@ from tests.forking import quick_python, start_server
 from tests.quick import is_quick
 
 os.environ["DVC_NO_ANALYTICS"] = "true"  # `dvc init` sends statistics before `dvc config` can turn them off
+
+# A busy machine would exceed Hypothesis's deadline of 0.2 s for one example, and the test would fail.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 ROOT = Path(__file__).parents[1]
 
