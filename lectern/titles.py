@@ -12,6 +12,7 @@ import typer
 from pipeline.command import REJECTED, enter_project
 from pipeline.errors import UsageError
 from pipeline.registry.versions import get_version
+from pipeline.extras import require_extra
 from pipeline.terminal import console
 
 PANEL = "Titles and chapters"
@@ -263,6 +264,7 @@ def export(
     """
     folder = out.resolve() if out else None
     enter_project()
+    require_extra("fast", user="lectern export")
     from pipeline.exports.export import export as convert
     from pipeline.paths import EXPORTS
     from pipeline.registry.tracking import connect

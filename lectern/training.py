@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.command import INTERRUPTED, REJECTED, enter_project, explaining_missing_outputs
+from pipeline.extras import require_extra
 from pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def search(
 ) -> None:
     """Search training settings for a model within the ranges of params.yaml, and suggest the best."""
     enter_project()
+    require_extra("search", user="lectern search")
     from pipeline.search.search import search as run_search
 
     with explaining_missing_outputs():

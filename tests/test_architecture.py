@@ -30,6 +30,7 @@ SHARED = {
     "catalogue",
     "errors",
     "experiments",
+    "extras",
     "files",
     "machine_errors",
     "paths",

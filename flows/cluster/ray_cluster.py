@@ -26,6 +26,7 @@ from flows.graph.push import push_command, push_environment
 from flows.graph.remote import committed_remote
 from flows.services.prefect_server import configured_url
 from pipeline.errors import TemporaryFailure, UsageError
+from pipeline.extras import require_extra
 from pipeline.redaction import without_user
 from pipeline.registry.lineage import git
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from transformers import TrainerCallback
@@ -13,6 +12,10 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from pipeline.errors import UsageError
 from pipeline.experiments import main_state
+from pipeline.experiments import main_project
+from pipeline.extras import require_extra
+from pipeline.files import make_private_folder
+from pipeline.paths import STATE
 
 
 def require_trackers(names: Sequence[str]) -> None:

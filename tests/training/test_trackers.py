@@ -54,6 +54,6 @@ def test_a_tracker_that_is_not_installed_is_refused_before_any_work(
     fill_project(project, examples, epochs=1, report_to=["wandb"])
     (project / "wandb").mkdir()  # W&B creates this folder, which is not the package
     monkeypatch.syspath_prepend(str(project))
-    with pytest.raises(UsageError, match=r"report_to .* wandb, .* pip install -e '\.\[wandb\]'"):
+    with pytest.raises(UsageError, match=r"report_to .* needs wandb. Run: pip install 'lectern-chapters\[wandb\]'"):
         train.run(MODEL)
     assert not (project / ".lectern").exists()
