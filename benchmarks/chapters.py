@@ -1,18 +1,18 @@
-"""How well topic boundaries are found: those of `lectern chapters` against the workbook's own, and against others.
+"""Measure how well `lectern chapters` finds topic boundaries, against the workbook's own topics and other methods.
 
     python benchmarks/chapters.py [WORKBOOK] [--folds 5] [--seeds 20] [--kept FOLDER]
 
-WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, else the embedded one is built. Each lesson is cut
-without its topics, and compared with them. Pk (Beeferman, Berger & Lafferty, 1999: "Statistical Models for Text
-Segmentation") and WindowDiff (Pevzner & Hearst, 2002: "A Critique and Improvement of an Evaluation Metric for Text
-Segmentation") count over lines, in a window of half the lesson's mean topic: the less, the better. F1 is of boundaries
-that lie within so many seconds of one another, each of which counts once: the more, the better.
+WORKBOOK is an .xlsx file; by default one in $LECTERN_SHARED, else the embedded workbook. Each lesson is divided without
+its topics and compared with them. Pk (Beeferman, Berger & Lafferty, 1999: "Statistical Models for Text Segmentation")
+and WindowDiff (Pevzner & Hearst, 2002: "A Critique and Improvement of an Evaluation Metric for Text Segmentation")
+count over lines, in a window of half the lesson's average topic; lower is better. F1 counts each boundary that lies
+within so many seconds of another one once; higher is better.
 
-Content vectors are what `lectern chapters` does. Depth scores are TextTiling on embeddings (Solbiati et al., 2021:
-"Unsupervised Topic Segmentation of Meetings with BERT Embeddings"), on the same passages. Even spacing and random
-boundaries have as many chapters as content vectors. What is chosen (the mean length; the window and the pooling of
-depth scores) is chosen for the least WindowDiff on the lessons of the other folds. The vectors are kept in FOLDER, so
-that a run that was stopped goes on there.
+Content vectors are the method of `lectern chapters`. Depth scores are TextTiling on embeddings (Solbiati et al., 2021:
+"Unsupervised Topic Segmentation of Meetings with BERT Embeddings"), on the same windows. Even spacing and random
+boundaries have as many chapters as content vectors. Parameters (average length; window and pooling of depth scores)
+are chosen for the lowest WindowDiff on the lessons of the other folds. FOLDER keeps the vectors, so that an
+interrupted run resumes.
 """
 
 from __future__ import annotations

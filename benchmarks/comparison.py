@@ -1,10 +1,10 @@
-"""Coverage of intervals and error rates of verdicts, on simulated lessons where the truth is known.
+"""Measure coverage of intervals and error rates of verdicts on simulated lessons, where the truth is known.
 
     python benchmarks/comparison.py [--trials 2000]
 
-Scores are drawn as ROUGE-1 is distributed: many zeros, a few values, a long tail. Within a lesson they are correlated.
-The methods of Lectern are compared with those that resample examples, and with the percentile bootstrap over lessons.
-docs/measuring.md explains the methods and shows the tables.
+Scores are drawn from a distribution like that of ROUGE-1: many zeros, a few values, a long tail. Within a lesson they
+are correlated. Lectern's methods are compared with methods that resample examples, and with the percentile bootstrap
+over lessons. docs/measuring.md explains the methods and shows the tables.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How fast the data path is: on a real workbook against the obvious way, and alone on up to ten million lines.
+"""Measure how fast the data path is: on a real workbook against the obvious way, and on up to ten million lines.
 
     python benchmarks/data_path.py [WORKBOOK] [--lines 10_000_000]
 
-WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, and where there is none the first table is left out.
+WORKBOOK is an .xlsx file; by default one in $LECTERN_SHARED. Without a workbook, the first table is left out.
 """
 
 from __future__ import annotations

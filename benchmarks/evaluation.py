@@ -1,15 +1,16 @@
-"""How fast titles are written and scored, against `Seq2SeqTrainer.evaluate` as the library's own example sets it up.
+"""Measure how fast titles are written and scored, against `Seq2SeqTrainer.evaluate` as in the library's own example.
 
     python benchmarks/evaluation.py [WORKBOOK] [--models t5-small bart-base] [--examples 100] [--beams 4] [--runs 1]
 
-Both sides write titles of the same test examples (512 tokens) with the same random checkpoint of the real size and
-class and the same settings, and score them by ROUGE and BERTScore. The peer takes batches of 8, padded to their
-longest, and computes a loss besides, as it does in every evaluation. Models are loaded, and the peer's texts are
-tokenized, before the clock starts. Each run is a process of its own; of several, the fastest counts. WORKBOOK is an
-.xlsx; without it $LECTERN_SHARED is looked through, else the embedded one is built.
+Both sides write titles for the same test examples (512 tokens) with the same random checkpoint of the real size and
+class and the same settings, and score them by ROUGE and BERTScore. The peer uses batches of 8, padded to their longest
+text, and also computes a loss, as it does in every evaluation. Models are loaded, and the peer's texts are tokenized,
+before the clock starts. Each run is a process of its own; of several runs, the fastest counts. WORKBOOK is an .xlsx
+file; by default one in $LECTERN_SHARED, else the embedded workbook.
 
-Where titles are alike, their scores are compared with bert_score's own of one pair at a time: in the batches that the
-peer takes, bert_score gives a word that has no like in the other title the cosine of a padded place, which is 0.
+If all titles are the same, their scores are compared with those that bert_score gives one pair at a time. In batches,
+as the peer uses them, bert_score gives a word without a match in the other title the cosine of a padded position,
+which is 0.
 """
 
 from __future__ import annotations

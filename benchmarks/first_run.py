@@ -1,8 +1,9 @@
-"""How long the main job takes on a fresh clone, how long when nothing changed, and what the models score.
+"""Measure how long `lectern run` takes on a fresh clone and when nothing has changed, and print the leaderboard.
 
     python benchmarks/first_run.py [WORKBOOK]
 
-The environment it runs in is the one it measures with; installing is not part of the time.
+It measures in the active environment; the time to install is not included. WORKBOOK is an .xlsx file to use instead of
+the embedded workbook.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ def main() -> None:
             seconds("lectern", "use", str(workbook.resolve()), cwd=clone)
         print("| `lectern run` | seconds |\n|---|--:|")
         for what in ("first run", "nothing changed"):
-            print(f"| {what} | {seconds('pipeline', 'run', cwd=clone):.0f} |", flush=True)
+            print(f"| {what} | {seconds('lectern', 'run', cwd=clone):.0f} |", flush=True)
         print(f"\n{(clone / 'reports/leaderboard.md').read_text(encoding='utf-8')}")
 
 
 def seconds(*words: str, cwd: Path, env: Mapping[str, str] | None = None) -> float:
-    """That `python -m` with `words` took in `cwd`."""
+    """Return the seconds that `python -m` with `words` takes in `cwd`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     start = time.monotonic()
     done = subprocess.run(

@@ -1,11 +1,10 @@
-"""How good the titles are of every model that can be had offline, against the baselines, over lesson-wise folds.
+"""Measure the titles of every model that works offline, against the baselines, with each lesson held out once.
 
     python benchmarks/quality.py [WORKBOOK] [--models smollm2-zero-shot smollm2] [--folds 5] [--kept FOLDER]
 
-Each lesson is held out once: a model is trained on the other folds as `params.yaml` says and titles the held-out one.
-What opens a lesson is then called as most of the other folds' openings are, which the table also leaves out.
-WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, else the embedded one is built. What is done is kept
-in FOLDER, so that a run that was stopped goes on there.
+A model is trained on the other folds as `params.yaml` says and titles the held-out one. Openings of lessons get the
+usual title of openings in the other folds; one column leaves these out. WORKBOOK is an .xlsx file; by default one in
+$LECTERN_SHARED, else the embedded workbook. FOLDER keeps finished work, so that an interrupted run resumes.
 """
 
 from __future__ import annotations

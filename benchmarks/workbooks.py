@@ -1,4 +1,4 @@
-"""The workbook that a benchmark is run on."""
+"""Find the workbook that a benchmark runs on."""
 
 from __future__ import annotations
 

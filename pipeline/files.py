@@ -2,7 +2,7 @@
 
 Durable is the default: the content is on the disk before it has its name, so a power loss leaves the old content or the
 new, never an empty file. Pass `durable=False` for what can be made again, such as the output of a stage or a cache.
-docs/reliability.md has the costs.
+docs/benchmarks.md has the costs.
 
 Private means that only this user may read it: for what may hold a password or a token.
 """
