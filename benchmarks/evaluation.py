@@ -63,9 +63,9 @@ Evaluation = Callable[[], tuple[list[str], np.ndarray]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx with lessons")
+    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx file with lessons")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--examples", type=int, default=100, help="of the test split")
+    parser.add_argument("--examples", type=int, default=100, help="number of test examples")
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def write_data(folder: Path, workbook: Path | None, count: int) -> None:
-    """`folder`/train.parquet, and `count` examples of the test split as test.parquet."""
+    """Write train.parquet, and `count` examples of the test split as test.parquet, into `folder`."""
     sides = split(read_examples(workbook, folder), SPLIT)
     sides.train.to_parquet(folder / "train.parquet", index=False)
     test = sides.test.sample(n=min(count, len(sides.test)), random_state=1)
@@ -111,7 +111,7 @@ def write_data(folder: Path, workbook: Path | None, count: int) -> None:
 
 
 def run_side(side: str, checkpoint: str, beams: int) -> dict[str, Any]:
-    """`measure` in a process of its own."""
+    """Run `measure` in a process of its own."""
     command = [sys.executable, __file__, "--side", side, checkpoint, str(beams)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -120,7 +120,7 @@ def run_side(side: str, checkpoint: str, beams: int) -> dict[str, Any]:
 
 
 def measure(side: str, checkpoint: str, beams: str) -> dict[str, Any]:
-    """One evaluation: its seconds, those of the encoder, the peak memory of this process in GB, titles and scores."""
+    """Measure one evaluation: its seconds, the encoder's seconds, peak memory in GB, titles and scores."""
     path = Path(checkpoint)
     examples = pd.read_parquet(path.parent / "test.parquet")
     model = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32).eval()
@@ -153,7 +153,7 @@ def measure(side: str, checkpoint: str, beams: str) -> dict[str, Any]:
 
 
 def clock(module: nn.Module) -> list[float]:
-    """The seconds of each call of `module` from now on; a list that grows."""
+    """Return a list that collects the seconds of each later call of `module`."""
     spent: list[float] = []
     module.register_forward_pre_hook(lambda *_: spent.append(-time.monotonic()))
     module.register_forward_hook(lambda *_: spent.append(time.monotonic()))
@@ -209,8 +209,11 @@ def peer(titler: Titler, examples: pd.DataFrame, scoring: EvaluateSettings) -> E
 
 
 def own_scores(titles: list[str], references: list[str], scoring: EvaluateSettings, batch: int = 64) -> np.ndarray:
-    """`SCORES` of each title by `rouge_score` and `bert_score`, but for what the latter leaves to its user: an empty
-    title, which raises, and a precision or recall below 0, which may give F1 any value. Both are 0 here."""
+    """Return the `SCORES` of each title by `rouge_score` and `bert_score`.
+
+    bert_score raises an error for an empty title, and a precision or recall below 0 may give F1 any value. Here, both
+    count as 0.
+    """
     stemmed = RougeScorer(ROUGE_SCORES, use_stemmer=True)
     rouge = [stemmed.score(*pair) for pair in zip(references, titles, strict=True)]
     written = [place for place, title in enumerate(titles) if title]
@@ -224,7 +227,7 @@ def own_scores(titles: list[str], references: list[str], scoring: EvaluateSettin
 
 
 def what_bounds(model: str, peer: dict[str, Any], ours: dict[str, Any]) -> str:
-    """Why the peer's time divided by ours is below the goal: the part of ours that both must spend."""
+    """Explain a ratio below the goal by the part of Lectern's time that both sides must spend."""
     speed = products_a_second()
     return (
         f"{model}: {peer['seconds'] / GOAL:.1f} s would be {GOAL} times faster. Lectern spends {ours['encoder']:.1f} s "

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx to use instead of the embedded one")
+    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx file to use instead of the embedded workbook")
     workbook = parser.parse_args().workbook
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}\n")

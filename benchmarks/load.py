@@ -32,8 +32,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 64])
-    parser.add_argument("--requests", type=int, default=64, help="that are to be answered, for each number of clients")
-    parser.add_argument("--texts", type=int, default=1, help="of a request")
+    parser.add_argument("--requests", type=int, default=64, help="requests to be answered, for each number of clients")
+    parser.add_argument("--texts", type=int, default=1, help="texts per request")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         texts = cycle(read_examples(None, Path(folder))["text"].drop_duplicates().tolist())

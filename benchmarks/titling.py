@@ -41,7 +41,7 @@ Write = Callable[[list[str]], list[str]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=64)
-    parser.add_argument("--model", type=Path, help="a trained model's folder instead of the registered version")
+    parser.add_argument("--model", type=Path, help="folder of a trained model instead of the registered version")
     options = parser.parse_args()
     name, write = writer(options.model)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def titler_of(folder: Path) -> Titler:
 
 @torch.inference_mode()
 def read(folder: Path, texts: list[str]) -> None:
-    """Passes the texts through the encoder, or through a causal model, in batches as their titles are written in."""
+    """Pass the texts through the encoder or the causal model, in the same batches as for their titles."""
     titler = titler_of(folder)
     causal = titler.inputs.family.causal
     sources = sorted(map(titler.inputs.source, texts), key=len, reverse=True)
@@ -97,7 +97,7 @@ def command(text: str) -> str:
 
 
 def in_chunks(write: Write, texts: list[str]) -> list[str]:
-    """As `title_texts` does it, without its files."""
+    """Write titles as `title_texts` does, without its files."""
     written: dict[str, str] = {}
     for chunk in titling.chunks(titling.longest_first(texts)):
         written |= zip(chunk, write(chunk), strict=True)
