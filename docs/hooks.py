@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the site can be built where Lectern itself is not installed
 
-BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y = 128, 34, 34, 26
+BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y = 128, 34, 150, 26
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -38,7 +38,8 @@ def commands_page() -> str:
     words = [sys.executable, "-m", "typer", "lectern.app", "utils", "docs", "--name", "lectern", "--title", "Commands"]
     text = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     exit_codes = "All commands use the same [exit codes](../environment.md#exit-codes)."
-    return text.replace("# Commands\n", f"# Commands\n\n{exit_codes}\n", 1)
+    commands = text[text.index("\n## ") :]  # without the list at the top, whose sentences are cut off
+    return f"# Commands\n\n{exit_codes}\n{commands}"
 
 
 def settings_page() -> str:
@@ -151,37 +152,34 @@ def _overlap(path: str, other: str) -> bool:
 
 
 def graph_svg() -> str:
-    """Draw the stages in columns, each to the right of all stages it depends on."""
+    """Draw the stages in rows, each below all stages it depends on."""
     graph = _graph()
-    columns = list(nx.topological_generations(graph))
-    places = {name: (x, y) for x, names in enumerate(columns) for y, name in enumerate(sorted(names))}
-    height = max(len(names) for names in columns) * (BOX_HEIGHT + GAP_Y)
-    width = len(columns) * (BOX_WIDTH + GAP_X)
-
-    def corner(name: str) -> tuple[float, float]:
-        x, y = places[name]
-        offset = (height - len(columns[x]) * (BOX_HEIGHT + GAP_Y)) / 2
-        return x * (BOX_WIDTH + GAP_X) + GAP_X / 2, offset + y * (BOX_HEIGHT + GAP_Y) + GAP_Y / 2
-
+    rows = [sorted(names, reverse=True) for names in nx.topological_generations(graph)]
+    width = max(len(names) for names in rows) * (BOX_WIDTH + GAP_X)
+    height = len(rows) * (BOX_HEIGHT + GAP_Y)
+    tops = {
+        name: (width / 2 + (place - (len(names) - 1) / 2) * (BOX_WIDTH + GAP_X), row * (BOX_HEIGHT + GAP_Y) + GAP_Y / 2)
+        for row, names in enumerate(rows)
+        for place, name in enumerate(names)
+    }
     shapes = []
     for before, after in graph.edges:
-        (x1, y1), (x2, y2) = corner(before), corner(after)
-        x1, y1, x2, y2 = x1 + BOX_WIDTH, y1 + BOX_HEIGHT / 2, x2 - 5, y2 + BOX_HEIGHT / 2
-        curve = f"M{x1},{y1} C{x1 + GAP_X},{y1} {x2 - GAP_X},{y2} {x2},{y2}"
+        (x1, y1), (x2, y2) = tops[before], tops[after]
+        y1, y2 = y1 + BOX_HEIGHT, y2 - 5
+        curve = f"M{x1},{y1} C{x1},{y1 + GAP_Y} {x2},{y2 - GAP_Y} {x2},{y2}"
         shapes.append(f'<path d="{curve}" fill="none" stroke="#789" stroke-width="1.5" marker-end="url(#arrow)"/>')
-    for name in graph:
-        x, y = corner(name)
+    for name, (x, y) in tops.items():
         shapes.append(
-            f'<rect x="{x}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6" fill="#eef3f8" stroke="#567"/>'
-            f'<text x="{x + BOX_WIDTH / 2}" y="{y + 22}" text-anchor="middle" fill="#123">{_label(name)}</text>'
+            f'<rect x="{x - BOX_WIDTH / 2}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6" '
+            f'fill="#eef3f8" stroke="#567"/><text x="{x}" y="{y + 22}" text-anchor="middle">{_label(name)}</text>'
         )
     arrow = (
         '<marker id="arrow" markerWidth="8" markerHeight="8" refX="5" refY="4" orient="auto">'
         '<path d="M0,0 L8,4 L0,8 z" fill="#789"/></marker>'
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-        f'font-size="14"><defs>{arrow}</defs>{"".join(shapes)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+        f'font-size="14" fill="#123"><defs>{arrow}</defs>{"".join(shapes)}</svg>'
     )
 
 

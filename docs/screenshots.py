@@ -30,7 +30,7 @@ DOCS = Path(__file__).parent
 TALK = DOCS / "examples/talk.vtt"
 IMAGES = DOCS / "images"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-PATIENCE = 300  # seconds for the server to load a version, and for the chapters
+PATIENCE = 600  # seconds for the server to load a version, and for the chapters
 MINUTES_PER_CHAPTER = "0.9"
 
 
