@@ -339,7 +339,7 @@ def test_dvc_compares_the_scores_of_an_experiment_with_those_committed(experimen
 
 def test_the_table_of_experiments_can_be_read(experiment: tuple[Path, str]) -> None:
     words = ("exp", "show", "--only-changed", "--drop", "[^:]*/[^:]*$")
-    documented = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    documented = " ".join((ROOT / "docs/experiments.md").read_text(encoding="utf-8").split())
     assert f"`dvc {shlex.join(words)}`" in documented
     header = next(csv.reader(_dvc(experiment[0], *words, "--csv").splitlines()))
     assert "models.t5-tiny.train.epochs" in header
