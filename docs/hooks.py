@@ -79,13 +79,13 @@ def http_api_page() -> str:
 
 def _openapi() -> dict[str, Any]:
     """Build the application without a version: it is described, not run."""
-    from pipeline.server.app import create_app
-    from pipeline.server.chapters_api import add_chapters
+    from pipeline.server.chapters_api import add_chapters_api
     from pipeline.server.settings import ServeSettings
+    from pipeline.server.titles_api import create_app
 
     settings = ServeSettings.read(ROOT / "params.yaml")
     app = create_app(None, None, settings)
-    add_chapters(app, None, settings)
+    add_chapters_api(app, None, settings)
     return app.openapi()
 
 

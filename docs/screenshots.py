@@ -35,6 +35,7 @@ MINUTES_PER_CHAPTER = "0.9"
 
 
 def main() -> None:
+    """Take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("project", nargs="?", type=Path, default=DOCS.parent)
     project = parser.parse_args().project.resolve()

@@ -11,8 +11,8 @@ import typer
 
 from pipeline.command import REJECTED, enter_project
 from pipeline.errors import UsageError
-from pipeline.registry.versions import get_version
 from pipeline.extras import require_extra
+from pipeline.registry.versions import get_version
 from pipeline.terminal import console
 
 PANEL = "Titles and chapters"

@@ -190,6 +190,7 @@ def _answer(connection: socket.socket) -> list[str]:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    tempfile.tempdir = None  # a forked process would keep the server's temporary folder
     sys.executable = python
     os.environ["PATH"] = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"  # the `python` of dvc.yaml
     _set_command_line([python, "-m", *request["arguments"]])

@@ -17,7 +17,7 @@ import prefect.context
 import prefect.logging.configuration
 import transformers.trainer  # noqa: F401
 
-import pipeline.chapters.chaptering
+import pipeline.chapters.title_chapters
 import pipeline.exports.export
 import pipeline.monitoring.drift_report
 import pipeline.registry.family_check
@@ -25,7 +25,7 @@ import pipeline.registry.gate
 import pipeline.search.search
 import pipeline.server.chapters_api
 import pipeline.server.page
-import pipeline.server.process
+import pipeline.server.run_server
 import pipeline.stages.compare
 import pipeline.stages.predict
 import pipeline.stages.register

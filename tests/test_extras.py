@@ -24,12 +24,12 @@ SOURCES = sorted(
 
 COMES_WITH = {
     "datasets": "evaluate",
-    "dvc-data": "dvc",
     "gradio-client": "gradio",
     "httpx": "prefect",
     "httpx2": "huggingface-hub",
     "huggingface-hub": "transformers",
     "markdown-it-py": "rich",
+    "marshmallow": "great-expectations",
     "markupsafe": "jinja2",
     "networkx": "dvc",
     "platformdirs": "dvc",
@@ -71,12 +71,16 @@ def test_every_extra_in_an_instruction_exists() -> None:
     named = {
         extra
         for source in SOURCES
-        for extras in re.findall(
+        for listed in re.findall(
             r"pip install (?:-e '?\.|'?lectern-chapters)\[([\w,-]+)\]", (ROOT / source).read_text(encoding="utf-8")
         )
-        for extra in extras.split(",")
+        for extra in listed.split(",")
     }
     assert {"docker", "kubernetes", "ray"} <= named <= PROJECT["optional-dependencies"].keys()
+
+
+def test_every_extra_that_the_code_requires_exists() -> None:
+    assert extras.MODULES.keys() <= PROJECT["optional-dependencies"].keys()
 
 
 def test_the_name_of_the_distribution_is_not_taken() -> None:

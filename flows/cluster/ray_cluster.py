@@ -188,13 +188,10 @@ def connected() -> Iterator[tuple[RayTaskRunner, Machines]]:
         UsageError: Ray is not installed, no cluster answers, or other machines cannot reach our servers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        from prefect_ray.task_runners import RayTaskRunner
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{ADDRESS} is set, and {error.name} is not installed. In the project's folder: pip install -e '.[ray]'"
-        ) from None
+    require_extra("ray", user=f"{ADDRESS}={address()}")
+    import ray
+    from prefect_ray.task_runners import RayTaskRunner
+
     # All machines run this code of the flow. The code of the stages comes with the commit.
     code = [str(Path(package.__file__ or "").parent) for package in (flows, pipeline)]
     try:

@@ -27,6 +27,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from pipeline import machine_errors
 from pipeline.errors import Rejected, UsageError
+from pipeline.extras import require_extra
 from pipeline.files import made_once
 from pipeline.models.checkpoint_sources import find_checkpoint, pin_version
 from pipeline.models.families import FAMILIES, Family, explain_unknown_families, get_family
@@ -259,6 +260,7 @@ def convert_gguf(path: Path, model_class: Any) -> Path:
         path: The GGUF file.
         model_class: The `AutoModelFor…` class that reads it.
     """
+    require_extra("gguf", user=f"The checkpoint {path.name}")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = CONVERTED / f"{path.stem}-{digest[:16]}-{transformers.__version__}"

@@ -129,30 +129,36 @@ def _characters(texts: list[str], normaliser: normalizers.Normalizer) -> list[st
 
 
 def t5_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small T5 tokenizer on texts."""
     return T5TokenizerFast(vocab=_unigram(texts, size, ["<pad>", "</s>", "<unk>"]), extra_ids=0)
 
 
 def pegasus_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small Pegasus tokenizer on texts."""
     specials = ["<pad>", "</s>", "<mask_1>", "<mask_2>", "<unk>"]
     return PegasusTokenizerFast(vocab=_unigram(texts, size, specials), offset=2)
 
 
 def mbart_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small mBART tokenizer on texts."""
     vocabulary = _unigram(texts, size, ["<s>", "<pad>", "</s>", "<unk>"])
     return MBartTokenizerFast(vocab=[*vocabulary, ("en_XX", 0.0), ("<mask>", 0.0)], src_lang="en_XX", tgt_lang="en_XX")
 
 
 def bart_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small BART tokenizer on texts."""
     vocabulary, merges = _byte_pairs(texts, size, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     return BartTokenizerFast(vocab=vocabulary, merges=merges)
 
 
 def led_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small LED tokenizer on texts."""
     vocabulary, merges = _byte_pairs(texts, size, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     return LEDTokenizerFast(vocab=vocabulary, merges=merges)
 
 
 def blenderbot_small_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small Blenderbot Small tokenizer on texts."""
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Lowercase()
     learner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -182,6 +188,7 @@ def blenderbot_small_tokenizer(texts: list[str], size: int) -> PreTrainedTokeniz
 
 
 def prophetnet_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small ProphetNet tokenizer on texts."""
     vocabulary = _word_pieces(texts, size, ["[PAD]", "[UNK]", "[SEP]", "[X_SEP]", "[MASK]"])
     with tempfile.TemporaryDirectory() as folder:
         pieces = Path(folder) / "prophetnet.tokenizer"
@@ -190,10 +197,12 @@ def prophetnet_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase
 
 
 def bert_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small BERT tokenizer on texts."""
     return BertTokenizerFast(vocab=_word_pieces(texts, size, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
 
 
 def causal_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small Llama tokenizer on texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -226,10 +235,12 @@ def _t5_like(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> dict[str,
 
 
 def t5_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small T5 model."""
     return T5Config(**_t5_like(size, tokenizer))
 
 
 def mt5_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small mT5 model."""
     return MT5Config(**_t5_like(size, tokenizer))
 
 
@@ -250,6 +261,7 @@ def _bart_like(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> dict[st
 
 
 def bart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small BART model."""
     return BartConfig(
         **_bart_like(size, tokenizer),
         max_position_embeddings=MAX_POSITIONS,
@@ -260,6 +272,7 @@ def bart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> Pretra
 
 
 def pegasus_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small Pegasus model."""
     return PegasusConfig(
         **_bart_like(size, tokenizer),
         max_position_embeddings=MAX_POSITIONS,
@@ -269,6 +282,7 @@ def pegasus_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> Pre
 
 
 def led_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small LED model."""
     return LEDConfig(
         **_bart_like(size, tokenizer),
         max_encoder_position_embeddings=MAX_POSITIONS,
@@ -280,6 +294,7 @@ def led_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> Pretrai
 
 
 def mbart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small mBART model."""
     return MBartConfig(
         **_bart_like(size, tokenizer),
         max_position_embeddings=MAX_POSITIONS,
@@ -289,6 +304,7 @@ def mbart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> Pretr
 
 
 def blenderbot_small_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small Blenderbot Small model."""
     return BlenderbotSmallConfig(
         **_bart_like(size, tokenizer),
         max_position_embeddings=MAX_POSITIONS,
@@ -299,6 +315,7 @@ def blenderbot_small_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBas
 
 
 def prophetnet_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small ProphetNet model."""
     return ProphetNetConfig(
         vocab_size=len(tokenizer),
         hidden_size=size.width,
@@ -317,6 +334,7 @@ def prophetnet_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def encoder_decoder_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small encoder-decoder model."""
     side = {
         "vocab_size": len(tokenizer),
         "hidden_size": size.width,
@@ -341,6 +359,7 @@ def encoder_decoder_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 
 def causal_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small Llama model."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=size.width,

@@ -57,6 +57,7 @@ def read_batches(since: datetime) -> pd.DataFrame:
 
 
 def days_ago(days: float) -> datetime:
+    """Return the time so many days before now, in UTC."""
     return datetime.now(UTC) - timedelta(days=days)
 
 

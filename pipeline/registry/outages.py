@@ -116,6 +116,7 @@ def attempt(send: Callable[[], None]) -> TemporaryFailure | None:
 
 
 def tracking_unavailable(why: str) -> TemporaryFailure:
+    """Return the error for a tracking server that does not work as it should."""
     return TemporaryFailure(
         f"MLflow at {_address()} does not answer: {why} "
         "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to a server that runs."

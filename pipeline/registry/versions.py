@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 
 class RegisterSettings(Section):
+    """The section `register` of params.yaml."""
+
     section: ClassVar[str] = "register"
 
     name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9_. -]*$")  # of the registered model and of its folder of exports
@@ -114,23 +116,27 @@ def get_candidate(client: MlflowClient, name: str, number: int | None) -> tuple[
 
 
 def no_such_version(name: str, number: int | None) -> UsageError:
+    """Return the error for a number that no version has."""
     missing = "version with the alias challenger" if number is None else f"version {number}"
     return UsageError(f"'{name}' has no {missing}. `lectern models` lists its versions.")
 
 
 def find_registered_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """Return the registered model of a name, or None."""
     with _none_if_absent():
         return client.get_registered_model(name)
     return None
 
 
 def find_by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """Return the version that has an alias, or None."""
     with _none_if_absent():
         return client.get_model_version_by_alias(name, alias)
     return None
 
 
 def find_by_number(client: MlflowClient, name: str, number: int) -> ModelVersion | None:
+    """Return the version of a number, or None."""
     with _none_if_absent():
         return client.get_model_version(name, str(number))
     return None

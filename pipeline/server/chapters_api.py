@@ -30,6 +30,8 @@ _RESPONSES: Responses = {
 
 
 class ChaptersRequest(BaseModel):
+    """A transcript, and how to divide it."""
+
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"transcript": _EXAMPLE}]})
 
     transcript: Annotated[
@@ -46,6 +48,8 @@ class ChaptersRequest(BaseModel):
 
 
 class Chapter(BaseModel):
+    """A chapter in an answer."""
+
     start_seconds: float
     end_seconds: float
     title: str
@@ -55,6 +59,8 @@ class Chapter(BaseModel):
 
 
 class Chapters(BaseModel):
+    """The chapters of a transcript."""
+
     version: Annotated[str | None, Field(description="The registered version that wrote the titles: NAME/NUMBER.")]
     chapters: Annotated[list[Chapter], Field(description="In order of time; the first starts at 0.")]
 

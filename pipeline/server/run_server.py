@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from pipeline.errors import UsageError
+from pipeline.extras import require_extra
 from pipeline.server.same_origin import OriginCheck, SameOrigin
 from pipeline.server.settings import PAGE_PATH, PageSettings, ServeSettings
 from pipeline.server.title_queue import TitleQueue
@@ -30,6 +31,7 @@ def run_server(port: int, *, host: str, fast: bool = False) -> None:
     Raises:
         UsageError: the port is in use, or a setting is wrong.
     """
+    require_extra("page", user="The page")
     settings, page = ServeSettings.read(), PageSettings.read()
     listening = _listen(host, port)
     watcher = VersionWatcher(lambda: find_served_version(fast=fast), load_titler, refresh=settings.refresh)

@@ -26,6 +26,8 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 class Title(BaseModel):
+    """A title in an answer."""
+
     title: Annotated[str, Field(description="Empty if the model wrote no usable title and the text has no keyphrase.")]
     fallback: Annotated[
         bool, Field(description="Whether the title is a keyphrase, because the model wrote no usable title.")
@@ -33,17 +35,23 @@ class Title(BaseModel):
 
 
 class Titles(BaseModel):
+    """The titles of the texts of a request, in their order."""
+
     version: Annotated[str, Field(description="The registered version that wrote the titles: NAME/NUMBER.")]
     titles: Annotated[list[Title], Field(description="One title for each text, in the same order.")]
 
 
 class Health(BaseModel):
+    """The state of the server."""
+
     version: Annotated[str | None, Field(description="The loaded version; null until one is loaded.")]
     waiting: Annotated[int, Field(description="Number of waiting requests.")]
     problem: Annotated[str | None, Field(description="Why no version, or no newer version, is loaded.")]
 
 
 class Refusal(BaseModel):
+    """Why a request is refused."""
+
     detail: str
 
 

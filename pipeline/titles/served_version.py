@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 import pipeline
 from pipeline.errors import Rejected, UsageError
+from pipeline.extras import require_extra
 from pipeline.models.checkpoint_sources import artifact_store, is_local
 from pipeline.models.title_cleanup import PLAIN
 from pipeline.paths import EXPORTS
@@ -163,6 +164,7 @@ def _fetch_files(uri: str, downloads: str) -> str:
 
 
 def _load_export(folder: Path) -> Predict:
+    require_extra("fast", user="An exported version")
     from pipeline.exports.fast_titler import FastTitler  # imports ctranslate2
 
     titler = FastTitler(folder)

@@ -10,12 +10,8 @@ from pathlib import Path
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
-from pipeline.errors import UsageError
 from pipeline.experiments import main_state
-from pipeline.experiments import main_project
 from pipeline.extras import require_extra
-from pipeline.files import make_private_folder
-from pipeline.paths import STATE
 
 
 def require_trackers(names: Sequence[str]) -> None:
@@ -24,12 +20,8 @@ def require_trackers(names: Sequence[str]) -> None:
     Raises:
         UsageError: A package is missing.
     """
-    missing = [name for name in names if not _is_installed(name)]
-    if missing:
-        raise UsageError(
-            f"train.report_to in params.yaml names {', '.join(missing)}, but the package is not installed. In the "
-            f"project's folder, run: pip install -e '.[{','.join(missing)}]'"
-        )
+    for name in names:
+        require_extra(name, user=f"'{name}' under train.report_to in params.yaml")
 
 
 @contextmanager
@@ -50,12 +42,6 @@ def tracker_callbacks(names: Sequence[str], model: str, run_id: str) -> Iterator
         if "wandb" in names:
             callbacks.append(open_trackers.enter_context(_wandb(model, run_id)))
         yield callbacks
-
-
-def _is_installed(package: str) -> bool:
-    found = find_spec(package)
-    # W&B creates a folder `wandb` in the working directory. Such a folder has no origin.
-    return found is not None and found.origin is not None
 
 
 def _tensorboard(folder: Path) -> TensorBoardCallback:
