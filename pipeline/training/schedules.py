@@ -36,8 +36,10 @@ def build_schedule(optimiser: Optimizer, settings: TrainSettings, steps: int) ->
 
 
 def _one_cycle(optimiser: Optimizer, warmup: float, steps: int) -> OneCycleLR:
-    """Build the schedule of Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
-    Learning Rates", 2018, arXiv:1708.07120.
+    """Build the one-cycle schedule.
+
+    Source: Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates",
+    2018, arXiv:1708.07120.
     """
     # Rounded, so that one step has exactly the peak rate.
     rise = min(max(2, round(warmup * steps)), steps - 1)
