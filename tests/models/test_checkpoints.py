@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -260,7 +261,7 @@ def test_a_damaged_model_folder_is_refused(damage: str, examples: pd.DataFrame, 
 def test_an_unknown_family_and_a_misspelt_setting_are_both_named(project: Path) -> None:
     params = Path("params.yaml").read_text(encoding="utf-8")
     entry = "  odd:\n    family: t6\n    checkpoint: scratch\n    max_sorce_tokens: 3\n"
-    Path("params.yaml").write_text(params.replace("\nmodels:\n", f"\nmodels:\n{entry}"), encoding="utf-8")
+    Path("params.yaml").write_text(re.sub(r"(?m)^models:.*\n", f"models:\n{entry}", params), encoding="utf-8")
     with pytest.raises(UsageError, match=r"(?s)models.odd.family.*models.odd.max_sorce_tokens"):
         ModelSettings.read("odd")
 
