@@ -119,14 +119,14 @@ def test_a_registered_model_of_another_tool_is_no_checkpoint(project: Path) -> N
     connect()
     Path("other.py").write_text(OTHER, encoding="utf-8")
     mlflow.pyfunc.log_model(name="model", python_model="other.py", pip_requirements=[], registered_model_name=NAME)
-    with pytest.raises(Rejected, match="not a model that Lectern registered"):
+    with pytest.raises(Rejected, match="Lectern did not register"):
         find_checkpoint(f"models:/{NAME}/1")
 
 
 def test_logging_a_model_leaves_no_trace_in_its_folder_or_in_this_process(three_versions: MlflowClient) -> None:
     folder, path = Path("model"), [*sys.path]
     before = md5(folder)
-    for settings in (GREEDY, GREEDY.turned({"do_sample": True, "candidates": 4})):
+    for settings in (GREEDY, GREEDY.with_overrides({"do_sample": True, "candidates": 4})):
         place = Path(mlflow.artifacts.download_artifacts(log_served_model(folder, settings).model_uri))
         assert not list(place.rglob("__pycache__"))
     assert (md5(folder), sys.path) == (before, path)
