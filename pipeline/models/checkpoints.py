@@ -15,9 +15,9 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from pipeline import machine_errors
 from pipeline.errors import Rejected, UsageError
+from pipeline.models import gguf, onnx_checkpoints
 from pipeline.models.checkpoint_sources import find, pinned
 from pipeline.models.families import FAMILIES, Family, families_instead_of, family_in
-from pipeline.models.gguf import converted
 from pipeline.models.inputs import Inputs, prefix_tokens
 from pipeline.models.scratch import ScratchSize
 from pipeline.models.title_cleanup import TitleStyle
@@ -178,7 +178,7 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
         return family.model_class.from_config(family.new_config(settings.scratch, tokenizer)), tokenizer
     path = find(settings.checkpoint)
     try:
-        folder = converted(path, family.model_class) if path.suffix == ".gguf" else path
+        folder = _as_folder(path, family)
         # Looked at first: transformers would ask at the terminal whether to run the code that a foreign type brings.
         model_type = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
         if model_type in family.model_types:
@@ -205,6 +205,15 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
         f"Checkpoint '{settings.checkpoint}' is a '{model_type}' model, and family '{family.name}' is for "
         f"{', '.join([*family.model_types, *family.encoder_types])}. Name its own family in params.yaml."
     )
+
+
+def _as_folder(path: Path, family: Family) -> Path:
+    """Return `path`, or the folder that a checkpoint of another format is converted to."""
+    if path.suffix == ".gguf":
+        return gguf.converted(path, family.model_class)
+    if onnx_checkpoints.is_onnx_folder(path):
+        return onnx_checkpoints.converted(path)
+    return path
 
 
 def _open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
