@@ -55,6 +55,7 @@ class Spoken(NamedTuple):
     seconds: float
     end_seconds: float | None
     text: str
+    speaker: str = ""
 
 
 def end_of(lines: Sequence[Line], said: float = 0.0) -> float:
