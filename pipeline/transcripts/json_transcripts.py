@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -89,10 +88,9 @@ def _spoken(entry: _Entry, number: int, kind: _Format, name: str) -> Spoken:
     if not isinstance(entry.text, str):
         raise Rejected(f"{where}: the text is {str(entry.text)[:60]!r}. Download or export the file again.")
     start = _seconds(entry.start, kind, where)
-    if entry.end is not None:
-        end = _seconds(entry.end, kind, where)
-    else:
-        end = None if entry.duration is None else start + _seconds(entry.duration, kind, where)
+    end = None if entry.end is None else _seconds(entry.end, kind, where)
+    if end is None and entry.duration is not None:
+        end = start + _seconds(entry.duration, kind, where)
     speaker = entry.speaker if isinstance(entry.speaker, str | int) and not isinstance(entry.speaker, bool) else ""
     return Spoken(start, end, without_controls(unescaped(entry.text)), str(speaker).strip())
 
@@ -130,9 +128,9 @@ def _bare(*needed: str) -> Callable[[Any], Any]:
 def _objects(content: Any, *needed: str) -> Any:
     if not isinstance(content, list) or not content:
         return None
-    return (
-        content if all(isinstance(each, Mapping) and all(key in each for key in needed) for each in content) else None
-    )
+    if not all(isinstance(each, Mapping) and all(key in each for key in needed) for each in content):
+        return None
+    return content
 
 
 def _fields(**names: str) -> Callable[[Any], Iterator[_Entry]]:
@@ -172,8 +170,8 @@ def _chunk_entries(chunks: Any) -> Iterator[_Entry]:
 def _parallel_lists(content: Any) -> Any:
     if not isinstance(content, Mapping):
         return None
-    lists = [content.get(key) for key in ("start", "end", "text")]
-    return lists if all(isinstance(each, list) for each in lists) and len({len(each) for each in lists}) == 1 else None
+    lists = [each for key in ("start", "end", "text") if isinstance(each := content.get(key), list)]
+    return lists if len(lists) == 3 and len({len(each) for each in lists}) == 1 else None
 
 
 def _parallel_entries(lists: Any) -> Iterator[_Entry]:
@@ -193,7 +191,7 @@ def _aws_entries(items: Any) -> Iterator[_Entry]:
             words.append(_Entry(text, item["start_time"], item.get("end_time"), speaker=item.get("speaker_label")))
         elif words:  # punctuation has no time of its own
             words[-1] = words[-1]._replace(text=f"{words[-1].text}{text}")
-    return lines_of_words(words)
+    return _lines_of_words(words)
 
 
 def _deepgram(content: Any) -> Any:
@@ -207,11 +205,11 @@ def _deepgram_words(content: Any) -> Any:
     return _objects(channels[0]["alternatives"][0].get("words"), "word", "start")
 
 
-def _word_entries(*keys: str) -> Callable[[Any], Iterator[_Entry]]:
+def _word_entries(*keys: str, per_second: float = 1.0) -> Callable[[Any], Iterator[_Entry]]:
     """Read lines from single words, whose text has the first of `keys` that a word has."""
 
     def entries(words: Any) -> Iterator[_Entry]:
-        return lines_of_words(
+        return _lines_of_words(
             [
                 _Entry(
                     next((word[key] for key in keys if key in word), None),
@@ -220,27 +218,29 @@ def _word_entries(*keys: str) -> Callable[[Any], Iterator[_Entry]]:
                     speaker=word.get("speaker"),
                 )
                 for word in words
-            ]
+            ],
+            pause=_PAUSE * per_second,
         )
 
     return entries
 
 
-def lines_of_words(words: Sequence[_Entry]) -> Iterator[_Entry]:
+def _lines_of_words(words: Sequence[_Entry], pause: float = _PAUSE) -> Iterator[_Entry]:
     """Join words to lines: one per sentence, pause or speaker, and never more than 15 words."""
     line: list[_Entry] = []
-    for word, following in pairwise([*words, None]):
+    for number, word in enumerate(words, start=1):
         line.append(word)
-        if following is None or len(line) == _WORDS_OF_A_LINE or _ends_line(word, following):
+        is_last = number == len(words)
+        if is_last or len(line) == _WORDS_OF_A_LINE or _ends_line(word, words[number], pause):
             yield _Entry(" ".join(str(each.text) for each in line), line[0].start, word.end, speaker=line[0].speaker)
             line = []
 
 
-def _ends_line(word: _Entry, following: _Entry) -> bool:
+def _ends_line(word: _Entry, following: _Entry, pause: float) -> bool:
     if word.speaker != following.speaker or str(word.text).endswith(_SENTENCE_ENDS):
         return True
     try:
-        return float(following.start) - float(word.end) >= _PAUSE
+        return float(following.start) - float(word.end) >= pause
     except (TypeError, ValueError):
         return False
 
@@ -281,7 +281,7 @@ FORMATS = (
     ),
     _Format("transformers' speech recognition", _listed("chunks", "text", "timestamp"), _chunk_entries),
     _Format("AssemblyAI", _listed("utterances", "text", "start", "end"), _fields(**_WHISPER), 1000),
-    _Format("AssemblyAI", _listed("words", "text", "start", "end"), _word_entries("text"), 1000),
+    _Format("AssemblyAI", _listed("words", "text", "start", "end"), _word_entries("text", per_second=1000), 1000),
     _Format("Deepgram", _deepgram, _fields(text="transcript", start="start", end="end", speaker="speaker")),
     _Format("Deepgram", _deepgram_words, _word_entries("punctuated_word", "word")),
     _Format("AWS Transcribe", _aws_words, _aws_entries),

@@ -53,8 +53,8 @@ def read_xml(text: str, name: str) -> list[Spoken]:
             spoken = list(_transcript(root, name))
         case other:
             raise Rejected(
-                f"{name} is XML of a kind that Lectern does not read ('{other}'). It reads TTML and YouTube's srv1, srv2 "
-                "and srv3. Export the captions as WebVTT (.vtt)."
+                f"{name} is XML of a kind that Lectern does not read ('{other}'). It reads TTML and YouTube's "
+                "srv1, srv2 and srv3. Export the captions as WebVTT (.vtt)."
             )
     return spoken
 
@@ -68,10 +68,9 @@ def _ttml(root: Element, name: str) -> Iterator[Spoken]:
             continue
         start = _ttml_seconds(begin, frames, ticks, name)
         end, duration = paragraph.get("end"), paragraph.get("dur")
-        if end is not None:
-            last = _ttml_seconds(end, frames, ticks, name)
-        else:
-            last = start + _ttml_seconds(duration, frames, ticks, name) if duration is not None else None
+        last = None if end is None else _ttml_seconds(end, frames, ticks, name)
+        if last is None and duration is not None:
+            last = start + _ttml_seconds(duration, frames, ticks, name)
         yield Spoken(start, last, _words(paragraph))
 
 
