@@ -162,8 +162,15 @@ JSON = st.recursive(
                     "results",
                     "items",
                     "alternatives",
+                    "channels",
+                    "utterances",
+                    "chunks",
+                    "timestamp",
+                    "transcription",
+                    "offsets",
+                    "content",
+                    "word",
                 ]
-                + ["channels", "utterances", "chunks", "timestamp", "transcription", "offsets", "content", "word"]
             ),
             inner,
             max_size=4,
