@@ -48,7 +48,7 @@ def _names(lines: Sequence[str]) -> set[str]:
     """Return the texts before colons that are names, judged over the whole transcript."""
     spoken = [line for line in lines if line.strip()]
     counts = Counter(_name(match) for line in spoken if (match := _BEFORE_COLON.match(line)))
-    names = {name: count for name, count in counts.items() if _looks_like_a_name(name)}
+    names = {name: count for name, count in counts.items() if looks_like_a_name(name)}
     lines_with_a_name = sum(names.values())
     if lines_with_a_name < _SHARE * len(spoken) or lines_with_a_name < _REPEATS * len(names):
         return set()
@@ -59,7 +59,7 @@ def _name(match: re.Match[str]) -> str:
     return " ".join((match["bracketed"] or match["plain"]).split())
 
 
-def _looks_like_a_name(text: str) -> bool:
+def looks_like_a_name(text: str) -> bool:
     """Return whether every word begins with a capital, a digit or a letter without case, or is a short particle."""
     first, *others = text.split()
     return not first[0].islower() and all(not word[0].islower() or len(word) <= 3 for word in others)
