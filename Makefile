@@ -1,65 +1,95 @@
-# Two commands do everything: `make run` and `make test`. `make help` lists the rest.
+# `make run` and `make test` do everything. `make help` lists the other targets.
+
+# The first of these that is installed and new enough; another one: make PYTHON=/path/to/python3.12
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-# Not compiled: Python does that to what is imported, a small part of it all.
+# Python compiles a module when it is first imported. Most modules never are, so compiling all of them wastes a minute.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Hundreds of processes of the tests and of DVC's stages would each compile anew what they import.
+# With this variable, each of the many processes of tests and stages would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-hard lint format up benchmark lock audit clean
+.PHONY: help install run test test-quick test-hard lint format docs wheel up benchmark lock audit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-install: $(STAMP) ## make the virtual environment from the lock file
+install: $(STAMP) ## create the virtual environment from the lock file
 
-$(STAMP): requirements.lock requirements-carried.txt pyproject.toml
-	# torch with what its build for this machine depends on; all else is named in the lock file
-	test -x $(BIN)/python || python3.11 -m venv $(VENV) || python3 -m venv $(VENV)
-	$(PIP) --constraint requirements.lock torch==2.13.0
-	$(PIP) --no-deps -r requirements.lock -r requirements-carried.txt
+$(BIN)/python:
+	@found=$$($(or $(PYTHON),python3) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null); \
+	case "$$found" in 3.11 | 3.12 | 3.13) ;; \
+	*) echo "Lectern needs Python 3.11, 3.12 or 3.13; found $${found:-none}. Run: make PYTHON=/path/to/python3.12" >&2; exit 2 ;; \
+	esac
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): requirements.lock requirements-carried.txt pyproject.toml | $(BIN)/python
+	# torch comes last and without a hash: pip picks the build for this machine, and each build has a hash of its own.
+	$(PIP) --no-deps --require-hashes -r requirements.lock -r requirements-carried.txt
+	$(PIP) torch==2.13.0
 	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
-run: install ## train, compare and register the models of params.yaml; quick when nothing changed
+run: install ## train, compare and register the models of params.yaml; fast when nothing changed
 	lectern run
 
-test: install lint ## lint and tests
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+test: install lint ## lint, then run the tests and measure their coverage
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
-test-hard: install ## kill, starve, flood and mislead it: long, and not part of `make test`
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -v -m hard
+test-quick: install ## run the tests that load no heavy library, in under a minute
+	$(PYTEST) --quick
 
-lint: install ## style and imports
+test-hard: install ## test crashes, overload, lack of resources and hostile input; takes about an hour
+	$(PYTEST) -v -m hard
+
+lint: install ## check style, imports and types
 	ruff check .
 	ruff format --check .
+	mypy
 
-format: install ## put the style right
+format: install ## fix style and imports
 	ruff check --fix .
 	ruff format .
 
-up: install ## MLflow, Prefect and the nightly run, until Ctrl-C
+docs: install ## build the documentation site into site/
+	mkdocs build --strict
+
+wheel: install ## build the package into dist/, and check that it imports and has its templates
+	rm -rf build dist
+	python -m build --wheel --no-isolation
+	python -m venv --clear .venv-wheel
+	.venv-wheel/bin/pip install --quiet --no-deps dist/*.whl
+	.venv-wheel/bin/python -P -c 'import lectern, flows, pipeline.errors; \
+		from importlib.resources import files; \
+		paths = "data/data_docs.html.j2", "evaluation/report.html.j2", "registry/card.md.j2", "py.typed"; \
+		assert all(files(pipeline).joinpath(path).is_file() for path in paths); \
+		assert files(flows).joinpath("cluster/kubernetes_pool.json").is_file()'
+	rm -rf build .venv-wheel
+
+up: install ## serve MLflow, Prefect and the nightly run until Ctrl-C
 	lectern up
 
-benchmark: install ## measure the data path (benchmarks/ holds the rest)
+benchmark: install ## measure the data path; benchmarks/ has more
 	python benchmarks/data_path.py
 
-lock: ## pin every dependency anew
-	python3 -m venv --clear .venv-lock
-	.venv-lock/bin/pip install --quiet torch==2.13.0 pip-tools
-	.venv-lock/bin/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --allow-unsafe --output-file requirements.lock pyproject.toml
-	sed -i 's/^torch==\(.*\)+.*/torch==\1/' requirements.lock  # the build for this machine is for pip to choose
+lock: $(BIN)/python ## update requirements.lock from pyproject.toml; keeps pinned versions that still fit
+	$(BIN)/python -m venv --clear .venv-lock
+	.venv-lock/bin/pip install --quiet uv
+	.venv-lock/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-package torch \
+		--extra all --extra dev --extra docs --output-file requirements.lock pyproject.toml
 	rm -rf .venv-lock
 
-audit: ## known vulnerabilities of what the lock file pins, as PyPI has them
-	python3 -m venv --clear .venv-audit
+audit: $(BIN)/python ## look for known vulnerabilities in the versions that requirements.lock pins
+	$(BIN)/python -m venv --clear .venv-audit
 	.venv-audit/bin/pip install --quiet pip-audit
 	.venv-audit/bin/pip-audit --disable-pip --no-deps --strict -r requirements.lock
 	rm -rf .venv-audit
 
-clean: ## remove the virtual environment
-	rm -rf $(VENV)
+clean: ## remove the virtual environment and what was built
+	rm -rf $(VENV) build dist site .coverage htmlcov

@@ -1,18 +1,18 @@
-"""How well topic boundaries are found: those of `lectern chapters` against the workbook's own, and against others.
+"""Measure how well `lectern chapters` finds topic boundaries, against the workbook's own topics and other methods.
 
     python benchmarks/chapters.py [WORKBOOK] [--folds 5] [--seeds 20] [--kept FOLDER]
 
-WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, else the embedded one is built. Each lesson is cut
-without its topics, and compared with them. Pk (Beeferman, Berger & Lafferty, 1999: "Statistical Models for Text
-Segmentation") and WindowDiff (Pevzner & Hearst, 2002: "A Critique and Improvement of an Evaluation Metric for Text
-Segmentation") count over lines, in a window of half the lesson's mean topic: the less, the better. F1 is of boundaries
-that lie within so many seconds of one another, each of which counts once: the more, the better.
+WORKBOOK is an .xlsx file; by default one in $LECTERN_SHARED, else the embedded workbook. Each lesson is divided without
+its topics and compared with them. Pk (Beeferman, Berger & Lafferty, 1999: "Statistical Models for Text Segmentation")
+and WindowDiff (Pevzner & Hearst, 2002: "A Critique and Improvement of an Evaluation Metric for Text Segmentation")
+count over lines, in a window of half the lesson's average topic; lower is better. F1 counts each boundary that lies
+within so many seconds of another one once; higher is better.
 
-Content vectors are what `lectern chapters` does. Depth scores are TextTiling on embeddings (Solbiati et al., 2021:
-"Unsupervised Topic Segmentation of Meetings with BERT Embeddings"), on the same passages. Even spacing and random
-boundaries have as many chapters as content vectors. What is chosen (the mean length; the window and the pooling of
-depth scores) is chosen for the least WindowDiff on the lessons of the other folds. The vectors are kept in FOLDER, so
-that a run that was stopped goes on there.
+Content vectors are the method of `lectern chapters`. Depth scores are TextTiling on embeddings (Solbiati et al., 2021:
+"Unsupervised Topic Segmentation of Meetings with BERT Embeddings"), on the same windows. Even spacing and random
+boundaries have as many chapters as content vectors. Parameters (average length; window and pooling of depth scores)
+are chosen for the lowest WindowDiff on the lessons of the other folds. FOLDER keeps the vectors, so that an
+interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from sklearn.model_selection import KFold
 from workbooks import workbook_or_sample
 
 from pipeline.chapters.embedding import embed
-from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, passages_of
+from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, split_passages
 from pipeline.evaluation.intervals import interval_of_mean
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.transcripts.reading import read_talks
-from pipeline.transcripts.transcript import Talk
+from pipeline.transcripts.reading import read_transcripts
+from pipeline.transcripts.transcript import Transcript
 
 MINUTES = (3, 4, 5, 6, 7, 8)
 WINDOWS = (4, 8, 12, 16, 24)
@@ -54,39 +54,39 @@ SEED = 1
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """A lesson to be cut. times: when each passage begins, and when the last one ends; vectors: of the passages."""
+    """A lesson to divide, with the start of each passage, the end of the last one, and the passages' vectors."""
 
-    talk: Talk
+    talk: Transcript
     times: np.ndarray
     vectors: np.ndarray
 
     @property
     def spoken(self) -> np.ndarray:
-        """The seconds of the lines."""
+        """Return the times of the lines in seconds."""
         return np.array([line.seconds for line in self.talk.lines])
 
     @property
     def boundaries(self) -> np.ndarray:
-        """The seconds at which its own topics begin, without the first."""
+        """Return the start times of the lesson's own topics in seconds, without the first."""
         return np.array([topic.seconds for topic in self.talk.topics[1:]])
 
 
 Cut = Callable[[Lesson], np.ndarray]
-"""A lesson in, the seconds of its boundaries out."""
+"""Function from a lesson to its boundaries in seconds."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx with lessons")
+    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx file with lessons")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=20, help="over which random boundaries are averaged")
-    parser.add_argument("--kept", type=Path, default=Path(".lectern/chapters"), help="where vectors are kept")
+    parser.add_argument("--seeds", type=int, default=20, help="number of random divisions to average")
+    parser.add_argument("--kept", type=Path, default=Path(".lectern/chapters"), help="folder for the vectors")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options.kept.mkdir(parents=True, exist_ok=True)
     settings = ChaptersSettings.read()
     workbook = workbook_or_sample(options.workbook, options.kept)
-    talks = [talk for talk in read_talks(workbook) if talk.lines and len(talk.topics) > 1]
+    talks = [talk for talk in read_transcripts(workbook) if talk.lines and len(talk.topics) > 1]
     lessons = [read(talk, settings, options.kept) for talk in talks]
     folds = list(KFold(min(options.folds, len(lessons)), shuffle=True, random_state=SEED).split(lessons))
     print(heading(lessons, settings, len(folds)))
@@ -95,8 +95,8 @@ def main() -> None:
     print(shipped_length(lessons, settings, options.seeds))
 
 
-def read(talk: Talk, settings: ChaptersSettings, kept: Path) -> Lesson:
-    passages = passages_of(talk, settings.words)
+def read(talk: Transcript, settings: ChaptersSettings, kept: Path) -> Lesson:
+    passages = split_passages(talk, settings.words)
     digest = hashlib.sha256("\n".join([settings.encoder, *passages.texts]).encode()).hexdigest()
     path = kept / f"{digest[:32]}.npy"
     if not path.exists():
@@ -105,7 +105,7 @@ def read(talk: Talk, settings: ChaptersSettings, kept: Path) -> Lesson:
 
 
 def known_count(lessons: Sequence[Lesson], folds: Sequence, settings: ChaptersSettings, seeds: int) -> str:
-    """How good the places are, the number being given."""
+    """Score the places of the boundaries when their number is given."""
 
     def count(lesson: Lesson) -> int:
         return len(lesson.boundaries) + 1
@@ -122,7 +122,7 @@ def known_count(lessons: Sequence[Lesson], folds: Sequence, settings: ChaptersSe
 
 
 def chosen_length(lessons: Sequence[Lesson], folds: Sequence, settings: ChaptersSettings, seeds: int) -> str:
-    """How good places and number are, the mean length being chosen on other lessons."""
+    """Score places and number of the boundaries when the average length is chosen on other lessons."""
     counts = {minutes: by_length(minutes) for minutes in MINUTES}
     content = {str(minutes): by_content(count, settings) for minutes, count in counts.items()}
     depth = {
@@ -140,7 +140,7 @@ def chosen_length(lessons: Sequence[Lesson], folds: Sequence, settings: Chapters
 
 
 def shipped_length(lessons: Sequence[Lesson], settings: ChaptersSettings, seeds: int) -> str:
-    """As `lectern chapters` cuts without being told anything."""
+    """Divide lessons as `lectern chapters` does by default."""
     count = by_length(settings.minutes)
     methods = {"content vectors": scored(lessons, by_content(count, settings)), **baselines(lessons, count, seeds)}
     return as_markdown(f"`chapters.minutes` of params.yaml: {settings.minutes:g}", methods)
@@ -158,8 +158,10 @@ def by_content(count: Callable[[Lesson], int], settings: ChaptersSettings) -> Cu
 
 
 def by_depth(count: Callable[[Lesson], int], window: int, pooling: str) -> Cut:
-    """The gaps at which the passages on both sides are least alike, compared with the likeness around: the deepest
-    first, none nearer to another than a third of the mean length."""
+    """Return a method that cuts at the deepest valleys of similarity between neighbouring passages.
+
+    Two cuts are at least a third of the average chapter length apart.
+    """
 
     def cut(lesson: Lesson) -> np.ndarray:
         depth = depths(lesson, window, pooling)
@@ -177,7 +179,7 @@ def by_depth(count: Callable[[Lesson], int], window: int, pooling: str) -> Cut:
 
 @cache
 def depths(lesson: Lesson, window: int, pooling: str) -> np.ndarray:
-    """For each passage how deep the valley of likeness before it is; the first has none."""
+    """Return the depth of the valley of similarity before each passage; 0 for the first."""
     pool, vectors = POOLINGS[pooling], lesson.vectors
     alike = np.ones(len(vectors))
     for n in range(1, len(vectors)):
@@ -187,7 +189,7 @@ def depths(lesson: Lesson, window: int, pooling: str) -> np.ndarray:
 
 
 def peak(alike: np.ndarray) -> float:
-    """How high one comes from the first value without going down."""
+    """Return the highest value that can be reached from the first one without going down."""
     falls = np.flatnonzero(np.diff(alike) < 0)
     return float(alike[falls[0] if falls.size else -1])
 
@@ -215,7 +217,7 @@ def at_random(count: Callable[[Lesson], int], seed: int) -> Cut:
 
 @dataclass(frozen=True)
 class Scored:
-    """A row a lesson of `SCORES`, and how many chapters each got."""
+    """Return a row of `SCORES` per lesson, and the number of chapters of each."""
 
     scores: np.ndarray
     counts: list[int]
@@ -228,7 +230,7 @@ def scored(lessons: Sequence[Lesson], cut: Cut) -> Scored:
 
 
 def chosen(lessons: Sequence[Lesson], folds: Sequence, ways: dict[str, Cut]) -> Scored:
-    """Each lesson's scores by the way that is best on the lessons of the other folds."""
+    """Score each lesson by the method that is best on the lessons of the other folds."""
     by_way = {name: scored(lessons, cut) for name, cut in ways.items()}
     scores, counts = np.empty((len(lessons), len(SCORES))), [0] * len(lessons)
     for others, held_out in folds:
@@ -241,7 +243,7 @@ def chosen(lessons: Sequence[Lesson], folds: Sequence, ways: dict[str, Cut]) -> 
 
 
 def score(lesson: Lesson, cuts: np.ndarray) -> list[float]:
-    """`SCORES` of boundaries at `cuts`, in seconds."""
+    """Return the `SCORES` of boundaries at `cuts`, in seconds."""
     true, ours = (marks(lesson.spoken, seconds) for seconds in (lesson.boundaries, cuts))
     window = max(2, round(len(true) / (true.count("1") + 1) / 2))
     matched = [f1(lesson.boundaries, cuts, tolerance) for tolerance in SECONDS]
@@ -249,14 +251,14 @@ def score(lesson: Lesson, cuts: np.ndarray) -> list[float]:
 
 
 def marks(spoken: np.ndarray, boundaries: np.ndarray) -> str:
-    """A character a line: 1 where a chapter begins with it, except for the first."""
+    """Return a character per line: 1 if a chapter starts with it, except for the first."""
     begins = np.zeros(len(spoken) + 1, dtype=int)
     begins[np.searchsorted(spoken, boundaries)] = 1
     return "".join(map(str, [0, *begins[1:-1]]))
 
 
 def f1(true: np.ndarray, ours: np.ndarray, tolerance: float) -> float:
-    """Of boundaries matched one to one, in the order of time."""
+    """Return the F1 of boundaries, matched one to one in the order of time."""
     matched = n = 0
     for boundary in true:
         while n < len(ours) and ours[n] < boundary - tolerance:

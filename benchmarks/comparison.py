@@ -1,10 +1,10 @@
-"""Coverage of intervals and error rates of verdicts, on simulated lessons where the truth is known.
+"""Measure coverage of intervals and error rates of verdicts on simulated lessons, where the truth is known.
 
     python benchmarks/comparison.py [--trials 2000]
 
-Scores are drawn as ROUGE-1 is distributed: many zeros, a few values, a long tail. Within a lesson they are correlated.
-The methods of Lectern are compared with those that resample examples, and with the percentile bootstrap over lessons.
-docs/measuring.md explains the methods and shows the tables.
+Scores are drawn from a distribution like that of ROUGE-1: many zeros, a few values, a long tail. Within a lesson they
+are correlated. Lectern's methods are compared with methods that resample examples, and with the percentile bootstrap
+over lessons. docs/measuring.md explains the methods and shows the tables.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import scipy
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from pipeline.evaluation.comparison import compare, level_of_many
+from pipeline.evaluation.comparison import compare, level_for_many_tests
 from pipeline.evaluation.intervals import interval_of_mean
-from pipeline.registry.repeated_tests import level_of_look
+from pipeline.registry.repeated_tests import level_of_comparison
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -39,7 +39,7 @@ MEAN = float(VALUES @ SHARES)
 BORDERS = norm.ppf(np.cumsum(SHARES)[:-1])
 
 Bounds = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
-"""Scores and the lesson of each, to the two ends of an interval."""
+"""Function from scores and their lessons to the two ends of an interval."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class World:
     largest: int = 11
 
     def units(self, random: np.random.Generator) -> np.ndarray:
-        """The lesson of each example."""
+        """Return the lesson of each example."""
         return np.repeat(np.arange(self.lessons), random.integers(self.smallest, self.largest + 1, self.lessons))
 
     def scores(self, units: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """One model's score of each example."""
+        """Draw one model's score for each example."""
         shared = latent_correlation(self.correlation)
         of_lesson, own = random.normal(size=units.max() + 1)[units], random.normal(size=len(units))
         return VALUES[np.searchsorted(BORDERS, shared**0.5 * of_lesson + (1 - shared) ** 0.5 * own)]
@@ -64,7 +64,7 @@ class World:
 
 @functools.cache
 def latent_correlation(wanted: float) -> float:
-    """The correlation of normal variables that become scores with the correlation `wanted`."""
+    """Return the correlation of normal variables whose scores have the correlation `wanted`."""
     points, weights = np.polynomial.hermite_e.hermegauss(60)
     weights = weights / weights.sum()
     variance = float(VALUES**2 @ SHARES) - MEAN**2
@@ -78,32 +78,32 @@ def latent_correlation(wanted: float) -> float:
 
 
 def over_examples(scores: np.ndarray, units: np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap over examples."""
+    """Compute the percentile bootstrap over examples."""
     drawn = np.random.default_rng(SEED).integers(0, len(scores), (RESAMPLES, len(scores)))
     return tuple(np.quantile(scores[drawn].mean(axis=1), [ALPHA / 2, 1 - ALPHA / 2]))
 
 
 def over_lessons(scores: np.ndarray, units: np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap over lessons."""
+    """Compute the percentile bootstrap over lessons."""
     sums, counts = np.bincount(units, weights=scores), np.bincount(units)
     drawn = np.random.default_rng(SEED).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
     return tuple(np.quantile((drawn @ sums) / (drawn @ counts), [ALPHA / 2, 1 - ALPHA / 2]))
 
 
 def jackknife(scores: np.ndarray, units: np.ndarray) -> tuple[float, float]:
-    """Lectern's interval of a score."""
+    """Compute Lectern's interval of a score."""
     found = interval_of_mean(scores, units, confidence=CONFIDENCE)
     return found.low, found.high
 
 
 def sign_flip(differences: np.ndarray, units: np.ndarray) -> tuple[float, float]:
-    """Lectern's bounds of a difference."""
+    """Compute Lectern's bounds of a difference."""
     found = compare(differences, np.zeros(len(differences)), units, level=ALPHA)
     return (found.low, found.high) if found.finding != "too few" else (-1, 1)
 
 
 def coverage(world: World, methods: list[Bounds], trials: int) -> list[tuple[float, float]]:
-    """For each method the share of intervals that hold the true mean, and their median width."""
+    """Measure per method the share of intervals that hold the true mean, and their median width."""
     random = np.random.default_rng(SEED)
     held, widths = np.empty((trials, len(methods))), np.empty((trials, len(methods)))
     for trial in range(trials):
@@ -116,7 +116,7 @@ def coverage(world: World, methods: list[Bounds], trials: int) -> list[tuple[flo
 
 
 def beaten(world: World, methods: list[Bounds], trials: int, lead: float = 0) -> list[float]:
-    """For each method how often a model is said to beat another, from which it differs by `lead`."""
+    """Measure per method how often a model with a true lead of `lead` is said to beat another."""
     random = np.random.default_rng(SEED)
     wins = np.empty((trials, len(methods)))
     for trial in range(trials):
@@ -127,12 +127,12 @@ def beaten(world: World, methods: list[Bounds], trials: int, lead: float = 0) ->
 
 
 def promoted(world: World, trials: int, *, corrected: bool) -> float:
-    """Share of test splits on which at least one of `LOOKS` equal challengers beats the champion."""
+    """Measure the share of test splits on which at least one of `LOOKS` equal challengers beats the champion."""
     random, passed = np.random.default_rng(SEED), 0
     for _ in range(trials):
         units = world.units(random)
         champion = world.scores(units, random)
-        levels = [level_of_look(look, ALPHA) if corrected else ALPHA for look in range(1, LOOKS + 1)]
+        levels = [level_of_comparison(look, ALPHA) if corrected else ALPHA for look in range(1, LOOKS + 1)]
         passed += any(
             compare(world.scores(units, random), champion, units, level=level).finding == "better" for level in levels
         )
@@ -140,14 +140,14 @@ def promoted(world: World, trials: int, *, corrected: bool) -> float:
 
 
 def refused_for_a_slice(courses: int, lessons: int, trials: int) -> tuple[float, float]:
-    """Share of equal challengers refused for a course: by a bound of 0.05 on bare means, and by Lectern's rule."""
+    """Measure the share of equal challengers refused for a course: by a bound of 0.05 on means, and by Lectern."""
     random, refused = np.random.default_rng(SEED), np.zeros(2)
     world = World(courses * lessons, 0.28)
     for _ in range(trials):
         units = world.units(random)
         champion, challenger = world.scores(units, random), world.scores(units, random)
         slices = [units // lessons == course for course in range(courses)]
-        level = level_of_many([lessons] * courses, ALPHA)
+        level = level_for_many_tests([lessons] * courses, ALPHA)
         means = [float((challenger - champion)[its].mean()) for its in slices]
         found = [compare(challenger[its], champion[its], units[its], level=level).finding for its in slices]
         refused += [min(means) < -0.05, "worse" in found]
@@ -155,7 +155,7 @@ def refused_for_a_slice(courses: int, lessons: int, trials: int) -> tuple[float,
 
 
 def tables(trials: int) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each table with its title."""
+    """Yield each table with its title."""
     intervals = {"over examples": over_examples, "over lessons": over_lessons, "Lectern": jackknife}
     tests = {"over examples": over_examples, "over lessons": over_lessons, "Lectern": sign_flip}
     worlds = [World(lessons, correlation) for correlation in CORRELATIONS for lessons in LESSONS]

@@ -1,8 +1,8 @@
-"""How fast the data path is: on a real workbook against the obvious way, and alone on up to ten million lines.
+"""Measure how fast the data path is: on a real workbook against the obvious way, and on up to ten million lines.
 
     python benchmarks/data_path.py [WORKBOOK] [--lines 10_000_000]
 
-WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, and where there is none the first table is left out.
+WORKBOOK is an .xlsx file; by default one in $LECTERN_SHARED. Without a workbook, the first table is left out.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from workbooks import find_workbook
 
-from pipeline.data.cells import as_lesson, as_name, as_seconds, as_text
-from pipeline.data.lessons import LESSON
-from pipeline.data.merge import merge
-from pipeline.data.workbook import LINES, TOPICS, Workbook, ingest
+from pipeline.data.cell_values import as_lesson, as_name, as_seconds, as_text
+from pipeline.data.examples import build_examples
+from pipeline.data.workbook import Workbook, ingest
+from pipeline.data.workbook_schema import LESSON, LINES, TOPICS
 
 LINES_A_LESSON = 200
 LINES_A_TOPIC = 10
@@ -40,7 +40,7 @@ LESSONS_A_WRITE = 5000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx to read both ways")
+    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx file to read both ways")
     parser.add_argument("--lines", type=int, default=10_000_000, help="lines of the largest synthetic folder")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -56,19 +56,19 @@ def main() -> None:
 
 
 def compare(path: Path) -> None:
-    """Prints the obvious way of the notebook against ours, after asserting that both give the same."""
+    """Check that the obvious way and Lectern give the same result, and print their times."""
     workbook = ingest(path)
     assert_same_tables(workbook, read_with_openpyxl(path))
     pd.testing.assert_frame_equal(
         merge_naively(workbook.topics, workbook.lines).reset_index(drop=True),
-        merge(workbook.topics, workbook.lines).examples[[*LESSON, "start_seconds", "title", "text"]],
+        build_examples(workbook.topics, workbook.lines).examples[[*LESSON, "start_seconds", "title", "text"]],
     )
     print(f"{len(workbook.topics):,} topics, {len(workbook.lines):,} lines; the same tables and examples both ways\n")
     print("| step | obvious, s | ours, s | times faster |\n|---|--:|--:|--:|")
     reading = seconds(lambda: read_with_openpyxl(path)), seconds(lambda: ingest(path))
     merging = (
         seconds(lambda: merge_naively(workbook.topics, workbook.lines)),
-        seconds(lambda: merge(workbook.topics, workbook.lines)),
+        seconds(lambda: build_examples(workbook.topics, workbook.lines)),
     )
     for step, (obvious, ours) in (("read (ours also checks)", reading), ("merge", merging)):
         print(f"| {step} | {obvious:.3f} | {ours:.3f} | {obvious / ours:.1f} |")
@@ -76,7 +76,7 @@ def compare(path: Path) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """The best of three."""
+    """Return the best time of three runs."""
     return min(timeit.repeat(work, number=1, repeat=3))
 
 
@@ -85,7 +85,7 @@ def read_with_openpyxl(path: Path) -> dict[str, pd.DataFrame]:
 
 
 def assert_same_tables(workbook: Workbook, sheets: dict[str, pd.DataFrame]) -> None:
-    """That openpyxl saw in every cell what we saw."""
+    """Check that openpyxl reads the same value in every cell."""
     for rows, sheet in ((workbook.topics, sheets[TOPICS]), (workbook.lines, sheets[LINES])):
         assert (as_name(sheet["course_title"]) == rows["course_title"]).all()
         assert (as_lesson(sheet["lesson_num"]) == rows["lesson_num"]).all()
@@ -96,7 +96,7 @@ def assert_same_tables(workbook: Workbook, sheets: dict[str, pd.DataFrame]) -> N
 
 
 def merge_naively(topics: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
-    """Every topic with every line of its lesson, filtered to the topic's interval, and grouped: the notebook's way."""
+    """Join every topic with every line of its lesson, filter to the topic's interval, and group."""
     topics = topics.assign(end=topics.groupby(LESSON)["start_seconds"].shift(-1, fill_value=np.inf))
     pairs = topics.drop(columns="row").merge(lines, on=LESSON)
     pairs = pairs[(pairs["seconds"] >= pairs["start_seconds"]) & (pairs["seconds"] < pairs["end"])]
@@ -104,7 +104,7 @@ def merge_naively(topics: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def grow(most: int) -> None:
-    """Prints what read, check, merge and write cost in a process of their own, for folders of growing size."""
+    """Print the cost to read, check, join and write folders of growing size, each in its own process."""
     print("| lines | topics | read and check, s | merge, s | write, s | all, s | peak memory, GB |")
     print("|--:|--:|--:|--:|--:|--:|--:|")
     for lines in [n for n in (100_000, 1_000_000) if n < most] + [most]:
@@ -118,11 +118,11 @@ def grow(most: int) -> None:
 
 
 def walk(folder: Path) -> dict[str, float]:
-    """Reads, checks, merges and writes the tables in `folder`; seconds of each step, and the peak memory in GB."""
+    """Read, check, join and write the tables in `folder`. Return seconds per step and the peak memory in GB."""
     start = time.perf_counter()
     workbook = ingest(folder)
     read = time.perf_counter()
-    merged = merge(workbook.topics, workbook.lines)
+    merged = build_examples(workbook.topics, workbook.lines)
     joined = time.perf_counter()
     merged.examples.to_parquet(folder / "examples.parquet", index=False)
     merged.set_aside.to_csv(folder / "set_aside.csv", index=False)
@@ -140,13 +140,13 @@ def walk(folder: Path) -> dict[str, float]:
 
 
 def write_talks(folder: Path, lessons: int) -> None:
-    """Talks that nobody gave, as Parquet: random words, every tenth line a topic, times as durations."""
+    """Write synthetic lessons as Parquet: random words, a topic every tenth line, times as durations."""
     random = np.random.default_rng(1)
     words = random.choice(list("abcdefghijklmnopqrstuvwxyz"), (3000, 6)).view("<U6").ravel()
     phrases = pa.array([" ".join(random.choice(words, 2)) for _ in range(50_000)])
 
     def table(numbers: np.ndarray, every: int, column: str, length: int) -> pa.Table:
-        """For each lesson a row every `every` lines, with `length` phrases in `column`."""
+        """Return a row every `every` lines of each lesson, with `length` phrases in `column`."""
         rows = LINES_A_LESSON // every
         lesson = np.repeat(numbers, rows)
         picked = [phrases.take(pa.array(random.integers(0, len(phrases), len(lesson)))) for _ in range(length)]

@@ -1,15 +1,16 @@
-"""How fast titles are written and scored, against `Seq2SeqTrainer.evaluate` as the library's own example sets it up.
+"""Measure how fast titles are written and scored, against `Seq2SeqTrainer.evaluate` as in the library's own example.
 
     python benchmarks/evaluation.py [WORKBOOK] [--models t5-small bart-base] [--examples 100] [--beams 4] [--runs 1]
 
-Both sides write titles of the same test examples (512 tokens) with the same random checkpoint of the real size and
-class and the same settings, and score them by ROUGE and BERTScore. The peer takes batches of 8, padded to their
-longest, and computes a loss besides, as it does in every evaluation. Models are loaded, and the peer's texts are
-tokenized, before the clock starts. Each run is a process of its own; of several, the fastest counts. WORKBOOK is an
-.xlsx; without it $LECTERN_SHARED is looked through, else the embedded one is built.
+Both sides write titles for the same test examples (512 tokens) with the same random checkpoint of the real size and
+class and the same settings, and score them by ROUGE and BERTScore. The peer uses batches of 8, padded to their longest
+text, and also computes a loss, as it does in every evaluation. Models are loaded, and the peer's texts are tokenized,
+before the clock starts. Each run is a process of its own; of several runs, the fastest counts. WORKBOOK is an .xlsx
+file; by default one in $LECTERN_SHARED, else the embedded workbook.
 
-Where titles are alike, their scores are compared with bert_score's own of one pair at a time: in the batches that the
-peer takes, bert_score gives a word that has no like in the other title the cosine of a padded place, which is 0.
+If all titles are the same, their scores are compared with those that bert_score gives one pair at a time. In batches,
+as the peer uses them, bert_score gives a word without a match in the other title the cosine of a padded position,
+which is 0.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from workbooks import read_examples
 from pipeline.data.split import split
 from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
-from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
+from pipeline.evaluation.score_names import ROUGE_SCORES, SCORES
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSection, GenerateSettings, Titler
 from pipeline.models.inputs import Inputs
@@ -62,9 +63,9 @@ Evaluation = Callable[[], tuple[list[str], np.ndarray]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx with lessons")
+    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx file with lessons")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--examples", type=int, default=100, help="of the test split")
+    parser.add_argument("--examples", type=int, default=100, help="number of test examples")
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
@@ -100,7 +101,7 @@ def main() -> None:
 
 
 def write_data(folder: Path, workbook: Path | None, count: int) -> None:
-    """`folder`/train.parquet, and `count` examples of the test split as test.parquet."""
+    """Write train.parquet, and `count` examples of the test split as test.parquet, into `folder`."""
     sides = split(read_examples(workbook, folder), SPLIT)
     sides.train.to_parquet(folder / "train.parquet", index=False)
     test = sides.test.sample(n=min(count, len(sides.test)), random_state=1)
@@ -110,7 +111,7 @@ def write_data(folder: Path, workbook: Path | None, count: int) -> None:
 
 
 def run_side(side: str, checkpoint: str, beams: int) -> dict[str, Any]:
-    """`measure` in a process of its own."""
+    """Run `measure` in a process of its own."""
     command = [sys.executable, __file__, "--side", side, checkpoint, str(beams)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -119,7 +120,7 @@ def run_side(side: str, checkpoint: str, beams: int) -> dict[str, Any]:
 
 
 def measure(side: str, checkpoint: str, beams: str) -> dict[str, Any]:
-    """One evaluation: its seconds, those of the encoder, the peak memory of this process in GB, titles and scores."""
+    """Measure one evaluation: its seconds, the encoder's seconds, peak memory in GB, titles and scores."""
     path = Path(checkpoint)
     examples = pd.read_parquet(path.parent / "test.parquet")
     model = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32).eval()
@@ -152,7 +153,7 @@ def measure(side: str, checkpoint: str, beams: str) -> dict[str, Any]:
 
 
 def clock(module: nn.Module) -> list[float]:
-    """The seconds of each call of `module` from now on; a list that grows."""
+    """Return a list that collects the seconds of each later call of `module`."""
     spent: list[float] = []
     module.register_forward_pre_hook(lambda *_: spent.append(-time.monotonic()))
     module.register_forward_hook(lambda *_: spent.append(time.monotonic()))
@@ -208,8 +209,11 @@ def peer(titler: Titler, examples: pd.DataFrame, scoring: EvaluateSettings) -> E
 
 
 def own_scores(titles: list[str], references: list[str], scoring: EvaluateSettings, batch: int = 64) -> np.ndarray:
-    """`SCORES` of each title by `rouge_score` and `bert_score`, but for what the latter leaves to its user: an empty
-    title, which raises, and a precision or recall below 0, which may give F1 any value. Both are 0 here."""
+    """Return the `SCORES` of each title by `rouge_score` and `bert_score`.
+
+    bert_score raises an error for an empty title, and a precision or recall below 0 may give F1 any value. Here, both
+    count as 0.
+    """
     stemmed = RougeScorer(ROUGE_SCORES, use_stemmer=True)
     rouge = [stemmed.score(*pair) for pair in zip(references, titles, strict=True)]
     written = [place for place, title in enumerate(titles) if title]
@@ -223,7 +227,7 @@ def own_scores(titles: list[str], references: list[str], scoring: EvaluateSettin
 
 
 def what_bounds(model: str, peer: dict[str, Any], ours: dict[str, Any]) -> str:
-    """Why the peer's time divided by ours is below the goal: the part of ours that both must spend."""
+    """Explain a ratio below the goal by the part of Lectern's time that both sides must spend."""
     speed = products_a_second()
     return (
         f"{model}: {peer['seconds'] / GOAL:.1f} s would be {GOAL} times faster. Lectern spends {ours['encoder']:.1f} s "

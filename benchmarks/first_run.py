@@ -1,8 +1,9 @@
-"""How long the main job takes on a fresh clone, how long when nothing changed, and what the models score.
+"""Measure how long `lectern run` takes on a fresh clone and when nothing has changed, and print the leaderboard.
 
     python benchmarks/first_run.py [WORKBOOK]
 
-The environment it runs in is the one it measures with; installing is not part of the time.
+It measures in the active environment; the time to install is not included. WORKBOOK is an .xlsx file to use instead of
+the embedded workbook.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx to use instead of the embedded one")
+    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx file to use instead of the embedded workbook")
     workbook = parser.parse_args().workbook
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}\n")
@@ -36,12 +37,12 @@ def main() -> None:
             seconds("lectern", "use", str(workbook.resolve()), cwd=clone)
         print("| `lectern run` | seconds |\n|---|--:|")
         for what in ("first run", "nothing changed"):
-            print(f"| {what} | {seconds('pipeline', 'run', cwd=clone):.0f} |", flush=True)
+            print(f"| {what} | {seconds('lectern', 'run', cwd=clone):.0f} |", flush=True)
         print(f"\n{(clone / 'reports/leaderboard.md').read_text(encoding='utf-8')}")
 
 
 def seconds(*words: str, cwd: Path, env: Mapping[str, str] | None = None) -> float:
-    """That `python -m` with `words` took in `cwd`."""
+    """Return the seconds that `python -m` with `words` takes in `cwd`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     start = time.monotonic()
     done = subprocess.run(

@@ -1,10 +1,10 @@
-"""How a running `lectern serve` bears a load: answers, their delay, and whether it turns away what it cannot do.
+"""Measure how a running `lectern serve` handles load: answers, delays and refused requests.
 
     lectern serve --port 8080 &
     python benchmarks/load.py [--url http://127.0.0.1:8080] [--clients 1 8 64] [--requests 64] [--texts 1]
 
-Each client asks anew as soon as it has its answer; one that is turned away (429) asks again when it was told to, and
-its delay counts from the first time. The texts are distinct ones of the embedded workbook.
+Each client sends its next request when it has an answer. A client that is refused (429) tries again after the time that
+the server names, and its delay counts from the first try. All texts are different texts of the embedded workbook.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 64])
-    parser.add_argument("--requests", type=int, default=64, help="that are to be answered, for each number of clients")
-    parser.add_argument("--texts", type=int, default=1, help="of a request")
+    parser.add_argument("--requests", type=int, default=64, help="requests to be answered, for each number of clients")
+    parser.add_argument("--texts", type=int, default=1, help="texts per request")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         texts = cycle(read_examples(None, Path(folder))["text"].drop_duplicates().tolist())

@@ -1,9 +1,10 @@
-"""What the Prefect flow costs over plain `dvc repro`.
+"""Measure what the Prefect flow costs compared with plain `dvc repro`.
 
     python benchmarks/orchestration.py [--models 8] [--seconds 30] [--slots 4]
 
-In a project made for it, whose trainings only wait: `--seconds` each, `--slots` of them at once. A Prefect server runs
-already and has served a run before, as on an operator's machine; a run that has to start its own is measured too.
+The project is made for this benchmark, and its trainings only wait: `--seconds` each, `--slots` of them at once. A
+Prefect server is already running and has served a run before, as on an operator's machine. A run that starts its own
+server is measured too.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""How good the titles are of every model that can be had offline, against the baselines, over lesson-wise folds.
+"""Measure the titles of every model that works offline, against the baselines, with each lesson held out once.
 
     python benchmarks/quality.py [WORKBOOK] [--models smollm2-zero-shot smollm2] [--folds 5] [--kept FOLDER]
 
-Each lesson is held out once: a model is trained on the other folds as `params.yaml` says and titles the held-out one.
-What opens a lesson is then called as most of the other folds' openings are, which the table also leaves out.
-WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, else the embedded one is built. What is done is kept
-in FOLDER, so that a run that was stopped goes on there.
+A model is trained on the other folds as `params.yaml` says and titles the held-out one. Openings of lessons get the
+usual title of openings in the other folds; one column leaves these out. WORKBOOK is an .xlsx file; by default one in
+$LECTERN_SHARED, else the embedded workbook. FOLDER keeps finished work, so that an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ import transformers
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from workbooks import read_examples
 
-from pipeline.data.lessons import LESSON
-from pipeline.data.openings import usual_opening
+from pipeline.data.lesson_openings import usual_opening_title
+from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.intervals import interval_of_mean, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.generation import GenerateSettings, Titler
-from pipeline.registry.training_fingerprint import checkpoint_tags
+from pipeline.registry.lineage import checkpoint_tags
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import fit
@@ -46,10 +45,10 @@ SEED = 1
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx with lessons")
+    parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx file with lessons")
     parser.add_argument("--models", nargs="*", default=["smollm2-zero-shot", "smollm2"], help="entries of params.yaml")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--kept", type=Path, default=Path(".lectern/quality"), help="where what is done is kept")
+    parser.add_argument("--kept", type=Path, default=Path(".lectern/quality"), help="folder for finished work")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options.kept.mkdir(parents=True, exist_ok=True)
@@ -66,16 +65,16 @@ def main() -> None:
 
 
 def folds(examples: pd.DataFrame, count: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """For each fold what may be trained on, and what is held out; no lesson is on both sides."""
+    """Yield the training part and the held-out part of each fold; no lesson is on both sides."""
     lessons = examples.groupby(LESSON).ngroup()
     for train, test in GroupKFold(count, shuffle=True, random_state=SEED).split(examples, groups=lessons):
         yield examples.iloc[train].reset_index(drop=True), examples.iloc[test].reset_index(drop=True)
 
 
 def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """What `titles_of` gives, from an earlier run if it has come so far, with openings called as usual.
+    """Return the result of `titles_of`, if possible from an earlier run, with the usual title for openings.
 
-    Its column `own` holds the titles as the model wrote them; course_title and lesson_num name the lesson.
+    The column `own` holds the titles that the model wrote; course_title and lesson_num name the lesson.
     """
     path = kept / f"{model}-{fold}-{digest(model, train, test)}.parquet"
     if not path.exists():
@@ -84,14 +83,14 @@ def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd
         logging.info(
             "fold %d, %s: ROUGE-1 %.4f", fold, model, mean_rouge([*titled.prediction], [*titled.title])["rouge1"]
         )
-    titled, usual = pd.read_parquet(path), usual_opening(train)
+    titled, usual = pd.read_parquet(path), usual_opening_title(train)
     called = titled["prediction"].mask(test["opens"], usual) if usual else titled["prediction"]
     lessons = {column: test[column] for column in LESSON}
     return titled.assign(own=titled["prediction"], prediction=called, **lessons)
 
 
 def digest(model: str, train: pd.DataFrame, test: pd.DataFrame) -> str:
-    """Of all that a model's titles come of, but for the code."""
+    """Hash everything that decides a model's titles, except the code."""
     found = hashlib.sha256()
     for frame in (train, test):
         found.update(frame[[*LESSON, "text", "title"]].to_json().encode())
@@ -104,7 +103,7 @@ def digest(model: str, train: pd.DataFrame, test: pd.DataFrame) -> str:
 
 
 def titles_of(model: str, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """A row a held-out example: title, prediction, and the seconds of training and of titling all of them."""
+    """Return a row per held-out example: title, prediction, and the seconds of training and titling all of them."""
     start = time.monotonic()
     texts = test["text"].tolist()
     if model in BASELINES:

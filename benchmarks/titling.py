@@ -1,12 +1,12 @@
-"""How fast the registered version writes many titles: as `lectern title WORKBOOK` asks for them, and one by one.
+"""Measure how fast the registered version writes many titles together, as for a workbook, and one by one.
 
     python benchmarks/titling.py [--texts 64] [--model FOLDER]
 
-Run in a project folder: the version is the champion, else the challenger, which a command for each passage asks too.
-With --model it is a trained model, and what bounds its speed is told: the time to read the texts, in batches.
-The texts are distinct ones of the embedded workbook. Both ways use the same model in the same process, which is loaded
-and has written a title before the clock starts. Beam search and padding leave room for a title to differ now and then:
-how many are alike is printed.
+Run it in a project folder: it uses the champion, else the challenger, and also times one command per passage. With
+--model it uses a trained model, and prints the time to read the texts in batches, which limits its speed. All texts are
+different texts of the embedded workbook. Both ways use the same model in the same process, which is loaded and has
+written a title before the clock starts. Beam search and padding can change a title; the number of equal titles is
+printed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ import torch
 from workbooks import read_examples
 
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
-from pipeline.registry.versions import TRIAL_TEXT
-from pipeline.titles import titling
+from pipeline.registry.promotion import TRIAL_TEXT
+from pipeline.titles.batch_titling import chunks, longest_first
+from pipeline.titles.served_version import find_served_version, load_titler
 
 GOAL = 3
 COMMANDS = 3  # that are timed
@@ -41,7 +42,7 @@ Write = Callable[[list[str]], list[str]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=64)
-    parser.add_argument("--model", type=Path, help="a trained model's folder instead of the registered version")
+    parser.add_argument("--model", type=Path, help="folder of a trained model instead of the registered version")
     options = parser.parse_args()
     name, write = writer(options.model)
     with tempfile.TemporaryDirectory() as folder:
@@ -66,8 +67,8 @@ def main() -> None:
 
 def writer(folder: Path | None) -> tuple[str, Write]:
     if folder is None:
-        found = titling.present_version()
-        write = titling.writer_of(found)
+        found = find_served_version()
+        write = load_titler(found)
         return f"version {found}", lambda texts: [each.title for each in write(texts)]
     return f"model {folder}", titler_of(folder).best_titles
 
@@ -79,7 +80,7 @@ def titler_of(folder: Path) -> Titler:
 
 @torch.inference_mode()
 def read(folder: Path, texts: list[str]) -> None:
-    """Passes the texts through the encoder, or through a causal model, in batches as their titles are written in."""
+    """Pass the texts through the encoder or the causal model, in the same batches as for their titles."""
     titler = titler_of(folder)
     causal = titler.inputs.family.causal
     sources = sorted(map(titler.inputs.source, texts), key=len, reverse=True)
@@ -97,9 +98,9 @@ def command(text: str) -> str:
 
 
 def in_chunks(write: Write, texts: list[str]) -> list[str]:
-    """As `title_texts` does it, without its files."""
+    """Write titles as `title_texts` does, without its files."""
     written: dict[str, str] = {}
-    for chunk in titling.chunks(titling.longest_first(texts)):
+    for chunk in chunks(longest_first(texts)):
         written |= zip(chunk, write(chunk), strict=True)
     return [written[text] for text in texts]
 

@@ -1,18 +1,13 @@
-"""How fast Lectern trains, against `Seq2SeqTrainer` set up as the library's own summarization example sets it up.
+"""Compare the speed of Lectern's training with `Seq2SeqTrainer` as in the library's summarization example.
 
     python benchmarks/training.py [WORKBOOK] [--models t5-small bart-base] [--train 96] [--validation 32]
                                   [--frozen-epochs 10] [--whole-epochs 3] [--precision float32] [--compile]
-                                  [--without-patches]
 
-Both sides start from the same random checkpoint of the real size and class, and see the same texts (512 tokens),
-batches of 8, epochs, learning rates, precision and seed; both measure loss, greedy titles and ROUGE after each epoch,
-and keep a checkpoint of each. The losses shown are those of the best epochs' weights, which both sides end with, taken
-in one way after the clock has stopped: the mean over the titles' tokens of the validation split, in float32, without
-padding and without a cache. WORKBOOK is an .xlsx; without it $LECTERN_SHARED is looked through, else the embedded
-one is built.
-
-With `--without-patches` the peer is Lectern itself without `states_instead_of_keys`, and the seconds are those of the
-processor, which a busy machine hardly changes.
+Both sides start from the same random checkpoint of a real model's size and class. They use the same texts (512 tokens),
+batches of 8, epochs, learning rates, precision and seed. After each epoch both compute loss, greedy titles and ROUGE,
+and save a checkpoint. The table shows the loss of the final weights, those of the best epoch, measured in the same way
+after the clock has stopped: the mean of the title tokens of the validation split, in float32, without padding and
+cache. WORKBOOK is an .xlsx file. By default it is the first workbook in $LECTERN_SHARED, or else the embedded one.
 """
 
 from __future__ import annotations
@@ -57,8 +52,7 @@ from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models import scratch
 from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import IGNORED, Inputs, prefix_tokens
-from pipeline.models.layers import freeze
-from pipeline.training import trainer as training_module
+from pipeline.models.layer_groups import freeze
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import fit
 
@@ -66,8 +60,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE_TOKENS, TARGET_TOKENS = 512, 40
 BATCH, RATE = 8, 5e-4
 VOCABULARY = 8000
-GOALS = {"decoder": 5.0, "all": 1.5}  # times faster
-LOSS_APART = {"decoder": 0.01, "all": 0.02}  # shares of the peer's, at most
+GOALS = {"decoder": 5.0, "all": 1.5}  # times faster than the peer
+LOSS_TOLERANCE = {"decoder": 0.01, "all": 0.02}  # largest relative difference to the peer's loss
 SPLIT = SplitSettings(by="lesson", validation=0.15, test=0.2, seed=1)
 
 
@@ -95,15 +89,14 @@ MODELS: dict[str, tuple[str, Callable[[PreTrainedTokenizerBase], PretrainedConfi
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Of one row of the table, what both sides are to do."""
+class Task:
+    """Training of one row of the table, for both sides."""
 
     model: str
-    trained: str
+    trained: str  # decoder | all
     epochs: int
     precision: str
-    compiled: bool  # Lectern's side alone
-    without_patches: bool = False  # the peer is Lectern without its attention patches
+    compiled: bool  # only on Lectern's side
 
 
 def main() -> None:
@@ -111,14 +104,15 @@ def main() -> None:
     parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx with lessons")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--train", type=int, default=96, help="examples to train on")
-    parser.add_argument("--validation", type=int, default=32, help="examples to measure on after each epoch")
+    parser.add_argument("--validation", type=int, default=32, help="examples for the measurement after each epoch")
     parser.add_argument(
-        "--frozen-epochs", type=int, default=10, help="with embedding and encoder frozen; 0 leaves it out"
+        "--frozen-epochs", type=int, default=10, help="epochs with embedding and encoder frozen; 0 skips this row"
     )
-    parser.add_argument("--whole-epochs", type=int, default=3, help="with everything trained; 0 leaves it out")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of both sides")
-    parser.add_argument("--compile", action="store_true", help="Lectern's side by torch.compile")
-    parser.add_argument("--without-patches", action="store_true", help="compare with Lectern without its patches")
+    parser.add_argument("--whole-epochs", type=int, default=3, help="epochs of the whole model; 0 skips this row")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="precision of both sides"
+    )
+    parser.add_argument("--compile", action="store_true", help="use torch.compile on Lectern's side")
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -138,34 +132,32 @@ def main() -> None:
             write_checkpoint(Path(folder), model)
             for trained, epochs in (("decoder", options.frozen_epochs), ("all", options.whole_epochs)):
                 if epochs:
-                    asked = Asked(model, trained, epochs, options.precision, options.compile, options.without_patches)
-                    peer, ours = (run_side(side, folder, asked) for side in ("peer", "lectern"))
+                    task = Task(model, trained, epochs, options.precision, options.compile)
+                    peer, ours = (run_side(side, folder, task) for side in ("peer", "lectern"))
                     cells = [model, trained, epochs, f"{peer['seconds']:.0f}", f"{ours['seconds']:.0f}"]
                     cells += [f"{peer['seconds'] / ours['seconds']:.1f}", f"{peer['loss']:.3f}", f"{ours['loss']:.3f}"]
                     cells += [f"{peer['memory']:.1f}", f"{ours['memory']:.1f}"]
                     print(f"| {' | '.join(map(str, cells))} |", flush=True)
-                    if options.without_patches:
-                        continue
-                    notes += what_is_missed(model, trained, peer, ours)
+                    notes += missed_goals(model, trained, peer, ours)
                     if peer["seconds"] / ours["seconds"] < GOALS[trained] and not options.compile:
-                        counted = run_side("count", folder, asked)
-                        notes.append(what_bounds(model, trained, peer, ours, counted["operations"]))
+                        counted = run_side("count", folder, task)
+                        notes.append(explain_bound(model, trained, peer, ours, counted["operations"]))
         print("", *notes, sep="\n")
 
 
 def write_data(folder: Path, workbook: Path | None, train: int, validation: int) -> None:
-    """`folder`/train.parquet and validation.parquet, of as many examples."""
+    """Write train.parquet and validation.parquet with the given numbers of examples."""
     sides = split(read_examples(workbook, folder), SPLIT)
     for side, examples, count in (("train", sides.train, train), ("validation", sides.validation, validation)):
         chosen = examples.sample(n=min(count, len(examples)), random_state=1).reset_index(drop=True)
         chosen.to_parquet(folder / f"{side}.parquet", index=False)
         words = chosen["text"].str.split().str.len()
-        print(f"{side}: {len(chosen)} examples, {words.median():.0f} words in the middle, {words.max()} at most")
+        print(f"{side}: {len(chosen)} examples, median {words.median():.0f} words, longest {words.max()}")
     print()
 
 
 def write_checkpoint(folder: Path, model: str) -> None:
-    """`folder`/`model`: random weights of the real size, and a tokenizer learnt on the training examples."""
+    """Write random weights of the model's real size, and a tokenizer that learns from the training examples."""
     train = pd.read_parquet(folder / "train.parquet")
     family, new_config = MODELS[model]
     tokenizer = FAMILIES[family].new_tokenizer([*train["text"], *train["title"]], VOCABULARY)
@@ -174,9 +166,9 @@ def write_checkpoint(folder: Path, model: str) -> None:
     tokenizer.save_pretrained(folder / model)
 
 
-def run_side(side: str, folder: str, asked: Asked) -> dict[str, float]:
-    """`measure` in a process of its own, in an empty working directory."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--side", side, folder, json.dumps(asdict(asked))]
+def run_side(side: str, folder: str, task: Task) -> dict[str, float]:
+    """Run `measure` in a new process with an empty working directory."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--side", side, folder, json.dumps(asdict(task))]
     with tempfile.TemporaryDirectory() as working_directory:
         done = subprocess.run(
             command,
@@ -191,28 +183,27 @@ def run_side(side: str, folder: str, asked: Asked) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(side: str, folder: str, asked_json: str) -> dict[str, float]:
-    """Seconds of the training, the validation loss that it ends with, the peak memory of this process in GB, and for
-    the side `count`, which is slower, the operations of Lectern's matrix products."""
-    asked = Asked(**json.loads(asked_json))
-    path = Path(folder, asked.model)
+def measure(side: str, folder: str, task_json: str) -> dict[str, float]:
+    """Measure a training: seconds, final validation loss, and peak memory of the process in GB.
+
+    The side `count` also counts the operations of Lectern's matrix products, which slows it down.
+    """
+    task = Task(**json.loads(task_json))
+    path = Path(folder, task.model)
     examples = [pd.read_parquet(path.parent / f"{name}.parquet") for name in ("train", "validation")]
     model = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    family = FAMILIES[MODELS[asked.model][0]]
+    family = FAMILIES[MODELS[task.model][0]]
     inputs = Inputs(family, tokenizer, max_source_tokens=SOURCE_TOKENS, max_target_tokens=TARGET_TOKENS)
-    freeze(model, family, ["embedding", "encoder"] if asked.trained == "decoder" else [], 0)
+    freeze(model, family, ["embedding", "encoder"] if task.trained == "decoder" else [], 0)
     transformers.set_seed(1)
-    clock = time.process_time if asked.without_patches else time.monotonic
-    start = clock()
+    start = time.monotonic()
     with FlopCounterMode(display=False) if side == "count" else nullcontext() as counter:
-        if side == "peer" and asked.without_patches:
-            training_module.states_instead_of_keys = lambda *_: nullcontext()
-        train = peer if side == "peer" and not asked.without_patches else lectern
-        train(model, inputs, *examples, asked)
+        train = peer if side == "peer" else lectern
+        train(model, inputs, *examples, task)
     found = {
         "operations": counter.get_total_flops() if counter else 0,
-        "seconds": clock() - start,
+        "seconds": time.monotonic() - start,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
     }
     return {**found, "loss": loss_of(model, inputs, examples[1])}
@@ -220,7 +211,7 @@ def measure(side: str, folder: str, asked_json: str) -> dict[str, float]:
 
 @torch.inference_mode()
 def loss_of(model: PreTrainedModel, inputs: Inputs, examples: pd.DataFrame) -> float:
-    """The mean over the titles' tokens, text by text."""
+    """Compute the mean loss of the title tokens, text by text."""
     total, tokens = 0.0, 0
     for text, title in zip(examples["text"], examples["title"], strict=True):
         batch = inputs.training_batch([inputs.example(text, title)])
@@ -230,17 +221,26 @@ def loss_of(model: PreTrainedModel, inputs: Inputs, examples: pd.DataFrame) -> f
     return total / tokens
 
 
-def lectern(
-    model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation: pd.DataFrame, asked: Asked
-) -> None:
+def lectern(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation: pd.DataFrame, task: Task) -> None:
     shipped = TrainSettings.read(ROOT / "params.yaml").model_dump()
-    knobs = {"epochs": asked.epochs, "learning_rate": RATE, "schedule": "linear", "warmup": 0.0, "weight_decay": 0.0}
-    knobs |= {"batch_size": BATCH, "early_stopping": 0, "precision": asked.precision, "compile": asked.compiled}
-    settings = TrainSettings(**{**shipped, **knobs})
+    settings = TrainSettings(
+        **{
+            **shipped,
+            "epochs": task.epochs,
+            "learning_rate": RATE,
+            "schedule": "linear",
+            "warmup": 0.0,
+            "weight_decay": 0.0,
+            "batch_size": BATCH,
+            "early_stopping": 0,
+            "precision": task.precision,
+            "compile": task.compiled,
+        }
+    )
     fit(model, inputs, train, validation, settings, score=mean_rouge, resume_from=Path("checkpoints"))
 
 
-def peer(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation: pd.DataFrame, asked: Asked) -> None:
+def peer(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation: pd.DataFrame, task: Task) -> None:
     tokenizer, prefix = inputs.tokenizer, inputs.family.prefix
 
     def rows(examples: pd.DataFrame) -> list[dict[str, list[int]]]:
@@ -265,7 +265,7 @@ def peer(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation
         model=model,
         args=Seq2SeqTrainingArguments(
             output_dir="checkpoints",
-            num_train_epochs=asked.epochs,
+            num_train_epochs=task.epochs,
             learning_rate=RATE,
             per_device_train_batch_size=BATCH,
             per_device_eval_batch_size=BATCH,
@@ -277,8 +277,8 @@ def peer(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation
             greater_is_better=False,
             predict_with_generate=True,
             generation_max_length=TARGET_TOKENS,
-            bf16=asked.precision == "bfloat16",
-            use_cpu=not torch.cuda.is_available(),  # which the library wants to hear of bfloat16 on a processor
+            bf16=task.precision == "bfloat16",
+            use_cpu=not torch.cuda.is_available(),  # the library requires this for bfloat16 on a CPU
             report_to="none",
             seed=1,
         ),
@@ -289,25 +289,26 @@ def peer(model: PreTrainedModel, inputs: Inputs, train: pd.DataFrame, validation
         compute_metrics=metrics,
     )
     trainer.train()
-    # The library has the model compute in half precision for good.
+    # The library leaves a half-precision wrapper around the model's `forward`.
     vars(model).pop("forward", None)
 
 
-def what_is_missed(model: str, trained: str, peer: dict[str, float], ours: dict[str, float]) -> list[str]:
-    """Of the goals that are no speed."""
-    apart = ours["loss"] / peer["loss"] - 1
+def missed_goals(model: str, trained: str, peer: dict[str, float], ours: dict[str, float]) -> list[str]:
+    """Describe the missed goals for loss and memory."""
+    difference = ours["loss"] / peer["loss"] - 1
     found = []
-    if abs(apart) > LOSS_APART[trained]:
+    if abs(difference) > LOSS_TOLERANCE[trained]:
         found.append(
-            f"{model}, {trained} trained: the loss is {apart:+.1%} from the peer's, not {LOSS_APART[trained]:.0%}."
+            f"{model}, {trained} trained: the loss differs by {difference:+.1%} from the peer's, more than "
+            f"{LOSS_TOLERANCE[trained]:.0%}."
         )
     if ours["memory"] > peer["memory"]:
         found.append(f"{model}, {trained} trained: takes {ours['memory'] - peer['memory']:.2f} GB more than the peer.")
     return found
 
 
-def what_bounds(model: str, trained: str, peer: dict[str, float], ours: dict[str, float], operations: float) -> str:
-    """Why the peer's time divided by ours is below the goal: the part of ours that is arithmetic."""
+def explain_bound(model: str, trained: str, peer: dict[str, float], ours: dict[str, float], operations: float) -> str:
+    """Explain a missed speed goal: the time that Lectern's matrix products need at the machine's peak rate."""
     goal, speed, half = GOALS[trained], products_a_second(), products_a_second(torch.bfloat16)
     return (
         f"{model}, {trained} trained: {peer['seconds'] / goal:.0f} s would be {goal:g} times faster. Lectern's "
@@ -318,7 +319,7 @@ def what_bounds(model: str, trained: str, peer: dict[str, float], ours: dict[str
 
 
 def products_a_second(dtype: torch.dtype = torch.float32) -> float:
-    """Operations a second of one matrix product of a usual layer's size, by all threads."""
+    """Measure the operations per second of a matrix product of a typical layer's size, with all threads."""
     left, right = torch.randn(8 * SOURCE_TOKENS, 512, dtype=dtype), torch.randn(512, 2048, dtype=dtype)
     return 2 * left.numel() * right.shape[1] / min(timeit.repeat(lambda: left @ right, number=3, repeat=5)) * 3
 

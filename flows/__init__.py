@@ -1,4 +1,3 @@
-"""When and where Lectern's stages run: thin Prefect flows over the graph in `dvc.yaml`."""
+"""Prefect flows that decide when and where Lectern's work runs. DVC's graph in `dvc.yaml` decides what runs."""
 
-# Before anything imports Prefect: it says that nothing is to be told to anyone.
-import pipeline  # noqa: F401
+import pipeline  # noqa: F401 - first: it turns telemetry off in the environment, before Prefect is imported

@@ -1,6 +1,6 @@
-"""The flow `titles`: every new transcript in the inbox gets its title. `lectern title FOLDER` does it, as a child.
+"""The flow `titles`: title every new file in the inbox, by `lectern title FOLDER` in a child process.
 
-After each batch it looks whether what comes in, and what goes out, still is like what the model was trained on.
+After each batch, the flow measures whether texts and titles have drifted from those of the training split.
 """
 
 from __future__ import annotations
@@ -9,30 +9,33 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from mlflow.exceptions import MlflowException
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectConcurrentFuture
+from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from flows.execution import slots
-from flows.execution.run_processes import Crew
-from flows.execution.stage import StageBroke, StageRejected, last_lines, refusal, run_logged, stage_task
-from flows.reporting.events import announce_drift
-from flows.reporting.notifications import tell
+from flows.execution.run_processes import RunProcesses
+from flows.execution.stage import StageBroke, StageRejected, last_lines, rejection, run_logged, stage_task
+from flows.reporting.events import emit_drift
+from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
-from flows.services.prefect_server import at_best
-from flows.train import RunCancelled, reason, wait_for_all, wait_until_recorded
+from flows.services.prefect_server import warn_if_not_stored
+from flows.train import RunCancelled, final_state, reason, wait_for_all, wait_until_recorded
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.monitoring.batch_log import MEASURES, read_batches
 from pipeline.redaction import hide_passwords
-from pipeline.titles.folder import IGNORED, REFUSED, TABLE, Row, ignored_files, read_refused, read_rows
+from pipeline.titles.folder import IGNORED, ignored_files
+from pipeline.titles.outbox import NOT_TITLED, TITLES_CSV, TitledFile, read_rejected, read_titled
 
 _NAME = r"[^/.~\x00-\x1f][^/\x00-\x1f]*"
 Folder = Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})*/?$", max_length=200)]
-"""A path downward from the project's folder. Prefect's form refuses what begins with / or ~ or holds a `..`."""
+"""A path inside the project. Prefect's form refuses a path that begins with / or ~ or holds `..`."""
 
 INBOX = "inbox"
 OUTBOX = "titles"
@@ -40,134 +43,145 @@ OUTBOX = "titles"
 TITLE_FOLDER = "title folder"
 
 SHOWN = 20
-"""Files that a run's message names of one kind."""
+"""Most files of one kind that a run's message names."""
 
-KILLED = 128  # and the signal's number
+KILLED = 128  # exit code after signal N: 128 + N
 
 
-@flow(name="titles", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
+@flow(
+    name="titles",
+    flow_run_name=commit_and_workbook,
+    persist_result=False,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) -> State:
-    """Titles what is new in `inbox`; both folders lie in the project's.
+    """Title the new files in `inbox`. Both folders are inside the project.
 
-    A file that cannot be titled fails the run once; until it is mended, later runs name it.
+    A file that cannot be titled fails the run once. Until somebody corrects it, later runs only name it.
 
     Args:
-        inbox: The folder whose .txt files and workbooks are titled.
+        inbox: The folder with .txt files and workbooks to title.
         outbox: The folder for titles.csv and the filled workbooks.
-        again: Title anew what an earlier version has titled.
+        again: Also title the files again that another version has titled.
     """
     try:
         source, target = in_project(inbox, "inbox"), in_project(outbox, "outbox")
-        crew = Crew()
+        processes = RunProcesses()
     except UsageError as error:
         return Failed(message=str(error))
     if inbox == INBOX:
-        source.mkdir(exist_ok=True)  # so that a schedule has a folder to look into before anybody uses it
-    before, began = read_rows(target / TABLE), datetime.now(UTC)
-    crew.declare_slots()
+        source.mkdir(exist_ok=True)  # the schedule starts before anybody has used the folder
+    before, began = read_titled(target / TITLES_CSV), datetime.now(UTC)
+    processes.declare_slots()
     try:
-        future = title_folder.submit(source, target, again, crew)
+        submitted = title_folder.submit(source, target, again, processes, return_state=False)
+        future = cast("PrefectConcurrentFuture[None]", submitted)
         wait_for_all([future])
     except RunCancelled:
-        return Cancelled(message="Cancelled; what was titled is kept.")
+        return Cancelled(message="Cancelled; the finished titles are kept.")
     finally:
-        crew.stop()
+        processes.stop()
     wait_until_recorded({TITLE_FOLDER})
-    new = read_rows(target / TABLE)[len(before) :]
-    with at_best("what the run's page shows of its titles"):
+    new = read_titled(target)[len(before) :]
+    with warn_if_not_stored("what the run's page shows of its titles"):
         publish(new)
         look_for_drift(began)
-    end = future.wrapped_future.result()
-    if end.is_failed() or end.is_crashed():
-        return Failed(message=reason(end))
+    state = final_state(future)
+    if state.is_failed() or state.is_crashed():
+        return Failed(message=reason(state))
     return Completed(
-        message="\n".join([f"{len(new)} files titled." if new else "Nothing was new.", *left(source, target)])
+        message="\n".join([f"{len(new)} files titled." if new else "Nothing was new.", *untitled(source, target)])
     )
 
 
-def left(inbox: Path, outbox: Path) -> list[str]:
-    """What lies in the inbox without a title, in a line each; of much of it the first, since a message has an end."""
-    said = [f"Waits to be mended: {each.file}: {in_a_line(each.why, outbox)}" for each in read_refused(outbox)]
+def untitled(inbox: Path, outbox: Path) -> list[str]:
+    """Return a line for each file in the inbox without a title; only the first files if there are many."""
+    refused = [f"To be corrected: {each.file}: {first_line(each.why, outbox)}" for each in read_rejected(outbox)]
     ignored = ignored_files(inbox, outbox)
-    return [*first(said), *([f"{len(ignored)} {IGNORED}: {', '.join(first(ignored))}"] if ignored else [])]
+    return [*first(refused), *([f"{len(ignored)} {IGNORED}: {', '.join(first(ignored))}"] if ignored else [])]
 
 
-def in_a_line(why: str, outbox: Path) -> str:
+def first_line(why: str, outbox: Path) -> str:
+    """Return the first line of a reason, and where the rest of it is."""
     line, _, more = why.partition("\n")
-    return f"{line} ({outbox.name}/{REFUSED} has all of it)" if more else line
+    return f"{line} ({outbox.name}/{NOT_TITLED} has all of it)" if more else line
 
 
 def first(names: list[str]) -> list[str]:
+    """Return the first of `names`, and the number of the others."""
     return names if len(names) <= SHOWN else [*names[:SHOWN], f"{len(names) - SHOWN} more"]
 
 
 def in_project(folder: str, parameter: str) -> Path:
-    """`folder` as an absolute path.
+    """Return `folder` as an absolute path.
 
     Raises:
-        UsageError: a link in it leads out of the project's folder, or back to it.
+        UsageError: through a link, it is outside the project, or the project itself.
     """
     project = Path.cwd().resolve()
     found = (project / folder).resolve()
     if project not in found.parents:
-        raise UsageError(f"{parameter} is '{folder}', which is no folder inside of {project}. Name one that is.")
+        raise UsageError(f"{parameter} is '{folder}', which is not a folder inside {project}. Name one that is.")
     return found
 
 
 @stage_task(name=TITLE_FOLDER, task_run_name=TITLE_FOLDER)
-def title_folder(inbox: Path, outbox: Path, again: bool, crew: Crew) -> None:
-    """Runs the command.
+def title_folder(inbox: Path, outbox: Path, again: bool, processes: RunProcesses) -> None:
+    """Run `lectern title` on the folder.
 
     Raises:
-        StageRejected, StageBroke: it failed; the message ends with what it printed, of one that broke the last lines.
-        Stopped: the flow run is over.
+        StageRejected, StageBroke: the command failed; the message quotes its output.
+        Stopped: the flow run has ended.
     """
     command = [sys.executable, "-m", "lectern", "title", str(inbox), "--out", str(outbox), "--tell-once"]
-    # A processor has room beside a training; an accelerator's memory has not.
+    # A processor is shared with a training. An accelerator's memory is too small for both.
     slot = slots.GPU if any(slots.devices()) else None
-    code, output = run_logged([*command, *(["--again"] if again else [])], crew, slot=slot)
+    code, output = run_logged([*command, *(["--again"] if again else [])], processes, slot=slot)
     if code:
-        heading = f"Titling ended with exit code {code}:"
+        heading = f"`lectern title` failed with exit code {code}:"
         if code == TemporaryFailure.exit_code or code > KILLED:
             raise StageBroke(f"{heading}\n{last_lines(output)}")
-        raise StageRejected(f"{heading}\n{refusal(output)}")
+        raise StageRejected(f"{heading}\n{rejection(output)}")
 
 
-def publish(rows: list[Row]) -> None:
-    """Shows in Prefect's pages what was titled, if anything was."""
+def publish(rows: list[TitledFile]) -> None:
+    """Show the new titles in Prefect's pages, if there are any."""
     if rows:
         table = [{name: cell for name, cell in asdict(row).items() if name != "sha256"} for row in rows]
-        create_table_artifact(key="titles", table=table, description="What this run has titled.")
+        create_table_artifact(key="titles", table=table, description="The titles of this run.")
 
 
 def look_for_drift(began: datetime) -> None:
-    """Shows the numbers of what was titled since `began`, if anything was, and tells Prefect of drift.
+    """Show the measures of the texts that were titled since `began`, if there are any, and tell Prefect of drift.
 
-    Titles that are written are no worse for what this finds, or cannot find: it fails no run.
+    A failure here fails no run: the titles are written.
     """
     try:
         batch = read_batches(began)
     except (OSError, ValueError) as error:
-        get_run_logger().warning("Drift was not looked for. %s", error)
+        get_run_logger().warning("Drift was not measured. %s", error)
         return
     if batch.empty:
         return
-    from pipeline.monitoring.drift import (  # seconds, which a run without a new file need not wait
+    from pipeline.monitoring.drift import (  # imported late: takes seconds, which a run without new files saves
         DriftSettings,
-        in_short,
+        summarise,
     )
     from pipeline.monitoring.drift_report import report_drift
 
-    numbers = "\n".join(f"| {measure.replace('_', ' ')} | {in_short(batch, measure)} |" for measure in MEASURES)
+    numbers = "\n".join(f"| {measure.replace('_', ' ')} | {summarise(batch, measure)} |" for measure in MEASURES)
     shown = f"This batch: {len(batch)} texts.\n\n| | |\n|---|---|\n{numbers}"
     try:
         drift = report_drift(DriftSettings.read())
     except (UsageError, Rejected, TemporaryFailure, MlflowException, OSError, ValueError) as error:
-        said = hide_passwords(str(error))
-        get_run_logger().warning("Drift was not looked for. %s", said)
-        create_markdown_artifact(key="drift", markdown=f"{shown}\n\nNot compared: {said}")
+        why = hide_passwords(str(error))
+        get_run_logger().warning("Drift was not measured. %s", why)
+        create_markdown_artifact(key="drift", markdown=f"{shown}\n\nNot compared: {why}")
+        return
+    if drift is None:
         return
     create_markdown_artifact(key="drift", markdown=f"{shown}\n\n{drift.as_markdown()}")
     get_run_logger().info(drift.headline)
     if drift.drifted:
-        announce_drift(drift.version.rpartition("/")[0], drift)
+        emit_drift(drift.version.rpartition("/")[0], drift)

@@ -1,25 +1,25 @@
-"""Looks whether the workbook has become newer, and has it trained on if so."""
+"""The flow `watch`: update the workbook from its source, and start a training if it has changed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from filelock import Timeout
 from prefect import flow, get_run_logger
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
 from pydantic import Field
 
+from flows.graph.dvc_internals import open_repo
+from flows.graph.exclusive_access import work_tree_lock
 from flows.graph.plan import Busy, read_plan
-from flows.graph.trained_workbooks import trained_on
-from flows.graph.work_tree_lock import work_tree_lock
-from flows.graph.workbook import as_it_is_now, import_file, replace_by
-from flows.reporting.notifications import tell
+from flows.graph.workbook import import_file, latest, replace_by
+from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
 from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
@@ -29,86 +29,93 @@ from pipeline.registry.lineage import md5
 Training = Annotated[str, Field(pattern="^train/[^/]+$", max_length=200)]
 
 
-class Overtaken(Exception):
-    """Another workbook was chosen while this one was fetched."""
+class WorkbookReplaced(Exception):
+    """A user chose another workbook while this one was downloaded."""
 
 
-@flow(name="watch", flow_run_name=commit_and_workbook, persist_result=False, on_failure=[tell], on_crashed=[tell])
+@flow(
+    name="watch",
+    flow_run_name=commit_and_workbook,
+    persist_result=False,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 def watch(train: Training = "train/nightly") -> State:
-    """Fetches the workbook from where `lectern use` took it, a file or a URL; if it is newer, starts a training.
+    """Update the workbook from the source that `lectern use` recorded, a file or a URL; start a training if it changed.
 
-    A workbook that is broken starts none, and replaces none: the run fails, and lists its problems.
+    A workbook with errors starts no training and replaces nothing: the run fails and lists the errors.
 
     Args:
         train: The deployment that trains, as train/NAME.
     """
     try:
-        workbook, source = named()
-        with nothing_at_work():
+        workbook, source = current_workbook()
+        with idle_work_tree():
             pass
-        # Without the lock: a download takes its time, in which a run may begin and end.
-        with if_changed(workbook) as new, nothing_at_work():
-            if named() != (workbook, source):
-                raise Overtaken
+        # Without the lock: a download takes time, in which a run may start and end.
+        with changed_copy(workbook) as new, idle_work_tree():
+            if current_workbook() != (workbook, source):
+                raise WorkbookReplaced
             if new:
                 replace_by(new, workbook)
-                get_run_logger().info("%s is as it is now where it came from.", workbook)
-            newer = md5(workbook) != trained_on(workbook)
-            if newer:
+                get_run_logger().info("%s was updated from its source.", workbook)
+            is_newer = md5(workbook) != open_repo(workbook)
+            if is_newer:
                 ingest(workbook)
-    except (Timeout, Busy, Overtaken) as why:
-        what = "Somebody chose another workbook" if isinstance(why, Overtaken) else "A run is at work in this work tree"
-        return Completed(message=f"{what}; the next run of this will look again.")
+    except (Timeout, Busy, WorkbookReplaced) as error:
+        replaced = isinstance(error, WorkbookReplaced)
+        why = "A user chose another workbook" if replaced else "Another run is using this work tree"
+        return Completed(message=f"{why}; the next run of this flow will look again.")
     except (Rejected, UsageError) as error:
         return Failed(message=hide_passwords(str(error)))
     except TemporaryFailure as error:
-        return Failed(message=hide_passwords(f"{workbook} cannot be fetched from where it came. {error}"))
-    if not newer:
-        return Completed(message=f"{workbook} is what was trained on.")
+        return Failed(message=hide_passwords(f"{workbook} cannot be updated from its source. {error}"))
+    if not is_newer:
+        return Completed(message=f"{workbook} has not changed since the last training.")
     try:
-        started = run_deployment(train, timeout=0)
+        started = cast("FlowRun", run_deployment(train, timeout=0))
     except ObjectNotFound:
         return Failed(
-            message=f"{workbook} is newer than what was trained on, and there is no deployment '{train}' to train it. "
-            "`prefect deployment ls` names those that there are; the next run of this tries again."
+            message=f"{workbook} is newer than the last training, and there is no deployment '{train}' to train on it. "
+            "`prefect deployment ls` lists the deployments. The next run of this flow tries again."
         )
-    return Completed(message=f"{workbook} is newer than what was trained on: started {started.name}.")
+    return Completed(message=f"{workbook} is newer than the last training: started {started.name}.")
 
 
 @contextmanager
-def nothing_at_work() -> Iterator[None]:
-    """Hold the work tree's lock for the block, so that the workbook stays what a run reads.
+def idle_work_tree() -> Iterator[None]:
+    """Hold the work tree's lock for the block, so that no run reads a workbook that changes.
 
     Raises:
-        Timeout: a run of a flow is at work.
-        Busy: DVC is.
+        Timeout: a flow run is using the work tree.
+        Busy: DVC is running in it.
     """
     with work_tree_lock().acquire(timeout=0):
         read_plan(Path.cwd())
         yield
 
 
-def named() -> tuple[Path, bytes | None]:
-    """The workbook that `params.yaml` names, and what DVC notes of where it came from."""
+def current_workbook() -> tuple[Path, bytes | None]:
+    """Return the workbook of `params.yaml`, and DVC's record of its source if there is one."""
     workbook = IngestSettings.read().workbook
-    imported = import_file(workbook)
-    return workbook, imported.read_bytes() if imported else None
+    record = import_file(workbook)
+    return workbook, record.read_bytes() if record else None
 
 
 @contextmanager
-def if_changed(workbook: Path) -> Iterator[Path | None]:
-    """Yield a copy of the workbook if it has changed where it came from, and is fit; None if it has not.
+def changed_copy(workbook: Path) -> Iterator[Path | None]:
+    """Yield a copy of the source of `workbook` if it has changed and has no errors; None if it has not changed.
 
     Raises:
-        WorkbookRejected: it is broken.
-        Rejected: it is too large.
-        TemporaryFailure: it is not there, cannot be taken, or takes too long.
+        WorkbookRejected: the new content has errors.
+        Rejected: the new content is too large.
+        TemporaryFailure: the source does not exist, cannot be read, or takes too long.
     """
     if import_file(workbook) is None:
-        get_run_logger().info("%s came from no file or URL: `lectern use SOURCE` remembers one.", workbook)
+        get_run_logger().info("%s has no recorded source: `lectern use SOURCE` records one.", workbook)
         yield None
         return
-    with as_it_is_now(workbook) as new:
+    with latest(workbook) as new:
         if md5(new) == md5(workbook):
             yield None
             return

@@ -28,9 +28,9 @@ def up(
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
     reports_port: Annotated[int, typer.Option(help="Port of the reports and the data docs.")] = 8800,
-    page_port: Annotated[int, typer.Option(help="Port of the page for talks.")] = 7860,
+    page_port: Annotated[int, typer.Option(help="Port of the page for transcripts.")] = 7860,
 ) -> None:
-    """Start the Prefect and MLflow servers, the page, and the flows of prefect.yaml. Ctrl-C stops them all."""
+    """Start the Prefect and MLflow servers, the page, and a worker for prefect.yaml. Ctrl-C stops everything."""
     enter_project()
     from flows.services.up import Ports
     from flows.services.up import up as start_services
@@ -51,10 +51,10 @@ def doctor() -> None:
 
 
 def clean(
-    keep_days: Annotated[int, typer.Option(min=1, help="Keep what was used within this many days.")] = 30,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it without asking.")] = False,
+    keep_days: Annotated[int, typer.Option(min=1, help="Keep everything used within this many days.")] = 30,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
 ) -> None:
-    """Show what no registered version and no recent run needs, and remove it if you agree."""
+    """Show what no registered version and no recent run needs, and remove it after you agree."""
     enter_project()
     from flows.maintenance.clean import clean as clean_up
 
@@ -64,7 +64,7 @@ def clean(
 def backup(
     file: Annotated[Path, typer.Argument(help="The file to write, outside the project.", resolve_path=True)],
 ) -> None:
-    """Write the whole project, its history and its versions into one file. The servers may keep running."""
+    """Write the project with its history and its versions into one file. Servers may keep running."""
     enter_project()
     from flows.maintenance.backup import backup as write_backup
 
@@ -75,9 +75,9 @@ def restore(
     file: Annotated[Path, typer.Argument(help="A file written by `lectern backup`.")],
     folder: Annotated[Path, typer.Argument(help="The project folder to create; new or empty.")],
 ) -> None:
-    """Restore a project folder from a backup, at the old place or elsewhere. Needs no project."""
+    """Restore a project folder from a backup, at the same path or another one."""
     from pipeline.maintenance.backup import restore as unpack
 
-    folder = folder.resolve()  # unpacking replaces the folder, so a relative path may stop working
+    folder = folder.resolve()  # unpacking replaces the folder, after which a relative path may not work
     label = unpack(file, folder)
-    print(f"{folder} is now the project as {label.folder} was at {label.made}. Go there and run `make install`.")
+    print(f"{folder} now holds the project {label.folder} of {label.made}. Run `make install` there.")

@@ -1,8 +1,9 @@
-"""Commands that write titles: for passages, workbooks, folders and whole talks, on the terminal and over HTTP."""
+"""The commands that write titles and chapters, serve them over HTTP, and watch for drift."""
 
 from __future__ import annotations
 
 import sys
+from enum import Enum, auto
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 
 from pipeline.command import REJECTED, enter_project
 from pipeline.errors import UsageError
+from pipeline.extras import require_extra
+from pipeline.registry.versions import get_version
 from pipeline.terminal import console
 
 PANEL = "Titles and chapters"
@@ -37,7 +40,7 @@ def title(
             help="A passage, a text file, - for standard input; a workbook; a folder of .txt files and workbooks.",
         ),
     ],
-    candidates: Annotated[int, typer.Option(min=1, help="Number of titles, best first.")] = 1,
+    candidates: Annotated[int, typer.Option(min=1, help="Number of titles to print, best first.")] = 1,
     beams: Annotated[int | None, typer.Option(min=1, help="Width of the beam search.")] = None,
     sample: Annotated[bool, typer.Option(help="Sample words instead of taking the most likely.")] = False,
     top_k: Annotated[
@@ -67,38 +70,44 @@ def title(
     Uses the champion, else the challenger. An interrupted run over a workbook or a folder resumes with the same
     command.
     """
-    from pipeline.data.workbook_files import is_workbook
-
-    path = _workbook_or_folder(source)
-    if path is None:
+    kind = _kind_of(source)
+    if kind is _Source.PASSAGE:
         if out or overwrite or again or tell_once:
             raise UsageError(
-                "--out, --overwrite, --again and --tell-once go with a workbook or a folder; a passage's title is "
+                "--out, --overwrite, --again and --tell-once go with a workbook or a folder. A passage's title is "
                 "printed."
             )
         _title_passage(source, candidates, beams, sample=sample, top_k=top_k, top_p=top_p, seed=seed, fast=fast)
         return
     if (candidates, beams, sample, top_k, top_p, seed) != (1, None, False, None, None, None):
-        raise UsageError("--candidates, --beams and the sampling options go with a single passage.")
-    out = out.resolve() if out else None
-    if is_workbook(path):
+        raise UsageError("--candidates, --beams and the sampling options go with a passage.")
+    path, out = Path(source).resolve(), out.resolve() if out else None
+    if kind is _Source.WORKBOOK:
         if again or tell_once:
-            raise UsageError("--again and --tell-once go with a folder of transcripts; a workbook's titles are kept.")
+            raise UsageError("--again and --tell-once go with a folder of transcripts. A workbook's titles are kept.")
         _title_workbook(path, out, overwrite=overwrite, fast=fast)
     else:
         if overwrite:
-            raise UsageError("--overwrite goes with a workbook; a folder's titles are added to its titles.csv.")
+            raise UsageError("--overwrite goes with a workbook. A folder's titles are added to its titles.csv.")
         _title_folder(path, out, again=again, tell_once=tell_once, fast=fast)
 
 
-def _workbook_or_folder(source: str) -> Path | None:
-    from pipeline.data.workbook_files import is_workbook
+class _Source(Enum):
+    PASSAGE = auto()
+    WORKBOOK = auto()
+    FOLDER = auto()
+
+
+def _kind_of(source: str) -> _Source:
+    from pipeline.data.tables import is_workbook
 
     try:
         path = Path(source).resolve()
-        return path if path.is_dir() or is_workbook(path) else None
-    except (OSError, ValueError):  # a passage may be too long for a path, or hold characters that no path can
-        return None
+        if is_workbook(path):
+            return _Source.WORKBOOK
+        return _Source.FOLDER if path.is_dir() else _Source.PASSAGE
+    except (OSError, ValueError):  # a passage may be too long for a path, or have characters that a path cannot have
+        return _Source.PASSAGE
 
 
 def _title_passage(
@@ -113,43 +122,43 @@ def _title_passage(
     fast: bool,
 ) -> None:
     from pipeline.titles.passage import read_passage, title_passage
+    from pipeline.titles.served_version import find_served_version
 
     text = read_passage(source)
     if not sample and (top_k, top_p, seed) != (None, None, None):
         raise UsageError("--top-k, --top-p and --seed go with --sample.")
     enter_project()
-    settings: dict[str, object] = {"candidates": candidates}
+    parameters: dict[str, object] = {"candidates": candidates}
     if beams:
-        settings |= {"num_beams": beams, "do_sample": False}
+        parameters |= {"num_beams": beams, "do_sample": False}
     if sample:
-        settings |= {"do_sample": True, "num_beams": beams or 1, "seed": 1 if seed is None else seed}
-        settings |= {"top_k": 50 if top_k is None else top_k, "top_p": 0.95 if top_p is None else top_p}
-    print("\n".join(title_passage(text, settings, fast=fast)))
+        parameters |= {"do_sample": True, "num_beams": beams or 1, "seed": 1 if seed is None else seed}
+        parameters |= {"top_k": 50 if top_k is None else top_k, "top_p": 0.95 if top_p is None else top_p}
+    print("\n".join(title_passage(text, find_served_version(fast=fast), parameters)))
 
 
-def _title_workbook(workbook: Path, out: Path | None, *, overwrite: bool, fast: bool) -> None:
-    from pipeline.data.workbook_files import may_be_written, must_be_workbook
-    from pipeline.titles.titling import present_version
-    from pipeline.titles.workbook import fill_titles, output_beside, read_lacking_titles
+def _title_workbook(path: Path, out: Path | None, *, overwrite: bool, fast: bool) -> None:
+    from pipeline.data.workbook_files import require_writable, require_xlsx
+    from pipeline.titles.served_version import find_served_version
+    from pipeline.titles.workbook import default_output, fill_titles, read_untitled
 
     enter_project()
-    out = out or output_beside(workbook)
-    must_be_workbook(out)
-    may_be_written(out, overwrite=overwrite)
-    read_lacking_titles(workbook)  # reject a broken workbook before asking the registry
-    print(fill_titles(workbook, out, present_version(fast=fast)).summary())
+    out = out or default_output(path)
+    require_xlsx(out)
+    require_writable(out, overwrite=overwrite)
+    workbook = read_untitled(path)
+    print(fill_titles(path, workbook, out, find_served_version(fast=fast)).summary())
 
 
-def _title_folder(folder: Path, out: Path | None, *, again: bool, tell_once: bool, fast: bool) -> None:
+def _title_folder(inbox: Path, out: Path | None, *, again: bool, tell_once: bool, fast: bool) -> None:
     from pipeline.titles.folder import title_inbox
-    from pipeline.titles.titling import present_version
+    from pipeline.titles.served_version import find_served_version
 
     enter_project()
-    done = title_inbox(
-        folder, out or folder.with_name(f"{folder.name}.titles"), present_version(fast=fast), again=again
-    )
-    print(done.summary())
-    if done.news if tell_once else done.failed:
+    outbox = out or inbox.with_name(f"{inbox.name}.titles")
+    result = title_inbox(inbox, outbox, find_served_version(fast=fast), again=again)
+    print(result.summary())
+    if result.has_new_failures if tell_once else result.failed:
         sys.exit(REJECTED)
 
 
@@ -181,49 +190,48 @@ def chapters(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
 ) -> None:
-    """Divide a whole talk into chapters and title each of them.
+    """Divide a transcript into chapters and title them.
 
     A lesson of a workbook that has topics keeps them; those without a title get one.
     """
     if (count or minutes) and (topics or (count and minutes)):
         raise UsageError("Give --count or --minutes, not both, and neither with --topics.")
     if overwrite and not out:
-        raise UsageError("--overwrite goes with --out; without --out, the chapters are printed.")
+        raise UsageError("--overwrite goes with --out. Without --out, the chapters are printed.")
     enter_project()
-    from pipeline.chapters.chaptering import give_chapters
     from pipeline.chapters.segmentation import ChaptersSettings
+    from pipeline.chapters.title_chapters import chapters_with_titles
     from pipeline.transcripts import chapter_files
-    from pipeline.transcripts.known_topics import with_topics
-    from pipeline.transcripts.reading import read_talks
+    from pipeline.transcripts.known_topics import replace_topics
+    from pipeline.transcripts.reading import read_transcripts
 
     name = chapter_files.format_of(form, out)
     if out == talk:
-        raise UsageError(f"--out {out} is the talk itself. Name another file.")
+        raise UsageError(f"--out {out} is the transcript itself. Name another file.")
     if out:
         chapter_files.check_out(out, name, overwrite=overwrite)
-    talks = read_talks(talk)
+    transcripts = read_transcripts(talk)
     if topics:
-        talks = with_topics(talks, topics)
-    if (count or minutes) and all(each.topics for each in talks):
+        transcripts = replace_topics(transcripts, topics)
+    if (count or minutes) and all(each.topics for each in transcripts):
         raise UsageError(
-            "--count and --minutes decide where chapters start, but these talks have known topics. "
-            "Empty lesson_topics first."
+            "--count and --minutes decide where chapters start, but all lessons have topics already. "
+            "Empty the sheet lesson_topics, or leave the option out."
         )
-    chapter_files.check_talks(talks, name)
+    chapter_files.check_count(transcripts, name)
     settings = ChaptersSettings.read()
-    found, titled = give_chapters(
-        talks, settings.model_copy(update={"minutes": minutes}) if minutes else settings, count
-    )
+    settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
+    lessons, batch = chapters_with_titles(transcripts, settings, count)
     if out:
-        chapter_files.write_chapters(found, out, name)
-        total, kept = sum(len(each.chapters) for each in found), sum(each.kept for each in found)
-        print(f"{out}: {total:,} chapters, {kept:,} kept")
+        chapter_files.write_chapters(lessons, out, name)
+        total, kept = sum(len(each.chapters) for each in lessons), sum(each.kept for each in lessons)
+        print(f"{out}: {total:,} chapters, {kept:,} with a known title")
     else:
-        print(chapter_files.TEXTS[name](found), end="", flush=True)
-    if titled:
-        titled.forget()
-    for each in found:
-        print("".join(f"{remark}\n" for remark in chapter_files.remarks(each, name)), end="", file=sys.stderr)
+        print(chapter_files.TEXTS[name](lessons), end="", flush=True)
+    if batch:
+        batch.discard_resume_files()
+    for lesson in lessons:
+        print("".join(f"{remark}\n" for remark in chapter_files.remarks(lesson, name)), end="", file=sys.stderr)
 
 
 def serve(
@@ -238,7 +246,7 @@ def serve(
     Uses the champion, else the challenger. The sections `serve` and `page` of params.yaml set the limits.
     """
     enter_project()
-    from pipeline.server.process import serve as run_server
+    from pipeline.server.run_server import run_server
 
     run_server(port, host=host, fast=fast)
 
@@ -256,15 +264,16 @@ def export(
     """
     folder = out.resolve() if out else None
     enter_project()
+    require_extra("fast", user="lectern export")
     from pipeline.exports.export import export as convert
     from pipeline.paths import EXPORTS
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, named_version
+    from pipeline.registry.versions import RegisterSettings
 
     name = RegisterSettings.read().name
-    found = named_version(connect(), name, version)
-    folder = folder or EXPORTS / name / str(found.version)
-    card = convert(found, folder, examples)
+    registered = get_version(connect(), name, version)
+    folder = folder or EXPORTS / name / str(registered.version)
+    card = convert(registered, folder, examples)
     print(card.summary(folder))
 
 
@@ -273,7 +282,7 @@ def drift(
         float | None, typer.Option(min=0.01, help="Days to look back. Default: drift.days of params.yaml.")
     ] = None,
 ) -> None:
-    """Compare recently titled texts with the training split, as the section `drift` of params.yaml says."""
+    """Compare recently titled texts with the training split. The section `drift` of params.yaml sets the limits."""
     enter_project()
     from pipeline.monitoring.drift import DriftSettings
     from pipeline.monitoring.drift_report import report_drift
@@ -282,14 +291,14 @@ def drift(
     settings = DriftSettings.read()
     if since:
         settings = settings.model_copy(update={"days": since})
-    found = report_drift(settings)
-    if found is None:
-        print(f"Nothing was titled within {settings.days:g} days.")
+    report = report_drift(settings)
+    if report is None:
+        print(f"No text was titled in the last {settings.days:g} days.")
         return
-    console().print(found.as_table())
+    console().print(report.as_table())
     print(f"See {DRIFT}.", flush=True)
-    if found.drifted:
-        from flows.reporting.events import tell_of_drift
+    if report.drifted:
+        from flows.reporting import events
 
-        tell_of_drift(found.version.rpartition("/")[0], found)
+        events.report_drift(report.version.rpartition("/")[0], report)
         sys.exit(REJECTED)

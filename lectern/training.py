@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.command import INTERRUPTED, REJECTED, enter_project, explaining_missing_outputs
+from pipeline.extras import require_extra
 from pipeline.terminal import console
 
 if TYPE_CHECKING:
-    from pipeline.search.search import Found
+    from pipeline.search.search import SearchResult
 
 PANEL = "Train"
 
@@ -41,39 +42,41 @@ def search(
     ] = 20,
     apply: Annotated[bool, typer.Option("--apply", help="Write the best settings into params.yaml.")] = False,
 ) -> None:
-    """Search training settings for a model, as the section `search` of params.yaml says, and suggest the best."""
+    """Search training settings for a model within the ranges of params.yaml, and suggest the best."""
     enter_project()
+    require_extra("search", user="lectern search")
     from pipeline.search.search import search as run_search
 
     with explaining_missing_outputs():
-        found = run_search(model, trials)
-    _show_search(found, trials)
-    if found.interrupted:
+        result = run_search(model, trials)
+    _show_search(result, trials)
+    if result.interrupted:
         sys.exit(INTERRUPTED)
     if apply:
-        found.suggestion.apply()
-        print("params.yaml now holds these settings. Train with `lectern run` or `dvc repro`.")
+        result.suggestion.apply()
+        print("params.yaml now has these settings. Train with `lectern run` or `dvc repro`.")
 
 
 def matrix(
     families: Annotated[list[str] | None, typer.Argument(metavar="[FAMILY]...", help="Default: all families.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per family.")] = False,
 ) -> None:
-    """Check each family with the installed libraries, from a small checkpoint to served titles. Needs no project."""
-    from pipeline.registry.family_check import matrix as check_families
-    from pipeline.registry.family_check import matrix_table
+    """Check each family with the installed libraries, from a small checkpoint to served titles. Works in any folder."""
+    from pipeline.registry.family_check import check_families, families_table
 
     rows = check_families(families or [])
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        console().print(matrix_table(rows))
+        console().print(families_table(rows))
     if not all(row.passed for row in rows):
         sys.exit(REJECTED)
 
 
 def _show_results() -> None:
-    from pipeline.evaluation.leaderboard import as_rich_table, read_leaderboard
+    """Print the leaderboard, the new version and the next commands."""
+    from pipeline.evaluation.leaderboard import read_leaderboard
+    from pipeline.evaluation.leaderboard_text import as_rich_table
     from pipeline.paths import REGISTERED, REPORT
 
     if not REGISTERED.exists():  # a dvc.yaml without the stage `register`
@@ -83,30 +86,32 @@ def _show_results() -> None:
     screen.print(as_rich_table(read_leaderboard()))
     screen.print(
         f"\n{registered['model']} is version {registered['version']} of '{registered['name']}', the challenger.\n"
-        "Where to look:\n"
-        f"  {REPORT}   the report: scores, titles side by side, the worst and the best\n"
-        "  reports/data_docs/index.html   what was expected of the data, and what was found\n"
-        "  lectern up   MLflow on http://127.0.0.1:5000, Prefect on http://127.0.0.1:4200,\n"
-        "               and a page for talks on http://127.0.0.1:7860/page\n"
-        "What to do next:\n"
-        "  lectern title TEXT|FILE|-   a title for a passage\n"
-        "  lectern promote   makes this version the champion\n"
-        "  lectern use WORKBOOK   your own lessons",
+        "Results:\n"
+        f"  {REPORT}   scores, and titles of all models side by side\n"
+        "  reports/data_docs/index.html   checks of the data and their results\n"
+        "  lectern up   starts MLflow on http://127.0.0.1:5000, Prefect on http://127.0.0.1:4200,\n"
+        "               and the web page on http://127.0.0.1:7860/page\n"
+        "Next steps:\n"
+        "  lectern title TEXT|FILE|-   write a title for a passage\n"
+        "  lectern promote   make this version the champion\n"
+        "  lectern use WORKBOOK   use your own lessons",
         highlight=False,
     )
 
 
-def _show_search(found: Found, wanted: int) -> None:
+def _show_search(result: SearchResult, wanted: int) -> None:
+    """Print the trials and the suggested settings."""
     from pipeline.paths import SEARCHES
 
-    best = found.suggestion
+    best = result.suggestion
     screen = console()
-    screen.print(found.table)
+    screen.print(result.table)
     before = f"; {best.today:.4f} with the settings in params.yaml" if best.today is not None else ""
-    by = f" (by {best.bertscore})" if best.bertscore else ""
-    resume = "" if found.finished >= wanted else " The same command resumes the search."
+    measure = f" (by {best.bertscore})" if best.bertscore else ""
+    resume = "" if result.finished >= wanted else " Run the command again to resume the search."
     screen.print(
-        f"\n{found.finished} of {wanted} trials finished.{resume} The best: {best.metric}{by} {best.value:.4f}{before}."
+        f"\n{result.finished} of {wanted} trials finished.{resume} Best {best.metric}{measure}: {best.value:.4f}"
+        f"{before}."
         f"\nIt is saved in {SEARCHES / best.model}.yaml. Add --apply to write it into params.yaml, or copy it:\n\n"
         f"{best.as_yaml()}",
         highlight=False,

@@ -13,7 +13,7 @@ from pipeline.errors import Rejected, UsageError
 from pipeline.terminal import console
 
 if TYPE_CHECKING:
-    from pipeline.registry.versions import Move
+    from pipeline.registry.promotion import Move
 
 PANEL = "Versions"
 
@@ -39,12 +39,11 @@ def models(context: typer.Context) -> None:
     enter_project()
     if context.invoked_subcommand:
         return
-    from pipeline.registry.tables import versions_table
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, nothing_registered, versions
+    from pipeline.registry.versions import RegisterSettings, list_versions, nothing_registered, versions_table
 
     name = RegisterSettings.read().name
-    found = versions(connect(), name)
+    found = list_versions(connect(), name)
     if not found:
         raise Rejected(nothing_registered(name))
     console().print(versions_table(name, found))
@@ -71,10 +70,10 @@ def card(
     from pipeline.files import write_text
     from pipeline.registry.model_card import as_page, read_card
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, named_version
+    from pipeline.registry.versions import RegisterSettings, get_version
 
     client = connect()
-    text = read_card(client, named_version(client, RegisterSettings.read().name, version))
+    text = read_card(client, get_version(client, RegisterSettings.read().name, version))
     if html:
         write_text(html, as_page(text))
     else:
@@ -104,26 +103,26 @@ def promote(
     if force and not because.strip():
         raise UsageError("--force needs --because: the reason is kept with the registered model.")
     enter_project()
-    from pipeline.registry import versions as registry
+    from pipeline.registry import promotion
     from pipeline.registry.gate import PromoteSettings, judge
     from pipeline.registry.tracking import connect
+    from pipeline.registry.versions import RegisterSettings, get_candidate
 
-    client, name, settings = connect(), registry.RegisterSettings.read().name, PromoteSettings.read()
-    number = str(version) if version else None
+    client, name, settings = connect(), RegisterSettings.read().name, PromoteSettings.read()
     if dry_run:
-        verdict = judge(name, *registry.version_and_champion(client, name, number), settings)
+        verdict = judge(client, *get_candidate(client, name, version), settings)
         console().print(verdict.as_table())
         sys.exit(OK if verdict.passed else REJECTED)
     try:
-        move, verdict = registry.promote(
+        move, verdict = promotion.promote(
             client,
             name,
-            number,
+            version,
             because=because,
-            judge=lambda challenger, champion: judge(name, challenger, champion, settings),
+            judge=lambda challenger, champion: judge(client, challenger, champion, settings),
             force=force,
         )
-    except registry.NotPassed as error:
+    except promotion.PromotionRejected as error:
         console().print(error.verdict.as_table())
         raise
     console().print(verdict.as_table())
@@ -134,9 +133,9 @@ def promote(
 def history() -> None:
     """Print every change of champion: who, when, from which version to which, why and on what evidence."""
     enter_project()
-    from pipeline.registry.tables import history_table
+    from pipeline.registry.promotion import history_table, trail
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, trail
+    from pipeline.registry.versions import RegisterSettings
 
     name = RegisterSettings.read().name
     moves = trail(connect(), name)
@@ -148,20 +147,21 @@ def history() -> None:
 def rollback(because: Reason = "") -> None:
     """Make the previous champion the champion again. Repeat to go back further."""
     enter_project()
-    from pipeline.registry import versions as registry
+    from pipeline.registry import promotion
     from pipeline.registry.tracking import connect
+    from pipeline.registry.versions import RegisterSettings
 
-    name = registry.RegisterSettings.read().name
-    move = registry.rollback(connect(), name, because=because)
+    name = RegisterSettings.read().name
+    move = promotion.rollback(connect(), name, because=because)
     print(f"Version {move.version} of '{name}' is the champion again; {_previous(move.before)}.", flush=True)
     _tell_prefect(name, move)
 
 
 def _previous(version: str | None) -> str:
-    return f"before, it was version {version}" if version else "before, there was none"
+    return f"it was version {version} before" if version else "there was none before"
 
 
 def _tell_prefect(name: str, move: Move) -> None:
-    from flows.reporting.events import tell_of_promotion
+    from flows.reporting.events import report_promotion
 
-    tell_of_promotion(name, move)
+    report_promotion(name, move)

@@ -1,4 +1,4 @@
-"""Commands for the workbook: check it, and make it the pipeline's input."""
+"""Commands for the workbook: check it, and make it the input of the pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check(
     workbook: Annotated[Path, typer.Argument(help="An .xlsx file, or a folder with CSV or Parquet tables.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per problem.")] = False,
 ) -> None:
-    """List all problems of a workbook, each with its place and a remedy. Change nothing."""
+    """List all problems of a workbook with their places and remedies. Change nothing."""
     from pipeline.data import problems
     from pipeline.data.workbook import read_workbook
 
@@ -45,8 +45,8 @@ def use(
         list[str],
         typer.Argument(
             metavar="WORKBOOK...",
-            help="An .xlsx file, its URL, or a folder with CSV or Parquet tables. Several are merged into one; "
-            "a lesson that occurs in several is taken from the last.",
+            help="An .xlsx file, its URL, or a folder with CSV or Parquet tables. Several are combined into one; "
+            "a lesson in several workbooks comes from the last.",
         ),
     ],
 ) -> None:
@@ -58,6 +58,6 @@ def use(
     if len(sources) == 1:
         adopted = adopt(sources[0])
     else:
-        adopted, merged = adopt_all(sources)
-        print(f"{merged.lessons:,} lessons; {merged.replaced:,} were replaced by those of a later workbook.")
+        adopted, combined = adopt_all(sources)
+        print(f"{combined.lessons:,} lessons; {combined.replaced:,} lessons of earlier workbooks were replaced.")
     print(f"{adopted} is now the pipeline's workbook. Train on it with `lectern run` or `dvc repro`.")

@@ -1,4 +1,4 @@
-"""Models that `catalogue.yaml` offers, copied into `params.yaml`."""
+"""Copy models from `catalogue.yaml` into `params.yaml`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pipeline.paths import CATALOGUE, PARAMS
 from pipeline.settings import mapping, read_params, round_trip
 
 SECTIONS = (("models",), ("generate", "models"))
-"""Sections with the settings of a model, in both files."""
+"""The sections of both files that hold settings of a model."""
 
 
 def add(names: Sequence[str], params: Path = PARAMS, catalogue: Path = CATALOGUE) -> None:
     """Copy models from the catalogue into `params` and make them contestants.
 
-    Sections that `params` lacks are made. An entry that it already has is kept, and so are all comments of the file.
+    Missing sections of `params` are created. Existing entries and all comments are kept.
 
     Raises:
-        UsageError: neither file has a model of that name, or a section of `params` is of another kind.
+        UsageError: neither file has a model with that name, or a section of `params` has the wrong type.
     """
     known, offered = read_params(params), read_params(catalogue)
     choice = mapping(offered.get("models"))
@@ -37,34 +37,34 @@ def add(names: Sequence[str], params: Path = PARAMS, catalogue: Path = CATALOGUE
 
 
 def _copy(content: Any, source: Mapping[str, Any], name: str) -> None:
-    if name not in _within(content, ("models",)):
+    if name not in _section(content, ("models",)):
         for section in SECTIONS:
-            origin = _within(source, section)
+            origin = _section(source, section)
             if name in origin:
-                # First in its section: a comment that follows a section belongs to the last entry for ruamel.
-                _within(content, section).insert(0, name, origin[name])
-    contestants = _made(content, "contestants", [])
+                # First in its section: ruamel attaches a comment after a section to the section's last entry.
+                _section(content, section).insert(0, name, origin[name])
+    contestants = _get_or_create(content, "contestants", [])
     if name not in contestants:
         contestants.insert(0, name)
 
 
-def _within(content: Any, section: Sequence[str]) -> Any:
-    """The mapping at `section`, made where it is missing or empty."""
-    from ruamel.yaml import CommentedMap  # as `pipeline.settings.round_trip` does
+def _section(content: Any, section: Sequence[str]) -> Any:
+    """Return the mapping at `section`; create it if it is missing or empty."""
+    from ruamel.yaml.comments import CommentedMap  # imported here for the reason in `pipeline.settings.round_trip`
 
     for key in section:
-        content = _made(content, key, CommentedMap())
+        content = _get_or_create(content, key, CommentedMap())
     return content
 
 
-def _made(content: Any, key: str, empty: dict[str, Any] | list[str]) -> Any:
-    """The value of `key`, which becomes `empty` where it is missing or null.
+def _get_or_create(content: Any, key: str, empty: dict[str, Any] | list[str]) -> Any:
+    """Return the value of `key`; set it to `empty` if it is missing or null.
 
     Raises:
-        UsageError: it is of another kind than `empty`.
+        UsageError: the value is not of the type of `empty`.
     """
     if content.get(key) is None:
         content[key] = empty
     if not isinstance(content[key], dict if isinstance(empty, dict) else list):
-        raise UsageError(f"{PARAMS}: '{key}' should hold models, and is {content[key]!r}. Correct it and try again.")
+        raise UsageError(f"{PARAMS}: '{key}' must hold models, but is {content[key]!r}. Correct it and try again.")
     return content[key]

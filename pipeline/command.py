@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline import machine_errors
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
+from pipeline.files import write_json
 from pipeline.paths import PARAMS
 from pipeline.redaction import hide_passwords
-from pipeline.terminal import complain, escape_unprintable, report_error
+from pipeline.terminal import complain, escape_unprintable
 
 OK, REJECTED, BUG, INTERRUPTED = 0, Rejected.exit_code, 70, 130
+
+STAGE_REPORT = "LECTERN_STAGE_REPORT"
+"""The environment variable with the path of a file in which a stage reports how it failed."""
 
 _STAGE_OUTPUTS = ("data/", "models/", "reports/", "settings/", "best_model/")
 
@@ -29,15 +36,35 @@ _UNHELPFUL_MESSAGES = {
     # Logged with a traceback. Lectern's own message comes at the end.
     "mlflow.store.db.utils": ("SQLAlchemy database error",),
     "py.warnings": (
-        "Add type hints to the `predict` method",  # they would become the served model's schema
+        "Add type hints to the `predict` method",  # MLflow would use them as the schema of the served model
         "The specified dataset source can be interpreted in multiple ways",
-        "a better way to train encoder-decoder models",  # about an old version of the library
+        "a better way to train encoder-decoder models",  # advice for users of an old version of transformers
     ),
 }
 
 
+@dataclass(frozen=True)
+class StageReport:
+    """How a stage failed: DVC, which runs the stage, ends with the same exit code after any failure."""
+
+    exit_code: int
+    message: str
+
+    @classmethod
+    def read(cls, path: Path) -> StageReport | None:
+        """Return the report in the file `path`, or None if the stage wrote none."""
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def write(self, path: Path) -> None:
+        """Write the report to the file `path`."""
+        write_json(path, asdict(self), durable=False)
+
+
 def run_command(command: Callable[[], object]) -> None:
-    """Run `command`. End the process with an exit code and a message if it fails; show a traceback only for a bug."""
+    """Run `command`. End the process with an exit code and a message if it fails; show a traceback only for a bug.
+
+    The exit code and the message also go to the file that the environment variable LECTERN_STAGE_REPORT names.
+    """
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setFormatter(_PasswordFilter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
@@ -45,12 +72,18 @@ def run_command(command: Callable[[], object]) -> None:
     escape_unprintable()
     try:
         command()
-    except (Rejected, UsageError, TemporaryFailure) as error:
-        sys.exit(report_error(error))
     except Exception as error:
-        _exit_if_known(error)
-        complain(f"{traceback.format_exc()}\nThis is a bug in Lectern. Please report it with the lines above.")
-        sys.exit(BUG)
+        if known := _known(error):
+            _end(known.exit_code, str(known))
+        _end(BUG, f"{traceback.format_exc()}\nThis is a bug in Lectern. Please report it with the lines above.")
+
+
+def _end(exit_code: int, message: str) -> NoReturn:
+    complain(message)
+    if path := os.environ.get(STAGE_REPORT):
+        with suppress(OSError):  # such as a full disk, which may be the message
+            StageReport(exit_code, hide_passwords(message)).write(Path(path))
+    sys.exit(exit_code)
 
 
 def enter_project() -> None:
@@ -82,10 +115,22 @@ def explaining_missing_outputs() -> Iterator[None]:
 
 
 class _PasswordFilter(logging.Formatter):
-    """Hide passwords in all log lines, also those of libraries, which have seen the addresses."""
+    """Hide passwords in all log lines, also in those of libraries, which may quote addresses."""
 
     def format(self, record: logging.LogRecord) -> str:
         return hide_passwords(super().format(record))
+
+
+class _WithoutPhrases(logging.Filter):
+    """Drop the log records that contain one of some phrases."""
+
+    def __init__(self, phrases: tuple[str, ...]) -> None:
+        super().__init__()
+        self._phrases = phrases
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(phrase in message for phrase in self._phrases)
 
 
 def _quieten_libraries() -> None:
@@ -94,20 +139,19 @@ def _quieten_libraries() -> None:
     mlflow = ("mlflow", "mlflow.system_metrics")
     for chatty in (*mlflow, "httpx", "alembic", "great_expectations", "datasets", "absl", "matplotlib", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # As log records: MLflow sets warning filters of its own, which would take precedence.
+    # Turned into log records, because MLflow's own warning filters would override ours.
     logging.captureWarnings(True)
     for name, phrases in _UNHELPFUL_MESSAGES.items():
-        logging.getLogger(name).addFilter(
-            lambda record, phrases=phrases: not any(phrase in record.getMessage() for phrase in phrases)
-        )
+        logging.getLogger(name).addFilter(_WithoutPhrases(phrases))
 
 
-def _exit_if_known(error: Exception) -> None:
-    """Exit with a clear message if the cause is the machine or the tracking server."""
+def _known(error: Exception) -> Rejected | UsageError | TemporaryFailure | None:
+    """Return an error with a clear message if it is one, or if the cause is the machine or the tracking server."""
+    if isinstance(error, Rejected | UsageError | TemporaryFailure):
+        return error
     # The check that imports nothing comes first: there may be no memory for an import.
-    if known := machine_errors.in_our_words(error):
-        sys.exit(report_error(known))
-    from pipeline.registry import outages
+    if of_machine := machine_errors.translate_error(error):
+        return of_machine
+    from pipeline.registry.outages import translate_error
 
-    if known := outages.in_our_words(error):
-        sys.exit(report_error(known))
+    return translate_error(error)

@@ -1,4 +1,8 @@
-"""DVC experiments (`dvc exp run`): a stage of one may run in a temporary copy of the project, which DVC deletes."""
+"""Copies of the project: stages of a DVC experiment or of a run with parameters of its own may run in one.
+
+DVC makes the copy of an experiment (`dvc exp run --temp`), and the flow `train` makes the copy of a run. Both are
+temporary, so results that must last go to the main project.
+"""
 
 from __future__ import annotations
 
@@ -8,42 +12,56 @@ from pathlib import Path
 
 from pipeline.paths import CONVERTED, FEATURES, FETCHED, RUNNING, STATE
 
+PROJECT_OF_COPY = "LECTERN_PROJECT"
+"""The environment variable with the folder of the main project, for a run in a copy of it."""
+
 _SQLITE = "sqlite:///"
 
 
 def experiment() -> str | None:
-    """The name of the DVC experiment that this process runs a stage of; None outside of experiments."""
+    """Return the name of the DVC experiment that this process belongs to; None outside experiments."""
     return os.environ.get("DVC_EXP_NAME")
 
 
 def main_project() -> Path:
-    """The folder of the project, also for an experiment that runs in a copy of it."""
-    # DVC sets DVC_ROOT for every stage, and for an experiment to the project that the copy was made from.
+    """Return the folder of the main project: another one than the working directory in a copy of the project."""
+    if project := os.environ.get(PROJECT_OF_COPY):
+        return Path(project)
+    # In an experiment, DVC sets DVC_ROOT to the project that the copy was made from.
     return Path(os.environ.get("DVC_ROOT", "")) if experiment() else Path()
 
 
+def main_state() -> Path:
+    """Make the state folder of the main project private and return it; the folder of a copy is deleted."""
+    from pipeline.files import make_private_folder  # the package itself imports this module, and should stay quick
+
+    state = main_project() / STATE
+    make_private_folder(state)
+    return state
+
+
 def in_main_project(tracking: str) -> str:
-    """The address of an MLflow server or database; a relative SQLite path is taken from the main project.
+    """Return the address of an MLflow server or database, with a relative SQLite path resolved in the main project.
 
     Args:
-        tracking: as in `MLFLOW_TRACKING_URI`.
+        tracking: the value of `MLFLOW_TRACKING_URI`.
     """
-    if not experiment() or not tracking.startswith(_SQLITE):
+    if main_project() == Path() or not tracking.startswith(_SQLITE):
         return tracking
     return _SQLITE + str(main_project() / tracking.removeprefix(_SQLITE))
 
 
 def share_state() -> None:
-    """Let an experiment in a copy of the project use what the main project has already computed and converted.
+    """Let a copy of the project share the main project's features and converted checkpoints.
 
-    Checkpoints stay apart: two experiments may train the same model at the same time.
+    Training checkpoints are not shared: two copies may train the same model at the same time.
     """
-    if not experiment() or main_project().resolve() == Path.cwd():
+    if main_project().resolve() == Path.cwd():
         return
-    from pipeline.files import make_private_folder  # the package itself imports this module, and needs no more of it
+    from pipeline.files import make_private_folder
 
-    for state in (STATE, main_project() / STATE):
-        make_private_folder(state)
+    main_state()
+    make_private_folder(STATE)
     for folder in (CONVERTED, FEATURES, FETCHED, RUNNING):
         shared = (main_project() / folder).absolute()
         shared.mkdir(exist_ok=True)

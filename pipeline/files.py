@@ -1,10 +1,10 @@
-"""Write files and folders so that no reader ever sees half of one: aside first, then renamed into place.
+"""Write files and folders atomically: write aside, then rename into place.
 
-Durable is the default: the content is on the disk before it has its name, so a power loss leaves the old content or the
-new, never an empty file. Pass `durable=False` for what can be made again, such as the output of a stage or a cache.
-docs/reliability.md has the costs.
+Durable, the default: the content is on the disk before the file gets its name, so a power loss leaves the old content
+or the new, never an empty file. Pass `durable=False` for files that can be made again, such as outputs of stages and
+caches. docs/reliability.md has the costs.
 
-Private means that only this user may read it: for what may hold a password or a token.
+Private: only this user may read the file, because it may hold a password or a token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pipeline.paths import STATE
 
@@ -27,7 +27,7 @@ PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
 @contextmanager
 def file_aside(target: Path, *, durable: bool = True, private: bool = False) -> Iterator[Path]:
-    """Yield a path beside `target` to write to; it becomes `target` if the block ends well, and is removed if not."""
+    """Yield a path beside `target` to write to; it becomes `target` if the block succeeds, and is removed if not."""
     with _beside(target, durable=durable) as path:
         if private:
             path.touch(PRIVATE_FILE)
@@ -41,21 +41,21 @@ def file_aside(target: Path, *, durable: bool = True, private: bool = False) -> 
 
 @contextmanager
 def folder_aside(target: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield an empty folder to fill; it replaces `target` if the block ends well, and is removed if not."""
+    """Yield an empty folder to fill; it replaces `target` if the block succeeds, and is removed if it fails."""
     with _beside(target, durable=durable) as path:
         path.mkdir()
         yield path
         if durable:
             sync(path)
         if target.exists():
-            # Renamed, which takes a moment, rather than removed, which takes long enough to be killed at.
+            # Renamed, not removed: a kill during a long removal would leave half a folder.
             target.replace(path.with_name(f"{target.name}-before"))
         path.replace(target)
 
 
 @contextmanager
 def _beside(target: Path, *, durable: bool) -> Iterator[Path]:
-    """Yield a path for `target` in a private folder; sync the folders above `target` once it has its name."""
+    """Yield a path for `target` in a private folder; then sync the folders above `target`."""
     made = make_folder(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
         yield Path(aside) / target.name
@@ -65,13 +65,13 @@ def _beside(target: Path, *, durable: bool) -> Iterator[Path]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a file that is on the disk, and wait until its new name is."""
+    """Rename a file, and wait until its new name is on the disk."""
     source.replace(target)
     _sync(target.parent)
 
 
 def sync(path: Path) -> None:
-    """Wait until `path`, a file or a folder with all that is in it, is on the disk, with its name."""
+    """Wait until a file, or a folder with all its content, is on the disk with its name."""
     for place, _, files in os.walk(path):
         here = Path(place)
         for each in (*(here / name for name in files), here):
@@ -94,10 +94,10 @@ def _sync(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make `folder` and those above it, as far as they are missing; the project's state folder is private.
+    """Make `folder` and its missing parents; keep the project's state folder private.
 
     Returns:
-        The folders that were made, the lowest first.
+        The folders that were made, the deepest first.
     """
     state = STATE.absolute()
     if folder.absolute().is_relative_to(state):
@@ -112,38 +112,47 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make `folder` where it is missing, and keep other users out of it and of everything in it."""
+    """Make `folder` if it is missing, and keep other users out of it and of everything in it."""
     folder.mkdir(PRIVATE_FOLDER, exist_ok=True)
-    if folder.stat().st_mode & 0o077:  # an older version made it
-        with suppress(PermissionError):  # it is another user's, who decides
+    if folder.stat().st_mode & 0o077:  # made by an older version of Lectern
+        with suppress(PermissionError):  # the folder belongs to another user, who decides
             folder.chmod(PRIVATE_FOLDER)
 
 
 def open_private(file: Path) -> IO[bytes]:
-    """Open `file` to write it from its start; only this user may read it, from its first byte on."""
+    """Open `file` for writing, empty; only this user may read it."""
     make_folder(file.parent)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-    os.fchmod(descriptor, PRIVATE_FILE)  # an older version made it
+    os.fchmod(descriptor, PRIVATE_FILE)  # an older version of Lectern may have made it
     return os.fdopen(descriptor, "wb")
 
 
+def is_locked(lock: Path) -> bool:
+    """Return whether a living process holds the lock: the system releases a lock when its process dies."""
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """Return `folder`, which `make` fills where it is missing: one of several processes does, and the others wait."""
+    """Return `folder`, filled by `make` if it is missing. Of several processes, one fills it and the others wait."""
     make_folder(folder.parent)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            # Only what can be fetched or converted again is made this way; what is cut off would stay, though.
+            # Aside, because a process that is killed would otherwise leave half a folder.
             with folder_aside(folder) as aside:
                 make(aside)
     return folder
 
 
 def write_text(target: Path, text: str, *, durable: bool = True, private: bool = False) -> None:
-    """Write `text` as UTF-8, all of it or nothing."""
+    """Write `text` as UTF-8, completely or not at all."""
     with file_aside(target, durable=durable, private=private) as path:
         path.write_text(text, encoding="utf-8")
 
 
 def write_json(target: Path, content: Any, *, durable: bool = True) -> None:
-    """Write `content` as indented JSON with a last newline, all of it or nothing."""
+    """Write `content` as indented JSON with a final newline, completely or not at all."""
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n", durable=durable)

@@ -1,4 +1,4 @@
-"""What it means for our user that the machine lacks something: room on a disk, leave to write, memory."""
+"""Translate errors about disk space, permissions and memory into Lectern's errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from pipeline.errors import TemporaryFailure
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
-# Libraries that write by themselves put the system's words, or SQLite's, into errors of their own kinds.
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+# Libraries wrap the messages of the operating system and of SQLite in errors of their own.
 _SAYS_FULL = re.compile(r"no space left on device|disk quota exceeded|file too large|database or disk is full", re.I)
-_SAYS_CLOSED = re.compile(r"read-only file system|attempt to write a readonly database", re.I)
+_SAYS_FORBIDDEN = re.compile(r"read-only file system|attempt to write a readonly database", re.I)
 _SAYS_NO_MEMORY = re.compile(
     r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|std::bad_alloc"
     r"|failed to map segment|STATUS_ALLOC_FAILED",
@@ -21,30 +21,30 @@ _SAYS_NO_MEMORY = re.compile(
 )
 
 
-def in_our_words(error: BaseException) -> TemporaryFailure | None:
-    """`error`, or what it was raised from, as one of ours; None if it says nothing of the machine."""
+def translate_error(error: BaseException) -> TemporaryFailure | None:
+    """Return Lectern's error for `error` or one of its causes; None if the machine is not the cause."""
     for cause in _causes(error):
-        code, said = getattr(cause, "errno", None), str(cause)
-        if code in _FULL or _SAYS_FULL.search(said):
+        code, text = getattr(cause, "errno", None), str(cause)
+        if code in _FULL or _SAYS_FULL.search(text):
             return TemporaryFailure(
-                f"The disk is full: {_place(cause)} could not be written. Nothing half-written counts. Make room "
-                "(`lectern clean` shows what may go), and give the same command again."
+                f"The disk is full: {_place(cause)} could not be written. No half-written file is used. Free some "
+                "space (`lectern clean` lists what can be removed), then run the command again."
             )
-        if (code in _CLOSED and getattr(cause, "filename", None)) or _SAYS_CLOSED.search(said):
+        if (code in _FORBIDDEN and getattr(cause, "filename", None)) or _SAYS_FORBIDDEN.search(text):
             return TemporaryFailure(
-                f"This user may not read or write there, or the disk is read-only: {_place(cause)}. `ls -ld` shows "
-                "whose it is; once that is put right, give the same command again."
+                f"This user may not read or write {_place(cause)}, or the disk is read-only. `ls -ld` shows the owner. "
+                "Correct the permissions, then run the command again."
             )
         if lacks_memory(cause):
             return TemporaryFailure(
-                "There is too little memory. End other programs, or lower `micro_batch_tokens` in params.yaml; then "
-                "give the same command again: a training goes on from its last checkpoint."
+                "There is too little memory. Close other programs, or lower `micro_batch_tokens` in params.yaml, then "
+                "run the command again: a training resumes from its last checkpoint."
             )
     return None
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether `error` says that the machine, or a device of it, has too little memory for what was asked of it."""
+    """Return whether the cause of `error` is too little memory of the machine or of its GPU."""
     code = getattr(error, "errno", None)
     return code == errno.ENOMEM or isinstance(error, MemoryError) or bool(_SAYS_NO_MEMORY.search(str(error)))
 

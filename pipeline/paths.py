@@ -1,4 +1,4 @@
-"""Where things lie in a project folder, relative to it. `dvc.yaml` names the same places."""
+"""Paths of files and folders, relative to the project folder. `dvc.yaml` names the same paths."""
 
 from pathlib import Path
 
@@ -19,6 +19,9 @@ DATA_DOCS = Path("reports/data_docs")
 VALIDATION = Path("reports/validation.json")
 SPLIT_VALIDATION = Path("reports/split_validation.json")
 
+REPORTS = Path("reports")
+RUN_REPORTS = REPORTS / "runs"  # of runs with parameters of their own
+
 SETTINGS = Path("settings")
 MODELS = Path("models")
 BEST_MODEL = Path("best_model")
@@ -37,12 +40,14 @@ REGISTERED = Path("reports/registered.json")
 DRIFT = Path("reports/drift.html")
 DRIFT_JSON = Path("reports/drift.json")
 
-EXPORTS = Path("exports")  # versions converted for quick inference: NAME/NUMBER
+EXPORTS = Path("exports")  # versions converted for fast inference: NAME/NUMBER
 
-# What the running system keeps for itself, outside version control and outside DVC's outputs.
+# Lectern's own state, outside version control and outside DVC's outputs.
 STATE = Path(".lectern")
-CONVERTED = STATE / "converted"  # checkpoints of other formats, converted once
-FETCHED = STATE / "fetched"  # registered models that lie in a bucket, fetched once
-FEATURES = STATE / "features"  # what frozen weights make of texts: a folder for all of the same weights
-REGISTRY_LOCK = STATE / "registry.lock"  # of whoever registers or promotes a version
-RUNNING = STATE / "running"  # a mark for each MLflow run that is being written
+CHECKPOINTS = STATE / "checkpoints"  # interrupted trainings resume from these
+RUN_COPIES = STATE / "runs"  # copies of the project, for runs with parameters of their own
+CONVERTED = STATE / "converted"  # checkpoints converted from other formats
+FETCHED = STATE / "fetched"  # registered models fetched from a bucket
+FEATURES = STATE / "features"  # outputs of frozen layers: one folder per set of frozen weights
+REGISTRY_LOCK = STATE / "registry.lock"  # held while a version is registered, promoted or rolled back
+RUNNING = STATE / "running"  # a marker for each open MLflow run

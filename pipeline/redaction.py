@@ -1,47 +1,49 @@
-"""Addresses of servers and databases, as they may be shown: whoever reads a log shall not be able to log in."""
+"""Hide passwords and keys in text and in addresses of servers, so that logs reveal none."""
 
 from __future__ import annotations
 
 import os
 import re
 
-# Up to the last @, since a password may hold one, as it may hold a slash; a port and a path are none, though.
+# Up to the last @, because a password may contain @ and slashes. A port with a path is not a password.
 _PASSWORD_OF = r"(?!\d+(?:/|$))\S+"
 _LOGIN = re.compile(rf"(?<=://)[^:/@\s]*:(?={_PASSWORD_OF}@)")
-# A user's name as long as a token needs no password.
+# A user name of 20 or more characters is taken for a token, which needs no password.
 _TOKEN = re.compile(r"(?<=://)[^:/@\s]{20,}(?=@)")
-# A parameter of the address may hold a key: everybody who has a signed link to a bucket gets the file, for instance.
+# Parameters of an address may hold a key: anyone who has a signed link to a bucket can fetch the file.
 _KEY_OF_QUERY = r"[\w-]*(?:password|token|secret|signature)|pwd|sig|code|auth|authkey|(?:(?:api|access)[_-]?)?key"
 _PARAMETER = re.compile(rf"([?&;#](?:{_KEY_OF_QUERY})=)[^&\s'\"]+", re.IGNORECASE)
 _WORD = re.compile(r"\S+")
 _USER = re.compile(rf"(?<=://)(?:[^:/@\s]*:{_PASSWORD_OF}|[^/@\s]*)@")
 _SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|_TOKEN$")
-_SHORTEST_SECRET = 8  # below it, a word of the text is too easily taken for one
+_SHORTEST_SECRET = 8  # a shorter one could be an ordinary word of the text
 
 
 def hide_passwords(text: str) -> str:
-    """`text` with `***` for the password in each address, such as `postgresql://lectern:***@db.example/mlflow`, and for
-    what a variable of the environment holds whose name says that it is secret, such as `HF_TOKEN`."""
+    """Replace passwords by `***`.
+
+    It hides the passwords in addresses, as in `postgresql://lectern:***@db.example/mlflow`, and the values of
+    environment variables with a name such as `HF_TOKEN`.
+    """
     for secret in _secrets():
         text = text.replace(secret, "***")
     return _WORD.sub(_without_password, text)
 
 
 def without_user(address: str) -> str:
-    """`address` for a link that others click: they log in as themselves."""
+    """Remove user and password from an address, for a link that others open with their own login."""
     return _USER.sub("", address)
 
 
 def has_password(address: str) -> bool:
-    """Whether whoever has `address` could log in by it."""
+    """Return whether `address` contains a password, a token or a key."""
     return _WORD.sub(_without_password, address) != address
 
 
 def _without_password(word: re.Match[str]) -> str:
-    """One word of a text, with `***` for each password.
+    """Replace each password in one word of a text by `***`.
 
-    A password reaches up to the last @ of the word. The search ends there too, so that a word of any length is looked
-    through once.
+    A password reaches up to the last @ of the word. The search also ends there, so the time is linear in the length.
     """
     text = word[0]
     last = text.rfind("@")

@@ -1,4 +1,4 @@
-"""`params.yaml`: a section of it as a typed, checked settings object, and values written back."""
+"""Read sections of `params.yaml` as typed, checked settings, and write values back."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 MACHINE_SETTINGS = frozenset(
     {"device", "report_to", "micro_batch_tokens", "gradient_checkpointing", "checkpoint_minutes"}
 )
-"""Training settings for the machine: where a training runs, what it keeps and reports. They decide no weights."""
+"""Training settings that do not affect the weights: where a training runs, what it keeps and what it reports."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Settings(BaseModel):
-    """A part of `params.yaml`: immutable, and without a place for a misspelt knob."""
+    """A part of `params.yaml`: immutable, and strict about unknown settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,88 +44,90 @@ class Section(Settings):
 
     @classmethod
     def read(cls, params: Path = PARAMS) -> Self:
-        """The section as `params` holds it.
+        """Read the section from `params`.
 
         Raises:
-            UsageError: the file or the section is missing, or a value in it is wrong; each wrong value is named.
+            UsageError: the file or the section is missing, or values are wrong; the message names each wrong value.
         """
         return check(cls, read_params(params).get(cls.section), at=cls.section, params=params)
 
 
 def read_params(params: Path = PARAMS) -> dict[str, Any]:
-    """All of `params.yaml`, unchecked but for the names of its models.
+    """Read all of `params.yaml`. Only the names of models are checked.
 
     Raises:
-        UsageError: the file is missing or is not a YAML mapping, or a model has a name that is none.
+        UsageError: the file is missing or is not a YAML mapping, or the name of a model is invalid.
     """
     try:
         content = yaml.safe_load(params.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"{params} is not here. Run this in the project's folder.") from None
+        raise UsageError(f"{params} does not exist here. Run this command in the project's folder.") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UsageError(f"{params} is not valid YAML: {error}") from None
+        raise UsageError(f"{params} is not valid YAML. Correct it: {error}") from None
     if not isinstance(content, dict):
-        raise UsageError(f"{params} must hold sections such as 'split:', and holds none.")
+        raise UsageError(
+            f"{params} has no sections such as 'split:'. Add them, or restore the file from version control."
+        )
     _check_names(content, params)
     return content
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """`value`; an empty mapping where it is none: what is wrong with it is for whoever checks it to say."""
+    """Return `value` if it is a mapping, else an empty one; the later check of the section reports the error."""
     return value if isinstance(value, dict) else {}
 
 
 def hint_at_catalogue(names: Iterable[object], catalogue: Path = CATALOGUE) -> str:
-    """A sentence, after a space, on how to get those models of `names` that the catalogue offers; empty if none."""
-    with suppress(UsageError):  # no catalogue, or a damaged one, is not what the user asked about
+    """Return a sentence on how to add the models of `names` that the catalogue has; an empty text if it has none."""
+    with suppress(UsageError):  # an error in the catalogue is not the error that the user must correct
         offered = [str(name) for name in names if name in mapping(read_params(catalogue).get("models"))]
         if offered:
             them = "them" if len(offered) > 1 else "it"
-            return f" `lectern models add {' '.join(offered)}` takes {them} from {catalogue}."
+            return f" `lectern models add {' '.join(offered)}` copies {them} from {catalogue}."
     return ""
 
 
-def train_knobs(params: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """How a model is trained, its own knobs ahead of those of the `train` section; unchecked."""
+def train_settings(params: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Return the training settings of a model, its own before those of the section `train`; unchecked."""
     own = mapping(mapping(params.get("models")).get(model)).get("train")
     return {**mapping(params.get("train")), **mapping(own)}
 
 
 def generate_settings(params: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """Generation settings of a model: the defaults with its own settings; unchecked."""
+    """Return the generation settings of a model, its own before the defaults; unchecked."""
     section = mapping(params.get("generate"))
     return {**mapping(section.get("default")), **mapping(mapping(section.get("models")).get(model))}
 
 
 def read_contestants(params: Path = PARAMS) -> list[str]:
-    """The names of the models that take part.
+    """Read the names of the models to train and compare.
 
     Raises:
-        UsageError: `params` names none, or one twice.
+        UsageError: `params` names no model, or names one twice.
     """
     contestants = read_params(params).get("contestants")
     if not isinstance(contestants, list) or not contestants or not all(isinstance(name, str) for name in contestants):
-        raise UsageError(f"{params} names no models under 'contestants'. Switch on at least one.")
+        raise UsageError(f"{params} names no models under 'contestants'. Add at least one.")
     if len(set(contestants)) < len(contestants):
-        raise UsageError(f"{params} names a model twice under 'contestants'.")
+        raise UsageError(f"{params} names a model twice under 'contestants'. Remove one of the two.")
     return contestants
 
 
 def _check_names(content: Mapping[str, Any], params: Path) -> None:
-    """The graph makes files and a shell's words of the models' names."""
+    """Check names of models: the graph uses them in file names and in shell commands."""
     for section in ("models", "contestants"):
         names = content.get(section)
         for name in names if isinstance(names, dict | list) else ():
             if not _NAME.fullmatch(str(name)):
                 raise UsageError(
-                    f"{params}, {section}: a model cannot be named {str(name)!r}. Use letters, digits, dashes and "
-                    "underscores, and begin with a letter or a digit."
+                    f"{params}, {section}: a model cannot be named {str(name)!r}. Start with a letter or a digit, and "
+                    "use only letters, digits, dots, dashes and underscores."
                 )
 
 
 def round_trip() -> YAML:
-    """A YAML reader and writer that keeps comments and layout."""
-    from ruamel.yaml import YAML  # a registered version only reads settings, and does not install it
+    """Return a YAML reader and writer that keeps comments and layout."""
+    from ruamel.yaml import YAML  # imported here: registered versions read settings but do not install ruamel
 
     ruamel = YAML()
     ruamel.preserve_quotes = True
@@ -138,16 +140,16 @@ def round_trip() -> YAML:
 
 
 def set_params(section: Sequence[str], values: Mapping[str, Any], params: Path = PARAMS) -> None:
-    """Writes `values` into that section of `params` and keeps the rest of it, comments included, as it is.
+    """Write `values` into a section of `params`; keep the rest of the file and all comments.
 
     Raises:
-        UsageError: other sections would change too, since they take theirs from it.
+        UsageError: another section refers to this one through a YAML anchor and would change too.
     """
     ruamel = round_trip()
     content = ruamel.load(params.read_text(encoding="utf-8"))
-    # ruamel itself would write 1e-05, which YAML 1.1, as others read it, takes for a text.
+    # Through PyYAML, because ruamel writes 1e-05, which is a text in YAML 1.1.
     written = ruamel.load(yaml.safe_dump(dict(values), default_flow_style=None, sort_keys=False))
-    # Through JSON, which knows no anchors: nothing in it is at two places at once.
+    # Through JSON, which copies the values that YAML anchors share.
     expected = json.loads(json.dumps(read_params(params)))
     for whole, part in ((content, written), (expected, values)):
         functools.reduce(lambda within, name: within.setdefault(name, {}), section, whole).update(part)
@@ -156,19 +158,22 @@ def set_params(section: Sequence[str], values: Mapping[str, Any], params: Path =
             ruamel.dump(content, file)
         if read_params(path) != expected:
             raise UsageError(
-                f"{params}: others share {'.'.join(section)} through an anchor (&, *, <<), and would change with it. "
-                "Write it by hand, apart from theirs."
+                f"{params}: other sections share {'.'.join(section)} through an anchor (&, *, <<) and would change "
+                "too. Edit the file by hand and give this section its own values."
             )
 
 
 def check(kind: type[S], value: Any, *, at: str, params: Path = PARAMS) -> S:
-    """`value` as settings of `kind`; `at` is its dotted place in `params`.
+    """Validate `value` as settings of type `kind`.
+
+    Args:
+        at: the dotted name of the place of `value` in `params`.
 
     Raises:
-        UsageError: with one line for every value that is wrong.
+        UsageError: values are wrong; the message has one line for each.
     """
     if value is None:
-        raise UsageError(f"{params} has no '{at}'. Add it, or take it back from version control.")
+        raise UsageError(f"{params} has no '{at}'. Add it, or restore it from version control.")
     try:
         return kind.model_validate(value)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The command `lectern`, and other modules, in processes of their own, which start within a moment."""
+"""Run the command `lectern` and other modules in forked processes, which start at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS = 120
 def lectern(
     *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end; in this process's environment where `env` is None."""
+    """Run the command to its end. `env` defaults to the environment of this process."""
     return run_module("lectern", *words, cwd=cwd, env=env, stdin=stdin)
 
 
@@ -46,7 +46,7 @@ def lectern_here(*words: str | Path) -> subprocess.CompletedProcess[str]:
 def run_module(
     *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m` with `words` to its end; in this process's environment where `env` is None."""
+    """Run `python -m` with arguments to its end. `env` defaults to the environment of this process."""
     with tempfile.TemporaryDirectory() as streams:
         (Path(streams) / "0").write_text(stdin, encoding="utf-8")
         code = _start(words, cwd=cwd, env=env, streams=Path(streams)).wait()
@@ -55,7 +55,7 @@ def run_module(
 
 
 def start(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, streams: Path) -> Forked:
-    """Starts `lectern`. `streams` is a folder, whose files 0, 1 and 2 are what it reads and writes."""
+    """Start `lectern`. The files 0, 1 and 2 in the folder `streams` are its standard streams."""
     return _start(("lectern", *words), cwd=cwd, env=env, streams=streams)
 
 
@@ -67,11 +67,11 @@ def kill_once(
     streams: Path,
     by: signal.Signals = signal.SIGKILL,
 ) -> int:
-    """Starts `lectern`, and kills it as soon as that has happened. Returns the code that it ends with."""
+    """Start `lectern`, kill it as soon as `happened` returns true, and return its exit code."""
     process = start(*words, cwd=cwd, env=env, streams=streams)
     deadline = time.monotonic() + _SECONDS
     while not happened():
-        assert process.is_alive(), "it was over before it could be killed"
+        assert process.is_alive(), "The command ended before it could be killed."
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(by)
@@ -79,7 +79,7 @@ def kill_once(
 
 
 def processes_in(folder: Path) -> list[str]:
-    """The command lines of what runs with a working directory in `folder`, except for the tests themselves."""
+    """Return the command lines of all processes with a working directory in `folder`, except this one."""
     others = (process.info for process in psutil.process_iter(["pid", "cwd", "cmdline", "status"]))
     return [
         " ".join(info["cmdline"] or [])

@@ -1,9 +1,9 @@
-"""Processes of `python -m MODULE` that start within a moment, because a server forks them that has the libraries.
+"""Processes of `python -m MODULE` that start at once, because they are forks of a server that has the libraries loaded.
 
-Each is as if it were new: it has its own environment, working directory and streams, leads a process group, and can be
-killed. One server serves all processes of the tests, and ends with the one that started it; `python -m tests.forking
-FOLDER` is the server. In FOLDER stands a `python` too, which has it fork `QUICK` modules and else is the real one.
-This file imports nothing that takes time, for that `python` imports it each time.
+Each behaves like a new process: it has its own environment, working directory and streams, leads a process group, and
+can be killed. One server serves all processes of a test run, and ends with the process that started it. `python -m
+tests.forking FOLDER` is the server. FOLDER also contains a `python`, which asks the server for modules in `FORKED` and
+is the real interpreter otherwise. That `python` imports this file each time, so this file imports nothing slow.
 """
 
 from __future__ import annotations
@@ -30,33 +30,40 @@ from pathlib import Path
 from typing import NoReturn
 
 FOLDER = "LECTERN_TESTS_FORKING"
-"""The environment variable that says where the server listens, and where its `python` is."""
+"""The environment variable with the folder of the server's socket and of its `python`."""
 
-QUICK = ("lectern", "pipeline", "dvc")
+FORKED = ("lectern", "pipeline", "dvc")
 
 _ROOT = Path(__file__).parents[1]
 _SECONDS_TO_START = 120
-_ROOM_FOR_WORDS = 1000
+_SPACE_FOR_ARGUMENTS = 1000
 
 
 class Forked:
-    """`python -m` with `words`, at work in `cwd`. `streams` are the descriptors that it reads and writes."""
+    """A running `python -m` with arguments.
 
-    def __init__(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], streams: Sequence[int]) -> None:
+    Args:
+        arguments: the module and its arguments.
+        cwd: the working directory.
+        env: all environment variables.
+        streams: the descriptors for standard input, output and errors.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], streams: Sequence[int]) -> None:
         _wait_for_server()
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(str(_socket()))
-        asked = json.dumps({"words": [*words], "cwd": str(cwd), "env": dict(env)}).encode()
-        socket.send_fds(self._connection, [len(asked).to_bytes(8, "big")], [*streams])
-        self._connection.sendall(asked)
+        request = json.dumps({"arguments": [*arguments], "cwd": str(cwd), "env": dict(env)}).encode()
+        socket.send_fds(self._connection, [len(request).to_bytes(8, "big")], [*streams])
+        self._connection.sendall(request)
         self.pid = int.from_bytes(_receive(self._connection, 8), "big")
         self._code: int | None = None
 
     def wait(self, seconds: float | None = None) -> int:
-        """How it ended, as `subprocess` says it: negative, if a signal ended it.
+        """Return the exit code, negative if a signal ended the process.
 
         Raises:
-            TimeoutError: it did not end within so many seconds.
+            TimeoutError: the process is still running after so many seconds.
         """
         if self._code is None:
             self._connection.settimeout(seconds)
@@ -71,13 +78,13 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        """To the command and to what it started."""
+        """Send a signal to the command and to the processes that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
 
 def start_server() -> None:
-    """Starts the server, if it was not, for this process and those that it starts; it may go on importing a while."""
+    """Start the server for this process and its children, unless it runs. It imports when the first request comes."""
     if FOLDER in os.environ:
         return
     folder = tempfile.TemporaryDirectory()
@@ -85,14 +92,14 @@ def start_server() -> None:
     python = quick_python()
     python.write_text(
         f"#!{sys.executable} -S\nimport os, sys\n"
-        f"if sys.argv[1:2] != ['-m'] or sys.argv[2] not in {QUICK}:\n"
+        f"if sys.argv[1:2] != ['-m'] or sys.argv[2] not in {FORKED}:\n"
         f"    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])\n"
         f"sys.path.insert(0, {str(_ROOT)!r})\nos.environ[{FOLDER!r}] = {folder.name!r}\n"
-        "from tests.forking import be_forked\nbe_forked(sys.argv[2:])\n",
+        "from tests.forking import run_forked\nrun_forked(sys.argv[2:])\n",
         encoding="utf-8",
     )
     python.chmod(0o755)
-    command = [sys.executable, "-m", __name__, folder.name, " " * _ROOM_FOR_WORDS]
+    command = [sys.executable, "-m", __name__, folder.name, " " * _SPACE_FOR_ARGUMENTS]
     process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE)
     atexit.register(folder.cleanup)
     atexit.register(process.terminate)
@@ -101,17 +108,18 @@ def start_server() -> None:
 def _wait_for_server() -> None:
     deadline = time.monotonic() + _SECONDS_TO_START
     while not _socket().exists():
-        assert time.monotonic() < deadline, "the server that forks processes did not start"
+        assert time.monotonic() < deadline, "The fork server did not start."
         time.sleep(0.05)
 
 
 def quick_python() -> Path:
+    """Return the path of the `python` that asks the server for modules in `FORKED`."""
     return Path(os.environ[FOLDER], "python")
 
 
-def be_forked(words: Sequence[str]) -> NoReturn:
-    """Stands for the forked command: is told to stop in its place, and ends as it does."""
-    command = Forked(words, cwd=Path.cwd(), env=os.environ, streams=(0, 1, 2))
+def run_forked(arguments: Sequence[str]) -> NoReturn:
+    """Run a module in a forked process, pass on signals to it, and end as it ends."""
+    command = Forked(arguments, cwd=Path.cwd(), env=os.environ, streams=(0, 1, 2))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: command.send_signal(number))
     code = command.wait()
@@ -129,36 +137,44 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     received = b""
     while len(received) < size:
         if not (more := connection.recv(size - len(received))):
-            raise EOFError("the server that forks processes is gone")
+            raise EOFError("The fork server ended.")
         received += more
     return received
 
 
-def _serve() -> list[str]:
-    """Returns in each forked process what it is to run, as soon as its surroundings are those that were asked for."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        new = _socket().with_suffix(".new")
-        listener.bind(str(new))
-        listener.listen()
-        new.rename(_socket())
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        while True:
-            ready, _, _ = select.select([listener, sys.stdin], [], [])
-            if sys.stdin in ready:
-                os._exit(0)
-            connection, _ = listener.accept()
-            with connection:
-                if os.fork():
-                    continue
-                listener.close()
-                return _answer(connection)
+def _listen() -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    new = _socket().with_suffix(".new")
+    listener.bind(str(new))
+    listener.listen()
+    new.rename(_socket())
+    return listener
+
+
+def _wait_for_request(listener: socket.socket) -> None:
+    ready, _, _ = select.select([listener, sys.stdin], [], [])
+    if sys.stdin in ready:
+        os._exit(0)  # the process that started the server ended
+
+
+def _serve(listener: socket.socket) -> list[str]:
+    """Fork a process for each request, and return in each of them the arguments to run."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        _wait_for_request(listener)
+        connection, _ = listener.accept()
+        with connection:
+            if os.fork():
+                continue
+            listener.close()
+            return _answer(connection)
 
 
 def _answer(connection: socket.socket) -> list[str]:
-    """Forks the command, in which it returns; its keeper says its process number and how it ended, and exits."""
+    """Fork the command and return in it. This process reports its process number and exit code, and ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     header, streams, _, _ = socket.recv_fds(connection, 8, 3)
-    asked = json.loads(_receive(connection, int.from_bytes(header, "big")))
+    request = json.loads(_receive(connection, int.from_bytes(header, "big")))
     python = str(quick_python())
     if command := os.fork():
         _keep(command, connection)
@@ -171,27 +187,28 @@ def _answer(connection: socket.socket) -> list[str]:
         open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor, for good
         for number, mode in enumerate(("r", "w", "w"))
     )
-    os.chdir(asked["cwd"])
+    os.chdir(request["cwd"])
     os.environ.clear()
-    os.environ.update(asked["env"])
+    os.environ.update(request["env"])
+    tempfile.tempdir = None  # a forked process would keep the server's temporary folder
     sys.executable = python
     os.environ["PATH"] = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"  # the `python` of dvc.yaml
-    _call_itself([python, "-m", *asked["words"]])
-    return asked["words"]
+    _set_command_line([python, "-m", *request["arguments"]])
+    return request["arguments"]
 
 
-def _call_itself(words: Sequence[str]) -> None:
-    """Writes `words` where the system reads what this process was started with: who asks for it shall find them."""
+def _set_command_line(arguments: Sequence[str]) -> None:
+    """Write arguments where the system reads the command line of this process, for tests that look for it."""
     numbers = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     begin, end = int(numbers[45]), int(numbers[46])
-    written = b"".join(os.fsencode(word) + b"\0" for word in words)
+    written = b"".join(os.fsencode(word) + b"\0" for word in arguments)
     ctypes.memmove(begin, written.rjust(end - begin)[begin - end :], end - begin)
 
 
 def _keep(command: int, connection: socket.socket) -> None:
-    """Kills the command, and what it started, if who asked for it is gone."""
+    """Report how the command ends. Kill it, and what it started, if the process that asked for it ends first."""
     with suppress(PermissionError, ProcessLookupError):
-        os.setpgid(command, command)  # both sides do, for neither knows which is first
+        os.setpgid(command, command)  # the command does the same, because either process may come first
     for number in (0, 1, 2):
         os.close(number)
     with suppress(OSError):
@@ -204,10 +221,10 @@ def _keep(command: int, connection: socket.socket) -> None:
         connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, "big", signed=True))
 
 
-def _run_module(words: Sequence[str]) -> int:
-    sys.argv = [*words]
+def _run_module(arguments: Sequence[str]) -> int:
+    sys.argv = [*arguments]
     try:
-        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         if ended.code is None or isinstance(ended.code, int):
             return ended.code or 0
@@ -220,7 +237,7 @@ def _run_module(words: Sequence[str]) -> int:
 
 
 def _end(code: int) -> NoReturn:
-    """As the interpreter ends, but for the seconds that it takes to let go of all the modules."""
+    """End as the interpreter does, without the seconds that it needs to release all modules."""
     threading._shutdown()
     atexit._run_exitfuncs()
     with suppress(OSError):
@@ -230,12 +247,18 @@ def _end(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    import pipeline
-
     os.environ[FOLDER] = sys.argv[1]
-    importlib.import_module("tests.preloaded")
-    gc.freeze()  # or the collector's marks would copy all of it into each process
-    words = _serve()
-    importlib.reload(pipeline)  # sets what the environment leaves open
+    listener = _listen()
+    _wait_for_request(listener)
+    import pipeline
+    from tests import preloaded
+
+    preloaded.forget_environment_readers()
+    gc.collect()
+    gc.freeze()  # otherwise the collector's marks would copy all objects into each process
+    arguments = _serve(listener)
+    importlib.reload(pipeline)  # sets environment variables that the request left out
+    if arguments[0] == "lectern":
+        preloaded.read_environment()
     sys.path[0] = ""
-    _end(_run_module(words))
+    _end(_run_module(arguments))

@@ -1,4 +1,4 @@
-"""Workbooks as no program, or no friend, writes them: made part by part, since a library would put them right."""
+"""Write unusual and damaged workbooks part by part, because a library would correct them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FORMATS = (0, 14, 46, 21)  # Excel's own: General, mm-dd-yy, [h]:mm:ss, h:mm:ss
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of Excel's; without a `value` it shows nothing, be there a formula."""
+    """A cell of Excel. Without a value it shows nothing, even if it has a formula."""
 
     kind: str  # n, b, e, str, d, shared, inlineStr
     value: str
@@ -50,7 +50,7 @@ def number(value: float, style: int = PLAIN) -> Cell:
 
 
 def sheet(rows: Sequence[Row], *, shared: list[str] | None = None, extra: str = "") -> bytes:
-    """The part of a sheet; with `shared`, its texts are put there, as Excel does it."""
+    """Return the XML of a sheet. With `shared`, texts are appended to that list of shared strings, as Excel does."""
     lines = []
     for n, row in enumerate(rows, start=1):
         cells = [_cell(f"{_letters(i)}{n}", cell, shared) for i, cell in enumerate(row) if cell is not None]
@@ -68,7 +68,7 @@ def book(
     date1904: bool = False,
     change: Callable[[Parts], object] = lambda parts: None,
 ) -> Path:
-    """Writes both sheets, and `more` of them by name, to `path`, after `change` has been at the parts."""
+    """Write both sheets, and `more` sheets by name, to `path`; `change` edits the parts first."""
     shared: list[str] = []
     sheets = [sheet(topics, shared=shared), sheet(lines, shared=shared), *(more or {}).values()]
     parts = _parts([*names, *(more or {})], sheets, shared, date1904=date1904)
@@ -80,7 +80,7 @@ def book(
 
 
 def within(part: str, old: str, new: str) -> Callable[[Parts], None]:
-    """Puts `new` in the place of the first `old`."""
+    """Replace the first `old` in a part by `new`."""
 
     def change(parts: Parts) -> None:
         assert old.encode() in parts[part]
@@ -163,7 +163,7 @@ def _cell(at: str, cell: Cell | str | float, shared: list[str] | None) -> str:
 
 
 def _xml(text: str) -> str:
-    """`text` in XML, with what that cannot hold as Excel writes it: _x0001_."""
+    """Escape a text for XML; characters that XML cannot hold are written as Excel does: _x0001_."""
     text = re.sub(r"(?=_x[0-9A-Fa-f]{4}_)", "_x005F", text)
     odd = r"[\x00-\x08\x0b-\x1f\ufffe\uffff\ud800-\udfff]"
     return escape(re.sub(odd, lambda found: f"_x{ord(found[0]):04X}_", text))

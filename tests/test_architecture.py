@@ -1,4 +1,4 @@
-"""Who may import whom, and that each stage's dependencies in dvc.yaml name all the code that it runs."""
+"""Imports run downward, names of modules are unique, and dvc.yaml names all the code of each stage."""
 
 import ast
 from functools import cache
@@ -30,8 +30,8 @@ SHARED = {
     "catalogue",
     "errors",
     "experiments",
+    "extras",
     "files",
-    "locks",
     "machine_errors",
     "paths",
     "redaction",
@@ -39,7 +39,7 @@ SHARED = {
     "terminal",
 }
 
-# What only observes a stage or carries it, so that a change in it makes no output stale.
+# Code that observes or starts a stage; a change of it makes no output stale.
 EXEMPT = {
     *(Path("pipeline") / f"{name}.py" for name in SHARED),
     Path("pipeline/command.py"),
@@ -47,15 +47,17 @@ EXEMPT = {
     Path("pipeline/registry/tracking.py"),
     Path("pipeline/registry/training_log.py"),
     Path("pipeline/registry/lineage.py"),
-    Path("pipeline/registry/training_fingerprint.py"),
 }
+
+# `settings.py` means the same in each room: the section of params.yaml that the room reads.
+REPEATED_NAMES = {"__init__", "settings", "tables", "workbook"}
 
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pipeline").rglob("*.py"))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
 class Imports(ast.NodeVisitor):
-    """The dotted names that a module imports, wherever in it, except for type checkers only."""
+    """The dotted names that a module imports anywhere, except under TYPE_CHECKING."""
 
     def __init__(self, package: str) -> None:
         self.names: set[str] = set()
@@ -83,7 +85,7 @@ def imports(module: Path) -> frozenset[str]:
 
 @cache
 def imported_files(module: Path) -> frozenset[Path]:
-    """The pipeline's files that `module` imports; a name that is no module is something inside of one."""
+    """Return the files of the pipeline that `module` imports, directly or through a name inside them."""
     return frozenset(file for name in imports(module) if (file := file_of(name)))
 
 
@@ -96,7 +98,7 @@ def file_of(name: str) -> Path | None:
 
 
 def code_of(module: Path) -> set[Path]:
-    """`module` and what it imports, and so on, except through what is exempt."""
+    """Return `module` and all modules that it imports, directly or not, except for the exempt ones."""
     found, todo = {module}, [module]
     while todo:
         new = imported_files(todo.pop()) - found - EXEMPT
@@ -106,7 +108,7 @@ def code_of(module: Path) -> set[Path]:
 
 
 def room(module: Path) -> str:
-    """Return the room of a module: `data` for `pipeline/data/merge.py`."""
+    """Return the room of a module: `data` for `pipeline/data/examples.py`."""
     return module.with_suffix("").parts[1]
 
 
@@ -114,7 +116,7 @@ def room(module: Path) -> str:
 def test_a_module_imports_only_from_rooms_below_its_own(module: Path):
     allowed = {*SHARED, "__init__"}
     if room(module) not in allowed:
-        assert room(module) in ROOMS, f"{module} stands in no room: {', '.join(ROOMS)}"
+        assert room(module) in ROOMS, f"{module} is in no room: {', '.join(ROOMS)}"
         allowed.update(ROOMS[: ROOMS.index(room(module)) + 1])
     upward = [str(file) for file in imported_files(module) if file.parts[0] == "pipeline" and room(file) not in allowed]
     assert not upward, f"{module} imports {', '.join(sorted(upward))}; imports run downward only: {' <- '.join(ROOMS)}"
@@ -129,8 +131,16 @@ def test_a_layer_imports_nothing_from_above(layer: str, above: tuple[str, ...]):
         assert not upward, f"{module} imports {', '.join(sorted(upward))}"
 
 
+def test_no_two_rooms_have_a_module_of_the_same_name():
+    modules: dict[str, list[str]] = {}
+    for module in MODULES:
+        if room(module) != "stages" and module.stem not in REPEATED_NAMES:  # stages have the names in dvc.yaml
+            modules.setdefault(module.stem, []).append(str(module))
+    assert not [paths for paths in modules.values() if len(paths) > 1]
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_code_of_a_stage_stands_among_its_dependencies(stage: str):
+def test_the_dependencies_of_a_stage_name_all_its_code(stage: str):
     module = Path("pipeline/stages") / f"{stage}.py"
     assert (ROOT / module).is_file(), f"{module}, which stage {stage} runs, does not exist"
     definition = STAGES[stage]

@@ -100,7 +100,7 @@ def test_a_wrong_command_line_exits_with_2(words: list[str], project: Path) -> N
     assert lectern(*words, cwd=project).returncode == 2
 
 
-def test_a_wrong_knob_is_named_with_its_place_and_value(project: Path) -> None:
+def test_a_wrong_setting_is_named_with_its_place_and_value(project: Path) -> None:
     params = (project / "params.yaml").read_text(encoding="utf-8")
     (project / "params.yaml").write_text(params.replace("topics: 400", "topics: many"), encoding="utf-8")
     done = lectern("sample", cwd=project)
@@ -122,21 +122,21 @@ def test_a_title_without_a_registered_model_says_what_to_run(project: Path) -> N
     assert "lectern run" in done.stderr
 
 
-def test_a_missing_text_file_is_not_taken_for_a_passage(project: Path) -> None:
+def test_a_missing_text_file_is_not_read_as_a_passage(project: Path) -> None:
     done = lectern("title", "talk.txt", cwd=project)
     assert done.returncode == 2
-    assert "no file 'talk.txt'" in done.stderr
+    assert "File 'talk.txt' does not exist" in done.stderr
 
 
-def test_nothing_to_title_is_misused(project: Path) -> None:
+def test_an_empty_passage_is_a_usage_error(project: Path) -> None:
     assert lectern("title", "-", cwd=project, stdin=" \n").returncode == 2
 
 
-def test_a_tracking_server_that_is_away_is_told_within_seconds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracking_server_that_does_not_answer_is_reported(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = lectern("models", cwd=project)
     assert done.returncode == 75
-    assert "does not answer as it should" in done.stderr
+    assert "does not answer" in done.stderr
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_use_copies_the_workbook_and_names_it_and_changes_nothing_else(dvc_proje
     assert (dvc_project / "data/workbooks/lessons.xlsx.dvc").is_file()
 
 
-def test_use_takes_a_folder_of_tables_too(dvc_project: Path, tmp_path: Path) -> None:
+def test_use_accepts_a_folder_of_tables(dvc_project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tables"
     folder.mkdir()
     for name, rows in (("lesson_topics.csv", TOPICS), ("Lesson_Transcripts.CSV", LINES)):
@@ -180,7 +180,7 @@ def test_use_joins_several_workbooks(dvc_project: Path, workbook: Path) -> None:
     assert "Welcome" in pd.read_parquet(dvc_project / "data/interim/topics.parquet")["title"].tolist()
 
 
-def test_use_twice_is_use_once(dvc_project: Path, workbook: Path) -> None:
+def test_use_can_be_repeated(dvc_project: Path, workbook: Path) -> None:
     for _ in range(2):
         assert lectern("use", str(workbook), cwd=dvc_project).returncode == 0
     assert [path.name for path in (dvc_project / "data/workbooks").glob("*.dvc")] == ["lessons.xlsx.dvc"]

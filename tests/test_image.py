@@ -15,12 +15,12 @@ def test_the_image_installs_what_make_installs():
     assert installed == [*(line for line in made if "--editable" not in line), "--no-deps -r requirements-team.txt"]
 
 
-def test_what_is_copied_is_there_and_not_ignored():
+def test_files_copied_into_the_image_exist_and_are_not_ignored():
     sources = [name for line in re.findall(r"^COPY (.+)", DOCKERFILE, re.MULTILINE) for name in line.split()[:-1]]
     taken = re.findall(r"^!(.+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert sorted(sources) == sorted(taken)
     assert all((ROOT / name).is_file() for name in sources)
 
 
-def test_it_does_not_run_as_root():
+def test_the_image_does_not_run_as_root():
     assert re.findall(r"^USER (.+)", DOCKERFILE, re.MULTILINE)[-1] == "lectern"

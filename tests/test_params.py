@@ -13,7 +13,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 from ruamel.yaml.tokens import CommentToken
 
-from flows.graph.run_overrides import asked
+from flows.graph.run_copy import RunParameters, with_parameters
 from pipeline.catalogue import add
 from pipeline.errors import UsageError
 from pipeline.models.checkpoints import ModelSettings
@@ -107,7 +107,7 @@ def _flat(part: object) -> list[CommentToken]:
     return [part] if isinstance(part, CommentToken) else [comment for comment in part or () if comment]
 
 
-def test_a_model_that_params_yaml_has_is_made_a_contestant_as_it_is(project: Path) -> None:
+def test_a_model_in_params_yaml_becomes_a_contestant_without_changes(project: Path) -> None:
     params = _params()
     params["models"]["bart-tiny"]["max_source_tokens"] = 99
     params["contestants"].remove("bart-tiny")
@@ -118,7 +118,7 @@ def test_a_model_that_params_yaml_has_is_made_a_contestant_as_it_is(project: Pat
         assert _params()["models"] == params["models"]
 
 
-def test_a_model_that_is_nowhere_is_a_usage_error_that_names_those_there_are(project: Path) -> None:
+def test_an_unknown_model_is_a_usage_error_that_lists_the_known_ones(project: Path) -> None:
     before = Path("params.yaml").read_bytes()
     done = lectern("models", "add", "t5-small", "t5-smal", cwd=project)
     assert done.returncode == 2
@@ -128,7 +128,7 @@ def test_a_model_that_is_nowhere_is_a_usage_error_that_names_those_there_are(pro
 
 
 @pytest.mark.parametrize("line", ["contestants:", "contestants: []", ""])
-def test_a_model_is_added_where_the_sections_for_it_are_empty_or_missing(line: str, project: Path) -> None:
+def test_a_model_is_added_to_empty_or_missing_sections(line: str, project: Path) -> None:
     params = _params()
     params["generate"].pop("models")
     params.pop("contestants")
@@ -141,19 +141,19 @@ def test_a_model_is_added_where_the_sections_for_it_are_empty_or_missing(line: s
     ModelSettings.read("smollm2-best")
 
 
-def test_a_section_of_another_kind_is_a_usage_error_that_names_it(project: Path) -> None:
+def test_a_section_of_the_wrong_type_is_a_usage_error(project: Path) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(_params() | {"contestants": "bart-tiny"}), encoding="utf-8")
     done = lectern("models", "add", "t5-small", cwd=project)
     assert done.returncode == 2
     assert "contestants" in done.stderr
 
 
-def test_a_model_that_only_the_catalogue_has_is_pointed_to(project: Path) -> None:
-    hint = "`lectern models add t5-small` takes it from catalogue.yaml."
+def test_the_error_for_a_model_of_the_catalogue_says_how_to_add_it(project: Path) -> None:
+    hint = "`lectern models add t5-small` copies it from catalogue.yaml."
     with pytest.raises(UsageError) as stage:
         ModelSettings.read("t5-small")
     with pytest.raises(UsageError) as flow:
-        asked(_params(), ["t5-small"], None, None)
+        with_parameters(_params(), RunParameters(models=["t5-small"]))
     assert str(stage.value).endswith(hint)
     assert str(flow.value).endswith(hint)
     with pytest.raises(UsageError) as nowhere:
@@ -161,7 +161,7 @@ def test_a_model_that_only_the_catalogue_has_is_pointed_to(project: Path) -> Non
     assert "lectern models add" not in str(nowhere.value)
 
 
-def test_the_list_of_versions_is_still_there(project: Path) -> None:
+def test_models_without_versions_says_what_to_run(project: Path) -> None:
     done = lectern("models", cwd=project)
     assert (done.returncode, done.stdout) == (1, "")
     assert "No version of 'lectern' is registered" in done.stderr

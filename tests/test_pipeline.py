@@ -89,7 +89,7 @@ def test_every_contestant_and_every_baseline_is_on_the_leaderboard(trained: Path
     assert leaderboard["best"] in CONTESTANTS
 
 
-def test_the_report_and_the_data_docs_ask_no_other_host_for_anything(trained: Path) -> None:
+def test_the_report_and_the_data_docs_load_nothing_from_other_hosts(trained: Path) -> None:
     for page in ("reports/report.html", "reports/data_docs/index.html"):
         html = (trained / page).read_text(encoding="utf-8")
         assert "<html" in html
@@ -120,7 +120,7 @@ def test_the_flow_finds_nothing_to_do_after_dvc(trained: Path) -> None:
         ("register", {"name": "other"}, {"register"}),
     ],
 )
-def test_a_changed_knob_makes_its_own_stages_stale(
+def test_a_changed_setting_makes_only_its_stages_stale(
     section: str, knobs: dict[str, object], stages: set[str], trained: Path
 ) -> None:
     kept = (trained / "params.yaml").read_bytes()
@@ -131,7 +131,7 @@ def test_a_changed_knob_makes_its_own_stages_stale(
         (trained / "params.yaml").write_bytes(kept)
 
 
-def test_what_a_model_left_that_is_no_contestant_makes_neither_compare_nor_register_stale(trained: Path) -> None:
+def test_files_of_a_former_contestant_do_not_make_compare_or_register_stale(trained: Path) -> None:
     left = [f"models/old/{name}" for name in ("lectern.json", "model.safetensors")]
     left += ["reports/training/old/run.json", "reports/predictions/old.parquet", "reports/results/old.json"]
     try:
@@ -149,7 +149,7 @@ def test_what_a_model_left_that_is_no_contestant_makes_neither_compare_nor_regis
         _dvc(trained, "repro", "--single-item", "collect")
 
 
-def test_the_mlflow_run_of_a_training_decides_nothing_of_titles_and_scores(trained: Path) -> None:
+def test_another_mlflow_run_does_not_make_titles_and_scores_stale(trained: Path) -> None:
     record = trained / "reports/training/t5-tiny/run.json"
     kept = record.read_text(encoding="utf-8")
     try:
@@ -169,7 +169,7 @@ def test_changed_code_makes_its_own_stages_stale(trained: Path) -> None:
         code.write_bytes(kept)
 
 
-def test_what_a_killed_training_was_writing_makes_nothing_stale(trained: Path) -> None:
+def test_half_written_files_of_a_killed_training_make_nothing_stale(trained: Path) -> None:
     aside = trained / "models/.t5-tiny.ab12cd_9/t5-tiny"
     aside.mkdir(parents=True)
     (aside / "model.safetensors").touch()
@@ -194,7 +194,7 @@ def test_metrics_plots_and_parameters_are_shown_by_dvc(trained: Path) -> None:
         (trained / "params.yaml").write_bytes(kept)
 
 
-def test_a_training_run_remembers_what_it_came_from(trained: Path, client: MlflowClient) -> None:
+def test_the_run_of_a_training_has_its_lineage(trained: Path, client: MlflowClient) -> None:
     run_id = json.loads((trained / "reports/training/t5-tiny/run.json").read_text(encoding="utf-8"))["run_id"]
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
@@ -219,12 +219,12 @@ def test_the_best_model_is_registered_as_the_challenger_with_its_lineage(trained
     assert version.tags["data.workbook.md5"] == md5(trained / "data/raw/sample.xlsx")
 
 
-def test_the_challenger_has_a_card_and_all_that_made_it_is_found_down_to_the_workbook(trained: Path) -> None:
+def test_the_challenger_has_a_card_and_a_complete_lineage(trained: Path) -> None:
     card = _lectern(trained, "card")
     assert f"`{md5(trained / 'data/raw/sample.xlsx')}`" in card
     assert "| learning\\_rate | 0.001 |" in card
     walked = _run(trained, sys.executable, "-m", "lectern", "lineage").stdout
-    assert "can still be had" in walked
+    assert "can still be fetched" in walked
     assert walked.count("work tree, DVC's cache") == 6
     assert _changed_stages(trained) == set()
 
@@ -237,18 +237,16 @@ def test_evaluating_again_replaces_the_table_of_predictions(trained: Path, clien
     assert len(logged["data"]) == len(pd.read_parquet(trained / "reports/predictions/t5-tiny.parquet"))
 
 
-def test_nothing_is_left_to_resume_from(trained: Path) -> None:
+def test_a_finished_training_leaves_no_checkpoint_to_resume(trained: Path) -> None:
     assert not [*(trained / ".lectern/checkpoints").glob("*")]
 
 
-def test_registering_again_makes_no_second_version(trained: Path, client: MlflowClient) -> None:
+def test_registering_again_creates_no_second_version(trained: Path, client: MlflowClient) -> None:
     _lectern(trained, "register")
     assert len(client.search_model_versions("name = 'lectern'")) == 1
 
 
-def test_going_back_to_earlier_settings_makes_the_earlier_version_the_challenger_again(
-    trained: Path, client: MlflowClient
-) -> None:
+def test_earlier_settings_make_the_earlier_version_the_challenger_again(trained: Path, client: MlflowClient) -> None:
     kept = (trained / "params.yaml").read_bytes()
     try:
         _set(trained, "generate", default={**yaml.safe_load(kept)["generate"]["default"], "num_beams": 3})
@@ -287,9 +285,7 @@ def _months_pass(folder: Path) -> None:
 
 
 @pytest.mark.hard
-def test_a_project_is_backed_up_lost_restored_at_another_place_and_cleaned_months_later(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_a_project_can_be_backed_up_restored_elsewhere_and_cleaned(trained: Path, tmp_path: Path) -> None:
     _two_champions(trained)
     _lectern(trained, "backup", str(tmp_path / "lectern.tar"))
     home, lost = tmp_path / "another place", trained.rename(trained.with_name("lost"))
@@ -299,7 +295,7 @@ def test_a_project_is_backed_up_lost_restored_at_another_place_and_cleaned_month
         cleaned = _lectern(home, "clean", "--yes")
         assert "features of frozen layers" in cleaned
         assert "Removed." in cleaned
-        assert _lectern(home, "clean").strip() == "Nothing is to go."
+        assert _lectern(home, "clean").strip() == "Nothing to remove."
         assert "Running stage" not in _dvc(home, "repro")
         assert "champion" in _lectern(home, "models")
         assert _lectern(home, "title", "so now we talk about arrays and how to sort them").strip()
@@ -322,7 +318,7 @@ def experiment(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return folder, _dvc(folder, "exp", "run", "--set-param", "models.t5-tiny.train.epochs=2")
 
 
-def test_an_experiment_trains_the_model_whose_setting_it_overrides_and_no_other(experiment: tuple[Path, str]) -> None:
+def test_an_experiment_trains_only_the_model_whose_setting_it_overrides(experiment: tuple[Path, str]) -> None:
     folder, said = experiment
     ran = re.findall("Running stage '(.*)'", said)
     assert ran[:2] == ["settings", "train@t5-tiny"]
@@ -343,7 +339,7 @@ def test_dvc_compares_the_scores_of_an_experiment_with_those_committed(experimen
 
 def test_the_table_of_experiments_can_be_read(experiment: tuple[Path, str]) -> None:
     words = ("exp", "show", "--only-changed", "--drop", "[^:]*/[^:]*$")
-    documented = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    documented = " ".join((ROOT / "docs/experiments.md").read_text(encoding="utf-8").split())
     assert f"`dvc {shlex.join(words)}`" in documented
     header = next(csv.reader(_dvc(experiment[0], *words, "--csv").splitlines()))
     assert "models.t5-tiny.train.epochs" in header
@@ -365,7 +361,7 @@ def test_dvc_fetches_the_best_model_by_its_name(experiment: tuple[Path, str], tm
     assert card["model"] in CONTESTANTS
 
 
-def test_scores_reach_the_run_of_a_training_that_gave_the_same_model_again(
+def test_scores_are_logged_to_a_repeated_training_with_the_same_model(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, uri = tmp_path / "project", f"sqlite:///{tmp_path}/project/mlflow.db"
@@ -386,7 +382,7 @@ def test_a_passage_gets_candidate_titles(trained: Path) -> None:
     assert len(titles.splitlines()) in (1, 2)  # a model that has learnt for seconds may have but one of use
 
 
-def test_what_one_clone_made_another_one_pulls(trained: Path, tmp_path: Path) -> None:
+def test_a_second_clone_pulls_the_results_of_the_first(trained: Path, tmp_path: Path) -> None:
     _dvc(trained, "remote", "add", "--force", "--local", "--default", "shelf", str(tmp_path / "shelf"))
     _dvc(trained, "push", "--quiet")
     clone = tmp_path / "clone"
@@ -442,7 +438,7 @@ def test_mlflow_serves_the_registered_model(trained: Path, client: MlflowClient)
         server.wait(timeout=30)
 
 
-def test_a_training_run_is_remembered_when_dvc_gave_it_from_its_cache(
+def test_a_training_restored_from_dvcs_cache_keeps_its_run(
     trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Another tracking server knows nothing of the run: the model is registered there all the same."""

@@ -1,4 +1,4 @@
-"""Which stages a changed setting makes stale: each stage depends on its own effective settings and on nothing else."""
+"""Each stage depends on its own effective settings only: a changed setting makes no other stage stale."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def _each(stage: str, models: tuple[str, ...] = CONTESTANTS) -> str:
     return " ".join(f"{stage}@{model}" for model in models)
 
 
-# A setting, and the stages that have to run again when it changes; what depends on them follows if they make something
-# else. `settings` itself is not listed: it runs in a second. The first row that fits counts.
+# A setting, and the stages that run again when it changes. Their downstream stages follow if an output changes. The
+# stage `settings` is not listed: it takes a second. The first row that matches applies.
 TABLE = {
     "sample.topics": "sample",
     "sample.words_per_minute": "sample",
     "sample.seed": "sample",
     "ingest.workbook": "ingest",
-    # Scores are intervals over lessons, or with a random split over examples.
+    # Scores are intervals over lessons; with a random split, over examples.
     "split.by": f"split {_each('score')} baselines",
     "split.validation": "split",
     "split.test": "split",
     "split.seed": "split",
-    # led-tiny is switched off in this test: nothing of another model runs again.
+    # The test switches led-tiny off: the stages of other models stay up to date.
     "contestants": "collect register",
     # Every contestant has its own epochs, and smollm2 its own rate, batch and frozen layers.
     "train.epochs": "",
@@ -44,7 +44,7 @@ TABLE = {
     "train.batch_size": _each("train", TINY),
     "train.freeze": _each("train", TINY),
     "train.freeze_lower_layers": _each("train", TINY),
-    # A model that is not trained may still get weights that its checkpoint lacks.
+    # Also without training, the seed decides the weights that a checkpoint lacks.
     "train.seed": _each("train"),
     "train.optimiser": _each("train", TRAINED),
     "train.schedule": _each("train", TRAINED),
@@ -59,13 +59,13 @@ TABLE = {
     "train.compile": _each("train", TRAINED),
     "train.bertscore": _each("train", TRAINED),
     "train.processes": _each("train", TRAINED),
-    # These suit the machine and decide nothing of what is learnt.
+    # Settings of the machine, which do not change the weights.
     "train.device": "",
     "train.report_to": "",
     "train.micro_batch_tokens": "",
     "train.gradient_checkpointing": "",
     "train.checkpoint_minutes": "",
-    # A registered version carries all settings of generation. smollm2 has its own beams and repeats.
+    # A registered version carries all settings of generation. smollm2 has its own num_beams and no_repeat_ngram_size.
     "generate.default.num_beams": f"{_each('predict', TINY)} register",
     "generate.default.no_repeat_ngram_size": f"{_each('predict', TINY)} register",
     "generate.default.length_penalty": f"{_each('predict', TINY)} register",
@@ -75,7 +75,7 @@ TABLE = {
     "generate.default.do_sample": f"{_each('predict')} register",
     "generate.default.consensus": f"{_each('predict')} register",
     "generate.default.candidates": f"{_each('predict')} register",
-    # Only drawn titles depend on these, and no contestant draws.
+    # Only sampled titles depend on these, and no contestant samples.
     "generate.default.temperature": "register",
     "generate.default.top_k": "register",
     "generate.default.top_p": "register",
@@ -93,7 +93,7 @@ TABLE = {
     "models.led-tiny.*": "train@led-tiny",
     "models.smollm2.*": "train@smollm2",
     "models.smollm2-zero-shot.*": "train@smollm2-zero-shot",
-    # Commands read these, and no stage does.
+    # Read by commands, not by stages.
     "fetch.*": "",
     "promote.*": "",
     "drift.*": "",
@@ -106,14 +106,14 @@ TABLE = {
 
 @pytest.fixture
 def params(project: Path) -> dict[str, Any]:
-    """The shipped settings, in a project of the shipped graph in which no stage has run."""
+    """The shipped settings, in a project with the shipped graph in which no stage has run."""
     with Repo.init(no_scm=True):
         pass
     return yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
 
 
 def _stages(params: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """What each stage depends on of `params`, as DVC reads it: the settings themselves, or a file of `settings`."""
+    """The settings that each stage depends on, by DVC: in params.yaml, or in a file of the stage `settings`."""
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     settings.run()
     with Repo() as repo:
@@ -167,7 +167,7 @@ def test_a_changed_setting_makes_the_stages_of_the_table_stale_and_no_others(par
         setting = ".".join(place)
         row = next((stages for pattern, stages in TABLE.items() if fnmatch(setting, pattern)), None)
         if row == "":
-            idle = _changed(idle, place)  # all of them at once, which takes less time
+            idle = _changed(idle, place)  # all of them at once, to save time
             continue
         stale = _stale(before, _stages(_changed(params, place)))
         if row is None or stale != {*row.split()}:
@@ -176,7 +176,7 @@ def test_a_changed_setting_makes_the_stages_of_the_table_stale_and_no_others(par
     assert _stale(before, _stages(idle)) == set()
 
 
-def test_the_order_of_settings_and_a_setting_of_a_model_that_takes_no_part_make_nothing_stale(
+def test_the_order_of_settings_and_settings_of_other_models_make_nothing_stale(
     params: dict[str, Any],
 ) -> None:
     before = _stages(params)
@@ -187,7 +187,7 @@ def test_the_order_of_settings_and_a_setting_of_a_model_that_takes_no_part_make_
     assert _stale(before, _stages(params)) == set()
 
 
-def test_an_override_that_says_what_the_section_says_makes_nothing_stale(params: dict[str, Any]) -> None:
+def test_an_override_that_repeats_the_section_makes_nothing_stale(params: dict[str, Any]) -> None:
     before = _stages(params)
     params["models"]["t5-tiny"]["train"]["learning_rate"] = params["train"]["learning_rate"]
     params["models"]["t5-tiny"]["train"]["lora"] = None

@@ -1,10 +1,9 @@
-"""The stages over a Ray cluster, if `LECTERN_RAY_ADDRESS` names one. What they make comes back by the DVC remote."""
+"""Stages on a Ray cluster, if `LECTERN_RAY_ADDRESS` names one. Their outputs come back through the DVC remote."""
 
 from __future__ import annotations
 
-import configparser
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,17 @@ from prefect.client.schemas.objects import State
 import flows
 import pipeline
 from flows.cluster import work_tree_changes
-from flows.cluster.worker import DVC, Source, run_stage_there, sharing
+from flows.cluster.worker import Source, run_stage_there
 from flows.execution.child_process import Child
 from flows.execution.slots import GPU
-from flows.execution.stage import environment, follow, last_lines, processes
+from flows.execution.stage import environment, follow, last_lines, process_count
+from flows.graph.command_line import dvc_command
 from flows.graph.plan import Stage, read_plan
+from flows.graph.push import push_command, push_environment
+from flows.graph.remote import committed_remote
 from flows.services.prefect_server import configured_url
 from pipeline.errors import TemporaryFailure, UsageError
+from pipeline.extras import require_extra
 from pipeline.redaction import without_user
 from pipeline.registry.lineage import git
 
@@ -33,26 +36,30 @@ if TYPE_CHECKING:
 ADDRESS = "LECTERN_RAY_ADDRESS"
 
 LOST_MACHINES = 3
-"""How often a stage starts anew on another machine when its own is gone."""
+"""How often a stage starts again on another machine after its own has failed."""
 
-LOOK_AGAIN = 3.0
-"""Seconds between looks at whether somebody cancelled the flow run."""
+POLL_SECONDS = 3.0
+"""Seconds between checks whether a user cancelled the flow run."""
 
 
 @dataclass(frozen=True)
 class Machines:
-    """What a stage may ask the cluster for."""
+    """What a stage may request from the cluster."""
 
     gpus: int
-    """Of the machine that has most."""
+    """GPUs of the machine that has most."""
     cores: int
-    """Of the smallest machine that has any."""
+    """Processors of the smallest machine that has any."""
 
-    def share(self, slot: str | None, devices: int) -> dict[str, int]:
-        """Of a stage that wants the accelerator: so many, or where there is none all processors of a machine.
+    def resources(self, slot: str | None, devices: int) -> dict[str, int]:
+        """Return the resources of a stage in Ray's terms.
+
+        Args:
+            slot: `gpu` for a stage that uses accelerators. Without GPUs it gets all processors of a machine.
+            devices: number of accelerators.
 
         Raises:
-            UsageError: no machine has so many.
+            UsageError: no machine has so many GPUs.
         """
         if slot != GPU:
             return {"num_cpus": 1}
@@ -65,50 +72,55 @@ class Machines:
 
 
 def address() -> str | None:
-    """That of the Ray cluster to run on, if any."""
+    """Return the address of the Ray cluster to run on, or None."""
     return os.environ.get(ADDRESS) or None
 
 
 def run(
     stages: Sequence[Stage],
-    here: Callable[[list[Stage]], dict[str, str]],
+    run_here: Callable[[list[Stage]], dict[str, str]],
     reason: Callable[[State], str],
     stop_if_cancelled: Callable[[], None],
 ) -> dict[str, str]:
-    """Runs each of `stages` after its upstream ones, on the cluster those that DVC can bring back.
+    """Run each of `stages` after its upstream stages, on the cluster if DVC can bring its outputs back.
 
-    Returns why, by name, for each that failed, in the words of `reason`. The others, such as one that changes the
-    registry, and what depends on them, are left to `here`.
+    Args:
+        stages: the stages to run, in order.
+        run_here: runs the other stages on this machine: those that change the registry, and all that depend on them.
+        reason: returns the reason of a failure.
+        stop_if_cancelled: raises an error if a user cancelled the flow run. The stages are then stopped.
+
+    Returns:
+        The reason of each failure by stage.
 
     Raises:
         UsageError: the cluster, the repository or the DVC remote is not ready; the message says what to do.
-        TemporaryFailure: what the stages made does not come back.
-        Whatever `stop_if_cancelled` raises; the stages were stopped.
+        TemporaryFailure: the outputs of the stages cannot be fetched.
     """
     if not stages:
         return {}
     source = shared_source()
-    there = travelling(stages)
+    there = remote_stages(stages)
     with connected() as (runner, machines):
-        _give(stages)
-        ends = _run_there(there, source, runner, machines, stop_if_cancelled)
-    done = [name for name, end in ends.items() if end.is_completed()]
+        _push_inputs(stages)
+        states = _run_there(there, source, runner, machines, stop_if_cancelled)
+    done = [name for name, state in states.items() if state.is_completed()]
     if done:
-        _run([*DVC, "repro", "--pull", *done])
-    rest = without_downstream([stage for stage in stages if stage not in there], of=ends.keys() - done)
-    failures = {name: reason(end) for name, end in ends.items() if end.is_failed() or end.is_crashed()}
-    return failures | here(rest)
+        _run(dvc_command("repro", "--pull", *done))
+    rest = without_downstream([stage for stage in stages if stage not in there], of=states.keys() - done)
+    failures = {name: reason(state) for name, state in states.items() if state.is_failed() or state.is_crashed()}
+    return failures | run_here(rest)
 
 
-def travelling(stages: Sequence[Stage]) -> list[Stage]:
-    """Those of `stages` that can run elsewhere: the run cache restores them, and all that they depend on."""
+def remote_stages(stages: Sequence[Stage]) -> list[Stage]:
+    """Return the stages that can run on another machine: the run cache restores them and all their upstream stages."""
     stay = {stage.name for stage in stages if not stage.restorable}
     return without_downstream([stage for stage in stages if stage.restorable], of=stay)
 
 
 def without_downstream(stages: Iterable[Stage], of: Iterable[str]) -> list[Stage]:
-    """`stages`, which are in order, without those that depend on one named in `of`."""
-    out, left = set(of), []
+    """Return `stages`, which are in order, without those that depend on a stage named in `of`."""
+    out, left = set(of), list[Stage]()
     for stage in stages:
         if out.isdisjoint(stage.upstream):
             left.append(stage)
@@ -118,75 +130,72 @@ def without_downstream(stages: Iterable[Stage], of: Iterable[str]) -> list[Stage
 
 
 def shared_source() -> Source:
-    """This work tree's commit, as other machines can have it, and what a run changes in it.
+    """Return this work tree's commit, which other machines can clone, and the files that the run changes in it.
 
     Raises:
-        UsageError: they cannot; the message says why, and what to do.
+        UsageError: other machines cannot get this state; the message says what to do.
     """
     changed = work_tree_changes.changed()
-    if here_alone := [str(path) for path in changed if not work_tree_changes.travels(path)]:
+    if local := [str(path) for path in changed if not work_tree_changes.can_travel(path)]:
         raise UsageError(
-            "The work tree has changes that no other machine would see. Commit and push them:\n" + "\n".join(here_alone)
+            "The work tree has changes that other machines would not see. Commit and push them:\n" + "\n".join(local)
         )
     commit, repository = git("rev-parse", "HEAD"), git("remote", "get-url", "origin")
     if not repository:
         raise UsageError(
-            "The machines of a cluster clone this repository from 'origin', and there is no such git remote."
+            "The machines of a cluster clone this repository from its git remote 'origin', which does not exist. "
+            "Add it with 'git remote add origin ADDRESS' and push."
         )
     git("fetch", "--quiet", "origin")
     if not git("for-each-ref", "--contains", commit, "refs/remotes/origin"):
-        raise UsageError(f"Commit {commit[:10]} is not at {repository}, from where other machines take it. Push it.")
+        raise UsageError(f"Commit {commit[:10]} is not in {repository}, which other machines clone. Push it.")
     _require_dvc_remote()
     tracking = os.environ["MLFLOW_TRACKING_URI"]
     if tracking.startswith("sqlite"):
         raise UsageError(
-            f"MLFLOW_TRACKING_URI is {tracking}, a file that other machines would each have for themselves. "
-            "Set it to a tracking server's address; 'lectern up' starts one."
+            f"MLFLOW_TRACKING_URI is {tracking}, a file that other machines cannot reach. "
+            "Set it to the address of a tracking server; 'lectern up' starts one."
         )
     return Source(repository, commit, without_user(tracking), work_tree_changes.read(changed))
 
 
 def _require_dvc_remote() -> None:
-    """
+    """Check that all machines reach the DVC remote.
+
     Raises:
-        UsageError: the committed DVC configuration names no remote, or one that is elsewhere in another work tree.
+        UsageError: the committed DVC configuration names no remote, or one at another place in each work tree.
     """
-    # Not as `dvc config` says it, who makes paths absolute, and adds what is in config.local.
-    committed = configparser.ConfigParser(interpolation=None)
-    committed.read(".dvc/config", encoding="utf-8")
-    name = committed.get("core", "remote", fallback="")
-    if not name:
+    remote = committed_remote(Path())
+    if remote is None:
         raise UsageError(
-            "Machines share what the stages make by a DVC remote, and .dvc/config names none. Add one that all of them "
-            "reach, 'dvc remote add --default shared s3://BUCKET/PATH' say, commit .dvc/config and push it."
+            "Machines exchange the outputs of stages through a DVC remote, and .dvc/config names none. Add one that "
+            "all of them reach, such as 'dvc remote add --default shared s3://BUCKET/PATH', commit .dvc/config and "
+            "push it."
         )
-    url = committed.get(f"'remote \"{name}\"'", "url", fallback="")
+    url = remote.url or ""
     if "://" not in url and not Path(url).is_absolute():
         raise UsageError(
-            f"The DVC remote '{name}' is {url}, which leads elsewhere from another machine's work tree. "
+            f"The DVC remote '{remote.name}' is {url}, a path that is another place in each machine's work tree. "
             "Write an absolute path on a disk that all of them share, or a bucket."
         )
 
 
 @contextmanager
 def connected() -> Iterator[tuple[RayTaskRunner, Machines]]:
-    """A task runner on the cluster, and what the cluster has.
+    """Yield a task runner on the cluster, and the cluster's resources.
 
     Raises:
-        UsageError: Ray is not installed, no cluster answers, or other machines could not reach our servers.
+        UsageError: Ray is not installed, no cluster answers, or other machines cannot reach our servers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    require_extra("ray", user=f"{ADDRESS}={address()}")
+    import ray
+    from prefect_ray.task_runners import RayTaskRunner
+
+    # All machines run this code of the flow. The code of the stages comes with the commit.
+    code = [str(Path(package.__file__ or "").parent) for package in (flows, pipeline)]
     try:
-        import ray
-        from prefect_ray.task_runners import RayTaskRunner
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{ADDRESS} is set, and {error.name} is not installed. In the project's folder: pip install -e '.[ray]'"
-        ) from None
-    # The flow's own code travels, so that all machines run the same; that of the stages comes with the commit.
-    code = [str(Path(package.__file__).parent) for package in (flows, pipeline)]
-    try:
-        # Ray's own search, by the runner, would start a cluster of its own where it finds none.
+        # The runner would start a cluster of its own if it found none.
         ray.init(address(), runtime_env={"py_modules": code}, log_to_driver=False, namespace="lectern")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(
@@ -207,16 +216,17 @@ def connected() -> Iterator[tuple[RayTaskRunner, Machines]]:
 
 
 def _require_reachable(others: set[str]) -> None:
-    """
+    """Check that the machines at the addresses `others` reach our servers.
+
     Raises:
-        UsageError: there are `others`, and the Prefect or the MLflow server listens to this machine alone.
+        UsageError: the Prefect or the MLflow server listens only to this machine.
     """
     addresses = {"PREFECT_API_URL": configured_url() or "", "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
     for name, url in addresses.items():
         if others and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1"):
             raise UsageError(
                 f"{name} is {url or 'not set'}, which the other machines of the cluster cannot reach. "
-                "Start that server on an address that they can, and set the variable to it."
+                "Start that server on an address that they reach, and set the variable to it."
             )
 
 
@@ -227,7 +237,7 @@ def _run_there(
     machines: Machines,
     stop_if_cancelled: Callable[[], None],
 ) -> dict[str, State]:
-    """How each of `stages` ended: one that depends on a failed one has not begun."""
+    """Run `stages` on the cluster; return the final state of each. A stage does not start if an upstream one failed."""
     import ray
     from prefect_ray.context import remote_options
 
@@ -235,39 +245,40 @@ def _run_there(
     try:
         for stage in stages:
             upstream = [futures[name] for name in stage.upstream if name in futures]
-            with remote_options(**machines.share(stage.slot, processes(stage.name)), max_retries=LOST_MACHINES):
+            with remote_options(**machines.resources(stage.slot, process_count(stage.name)), max_retries=LOST_MACHINES):
                 parameters = {"stage": stage, "source": source, "upstream": upstream}
-                # Prefect gives a task whose upstream one failed no name but this.
+                # Prefect shows this name for a task whose upstream task failed.
                 futures[stage.name] = runner.submit(run_stage_there.with_options(name=stage.name), parameters)
         pending = [future.wrapped_future for future in futures.values()]
         while pending:
-            _, pending = ray.wait(pending, num_returns=len(pending), timeout=LOOK_AGAIN)
+            _, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_SECONDS)
             stop_if_cancelled()
     finally:
         for future in futures.values():
-            ray.cancel(future.wrapped_future)  # those that have ended take no notice
+            ray.cancel(future.wrapped_future)  # does nothing to a task that has ended
     for future in futures.values():
         future.wait()
     return {name: future.state for name, future in futures.items()}
 
 
-def _give(to_run: Sequence[Stage]) -> None:
-    """Pushes what is up to date here, all but `to_run`: it need not be made again there."""
+def _push_inputs(to_run: Sequence[Stage]) -> None:
+    """Push the outputs of the stages that are up to date here, so that no machine runs them again."""
     names = {stage.name for stage in to_run}
     fresh = [stage.name for stage in read_plan(Path.cwd()).stages if stage.restorable and stage.name not in names]
-    _run([*DVC, "push", "--quiet"])
-    _run(sharing(fresh))
+    _run(dvc_command("push", "--quiet"))
+    _run(push_command(fresh), push_environment())
 
 
-def _run(command: Sequence[str]) -> None:
-    """Runs it in this work tree and logs what it says.
+def _run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+    """Run a command that exchanges data with the DVC remote; log its output.
 
     Raises:
-        TemporaryFailure: it failed, for what it exchanges with the DVC remote.
+        TemporaryFailure: the command failed.
     """
-    with Child(command, env=environment()) as child:
+    with Child(command, env={**environment(), **(variables or {})}) as child:
         code, output = follow(child)
     if code:
         raise TemporaryFailure(
-            f"'{' '.join(command)}' ended with exit code {code}. Is the DVC remote there?\n{last_lines(output)}"
+            f"'{' '.join(command)}' failed with exit code {code}. Check that this machine reaches the DVC remote.\n"
+            f"{last_lines(output)}"
         )

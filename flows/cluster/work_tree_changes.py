@@ -1,7 +1,7 @@
-"""What a run changes in the work tree, for machines that clone the commit: they are sent it, and write it into theirs.
+"""Changes of the work tree that a run brings: they are sent to the machines that clone the commit.
 
-A run is asked for models, epochs or a workbook, and a workbook becomes newer where it came from. `params.yaml` and
-DVC's own files say so, and nobody commits them for one run.
+A run with parameters, and a workbook that was updated from its source, change `params.yaml` and DVC's own files. Nobody
+commits these changes for one run.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from pipeline.paths import PARAMS
 from pipeline.registry.lineage import git
 
 Changes = dict[str, bytes | None]
-"""What a file holds, by its path; None where there is none any more."""
+"""The content of each changed file, by its path; None for a deleted file."""
 
 
 def changed() -> list[Path]:
-    """The files of this work tree that differ from the commit, but for `dvc.lock`, which every run writes."""
+    """Return the files of this work tree that differ from the commit, except `dvc.lock`, which every run writes."""
     where = ("--", ".", ":!dvc.lock")
     tracked = git("diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD", *where)
     new = git("ls-files", "--others", "--exclude-standard", "-z", *where)
     return sorted({Path(name) for name in f"{tracked}\0{new}".split("\0") if name})
 
 
-def travels(path: Path) -> bool:
-    """Whether `path` is for a run to change: the settings, or what DVC writes of a workbook that it takes in."""
+def can_travel(path: Path) -> bool:
+    """Return whether a run may change `path`: the settings, or a file that DVC writes for a new workbook."""
     return path == PARAMS or path.suffix == ".dvc" or path.name == ".gitignore"
 
 
 def read(paths: Iterable[Path]) -> Changes:
+    """Read the content of changed files."""
     return {path.as_posix(): path.read_bytes() if path.exists() else None for path in paths}
 
 
 def write(changes: Changes, tree: Path) -> None:
-    """Makes the work tree at `tree` differ from its commit by `changes`."""
+    """Apply `changes` to the work tree at `tree`."""
     for name, content in changes.items():
         path = tree / name
         if content is None:

@@ -1,7 +1,8 @@
-"""A child process that never outlives us, nor do the processes that it starts.
+"""Child processes that never outlive this process, nor do the processes that they start.
 
-Between us and the command stands a keeper: this file, run as a script. It waits on a pipe whose other end only we hold.
-When we close that end, or die, even by SIGKILL, it ends the command's whole process group.
+A keeper is between this process and the command: this file, run as a script. The keeper reads a pipe whose other end
+only this process holds. When this process closes the pipe or dies, even by SIGKILL, the keeper ends the command's whole
+process group.
 """
 
 from __future__ import annotations
@@ -18,20 +19,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
-GRACE = 10.0
+GRACE_SECONDS = 10.0
 """Seconds between SIGTERM and SIGKILL."""
 
 PR_SET_CHILD_SUBREAPER = 36
 
-_ending = threading.Lock()  # taken once and for all: a second SIGTERM would disturb who is cleaning up after the first
+_ending = threading.Lock()  # never released: a second SIGTERM would disturb a process that cleans up after the first
 
 
 class Child:
-    """`command`, running in a session of its own, its standard error among its output.
+    """A running command in a session of its own. Its standard error is part of its output.
 
-    It works in `cwd`, or where we do.
-    Without `log` the output is there to be read from `lines`; with it, it goes to that file.
-    With `private`, only this user may read the files that it makes.
+    Args:
+        command: the program and its arguments.
+        env: all its environment variables.
+        cwd: its working directory; by default that of this process.
+        log: a file for the output; by default, read it with `lines`.
+        private: let only this user read the files that the command creates.
     """
 
     def __init__(
@@ -55,26 +59,28 @@ class Child:
         )
 
     def lines(self) -> Iterator[str]:
-        """Each line of output, as it is written; of a progress bar, which redraws its line, how it ended."""
+        """Yield each line of output; of a progress bar, which redraws its line, only the last state."""
         for line in self._keeper.stdout or ():
             yield line.decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; 128 + N if signal N ended it."""
+        """The exit code: None while it runs, 128 + N if signal N ended it."""
         return self._keeper.poll()
 
     def wait(self) -> int:
+        """Wait until the command ends; return its exit code."""
         return self._keeper.wait()
 
-    def let_go(self) -> None:
-        """Tells the keeper to end the command and all that it started, and does not wait for it."""
+    def end(self) -> None:
+        """Tell the keeper to end the command and all that it started; do not wait."""
         with suppress(OSError):
-            self._keeper.stdin.close()
+            if self._keeper.stdin:
+                self._keeper.stdin.close()
 
     def stop(self) -> None:
-        """Ends the command and all that it started. Twice is no harm."""
-        self.let_go()
+        """End the command and all that it started, and wait. A second call does nothing."""
+        self.end()
         self._keeper.wait()
 
     def __enter__(self) -> Self:
@@ -87,17 +93,17 @@ class Child:
 
 
 def keep(command: Sequence[str]) -> int:
-    """Runs `command` until it ends or our standard input does, and what it started too. Returns a shell's exit code."""
+    """Run `command` until it or our standard input ends, then end what it started; return a shell's exit code."""
     _adopt_orphans()
     try:
-        # Held on to until the end: one that is let go asks how its process ended, and the answer is given only once.
+        # Kept in a variable: a discarded Popen collects the exit code itself, and it can be collected only once.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     except OSError as error:
         print(f"{command[0]} cannot be started: {error}", file=sys.stderr)
         return 127
     group = process.pid
-    threading.Thread(target=_end_when_let_go, args=(group,), daemon=True).start()
-    # Whoever ends the keeper alone means what it keeps.
+    threading.Thread(target=_end_with_input, args=(group,), daemon=True).start()
+    # A signal to the keeper is meant for the command.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=_end, args=(group,), daemon=True).start())
     code = 0
     with suppress(ChildProcessError):
@@ -111,12 +117,12 @@ def keep(command: Sequence[str]) -> int:
 
 
 def _adopt_orphans() -> None:
-    """Where Linux allows it: else we could not wait for those whose parent is gone."""
+    """Become the parent of orphaned grandchildren, to be able to wait for them. Only Linux can do this."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _end_when_let_go(group: int) -> None:
+def _end_with_input(group: int) -> None:
     os.read(0, 1)
     _end(group)
 
@@ -125,7 +131,7 @@ def _end(group: int) -> None:
     if not _ending.acquire(blocking=False):
         return
     _signal(group, signal.SIGTERM)
-    time.sleep(GRACE)
+    time.sleep(GRACE_SECONDS)
     _signal(group, signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""The processes of one flow run, so that one word ends them all."""
+"""The child processes of one flow run, which all end together."""
 
 from __future__ import annotations
 
@@ -13,42 +13,45 @@ from flows.execution.slots import Stopped
 from pipeline.errors import UsageError
 
 
-class Crew:
-    """Starts children, each when it is its turn on the accelerator or on the processor, until the flow run is over."""
+class RunProcesses:
+    """Starts children, each when an accelerator or a processor is free for it, until the flow run ends."""
 
     def __init__(self) -> None:
-        self._over = Event()
+        self._ended = Event()
         self._lock = Lock()
         self._children: set[Child] = set()
-        self._slots = slots.Slots(slots.devices(), self._over)
+        self._slots = slots.Slots(slots.devices(), self._ended)
         self._cores = Semaphore(max(2, os.cpu_count() or 1))
 
     def declare_slots(self) -> None:
-        """Tells Prefect how many accelerator slots this machine has."""
+        """Tell Prefect how many accelerator slots this machine has."""
         self._slots.declare()
 
     @contextmanager
     def run(
         self, command: Sequence[str], env: Mapping[str, str], *, slot: str | None, devices: int = 1
     ) -> Iterator[Child]:
-        """`command` as a child, once it has its turn; it ends with the block.
+        """Yield `command` as a child process once its slot is free; end the process with the block.
 
         Args:
-            devices: how many accelerators it wants, if it wants that slot.
+            command: the program and its arguments.
+            env: all its environment variables.
+            slot: `gpu`, or None for a processor.
+            devices: number of accelerators, if the slot is `gpu`.
 
         Raises:
-            Stopped: before it started, or while it ran, by `stop`.
-            UsageError: there is no such slot, or there are never so many devices.
+            Stopped: `stop` was called before the process started, or while it ran.
+            UsageError: no such slot exists, or this machine has fewer devices.
         """
         with self._turn(slot, devices) as visible:
-            child = self._start(command, env | {"CUDA_VISIBLE_DEVICES": visible} if visible else env)
+            child = self._start(command, {**env, "CUDA_VISIBLE_DEVICES": visible} if visible else env)
             try:
                 with child:
                     yield child
             finally:
                 with self._lock:
                     self._children.remove(child)
-            if self._over.is_set():
+            if self._ended.is_set():
                 raise Stopped
 
     @contextmanager
@@ -65,15 +68,15 @@ class Crew:
 
     def _start(self, command: Sequence[str], env: Mapping[str, str]) -> Child:
         with self._lock:
-            if self._over.is_set():
+            if self._ended.is_set():
                 raise Stopped
             child = Child(command, env=env)
             self._children.add(child)
             return child
 
     def stop(self) -> None:
-        """Ends every child, and starts none any more."""
+        """End all children, and start no more."""
         with self._lock:
-            self._over.set()
+            self._ended.set()
             for child in self._children:
-                child.let_go()
+                child.end()

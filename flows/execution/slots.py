@@ -1,4 +1,4 @@
-"""Turns on the accelerator: as many stages at once as there are devices."""
+"""Slots on the accelerators: as many stages run at once as there are devices."""
 
 from __future__ import annotations
 
@@ -15,128 +15,136 @@ from prefect import get_client, get_run_logger
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
-from flows.services.prefect_server import at_best, is_away
+from flows.services.prefect_server import is_unavailable, warn_if_not_stored
 from pipeline.errors import UsageError
 from pipeline.models.device import DriverFailed, listed_gpus, visible_devices
 
 GPU = "gpu"
-LEASE = 60
-"""Seconds after which the slot of a process that died is free again; a live one renews its lease in time.
+LEASE_SECONDS = 60
+"""Seconds until the slot of a killed process is free again. A running process renews its lease in time.
 
-Prefect lends for no less, and looks every five seconds for what has run out (prefect.toml).
+Prefect's shortest lease is 60 s. Its server looks for expired leases every five seconds (prefect.toml).
 """
 
-LOOK_AGAIN = 3.0
-"""Seconds between looks at whether another flow run has given its slot back."""
+POLL_SECONDS = 3.0
+"""Seconds between checks whether another flow run has returned its slot."""
 
 
 class Stopped(Exception):
-    """The flow run is over; nothing of it is to start any more."""
+    """The flow run has ended and starts nothing more."""
 
     def __str__(self) -> str:
         return "The flow run was stopped."
 
 
 class Slots:
-    """The slots of one flow run, one a device, until it is `over`.
+    """The slots of one flow run, until `ended` is set.
 
-    Other flow runs on this machine compete for each device through its Prefect limit.
+    Other flow runs on this machine compete for each device through a concurrency limit in Prefect.
+
+    Args:
+        devices: the device of each slot.
+        ended: is set when the flow run ends.
     """
 
-    def __init__(self, devices: Sequence[str], over: Event) -> None:
+    def __init__(self, devices: Sequence[str], ended: Event) -> None:
         self._slots = Counter(devices)
         self._free = Counter(devices)
-        self._given_back = Condition()
-        self._one_chooses = Lock()
-        self._over = over
-        self._shared = limit_name()
+        self._returned = Condition()
+        self._choosing = Lock()
+        self._ended = ended
+        self._prefix = limit_prefix()
 
     def declare(self) -> None:
-        """Tells Prefect how many there are."""
-        if self._shared:
+        """Tell Prefect how many slots each device has."""
+        if self._prefix:
             with get_client(sync_client=True) as client:
                 for device, count in self._slots.items():
                     client.upsert_global_concurrency_limit_by_name(self._limit(device), count)
 
     @contextmanager
     def take(self, wanted: int = 1) -> Iterator[str]:
-        """Waits for as many slots and yields their devices, as `CUDA_VISIBLE_DEVICES` names them; empty for the CPU.
+        """Wait for slots and yield their devices as a value of `CUDA_VISIBLE_DEVICES`; an empty text is the CPU.
 
         Args:
-            wanted: by a stage of so many processes, each with a device of its own. On a CPU they share one slot.
+            wanted: number of devices, one for each process of a stage. On a CPU, all processes share one slot.
 
         Raises:
-            UsageError: there are never so many.
-            Stopped: the flow run is over.
+            UsageError: there are fewer devices.
+            Stopped: the flow run has ended.
         """
         accelerators = sum(device != "" for device in self._slots)
         wanted = wanted if accelerators else 1
         if wanted > accelerators > 0:
             raise UsageError(
-                f"In params.yaml, processes is {wanted}, and there are {accelerators} devices to be taken, as "
-                "CUDA_VISIBLE_DEVICES and LECTERN_GPU_SLOTS say. Lower it."
+                f"In params.yaml, processes is {wanted}, and there are {accelerators} devices, by "
+                "CUDA_VISIBLE_DEVICES and LECTERN_GPU_SLOTS. Lower it."
             )
-        with self._one_chooses:  # or whoever wants several would wait for ever behind those who want one
+        with self._choosing:  # one at a time: a stage that wants several devices must not starve
             devices, lease = self._choose(wanted)
         try:
             with lease:
                 yield ",".join(devices)
         finally:
-            with self._given_back:
+            with self._returned:
                 self._free.update(devices)
-                self._given_back.notify()
+                self._returned.notify()
 
     def _choose(self, wanted: int) -> tuple[list[str], ExitStack]:
-        told = ""
-        while not self._over.is_set():
-            with self._given_back:
-                here = [device for device, count in self._free.items() if count]
-                if len(here) < wanted:
-                    self._given_back.wait(LOOK_AGAIN)
+        logged = ""
+        while not self._ended.is_set():
+            with self._returned:
+                free_here = [device for device, count in self._free.items() if count]
+                if len(free_here) < wanted:
+                    self._returned.wait(POLL_SECONDS)
                     continue
-            why = "Waiting for another flow run to give its slot back."
+            why = "Waiting for another flow run to return its slot."
             try:
-                # Looking before asking: Prefect's own waiting says nothing, and cannot be stopped.
-                free = self._free_elsewhere(here)[:wanted]
+                # A check before the request: Prefect's own waiting logs nothing and cannot be interrupted.
+                free = self._free_elsewhere(free_here)[:wanted]
                 if len(free) == wanted:
                     with suppress(TimeoutError):
-                        return free, self._taken(free)
+                        return free, self._lease(free)
             except (httpx.HTTPError, ConcurrencySlotAcquisitionError) as error:
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
-                why = "Prefect's server, which lends the slots, does not answer. Waiting for it."
-            if told != why:
+                why = "Prefect's server, which manages the slots, does not answer. Waiting for it."
+            if logged != why:
                 get_run_logger().info(why)
-                told = why
-            self._over.wait(LOOK_AGAIN)
+                logged = why
+            self._ended.wait(POLL_SECONDS)
         raise Stopped
 
-    def _taken(self, devices: list[str]) -> ExitStack:
-        """The lease of a slot of each; of none where another run was quicker, which raises TimeoutError."""
+    def _lease(self, devices: list[str]) -> ExitStack:
+        """Take a slot of each device.
+
+        Raises:
+            TimeoutError: another flow run was quicker; no slot is taken.
+        """
         lease = ExitStack()
-        if self._shared:
+        if self._prefix:
             lease.enter_context(_leased([self._limit(device) for device in devices]))
-        with self._given_back:
+        with self._returned:
             self._free.subtract(devices)
         return lease
 
     def _free_elsewhere(self, devices: list[str]) -> list[str]:
-        """Those of which no other flow run holds all slots."""
-        if not self._shared:
+        """Return the devices of which other flow runs do not hold all slots."""
+        if not self._prefix:
             return devices
         with get_client(sync_client=True) as client:
             limits = [client.read_global_concurrency_limit_by_name(self._limit(device)) for device in devices]
         return [device for device, each in zip(devices, limits, strict=True) if each.active_slots < each.limit]
 
     def _limit(self, device: str) -> str:
-        return f"{self._shared}-{re.sub('[^0-9A-Za-z_-]', '-', device)}" if device else self._shared
+        return f"{self._prefix}-{re.sub('[^0-9A-Za-z_-]', '-', device)}" if device else self._prefix
 
 
 @contextmanager
 def on_a_device() -> Iterator[None]:
-    """Waits for a slot where there are accelerators: in the block, this process and its children see that device alone.
+    """Hold the slot of a device for the block; this process and its children see only that device.
 
-    For what computes in this process too, before anything of CUDA is at work here. A processor has room for it.
+    For work in this process, before it first uses CUDA. On a machine without accelerators, the block runs at once.
     """
     found = devices()
     if not any(found):
@@ -156,10 +164,10 @@ def on_a_device() -> Iterator[None]:
                 os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-def limit_name() -> str:
-    """How the Prefect limits begin for which all runs compete that share devices; empty where this one has its own.
+def limit_prefix() -> str:
+    """Return the prefix of the Prefect limits for runs that share devices; an empty text if this run has its own.
 
-    By the machine, unless `LECTERN_GPU_LIMIT` says otherwise: the host name of a container never returns.
+    It names the machine, unless `LECTERN_GPU_LIMIT` is set: the host name of a container changes each time.
     """
     return os.environ.get("LECTERN_GPU_LIMIT", f"{GPU}-{platform.node()}")
 
@@ -167,39 +175,39 @@ def limit_name() -> str:
 @contextmanager
 def _leased(limits: list[str]) -> Iterator[None]:
     lease = ExitStack()
-    # When the server is away for a while and a lease runs out, hours of training go on.
+    # If the server is away and a lease expires, hours of training must continue.
     lease.enter_context(
         concurrency(
             limits,
             strict=True,
             timeout_seconds=30,
-            lease_duration=LEASE,
+            lease_duration=LEASE_SECONDS,
             raise_on_lease_renewal_failure=False,
         )
     )
     try:
         yield
     finally:
-        # A server that is away shall not undo a stage that is done: the lease runs out by itself.
-        with at_best("a slot back"):
+        # An absent server must not fail a stage that is done. Its lease expires by itself.
+        with warn_if_not_stored("a slot back"):
             lease.close()
 
 
 def devices() -> list[str]:
-    """The device of each slot, as `CUDA_VISIBLE_DEVICES` names it; empty stands for the CPU.
+    """Return the device of each slot, as `CUDA_VISIBLE_DEVICES` names it; an empty text is the CPU.
 
-    `LECTERN_GPU_SLOTS` sets how many slots there are; several then share a device, or some devices rest.
+    `LECTERN_GPU_SLOTS` sets the number of slots: several may share a device, or some devices stay unused.
 
     Raises:
         UsageError: `LECTERN_GPU_SLOTS` is not a positive number.
     """
     found = _cuda_devices() or [""]
-    asked = os.environ.get("LECTERN_GPU_SLOTS")
-    if asked is None:
+    slots = os.environ.get("LECTERN_GPU_SLOTS")
+    if slots is None:
         return found
-    if not asked.isdecimal() or int(asked) < 1:
-        raise UsageError(f"LECTERN_GPU_SLOTS must be 1 or more; it is {asked!r}.")
-    return [found[slot % len(found)] for slot in range(int(asked))]
+    if not slots.isdecimal() or int(slots) < 1:
+        raise UsageError(f"LECTERN_GPU_SLOTS must be 1 or more; it is {slots!r}.")
+    return [found[slot % len(found)] for slot in range(int(slots))]
 
 
 def _cuda_devices() -> list[str]:
@@ -208,5 +216,5 @@ def _cuda_devices() -> list[str]:
         return visible
     try:
         return [str(number) for number, _ in enumerate(listed_gpus())]
-    except DriverFailed:  # each stage says so
+    except DriverFailed:  # each stage reports it
         return []

@@ -1,14 +1,15 @@
-"""One stage as a Prefect task. DVC decides whether there is anything to run, and runs it in a process of its own."""
+"""One stage as a Prefect task. DVC decides whether the stage must run, and runs it in a process of its own."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
@@ -17,115 +18,136 @@ from prefect.states import Failed
 from prefect.tasks import Task
 
 from flows.execution.child_process import Child
-from flows.execution.run_processes import Crew
+from flows.execution.run_processes import RunProcesses
 from flows.execution.slots import Stopped
+from flows.graph.command_line import dvc_command
 from flows.graph.plan import Stage
-from pipeline.errors import TemporaryFailure, UsageError
+from pipeline.command import STAGE_REPORT, StageReport
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.paths import PARAMS
 from pipeline.redaction import hide_passwords
-from pipeline.settings import read_params, train_knobs
+from pipeline.settings import read_params, train_settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 RETRY_AFTER = [5, 20]
-"""Seconds before the second and before the third attempt at a stage that the infrastructure broke."""
+"""Seconds before the second and the third attempt at a stage that the infrastructure broke."""
 
 TAIL = 15
-"""Lines of its output that the error of a command carries which broke."""
+"""Lines of output in the error of a command that broke."""
 
 LONGEST = 50_000
-"""Characters that the words of one refusal may take. What Prefect tells of a run's end holds 100,000."""
+"""Characters of one rejection in an error. Prefect's message about the end of a run holds 100,000."""
 
 
 class StageRejected(Exception):
-    """The stage said no: to the data, the model or the settings. Trying again would change nothing."""
+    """The stage rejected its data, model or settings. Another attempt would change nothing."""
 
 
 class StageBroke(Exception):
-    """The stage ended for a reason that is not in its inputs, such as a lock, lack of memory, a server away."""
+    """The stage failed for a reason outside its inputs, such as a lock, too little memory or an absent server."""
 
 
-def log_without_traceback(logger: str, is_told: Callable[[BaseException | None], bool]) -> None:
-    """Has `logger` of Prefect's say no more than an error's own words, where `is_told` holds of it."""
+def log_without_traceback(logger: str, is_explained: Callable[[BaseException | None], bool]) -> None:
+    """Have one of Prefect's loggers leave out the traceback of errors whose message explains them."""
 
     def without_traceback(record: logging.LogRecord) -> bool:
-        if record.exc_info and is_told(record.exc_info[1]):
+        if record.exc_info and is_explained(record.exc_info[1]):
             record.exc_info = None
         return True
 
     logging.getLogger(logger).addFilter(without_traceback)
 
 
-# Prefect shows where in this file the error was raised, which says nothing of the stage.
+# The traceback would show a line of this file, which does not help the user.
 log_without_traceback("prefect.task_runs", lambda error: isinstance(error, StageBroke | TemporaryFailure))
 
 
-def worth_another_attempt(_task: Task, _run: TaskRun, state: State) -> bool:
+def may_pass(_task: Task[Any, Any], _run: TaskRun, state: State) -> bool:
+    """Return whether another attempt at a failed task may succeed."""
     return not isinstance(state.result(raise_on_failure=False), StageRejected | Stopped | UsageError)
 
 
-stage_task = functools.partial(
-    task,
-    name="stage",
-    task_run_name="{stage.name}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=len(RETRY_AFTER),
-    retry_delay_seconds=RETRY_AFTER,
-    retry_condition_fn=worth_another_attempt,
-)
-"""What makes a Prefect task of a function that runs a command: by default of one that is given a `stage`."""
+def stage_task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Return a decorator for a Prefect task that runs a command. By default, the task has a parameter `stage`.
+
+    Args:
+        options: options of Prefect's `task`, which replace the defaults.
+    """
+    defaults: dict[str, Any] = {
+        "name": "stage",
+        "task_run_name": "{stage.name}",
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+        "retries": len(RETRY_AFTER),
+        "retry_delay_seconds": RETRY_AFTER,
+        "retry_condition_fn": may_pass,
+    }
+    return task(**{**defaults, **options})
 
 
 @stage_task()
-def run_stage(stage: Stage, crew: Crew) -> None:
-    """Brings `stage` up to date.
+def run_stage(stage: Stage, processes: RunProcesses) -> None:
+    """Bring `stage` up to date.
 
     Raises:
-        StageRejected, StageBroke: it failed; the message ends with what it printed, as `failure` tells.
-        Stopped: the flow run is over.
+        StageRejected, StageBroke: the stage failed; the message explains why.
+        Stopped: the flow run has ended.
     """
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-    code, output = run_logged(command, crew, slot=stage.slot, devices=processes(stage.name))
-    if code:
-        raise failure(stage.name, code, output)
+    command = dvc_command("repro", "--single-item", stage.name)
+    with stage_report() as report:
+        env = environment() | {STAGE_REPORT: str(report)}
+        with processes.run(command, env, slot=stage.slot, devices=process_count(stage.name)) as child:
+            code, output = follow(child)
+        if code:
+            raise failure(stage, output, StageReport.read(report), Path.cwd())
 
 
-def processes(stage: str) -> int:
-    """How many share the work of a stage, as params.yaml says of the training of a model; 1 of all others.
+@contextmanager
+def stage_report() -> Iterator[Path]:
+    """Yield the path of a file in which a stage can report how it ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "stage.json"
 
-    What is no such number is left to the stage, which says what is wrong with it.
+
+def process_count(stage: str) -> int:
+    """Return the number of processes that train a model, by params.yaml; 1 for any other stage.
+
+    A wrong value counts as 1. The stage itself reports it.
     """
     kind, _, model = stage.partition("@")
     if kind != "train" or not PARAMS.is_file():
         return 1
-    count = train_knobs(read_params(), model).get("processes")
+    count = train_settings(read_params(), model).get("processes")
     return count if isinstance(count, int) and count > 1 else 1
 
 
-def ended_by(error: Exception) -> State:
-    """How a flow run ends that `error` ends: failed, in words of ours and without a traceback.
+def failed_state(error: Exception) -> State:
+    """Return the final state of a flow run that failed with a known error: its message, without a traceback.
 
     Raises:
-        Exception: `error` itself, where it is a bug.
+        Exception: `error` itself, if it is a bug.
     """
-    from pipeline.registry.outages import in_our_words  # with MLflow, which takes seconds
+    from pipeline.registry.outages import translate_error  # with MLflow, which takes seconds
 
-    if ours := in_our_words(error):
-        return Failed(message=hide_passwords(str(ours)))
+    if known := translate_error(error):
+        return Failed(message=hide_passwords(str(known)))
     raise error
 
 
-def run_logged(command: Sequence[str], crew: Crew, *, slot: str | None, devices: int = 1) -> tuple[int, list[str]]:
-    """Runs `command` as a child whose lines Prefect logs. Returns its exit code and the lines.
+def run_logged(command: Sequence[str], processes: RunProcesses, *, slot: str | None) -> tuple[int, list[str]]:
+    """Run `command` and log its output in Prefect; return its exit code and the lines of its output.
 
     Raises:
-        Stopped: the flow run is over.
+        Stopped: the flow run has ended.
     """
-    with crew.run(command, environment(), slot=slot, devices=devices) as child:
+    with processes.run(command, environment(), slot=slot) as child:
         return follow(child)
 
 
 def follow(child: Child) -> tuple[int, list[str]]:
-    """Logs what `child` prints. Returns its exit code and those lines."""
+    """Log the output of `child` until it ends; return its exit code and the lines."""
     logger = get_run_logger()
     output: list[str] = []
     for line in map(hide_passwords, filter(str.strip, child.lines())):
@@ -135,57 +157,56 @@ def follow(child: Child) -> tuple[int, list[str]]:
 
 
 def last_lines(output: Sequence[str]) -> str:
-    """What an error carries of the output of a command that broke."""
+    """Return the last lines of a command's output, indented."""
     return _indented(output[-TAIL:])
 
 
-def refusal(output: Sequence[str]) -> str:
-    """What an error carries of the output of a command that said no: all of it, or the last of it and how much more.
-
-    Whoever is to mend the data needs every line.
-    """
+def rejection(lines: Sequence[str]) -> str:
+    """Return all lines of a rejection, indented: a user needs each of them. If there are too many, return the last."""
     room, kept = LONGEST, 0
-    for line in reversed(output):
+    for line in reversed(lines):
         room -= len(line)
         if room < 0 < kept:
             break
         kept += 1
-    if left_out := len(output) - kept:
-        return _indented([f"… {left_out:,} more lines before these, in the log", *output[left_out:]])
-    return _indented(output)
+    if left_out := len(lines) - kept:
+        return _indented([f"… {left_out:,} more lines before these, in the log", *lines[left_out:]])
+    return _indented(lines)
 
 
 def _indented(lines: Sequence[str]) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def failure(name: str, code: int, output: Sequence[str]) -> StageRejected | StageBroke:
-    """What it means that DVC ended with `code` after printing `output`: all of which is told if the stage said no.
+def failure(
+    stage: Stage, output: Sequence[str], report: StageReport | None, project: Path
+) -> StageRejected | StageBroke:
+    """Return the error of a stage for which DVC failed.
 
-    DVC itself ends with 255 whatever happened; how the stage's own command ended stands in its last line.
+    Args:
+        stage: the stage.
+        output: the lines that DVC and the stage printed.
+        report: the stage's report; None if the stage was killed, is not a stage of Lectern's, or did not start.
+        project: the folder in which it ran.
     """
-    last = output[-1] if output else ""
-    if ended := re.match(r"ERROR: failed to reproduce .*, exited with (-?\d+)$", last):
-        code, output = int(ended[1]), output[:-1]
-    heading = f"Running stage '{name}':"
-    if heading in output:
-        output = output[output.index(heading) + 2 :]
-    said = refusal(output)
-    if re.match(r"ERROR: failed to reproduce .*(missing data|dependency .* does not exist|No such file)", last):
-        return StageRejected(f"{name} lacks an input:\n{said}")
-    match code:
-        case 1:
-            return StageRejected(f"{name} was refused:\n{said}")
-        case 2:
-            return StageRejected(f"{name} has wrong settings:\n{said}")
-        case _:
-            return StageBroke(f"{name} broke with exit code {code}:\n{last_lines(output)}")
+    if report is None:
+        if missing := [path for path in stage.inputs if not (project / path).exists()]:
+            return StageRejected(f"{stage.name} lacks an input:\n{_indented(missing)}")
+        return StageBroke(f"{stage.name} broke:\n{last_lines(output)}")
+    lines = report.message.splitlines()
+    match report.exit_code:
+        case Rejected.exit_code:
+            return StageRejected(f"{stage.name} was refused:\n{rejection(lines)}")
+        case UsageError.exit_code:
+            return StageRejected(f"{stage.name} has wrong settings:\n{rejection(lines)}")
+        case code:
+            return StageBroke(f"{stage.name} broke with exit code {code}:\n{last_lines(lines)}")
 
 
 def environment() -> dict[str, str]:
-    """That of a stage: ours, and what tells it of the flow run."""
+    """Return the environment of a stage: that of this process, and what identifies the flow run."""
     return os.environ | {
-        # dvc.yaml says `python`: it shall be this one, also where its environment is not activated.
+        # dvc.yaml says `python`: this one, even if its virtual environment is not active.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         "DVC_NO_ANALYTICS": "true",

@@ -1,7 +1,4 @@
-"""DVC's cache: what it keeps, and what the project names.
-
-With graph.py and mend.py, the one place that knows DVC's internals.
-"""
+"""DVC's cache: what it keeps, and what the project still refers to."""
 
 from __future__ import annotations
 
@@ -22,45 +19,84 @@ from dvc_data.hashfile.hash_info import HASH_DIR_SUFFIX, HashInfo
 from dvc_data.hashfile.tree import Tree
 from scmrepo.exceptions import SCMError
 
+from flows.graph.dvc_internals import open_repo
 from flows.graph.plan import Busy
-from flows.graph.repair import mend
+from flows.graph.repair import repair
 from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.maintenance.cache_objects import Cache, CachedRun, unneeded
-from pipeline.maintenance.removable import Pile, size
+from pipeline.maintenance.removable import Removable, size
 from pipeline.registry.lineage import md5
 
 
+class IdleProject:
+    """A DVC project of which no stage runs, and which no other DVC process changes."""
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
+
+    def external_cache(self) -> Path | None:
+        """Return the folder of DVC's cache if it is outside the project."""
+        cache = Path(self._repo.cache.local.path)
+        return None if cache.is_relative_to(self._repo.root_dir) else cache
+
+    def removable(self, *, versions: Set[str], commits: Set[str], recent: Set[str], before: float) -> list[Removable]:
+        """Return the files of the cache that nothing needs; none if other projects may share the cache.
+
+        Args:
+            versions: hashes that registered versions refer to.
+            commits: Git commits that registered versions refer to.
+            recent: hashes that MLflow runs refer to, of the runs that stay.
+            before: files that are newer stay; seconds since 1970.
+        """
+        local = self._repo.cache.local
+        if not Path(local.path).is_relative_to(self._repo.dvc_dir):
+            return []
+        projects = _named_by_project(self._repo, commits)
+        going = unneeded(_read_cache(self._repo), versions=versions, projects=projects | recent, before=before)
+        results = [run.path for run in going.runs]
+        # Folders first: DVC takes the presence of a folder's entry as proof that its files are present.
+        digests = sorted(going.objects, key=lambda digest: not digest.endswith(HASH_DIR_SUFFIX))
+        objects = [Path(local.oid_to_path(digest)) for digest in digests]
+        why = "of no registered version, commit or recent run"
+        return [
+            Removable(
+                "results of stages in DVC's cache", why, len(results), size(results), lambda: _forget_runs(results)
+            ),
+            Removable("files in DVC's cache", why, len(objects), size(objects), lambda: _unlink(objects)),
+        ]
+
+
 @contextmanager
-def idle_repo(root: Path) -> Iterator[Repo]:
-    """The DVC project at `root`, of which no stage runs, and which no other DVC process changes during the block.
+def idle_project(root: Path) -> Iterator[IdleProject]:
+    """Hold DVC's lock on the project at `root` for the block.
 
     Raises:
         Busy: a stage is running.
-        UsageError: DVC cannot read the project; its own words say why.
+        UsageError: DVC cannot read the project; the message quotes DVC.
     """
     with _open(root, wait_for_lock=True) as repo, lock_repo(repo):
-        mend(repo)
+        repair(repo)
         try:
-            repo.status(check_updates=False)  # which asks for what a stage at work holds
+            repo.status(check_updates=False)  # fails if a running stage holds a file
         except LockError as error:
             raise Busy(str(error)) from error
         except DvcException as error:
             raise UsageError(f"DVC cannot read the project: {error}") from error
-        yield repo
+        yield IdleProject(repo)
 
 
 def _open(root: Path, *, wait_for_lock: bool = False) -> Repo:
     try:
-        return Repo(str(root), _wait_for_lock=wait_for_lock)
+        return open_repo(root, wait_for_lock=wait_for_lock)
     except DvcException as error:
         raise UsageError(f"DVC cannot read the project: {error}") from error
 
 
 @contextmanager
-def shelves(root: Path) -> Iterator[Callable[[str], list[str]]]:
-    """Yields what names, for a hash, the place where DVC keeps that file or folder whole: its cache, else its remote.
+def storage_finder(root: Path) -> Iterator[Callable[[str], list[str]]]:
+    """Yield a function that names the place where DVC keeps the file or folder of a hash: its cache, else its remote.
 
-    What is in the cache is read, since a disk may have damaged it; the remote is asked for what the cache lacks.
+    The function reads what the cache holds, because a disk may have damaged it. It asks the remote for the rest.
 
     Raises:
         UsageError: DVC cannot read the project at `root`.
@@ -69,21 +105,21 @@ def shelves(root: Path) -> Iterator[Callable[[str], list[str]]]:
     repo = _open(root)
     remote = repo.config["core"].get("remote")
 
-    def places(digest: str) -> list[str]:
-        if _holds(repo.cache.local, digest, _is_sound):
+    def find(digest: str) -> list[str]:
+        if _holds(repo.cache.local, digest, _is_intact):
             return ["DVC's cache"]
         return [f"DVC's remote '{remote}'"] if remote and _remote_holds(repo, digest) else []
 
     with repo:
-        yield places
+        yield find
 
 
 def _remote_holds(repo: Repo, digest: str) -> bool:
     try:
         return _holds(repo.cloud.get_remote_odb(), digest, HashFileDB.exists)
-    except Exception as error:  # each kind of storage has errors of its own
+    except Exception as error:  # each kind of storage has exceptions of its own
         raise TemporaryFailure(
-            f"DVC's remote does not answer as it should: {error}\n`dvc remote list` names it."
+            f"DVC's remote failed: {error}\nCheck its address with `dvc remote list`, then try again."
         ) from error
 
 
@@ -93,37 +129,13 @@ def _holds(odb: HashFileDB, digest: str, has: Callable[[HashFileDB, str], bool])
     return not digest.endswith(HASH_DIR_SUFFIX) or all(has(odb, file) for file in _files(odb, digest))
 
 
-def _is_sound(odb: HashFileDB, digest: str) -> bool:
-    """Whether the local `odb` has what hashes to `digest`; DVC's own check would remove what does not."""
+def _is_intact(odb: HashFileDB, digest: str) -> bool:
+    """Return whether the local `odb` holds content of this hash. DVC's own check would remove damaged content."""
     path = Path(odb.oid_to_path(digest))
     return path.is_file() and md5(path) == digest.removesuffix(HASH_DIR_SUFFIX)
 
 
-def cache_piles(repo: Repo, *, versions: Set[str], commits: Set[str], recent: Set[str], before: float) -> list[Pile]:
-    """What is to go of the cache; nothing where it is not this project's alone.
-
-    Args:
-        versions: hashes that registered versions name.
-        commits: that they name.
-        recent: hashes that MLflow runs name which stay.
-        before: seconds since 1970.
-    """
-    if not Path(repo.cache.local.path).is_relative_to(repo.dvc_dir):
-        return []
-    projects = named_by_project(repo, commits)
-    going = unneeded(read_cache(repo), versions=versions, projects=projects | recent, before=before)
-    results = [run.path for run in going.runs]
-    # Folders first: of a folder that is there, DVC takes it that its files are there too.
-    digests = sorted(going.objects, key=lambda digest: not digest.endswith(HASH_DIR_SUFFIX))
-    objects = [Path(repo.cache.local.oid_to_path(digest)) for digest in digests]
-    why = "of no registered version, commit or recent run"
-    return [
-        Pile("results of stages in DVC's cache", why, len(results), size(results), lambda: _forget(results)),
-        Pile("files in DVC's cache", why, len(objects), size(objects), lambda: _unlink(objects)),
-    ]
-
-
-def read_cache(repo: Repo) -> Cache:
+def _read_cache(repo: Repo) -> Cache:
     odb = repo.cache.local
     objects = {digest: Path(odb.oid_to_path(digest)).stat().st_mtime for digest in odb.all()}
     folders = {digest: _files(odb, digest) for digest in objects if digest.endswith(HASH_DIR_SUFFIX)}
@@ -131,10 +143,10 @@ def read_cache(repo: Repo) -> Cache:
     return Cache(objects, folders, tuple(map(_cached_run, entries)))
 
 
-def named_by_project(repo: Repo, commits: Set[str]) -> frozenset[str]:
-    """The hashes of outputs that the work tree, a branch, a tag, an experiment or one of `commits` names."""
+def _named_by_project(repo: Repo, commits: Set[str]) -> frozenset[str]:
+    """Return the hashes of outputs that the work tree, a branch, a tag, an experiment or one of `commits` names."""
     lock = Path(repo.root_dir, "dvc.lock")
-    # All of it, stages of models too that params.yaml has switched off: they may be switched on again.
+    # All stages, also those of models that are switched off in params.yaml: a user may switch them on again.
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.exists() else {}
     found = {digest for stage in stages.values() for digest in _outs(stage)}
     found |= {out.hash_info.value for out in repo.index.outs if out.hash_info}
@@ -147,7 +159,7 @@ def named_by_project(repo: Repo, commits: Set[str]) -> frozenset[str]:
 
 
 def _is_known(repo: Repo, commit: str) -> bool:
-    """A version may have been registered from another clone."""
+    """Return whether this clone has `commit`; another clone may have registered the version."""
     try:
         return bool(repo.scm.resolve_rev(commit))
     except SCMError:
@@ -164,15 +176,15 @@ def _cached_run(path: Path) -> CachedRun:
 
 
 def _outs(stage: dict[str, Any]) -> frozenset[str]:
-    """The hashes in what DVC has written down of a stage."""
+    """Return the hashes of outputs in a stage's entry in dvc.lock or in the run cache."""
     return frozenset(out["md5"] for out in stage.get("outs", []) if "md5" in out)
 
 
-def _forget(entries: Sequence[Path]) -> None:
+def _forget_runs(entries: Sequence[Path]) -> None:
     going = set(entries)
     for folder in {entry.parent for entry in entries}:
         if going.issuperset(folder.iterdir()):
-            # In one step, under a name that DVC never asks for: it breaks where it finds such a folder empty.
+            # Renamed first, to a name that DVC never reads: DVC fails on an empty folder here.
             shutil.rmtree(folder.rename(folder.with_suffix(f".{uuid.uuid4().hex}")))
         else:
             _unlink([entry for entry in entries if entry.parent == folder])

@@ -1,39 +1,61 @@
-"""Being alone in a work tree, for what must not happen while something of it runs."""
+"""Locks on a work tree: one flow run at a time, and work that must not meet a running stage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dvc.repo import Repo
 from filelock import FileLock, Timeout
 
-from flows.graph.cache import idle_repo
+from flows.graph.cache import IdleProject, idle_project
 from flows.graph.plan import Busy
-from flows.graph.work_tree_lock import work_tree_lock
 from pipeline.errors import TemporaryFailure
-from pipeline.paths import REGISTRY_LOCK
+from pipeline.files import make_folder
+from pipeline.paths import REGISTRY_LOCK, STATE
+
+
+def work_tree_lock() -> FileLock:
+    """Return the lock that a flow run holds; the process that holds it may acquire it again."""
+    make_folder(STATE)
+    return FileLock((STATE / "train.lock").resolve(), is_singleton=True)
 
 
 @contextmanager
-def nothing_under_way() -> Iterator[Repo]:
-    """While the block runs, no stage does, no run of the flow begins, and no version is registered or promoted.
+def only_run_in_work_tree(say: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other process runs a flow in this work tree, and hold the lock for the block.
 
-    Yields the DVC project.
+    Args:
+        say: shows a message to the user if there is a wait.
+    """
+    lock = work_tree_lock()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("Another run is using this work tree; waiting for it to end.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def exclusive_access() -> Iterator[IdleProject]:
+    """Yield the project; during the block no stage runs, no flow run starts and no version is registered or promoted.
 
     Raises:
-        TemporaryFailure: one is under way.
+        TemporaryFailure: a stage, a flow run or a promotion is running.
         UsageError: DVC cannot read the project.
     """
     try:
-        with work_tree_lock().acquire(timeout=0), FileLock(REGISTRY_LOCK), idle_repo(Path.cwd()) as repo:
-            yield repo
+        with work_tree_lock().acquire(timeout=0), FileLock(REGISTRY_LOCK), idle_project(Path.cwd()) as project:
+            yield project
     except Timeout:
-        raise TemporaryFailure(_wait("`lectern run`, or the nightly one, is at work in this work tree.")) from None
+        raise TemporaryFailure(_try_later("`lectern run` or a scheduled run is at work in this work tree.")) from None
     except Busy as busy:
-        raise TemporaryFailure(_wait(f"DVC is at work in this work tree. {busy}")) from None
+        raise TemporaryFailure(_try_later(f"DVC is at work in this work tree. {busy}")) from None
 
 
-def _wait(why: str) -> str:
-    return f"{why}\nNothing was touched. Give the same command again when it has ended."
+def _try_later(why: str) -> str:
+    return f"{why}\nNothing was changed. Run the same command again when it has ended."

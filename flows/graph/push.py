@@ -1,35 +1,47 @@
-"""Gives what stages made to the DVC remote, for the run cache to restore elsewhere. Run as a script in the project.
+"""Push the outputs of stages to the DVC remote, from which the run cache restores them on another machine.
 
-DVC by itself keeps no run of a stage with an output of `cache: false` unless that is a metric or plot, and
-`dvc push --run-cache` pushes no such output. Without both DVC would not restore the stage elsewhere, but run it again.
+Run as a script in the project. DVC itself saves no run of a stage with an output of `cache: false`, unless the output
+is a metric or a plot, and `dvc push --run-cache` pushes no such output. Without both, another machine would run the
+stage again.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from dvc.repo import Repo
-from dvc.stage import PipelineStage
+import flows
+import pipeline
+from flows.graph.dvc_internals import open_repo, saved_outputs
 
 
-def share(names: Sequence[str]) -> int:
-    """Pushes the outputs of the stages named, and then the run cache. Returns how many files could not be pushed."""
-    with Repo(_wait_for_lock=True) as repo, repo.lock:
-        failed = sum(_push_outputs(repo, repo.stage.load_one(name=name)) for name in names)
-        # Last: whoever finds an entry of the run cache there shall find its outputs too.
+def push_command(stages: Sequence[str]) -> list[str]:
+    """Return the command that pushes the outputs of `stages`; run it with the variables of `push_environment`."""
+    # -P: a clone of the project holds packages of the same names.
+    return [sys.executable, "-P", "-m", "flows.graph.push", *stages]
+
+
+def push_environment() -> dict[str, str]:
+    """Return the environment variable by which the command finds this code, wherever the cluster has put it."""
+    folders = [str(Path(package.__file__ or "").parents[1]) for package in (flows, pipeline)]
+    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*folders, *before])))}
+
+
+def push(stages: Sequence[str]) -> int:
+    """Push the outputs of `stages` and then the run cache; return the number of files that failed."""
+    with open_repo(Path.cwd(), wait_for_lock=True) as repo, repo.lock:
+        failed = 0
+        for name in stages:
+            for hashes in saved_outputs(repo, repo.stage.load_one(name=name)):
+                failed += len(repo.cloud.push(hashes).failed)
+        # Last: an entry of the run cache must not appear in the remote before its outputs.
         if not failed:
             repo.stage_cache.push(None)
     return failed
 
 
-def _push_outputs(repo: Repo, stage: PipelineStage) -> int:
-    repo.stage_cache.save(stage)
-    # As the run cache itself restores it: a stage whose outputs are all to be had from the remote.
-    entry = repo.stage_cache._load(stage)
-    ran = repo.stage_cache._create_stage(entry, wdir=stage.wdir) if entry else stage
-    return sum(len(repo.cloud.push(hashes).failed) for hashes in ran.get_used_objs().values())
-
-
 if __name__ == "__main__":
-    raise SystemExit(1 if share(sys.argv[1:]) else 0)
+    raise SystemExit(1 if push(sys.argv[1:]) else 0)

@@ -1,7 +1,4 @@
-"""Files that DVC writes in place, made fit to be read again where it was killed meanwhile.
-
-With graph.py and cache.py, the one place that knows DVC's internals.
-"""
+"""Repair of the files that DVC writes in place, which a killed DVC leaves incomplete."""
 
 from __future__ import annotations
 
@@ -27,33 +24,33 @@ from pipeline.files import write_json, write_text
 log = logging.getLogger(__name__)
 
 _STAGE = re.compile(r"^ {2}\S", re.MULTILINE)
-"""Where a stage begins in dvc.lock."""
+"""The start of a stage in dvc.lock."""
 
 
-def mend(repo: Repo) -> None:
-    """Makes `dvc.lock` and DVC's note of who reads and writes what readable again; touches them only if they are not.
+def repair(repo: Repo) -> None:
+    """Make `dvc.lock` and `.dvc/tmp/rwlock` readable again if a killed process left them incomplete.
 
-    What was lost of `dvc.lock` is no loss of work: DVC takes the results of those stages from its cache.
+    Stages that are lost from `dvc.lock` do not run again: DVC restores their results from its cache.
 
     Raises:
-        UsageError: `dvc.lock` waits for a person to resolve a conflict.
+        UsageError: `dvc.lock` has a merge conflict that a person must resolve.
     """
     with lock_repo(repo):
-        _mend_dvc_lock(Path(repo.root_dir) / "dvc.lock")
+        _repair_dvc_lock(Path(repo.root_dir) / "dvc.lock")
         with make_lock(
             str(Path(repo.tmp_dir) / RWLOCK_LOCK),
             tmp_dir=repo.tmp_dir,
             hardlink_lock=repo.config["core"].get("hardlink_lock", False),
         ):
-            _mend_rwlock(Path(repo.tmp_dir) / RWLOCK_FILE)
+            _repair_rwlock(Path(repo.tmp_dir) / RWLOCK_FILE)
 
 
-def _mend_dvc_lock(path: Path) -> None:
+def _repair_dvc_lock(path: Path) -> None:
     if not path.exists() or _is_dvc_lock(text := path.read_text(encoding="utf-8", errors="replace")):
         return
     if "<<<<<<< " in text:
         raise UsageError(
-            f"{path.name} has the marks of a conflict that Git could not merge. Resolve it, as in any file."
+            f"{path.name} has the conflict markers of a Git merge. Resolve the conflict, then run this again."
         )
     while text and not _is_dvc_lock(text):
         stages = [*_STAGE.finditer(text)]
@@ -62,7 +59,7 @@ def _mend_dvc_lock(path: Path) -> None:
         write_text(path, text)
     else:
         path.unlink()
-    log.warning("dvc.lock was cut off; what it lacks now is taken from DVC's cache. Git has the last committed one.")
+    log.warning("dvc.lock was incomplete and has been repaired. DVC restores the stages that it lacks from its cache.")
 
 
 def _is_dvc_lock(text: str) -> bool:
@@ -73,25 +70,25 @@ def _is_dvc_lock(text: str) -> bool:
     return True
 
 
-def _mend_rwlock(path: Path) -> None:
+def _repair_rwlock(path: Path) -> None:
     if not path.exists():
         return
     try:
         held = RWLOCK_SCHEMA(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, Invalid):
-        # Only a process that was killed while it wrote can have left it so: we have the lock that it wrote under.
+        # We hold the lock under which DVC writes this file, so its writer was killed.
         path.unlink()
         return
-    at_work = {
-        "write": {place: holder for place, holder in held["write"].items() if _is_at_work(holder)},
-        "read": {place: [*filter(_is_at_work, holders)] for place, holders in held["read"].items()},
+    still_held = {
+        "write": {place: holder for place, holder in held["write"].items() if _is_running(holder)},
+        "read": {place: [*filter(_is_running, holders)] for place, holders in held["read"].items()},
     }
-    if at_work != held:
-        write_json(path, at_work)
+    if still_held != held:
+        write_json(path, still_held)
 
 
-def _is_at_work(holder: Mapping[str, Any]) -> bool:
-    """DVC asks whether there is a process of that number, which after a restart may be any other one."""
+def _is_running(holder: Mapping[str, Any]) -> bool:
+    """Return whether the DVC process that holds a path still runs: DVC compares only its id, which may be reused."""
     try:
         command = psutil.Process(holder["pid"]).cmdline()
     except psutil.NoSuchProcess:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.data.download import Limit, fetched, file_name, is_address, run_dvc
-from pipeline.data.join import Joined, join
-from pipeline.data.tables import table_files
+from flows.graph.command_line import run_dvc
+from flows.graph.download import DownloadLimit, downloaded, file_name, is_address
+from pipeline.data.combine_workbooks import Combined, combine_workbooks
+from pipeline.data.folder_reader import table_files
 from pipeline.data.workbook import ingest
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, folder_aside
@@ -20,58 +21,59 @@ from pipeline.paths import WORKBOOKS
 from pipeline.settings import set_params
 
 JOINED = WORKBOOKS / "joined"
-ASKED = WORKBOOKS / "asked"
-"""Of one run alone: there it replaces no workbook of its name that the project keeps."""
 
-_COMMIT_SECONDS = 30.0  # a server that does not answer shall not keep others from the project
+_COMMIT_SECONDS = 30.0  # DVC's lock is held meanwhile: a server that does not answer must not block the project
 
 
 def adopt(source: str) -> Path:
-    """Bring in the workbook and name it in `params.yaml`; return its place in the project.
+    """Bring in the workbook and name it in `params.yaml`; return its path in the project.
 
     Raises:
-        WorkbookRejected, Rejected, UsageError, TemporaryFailure: as `bring_in` says; nothing is changed.
+        WorkbookRejected, Rejected, UsageError, TemporaryFailure: as for `bring_in`; nothing is changed.
     """
     workbook = bring_in(source)
     set_params(["ingest"], {"workbook": workbook.as_posix()})
     return workbook
 
 
-def adopt_all(sources: Sequence[str]) -> tuple[Path, Joined]:
-    """As `adopt`, of several workbooks on this machine: one is made of them, in which a later one counts for more.
+def adopt_all(sources: Sequence[str]) -> tuple[Path, Combined]:
+    """Merge several workbooks of this machine into one, then adopt it; a lesson is taken from the last that has it.
 
     Raises:
-        WorkbookRejected, TemporaryFailure: as `bring_in` says.
-        UsageError: one of them is a URL, or there is nothing at its path.
+        WorkbookRejected, TemporaryFailure: as for `bring_in`.
+        UsageError: one of the workbooks is an address, or does not exist.
     """
-    if urls := [source for source in sources if is_address(source)]:
-        raise UsageError(f"{urls[0]} is a URL, and only workbooks on this machine can be joined. Fetch it first.")
-    joined = join([Path(source).resolve() for source in sources], JOINED)
+    if addresses := [source for source in sources if is_address(source)]:
+        raise UsageError(
+            f"{addresses[0]} is an address, and only workbooks on this machine can be merged. Download it and give its "
+            "path."
+        )
+    joined = combine_workbooks([Path(source).resolve() for source in sources], JOINED)
     run_dvc(["add"], str(JOINED))
     set_params(["ingest"], {"workbook": JOINED.as_posix()})
     return JOINED, joined
 
 
-def bring_in(source: str, folder: Path = WORKBOOKS) -> Path:
-    """Copy the workbook into the project, into `folder`, and put it under DVC; return its place there.
+def bring_in(source: str) -> Path:
+    """Copy the workbook into the project and track it with DVC; return its path in the project.
 
-    DVC remembers where a file or an address was, and can fetch it again.
+    DVC remembers the source of a file and can update it.
 
     Raises:
-        WorkbookRejected: it is broken; nothing is changed.
-        Rejected: it is larger than `fetch.megabytes`.
-        UsageError: the address is of a kind that is not fetched, names no file, or holds a password.
-        TemporaryFailure: DVC cannot reach or take it, or it takes longer than `fetch.seconds`.
+        WorkbookRejected: the workbook has errors; nothing is changed.
+        Rejected: the workbook is larger than `fetch.megabytes`.
+        UsageError: the address is not supported, names no file, or holds a password.
+        TemporaryFailure: DVC cannot read the source, or the download takes longer than `fetch.seconds`.
     """
     if is_address(source):
-        target = folder / file_name(source)
-        with fetched(source, target.name) as new:
+        target = WORKBOOKS / file_name(source)
+        with downloaded(source, target.name) as new:
             ingest(new)
-            _take(new, target, source)
+            _import(new, target, source)
         return target
     path = Path(source).resolve()
     ingest(path)
-    target = folder / path.name
+    target = WORKBOOKS / path.name
     if path == target.resolve():
         run_dvc(["add"], str(target))
     elif path.is_dir():
@@ -84,71 +86,80 @@ def bring_in(source: str, folder: Path = WORKBOOKS) -> Path:
 
 
 def import_file(workbook: Path) -> Path | None:
-    """The `.dvc` file that says where `workbook` came from; None where nothing does."""
+    """Return the `.dvc` file that records the source of `workbook`, or None if it has no recorded source."""
     path = _dvc_file(workbook)
     return path if path.is_file() and "deps" in yaml.safe_load(path.read_text(encoding="utf-8")) else None
 
 
+def trained_on(workbook: Path) -> str | None:
+    """Return the hash that `workbook` had when the pipeline last read it, or None if it last read another one."""
+    path = Path("dvc.lock")
+    lock = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    read = (lock or {}).get("stages", {}).get("ingest", {}).get("deps", [])
+    return next((dep.get("md5") for dep in read if dep["path"] == workbook.as_posix()), None)
+
+
 @contextmanager
-def as_it_is_now(workbook: Path) -> Iterator[Path]:
-    """Yield a copy of what `workbook` is now where it came from; it is removed after the block.
+def latest(workbook: Path) -> Iterator[Path]:
+    """Yield a copy of the current content of the source of `workbook`; remove the copy after the block.
 
     Raises:
-        UsageError: it came from an address of a kind that is not fetched, or with a password.
-        Rejected: it is larger than `fetch.megabytes`.
-        TemporaryFailure: DVC cannot reach or take it, or it takes longer than `fetch.seconds`.
+        UsageError: the address of the source is not supported, or holds a password.
+        Rejected: the content is larger than `fetch.megabytes`.
+        TemporaryFailure: DVC cannot read the source, or the download takes longer than `fetch.seconds`.
     """
     source = _source(workbook)
     if is_address(source):
         file_name(source)
-    with fetched(source, workbook.name) as path:
+    with downloaded(source, workbook.name) as path:
         yield path
 
 
 def replace_by(new: Path, workbook: Path) -> None:
-    """Put `new`, a copy of what `workbook` is where it came from, into its place, and tell DVC. Nothing is downloaded.
+    """Replace `workbook` by `new`, a copy of the content of its source, and tell DVC. Download nothing.
 
     Raises:
-        TemporaryFailure: DVC does not take it; `workbook` is as before.
+        TemporaryFailure: DVC fails; `workbook` is unchanged.
     """
     source = _source(workbook)
-    with _put_back_if_it_fails(workbook, _dvc_file(workbook)):
+    with _restored_on_failure(workbook, _dvc_file(workbook)):
         _copy(new, workbook)
         _commit(workbook, source)
 
 
 def _source(workbook: Path) -> str:
-    imported = import_file(workbook)
-    (source,) = yaml.safe_load(imported.read_text(encoding="utf-8"))["deps"]
-    # A path within the project stands there as it is seen from the .dvc file.
-    return source["path"] if is_address(source["path"]) else str(imported.parent / source["path"])
+    record = _dvc_file(workbook)
+    (source,) = yaml.safe_load(record.read_text(encoding="utf-8"))["deps"]
+    # DVC writes a path within the project relative to the .dvc file.
+    return source["path"] if is_address(source["path"]) else str(record.parent / source["path"])
 
 
 def _dvc_file(workbook: Path) -> Path:
     return workbook.with_name(f"{workbook.name}.dvc")
 
 
-def _take(new: Path, target: Path, source: str) -> None:
-    """Copy `new` to `target`, which DVC then knows to have come from `source`.
+def _import(new: Path, target: Path, source: str) -> None:
+    """Copy `new` to `target`, and have DVC record that it came from `source`.
 
-    `dvc import-url` and `dvc update` would download it again: it could be another one by now, and no limit would hold.
+    `dvc import-url` and `dvc update` would download it a second time: without limits, and it may have changed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _put_back_if_it_fails(target, _dvc_file(target)):
+    with _restored_on_failure(target, _dvc_file(target)):
         run_dvc(["import-url", "--force", "--no-exec"], source, str(target))
         _copy(new, target)
         _commit(target, source)
 
 
 def _commit(workbook: Path, source: str) -> None:
-    """Have DVC keep `workbook` as what is at `source`, of which it reads the header only."""
-    run_dvc(["commit", "--force"], str(_dvc_file(workbook)), limit=Limit.of(source, at_most=_COMMIT_SECONDS))
+    """Have DVC record `workbook` as the content of `source`. DVC requests only the headers of an address."""
+    limit = DownloadLimit.of(source, at_most=_COMMIT_SECONDS)
+    run_dvc(["commit", "--force"], str(_dvc_file(workbook)), watch=limit.watch if limit else None)
 
 
 @contextmanager
-def _put_back_if_it_fails(*paths: Path) -> Iterator[None]:
+def _restored_on_failure(*paths: Path) -> Iterator[None]:
     with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=f".{paths[0].name}.") as aside:
-        # Not by their own names: DVC reads every .dvc file in the project.
+        # Under other names: DVC reads every .dvc file in the project.
         kept_as = [Path(aside) / f"{paths[0].name}-before{number}" for number in range(len(paths))]
         before = {path: kept for path, kept in zip(paths, kept_as, strict=True) if path.exists()}
         for path, kept in before.items():

@@ -5,34 +5,33 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flows.graph.exclusive_access import nothing_under_way
-from flows.services.prefect_server import configured_url, database_is_elsewhere
+from flows.graph.exclusive_access import exclusive_access
+from flows.services.prefect_server import configured_url, has_external_database
 from pipeline.maintenance.backup import back_up
 
 
 def backup(file: Path) -> None:
-    """Write the project into `file`, a tar, while no stage runs, and print what it does not hold.
+    """Write the project into the tar archive `file` while no stage runs, and print what the archive lacks.
 
     Raises:
         Rejected: the file cannot be written.
         UsageError: the file is in the project.
         TemporaryFailure: a stage is running.
     """
-    with nothing_under_way() as repo:
+    with exclusive_access() as project:
         left_out = back_up(file)
-        cache = Path(repo.cache.local.path)
-        is_elsewhere = not cache.is_relative_to(repo.root_dir)
-    print(f"{file}: {file.stat().st_size:,} bytes. `lectern restore` makes a project of it, here or elsewhere.")
-    for missing in filter(None, (is_elsewhere and f"DVC's cache {cache}", *_on_servers())):
-        print(f"Not included: {missing}. Back that up too.")
+        cache = project.external_cache()
+    print(f"{file}: {file.stat().st_size:,} bytes. `lectern restore` turns it into a project, here or elsewhere.")
+    for missing in filter(None, (cache and f"DVC's cache {cache}", *_data_on_servers())):
+        print(f"Not included: {missing}. Back it up separately.")
     if left_out:
-        print(f"Not included: {len(left_out):,} links that lead out of the project, such as {left_out[0]}.")
+        print(f"Not included: {len(left_out):,} links to files outside the project, such as {left_out[0]}.")
 
 
-def _on_servers() -> list[str]:
+def _data_on_servers() -> list[str]:
     found = []
     if not os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite:"):
-        found.append("what the tracking server keeps that MLFLOW_TRACKING_URI names")
-    if configured_url() or database_is_elsewhere():
-        found.append("the history that the Prefect server keeps")
+        found.append("the data of the tracking server in MLFLOW_TRACKING_URI")
+    if configured_url() or has_external_database():
+        found.append("the history on the Prefect server")
     return found

@@ -1,4 +1,4 @@
-"""Show what no registered version and no recent run needs, and remove it if the user agrees."""
+"""Remove files and runs that no registered version and no recent run needs, if the user agrees."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import sys
 import time
 from collections.abc import Sequence
 
-from dvc.repo import Repo
 from rich.prompt import Confirm
 
-from flows.graph.cache import cache_piles
-from flows.graph.exclusive_access import nothing_under_way
-from pipeline.maintenance.removable import Pile, piles_table
-from pipeline.maintenance.runs import tracked
-from pipeline.maintenance.state import state_piles
-from pipeline.maintenance.versions import all_versions, named_by
+from flows.graph.cache import IdleProject
+from flows.graph.exclusive_access import exclusive_access
+from pipeline.maintenance.removable import Removable, removable_table
+from pipeline.maintenance.runs import find_tracked
+from pipeline.maintenance.state import removable_state
+from pipeline.maintenance.version_needs import all_versions, named_by
 from pipeline.registry.tracking import EXPERIMENT, connect
 from pipeline.registry.unfinished_runs import end_killed_runs
 from pipeline.terminal import console
@@ -26,7 +25,7 @@ def clean(*, keep_days: float, yes: bool) -> None:
     """Show what can be removed, and remove it if the user agrees.
 
     Args:
-        keep_days: what was used within so many days stays.
+        keep_days: keep everything that was used within this many days.
         yes: remove without asking.
 
     Raises:
@@ -34,43 +33,45 @@ def clean(*, keep_days: float, yes: bool) -> None:
         TemporaryFailure: a stage is running, or a server does not answer.
     """
     before = time.time() - keep_days * DAY
-    with nothing_under_way() as repo:
-        piles = find(repo, before)
+    with exclusive_access() as project:
+        piles = find(project, before)
         show(piles)
         if piles and yes:
             remove(piles)
     if piles and not yes and agreed():
         # Look again: no lock was held while the user decided.
-        with nothing_under_way() as repo:
-            remove(find(repo, before))
+        with exclusive_access() as project:
+            remove(find(project, before))
 
 
-def find(repo: Repo, before: float) -> list[Pile]:
-    """What may go, the piles that are empty left out."""
+def find(project: IdleProject, before: float) -> list[Removable]:
+    """Find what can be removed: nothing refers to it, and it was last used before the time `before`."""
     client = connect()
     end_killed_runs(client, EXPERIMENT)
     named = named_by(all_versions(client))
-    ours = tracked(client, named, before)
-    cached = cache_piles(repo, versions=named.hashes, commits=named.commits, recent=ours.hashes, before=before)
-    return [pile for pile in [*cached, *ours.piles, *state_piles(before)] if pile.count]
+    runs = find_tracked(client, named, before)
+    cached = project.removable(versions=named.hashes, commits=named.commits, recent=runs.hashes, before=before)
+    return [pile for pile in [*cached, *runs.removable, *removable_state(before)] if pile.count]
 
 
-def show(piles: Sequence[Pile]) -> None:
+def show(piles: Sequence[Removable]) -> None:
+    """Print a table of what can be removed."""
     if piles:
-        console().print(piles_table(piles))
+        console().print(removable_table(piles))
     else:
         print("Nothing to remove.")
 
 
 def agreed() -> bool:
-    """What the person at the terminal says; where there is none, nobody has agreed."""
+    """Return whether the user agrees; without a terminal, nobody can."""
     if not sys.stdin.isatty():
         print("Run again with --yes to remove it.")
         return False
     return Confirm.ask("Remove it?", default=False)
 
 
-def remove(piles: Sequence[Pile]) -> None:
+def remove(piles: Sequence[Removable]) -> None:
+    """Remove everything in the table."""
     for pile in piles:
         pile.remove()
     print("Removed.")

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.graph.cache import shelves
+from flows.graph.cache import storage_finder
 from pipeline.registry.lineage_walk import Step, walk
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, named_version
+from pipeline.registry.versions import RegisterSettings, get_version
 
 
 def trace(number: int | None) -> tuple[str, list[Step]]:
-    """Return the version's number and one step per thing that it was made from.
+    """Return the version's number, and its lineage as one step for each thing that it was made from.
 
     Args:
         number: the version; None means the champion, else the challenger.
 
     Raises:
-        Rejected: there is no such version.
+        Rejected: the version does not exist.
         TemporaryFailure: a server or DVC's remote does not answer.
     """
     client = connect()
-    version = named_version(client, RegisterSettings.read().name, number)
-    with shelves(Path.cwd()) as kept:
+    version = get_version(client, RegisterSettings.read().name, number)
+    with storage_finder(Path.cwd()) as kept:
         return str(version.version), list(walk(client, version, kept))

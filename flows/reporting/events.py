@@ -1,4 +1,4 @@
-"""Events that Lectern sends to Prefect, so that automations can react: a new champion, and drift."""
+"""Prefect events for automations: a new champion, and drift of the titled texts."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.events import emit_event
 
-from flows.services.prefect_server import configured_url, report_to, require_answer, url_of_up
+from flows.services.prefect_server import configured_url, require_server, url_of_lectern_up, use_server
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.monitoring.drift import Drift
-    from pipeline.registry.versions import Move
+    from pipeline.registry.promotion import Move
 
 PROMOTED = "lectern.promoted"
 DRIFTED = "lectern.drifted"
 
 
-def announce(name: str, move: Move) -> None:
-    """Emit, from a flow run, the event that the registered model `name` has a new champion."""
+def emit_promotion(name: str, move: Move) -> None:
+    """Emit the event that the registered model `name` has a new champion; for flow runs."""
     _emit(PROMOTED, name, asdict(move))
 
 
-def announce_drift(name: str, drift: Drift) -> None:
-    """Emit, from a flow run, the event that the titled texts differ from the training split."""
+def emit_drift(name: str, drift: Drift) -> None:
+    """Emit the event that the titled texts differ from the training split; for flow runs."""
     _emit(DRIFTED, name, drift.as_json())
 
 
-def tell_of_promotion(name: str, move: Move) -> None:
+def report_promotion(name: str, move: Move) -> None:
     """Emit the event of a new champion to the configured Prefect server or that of `lectern up`, if there is one."""
-    if _server_answers():
-        announce(name, move)
+    if _find_server():
+        emit_promotion(name, move)
 
 
-def tell_of_drift(name: str, drift: Drift) -> None:
+def report_drift(name: str, drift: Drift) -> None:
     """Emit the event of drift to the configured Prefect server or that of `lectern up`, if there is one."""
-    if _server_answers():
-        announce_drift(name, drift)
+    if _find_server():
+        emit_drift(name, drift)
 
 
-def _server_answers() -> bool:
-    """Return whether there is a Prefect server to tell; warn if the configured one does not answer."""
+def _find_server() -> bool:
+    """Return whether a Prefect server can take events; warn if the configured one does not answer."""
     if not configured_url():
-        url = url_of_up()
+        url = url_of_lectern_up()
         if url is None:
             return False
-        report_to(url)
+        use_server(url)
     try:
-        require_answer()
+        require_server()
     except UsageError as error:
-        print(f"Prefect was not told, so what depends on the event does not start. {error}", file=sys.stderr)
+        print(f"The event did not reach Prefect, so no automation starts. {error}", file=sys.stderr)
         return False
     return True
 

@@ -1,11 +1,12 @@
-"""Tells somebody what needs a person, by the notification block of Prefect that `LECTERN_NOTIFY` names."""
+"""Notify operators through the Prefect notification block that `LECTERN_NOTIFY` names."""
 
 from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
-import prefect.blocks.notifications  # noqa: F401 - a block is loaded as what it is only where its kind is known
+import prefect.blocks.notifications  # noqa: F401 - registers the block types, without which no block can be loaded
 from prefect import Flow
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
@@ -16,47 +17,63 @@ from prefect.utilities.urls import url_for
 from pipeline.redaction import hide_passwords
 
 VARIABLE = "LECTERN_NOTIFY"
-"""Names the block, such as `slack-webhook/operators`."""
+"""Environment variable with the name of the block, such as `slack-webhook/operators`."""
 
 LONGEST = 2000
-"""Characters of a run's message that are sent: a channel that takes fewer than a run says would refuse them all."""
+"""Characters of a run's message that are sent: a channel with a lower limit would refuse the whole notification."""
 
 
-def tell(flow: Flow, flow_run: FlowRun, state: State) -> None:
-    """A flow's hook for runs that failed or crashed."""
+def notify_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
+    """Notify operators of a failed or crashed run; a hook for flows."""
     subject = f"{flow.name}, {flow_run.name}: {state.name}"
-    send(subject, state.message or "", flow_run, flow_run_logger(flow_run, flow))
+    notify(subject, state.message or "", flow_run, flow_run_logger(flow_run, flow))
 
 
-def send(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | logging.LoggerAdapter) -> None:
-    """Sends the beginning of `body` and the way to `flow_run`; to nobody where no block is named.
+def notify(subject: str, body: str, flow_run: FlowRun, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+    """Send the beginning of `body` and a link to `flow_run`, if a block is configured.
 
-    A block that does not work is logged. The run is none the worse for it.
+    A block that does not work is logged, and does not change the run.
     """
     name = os.environ.get(VARIABLE)
     if not name:
         return
     try:
-        block = load(name)
-    except Exception as error:  # whatever is wrong with the name, the block or the server
-        logger.error("%s=%s: nobody was told. %s", VARIABLE, name, str(error).partition("\n")[0])
+        block = _load(name)
+    except Exception as error:  # a wrong name, a wrong block or a failing server
+        logger.error("%s=%s: no notification was sent. %s", VARIABLE, name, _first_line(error))
         return
-    told = hide_passwords(body)
-    if len(told) > LONGEST:
-        told = f"{told[:LONGEST]} …"
+    text = hide_passwords(body)
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]} …"
     try:
-        block.notify("\n".join([told, url_for(flow_run) or f"Flow run {flow_run.id}"]), subject)
+        link = url_for(flow_run) or f"Flow run {flow_run.id}"
+        block.notify(f"{text}\n{link}", subject)  # type: ignore[unused-coroutine]  # synchronous outside an event loop
     except Exception as error:
-        # Not its words: they name the address, and whoever has that of a webhook may write to it.
-        logger.error("%s=%s: nobody was told. %s", VARIABLE, name, type(error).__name__)
+        # The message may hold the webhook's address, and anyone who has the address can write to the channel.
+        logger.error("%s=%s: no notification was sent. %s", VARIABLE, name, type(error).__name__)
 
 
-def load(name: str) -> NotificationBlock:
-    """
-    Raises:
-        ValueError: there is no such block, or it notifies nobody.
-    """
+def block_problem() -> str | None:
+    """Explain why the configured block cannot notify anyone; None if it can, or if no block is configured."""
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return None
+    try:
+        _load(name)
+    except Exception as error:
+        return (
+            f"{VARIABLE}={name}: nobody is notified of failed runs. {_first_line(error)} "
+            "Create the block on Prefect's page Blocks, or correct the variable."
+        )
+    return None
+
+
+def _load(name: str) -> NotificationBlock:
     block = Block.load(name)
     if not isinstance(block, NotificationBlock):
-        raise ValueError(f"It is a {type(block).__name__}, which notifies nobody.")
+        raise ValueError(f"The block is a {type(block).__name__}, not a notification block.")
     return block
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,4 +1,4 @@
-"""What a flow run is called: after the commit and the workbook that it works with."""
+"""Name a flow run after the commit and the workbook that it uses."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pipeline.settings import read_params
 
 
 def commit_and_workbook() -> str:
-    """Such as `6dfeea1 lessons.xlsx`."""
+    """Return a name such as `6dfeea1 lessons.xlsx`."""
     return f"{git('rev-parse', '--short', 'HEAD') or 'no commit'} {_workbook()}"
 
 
 def _workbook() -> str:
-    asked = runtime.flow_run.parameters.get("workbook")
+    workbook = runtime.flow_run.parameters.get("workbook")
     try:
-        return Path(asked or read_params()["ingest"]["workbook"]).name
+        return Path(workbook or read_params()["ingest"]["workbook"]).name
     except (UsageError, KeyError):
         return "no workbook"

@@ -1,6 +1,7 @@
-"""`lectern doctor`: one line about each thing that Lectern needs, and what to do where something is wrong.
+"""`lectern doctor`: check everything that Lectern needs, one line each, and say what to do about each problem.
 
-Each probe runs in a process of its own, all at once: a broken library, a crash or a server that hangs spoils one line.
+The checks run at the same time, each in its own process: a broken library, a crash or a hanging server affects only
+its own line.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.paths import PARAMS
 from pipeline.redaction import hide_passwords, without_user
 
-PROBE_SECONDS = 60
-"""Seconds for a probe. It takes a few; the import of torch takes longer on a slow disk or a busy machine."""
+CHECK_SECONDS = 60
+"""Time limit of a check: most take a few seconds, the import of torch takes longer on a slow disk."""
 
 _ANSWER_SECONDS = 4  # for a server
 _GIB = 1 << 30
@@ -38,7 +39,7 @@ _INSTALL = "Run `make install` in the project's folder."
 
 
 class State(StrEnum):
-    """State of one checked thing. `WRONG` means that something needed does not work, and the command ends with 1."""
+    """Result of a check. `WRONG` means that something Lectern needs does not work; the command then exits with 1."""
 
     OK = "ok"
     WARNING = "warning"
@@ -47,27 +48,28 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: how a thing is, and what to do about it."""
+    """State of the checked thing, and what to do about it."""
 
     state: State
-    said: str
+    message: str
     remedy: str = ""
 
     def line(self, name: str) -> str:
-        words = " ".join(filter(None, [self.said, self.remedy]))
-        return hide_passwords(f"{self.state:<7} {name:<10} {' '.join(words.split())}")
+        """Return the line to print for the check with that name."""
+        text = " ".join(f"{self.message} {self.remedy}".split())
+        return hide_passwords(f"{self.state:<7} {name:<10} {text}")
 
 
 def python_version() -> Finding:
-    """The version of Python, and whether Lectern's packages are there."""
-    said = f"{sys.version.split()[0]}, {sys.executable}"
+    """Check the version of Python."""
+    message = f"{sys.version.split()[0]}, {sys.executable}"
     if sys.version_info[:2] != _PYTHON:
-        return Finding(State.WRONG, f"{said}.", "Lectern needs Python 3.11: remove .venv and run `make install`.")
-    return Finding(State.OK, said)
+        return Finding(State.WRONG, f"{message}.", "Lectern needs Python 3.11: remove .venv and run `make install`.")
+    return Finding(State.OK, message)
 
 
 def torch_build() -> Finding:
-    """The build of torch."""
+    """Check that torch can be imported, and name its build."""
     import torch
 
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
@@ -75,86 +77,88 @@ def torch_build() -> Finding:
 
 
 def gpu_and_driver() -> Finding:
-    """The GPU, its driver, and whether torch can use it."""
+    """Check the GPU, its driver, and that torch can use it."""
     from pipeline.models.device import DriverFailed, driver_version, gpu_problem, listed_gpus, visible_devices
 
     if visible_devices() == []:
-        return Finding(State.OK, "none: CUDA_VISIBLE_DEVICES hides all GPUs, and trainings run on the CPU")
+        return Finding(State.OK, "CUDA_VISIBLE_DEVICES hides all GPUs; models train on the CPU")
     try:
         names = listed_gpus()
     except DriverFailed as error:
-        return Finding(State.WARNING, f"nvidia-smi fails: {error}.", "Reinstall NVIDIA's driver, or restart.")
+        return Finding(State.WARNING, f"nvidia-smi fails: {error}.", "Restart, or reinstall NVIDIA's driver.")
     if problem := gpu_problem():
-        meant = _params("train").get("device") == "cpu"
+        cpu_chosen = _params("train").get("device") == "cpu"
         return Finding(
-            State.WARNING if meant else State.WRONG,
+            State.WARNING if cpu_chosen else State.WRONG,
             problem,
-            "Until then, train.device: cpu trains on the CPU." if meant else "Or set train.device: cpu in params.yaml.",
+            "Until then, models train on the CPU, as train.device says."
+            if cpu_chosen
+            else "Or set train.device: cpu in params.yaml.",
         )
     if not names:
-        return Finding(State.OK, "none: trainings run on the CPU")
+        return Finding(State.OK, "no GPU; models train on the CPU")
     return Finding(State.OK, f"{', '.join(names)}, driver {driver_version() or 'unknown'}")
 
 
 def hub_or_mirror() -> Finding:
-    """The Hugging Face hub or its mirror."""
+    """Check the Hugging Face hub or its mirror."""
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     token = f"HF_TOKEN {'set' if os.environ.get('HF_TOKEN') else 'not set'}"
     if _is_set("HF_HUB_OFFLINE") or _is_set("TRANSFORMERS_OFFLINE"):
-        state, said = State.OK, f"{endpoint} is not asked: HF_HUB_OFFLINE is set; {token}"
+        state, message = State.OK, f"{endpoint} is not used: HF_HUB_OFFLINE is set; {token}"
     else:
-        why = _silence(endpoint)
+        why = _connection_problem(endpoint)
         if why is None:
             return Finding(State.OK, f"{endpoint} answers; {token}")
-        state, said = State.WARNING, f"{endpoint} does not answer: {why}; {token}"
+        state, message = State.WARNING, f"{endpoint} does not answer: {why}; {token}"
     missing = _missing_from_hub()
     if missing:
-        return Finding(State.WRONG, f"{said}.", f"{missing} Set HF_ENDPOINT to a mirror, or unset HF_HUB_OFFLINE.")
-    return Finding(state, f"{said}.", "No contestant of params.yaml needs it now.")
+        return Finding(State.WRONG, f"{message}.", f"{missing} Set HF_ENDPOINT to a mirror, or unset HF_HUB_OFFLINE.")
+    return Finding(state, f"{message}.", "No model under contestants in params.yaml needs it now.")
 
 
 def tracking_server() -> Finding:
-    """The tracking server or database."""
+    """Check MLflow's tracking server or database."""
     if find_spec("mlflow") is None:
         return Finding(State.WRONG, "not installed.", _INSTALL)
-    address = os.environ["MLFLOW_TRACKING_URI"]  # set by `pipeline` where the user has not
+    address = os.environ["MLFLOW_TRACKING_URI"]  # `pipeline` sets a default
     parts = urlsplit(address)
-    remedy = "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to one that runs."
+    remedy = "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to a running server."
     if parts.scheme in ("http", "https"):
-        why = _silence(f"{address.rstrip('/')}/health")
+        why = _connection_problem(f"{address.rstrip('/')}/health")
         return Finding(State.WRONG, f"{address} does not answer: {why}.", remedy) if why else _answers(address)
     if parts.scheme == "sqlite":
         file = Path(unquote(address.removeprefix("sqlite:///")))
         if file.exists() and not os.access(file, os.W_OK):
-            return Finding(State.WRONG, f"{file} may not be written.", "Give this user the right to write it.")
-        return Finding(State.OK, f"{address}{'' if file.exists() else ', created by the first run'}")
-    return Finding(State.OK, f"{address}, not asked")
+            return Finding(State.WRONG, f"This user may not write {file}.", "Change the file's permissions.")
+        return Finding(State.OK, f"{address}{'' if file.exists() else ', which the first run creates'}")
+    return Finding(State.OK, f"{address}, not checked")
 
 
 def prefect_server() -> Finding:
-    """The Prefect server that a flow run would report to."""
+    """Check the Prefect server to which a flow run would report."""
     from flows.services.prefect_server import URL_FILE, configured_url
 
     if url := configured_url():
-        why = _silence(f"{url.rstrip('/')}/health")
-        remedy = "Start it, or unset PREFECT_API_URL to do without it."
+        why = _connection_problem(f"{url.rstrip('/')}/health")
+        remedy = "Start it, or unset PREFECT_API_URL to use a server on this machine."
         return Finding(State.WRONG, f"{url} does not answer: {why}.", remedy) if why else _answers(url)
     url = URL_FILE.read_text(encoding="utf-8").strip() if URL_FILE.exists() else ""
-    if url and _silence(f"{url}/health") is None:
-        return Finding(State.OK, f"{url} answers, of `lectern up`")
-    return Finding(State.OK, "no server runs; `lectern run` starts one for each run")
+    if url and _connection_problem(f"{url}/health") is None:
+        return Finding(State.OK, f"{url} answers (started by `lectern up`)")
+    return Finding(State.OK, "no server is running; `lectern run` starts one for each run")
 
 
 def dvc_remote() -> Finding:
-    """The remote that `dvc push` and `dvc pull` use by default."""
+    """Check the remote that `dvc push` and `dvc pull` use by default."""
     from dvc.config import Config
 
     if not Path(".dvc").is_dir():
-        return Finding(State.WARNING, "this folder is no DVC project.", "Run this in the project's folder.")
+        return Finding(State.WARNING, "this folder is not a DVC project.", "Run this in the project's folder.")
     config = Config(dvc_dir=str(Path(".dvc").resolve()))
     name = config["core"].get("remote")
     if name is None:
-        return Finding(State.OK, "no default remote: data and models are on this machine only")
+        return Finding(State.OK, "no default remote; data and models are on this machine only")
     url = config["remote"].get(name, {}).get("url")
     if not url:
         return Finding(State.WRONG, f"the default remote '{name}' has no address.", f"Run: dvc remote add {name} URL")
@@ -163,23 +167,23 @@ def dvc_remote() -> Finding:
         remedy = "Run: pip install --no-deps -r requirements-team.txt"
         return Finding(State.WRONG, f"{url} needs dvc-s3, which is not installed.", remedy)
     if not scheme and not Path(url).exists():
-        return Finding(State.WARNING, f"{url} does not exist.", "`dvc push` creates it; mount it if it is a share.")
-    return Finding(State.OK, f"{url}{', not asked' if scheme else ''}")
+        return Finding(State.WARNING, f"{url} does not exist.", "`dvc push` creates it. Mount a network share.")
+    return Finding(State.OK, f"{url}{', not checked' if scheme else ''}")
 
 
 def free_disk() -> Finding:
-    """Free space where the project is."""
+    """Check the free disk space of the project's folder."""
     free = shutil.disk_usage(Path.cwd()).free / _GIB
-    said = f"{free:.1f} GiB free in {Path.cwd()}"
-    remedy = "`lectern clean` shows what may go."
+    message = f"{free:.1f} GiB free in {Path.cwd()}"
+    remedy = "`lectern clean` shows what can be removed."
     if free < _FULL_GIB:
-        return Finding(State.WRONG, f"{said}.", remedy)
+        return Finding(State.WRONG, f"{message}.", remedy)
     if free < _TIGHT_GIB:
-        return Finding(State.WARNING, f"{said}: little for checkpoints of large models.", remedy)
-    return Finding(State.OK, said)
+        return Finding(State.WARNING, f"{message}, which is little for checkpoints of large models.", remedy)
+    return Finding(State.OK, message)
 
 
-PROBES: dict[str, Callable[[], Finding]] = {
+CHECKS: dict[str, Callable[[], Finding]] = {
     "Python": python_version,
     "torch": torch_build,
     "GPU": gpu_and_driver,
@@ -191,8 +195,8 @@ PROBES: dict[str, Callable[[], Finding]] = {
 }
 
 
-def examine(name: str) -> Finding:
-    """The finding of that probe, which runs in a process of its own."""
+def run_in_child(name: str) -> Finding:
+    """Run the check with that name in its own process."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "flows.services.doctor", name],
@@ -201,41 +205,41 @@ def examine(name: str) -> Finding:
             text=True,
             errors="replace",
             check=False,
-            timeout=PROBE_SECONDS,
+            timeout=CHECK_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return Finding(State.WRONG, f"no answer within {PROBE_SECONDS} s.", "Try again; then look at this part.")
+        return Finding(State.WRONG, f"the check took longer than {CHECK_SECONDS} s.", "Try again on an idle machine.")
     try:
         found = json.loads(done.stdout.splitlines()[-1])
-        return Finding(State(found["state"]), found["said"], found["remedy"])
+        return Finding(State(found["state"]), found["message"], found["remedy"])
     except (IndexError, ValueError, KeyError, TypeError):
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        return Finding(State.WRONG, f"the probe ended with exit code {done.returncode}: {last}.", _INSTALL)
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return Finding(State.WRONG, f"the check exited with {done.returncode}: {last}.", _INSTALL)
 
 
 def main() -> int:
-    """Print a line for each probe. Exit code 0: all that is needed works; 1: something does not."""
-    with ThreadPoolExecutor(len(PROBES)) as pool:
-        findings = dict(zip(PROBES, pool.map(examine, PROBES), strict=True))
+    """Print a line for each check, and return the exit code: 1 if a needed thing does not work, else 0."""
+    with ThreadPoolExecutor(len(CHECKS)) as pool:
+        findings = dict(zip(CHECKS, pool.map(run_in_child, CHECKS), strict=True))
     for name, finding in findings.items():
         print(finding.line(name))
     return int(any(finding.state == State.WRONG for finding in findings.values()))
 
 
-def _run(probe: Callable[[], Finding]) -> Finding:
-    """Run `probe`, and report a missing or broken library as its finding."""
+def _run(check: Callable[[], Finding]) -> Finding:
+    """Run `check`, and turn a missing or broken library into a finding."""
     try:
-        return probe()
+        return check()
     except ModuleNotFoundError as error:
         return Finding(State.WRONG, f"{error.name} is not installed.", _INSTALL)
     except (Rejected, UsageError, TemporaryFailure) as error:
         return Finding(State.WRONG, str(error))
-    except Exception as error:  # a broken installation fails in any way
+    except Exception as error:  # a broken installation can raise anything
         return Finding(State.WRONG, f"{type(error).__name__}: {error}.", _INSTALL)
 
 
-def _silence(address: str) -> str | None:
-    """Why nothing answers at `address`; None if a server does, whatever its answer."""
+def _connection_problem(address: str) -> str | None:
+    """Explain why no server answers at `address`; None if one does, even with a client error."""
     try:
         with urllib.request.urlopen(
             urllib.request.Request(without_user(address), method="HEAD"), timeout=_ANSWER_SECONDS
@@ -256,7 +260,7 @@ def _is_set(variable: str) -> bool:
 
 
 def _params(section: str) -> dict[str, Any]:
-    """That section of params.yaml; empty where it cannot be read, which its own stage says."""
+    """Read a section of params.yaml; return nothing if the file is wrong, which the stages report."""
     from pipeline.settings import mapping, read_params
 
     try:
@@ -266,17 +270,17 @@ def _params(section: str) -> dict[str, Any]:
 
 
 def _missing_from_hub() -> str:
-    """Pretrained models that the contestants need and the hub's local cache lacks, in words; empty if it has all."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read as the library is imported: it need not wait for the hub again
-    from pipeline.models.checkpoint_sources import require
+    """Explain which pretrained models the contestants need and the hub's local cache lacks; empty if it has all."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported; it then does not wait for the hub again
+    from pipeline.models.checkpoint_sources import require_checkpoints
     from pipeline.settings import read_contestants
 
     try:
         contestants = read_contestants()
-    except UsageError:  # not a project, or settings that every stage refuses
+    except UsageError:  # not a project, or wrong settings, which every stage reports
         return ""
     try:
-        require((f"{stage}@{model}" for model in contestants for stage in ("train", "score")), kind="hub:")
+        require_checkpoints((f"{stage}@{model}" for model in contestants for stage in ("train", "score")), kind="hub:")
     except Rejected as error:
         return str(error)
     return ""
@@ -285,6 +289,6 @@ def _missing_from_hub() -> str:
 if __name__ == "__main__":
     if sys.argv[1:]:
         logging.disable()
-        print(json.dumps(asdict(_run(PROBES[sys.argv[1]]))))
+        print(json.dumps(asdict(_run(CHECKS[sys.argv[1]]))))
         sys.exit()
     sys.exit(main())

@@ -1,6 +1,6 @@
-"""Which Prefect server a flow reports to: the configured one, the one of `lectern up`, or one of its own for a while.
+"""The Prefect server that flows report to: the configured one, the one of `lectern up`, or a temporary one.
 
-Never Prefect's ephemeral server: it forgets task runs when it ends.
+Prefect's ephemeral server is never used, because it loses task runs when it ends.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from prefect.context import refresh_global_settings_context
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import get_current_settings
 
-from flows.services.service import HOST, Service, answers, free_port
+from flows.services.service import HOST, Service, free_port, is_healthy
 from pipeline.errors import UsageError
 from pipeline.files import make_private_folder
 from pipeline.paths import STATE
 
 URL_FILE = STATE / "prefect.url"
-"""Where `lectern up` says how its Prefect server is reached."""
+"""File in which `lectern up` keeps the address of its Prefect server."""
 
 
 def prefect_service(port: int) -> Service:
-    """A Prefect server for the project in the working directory.
+    """Start a Prefect server for the project in the working directory.
 
-    Its database is kept in `.prefect/` between runs, where the environment names no other.
+    Its database is in `.prefect/`, unless the environment names another database.
     """
-    make_private_folder(Path(".prefect"))  # where Prefect keeps what its blocks hold, such as the address of a webhook
+    make_private_folder(Path(".prefect"))  # the database holds the secrets of blocks, such as a webhook's address
     return Service(
         "The Prefect server",
         [sys.executable, "-m", "flows.services.web_apps", "prefect", "--port", str(port)],
@@ -44,27 +44,29 @@ def prefect_service(port: int) -> Service:
 
 
 def api_url(port: int) -> str:
+    """Return the address of the API of a Prefect server on this machine."""
     return f"http://{HOST}:{port}/api"
 
 
 def configured_url() -> str | None:
-    """What `PREFECT_API_URL` says, in the environment, the profile or `prefect.toml`."""
+    """Return `PREFECT_API_URL` from the environment, the profile or `prefect.toml`."""
     return get_current_settings().api.url
 
 
-def database_is_elsewhere() -> bool:
-    """Whether the environment names a database, which a server of ours then uses in place of `.prefect/`'s."""
+def has_external_database() -> bool:
+    """Return whether the environment names a database, which our server then uses instead of `.prefect/`."""
     return any(f"PREFECT_{which}_DATABASE_CONNECTION_URL" in os.environ for which in ("API", "SERVER"))
 
 
-def report_to(url: str) -> None:
-    """Makes the Prefect server at `url` ours, and that of the processes that we start."""
+def use_server(url: str) -> None:
+    """Use the Prefect server at `url` in this process and in its children."""
     os.environ["PREFECT_API_URL"] = url
     refresh_global_settings_context()
 
 
-def require_answer() -> None:
-    """
+def require_server() -> None:
+    """Check that the configured Prefect server answers.
+
     Raises:
         UsageError: the configured server does not answer.
     """
@@ -72,58 +74,58 @@ def require_answer() -> None:
         if error := client.api_healthcheck():
             raise UsageError(
                 f"No Prefect server answers at {configured_url()} ({error}). "
-                "Start it, or unset PREFECT_API_URL to do without it."
+                "Start it, or unset PREFECT_API_URL to use a server on this machine."
             )
 
 
-def is_away(error: BaseException | None) -> bool:
-    """Whether that is what Prefect's client says where the server is gone, or not yet ready."""
+def is_unavailable(error: BaseException | None) -> bool:
+    """Return whether Prefect's client raised `error` because its server does not answer, or is not ready yet."""
     if isinstance(error, ConcurrencySlotAcquisitionError):
-        error = error.__cause__  # it is none where there is no such slot
+        error = error.__cause__  # None if the slot does not exist
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.is_server_error
     return isinstance(error, httpx.TransportError)
 
 
 @contextmanager
-def at_best(what: str) -> Iterator[None]:
-    """For what of a run may be lacking in Prefect's pages: a warning says so where its server does not take it."""
+def warn_if_not_stored(what: str) -> Iterator[None]:
+    """Turn a failure of Prefect's server into a warning, for details that a run's page may lack."""
     try:
         yield
     except httpx.HTTPError as error:
-        get_run_logger().warning("Prefect's server did not take %s. %s", what, error)
+        get_run_logger().warning("Prefect's server did not store %s. %s", what, error)
 
 
 @contextmanager
-def a_server() -> Iterator[None]:
-    """A healthy Prefect server for the block; if it had to be started, it is stopped after it.
+def server_for_run() -> Iterator[None]:
+    """Provide a Prefect server during the block; start and stop a temporary one if none runs.
 
     Raises:
         UsageError: the configured server does not answer.
-        ServiceDied: ours did not start.
+        ServiceDied: the temporary server did not start.
     """
     if configured_url():
-        require_answer()
+        require_server()
         yield
-    elif url := url_of_up():
-        report_to(url)
+    elif url := url_of_lectern_up():
+        use_server(url)
         yield
     else:
         port = free_port()
         with prefect_service(port) as server:
             print("Starting a Prefect server for this run ...", flush=True)
             server.wait_until_healthy()
-            report_to(api_url(port))
+            use_server(api_url(port))
             try:
                 yield
             finally:
-                # What is still on its way would look for the server until long after it is gone.
+                # Log records that are still queued would be retried long after the server has stopped.
                 APILogHandler().flush()
 
 
-def url_of_up() -> str | None:
-    """The address of the server that `lectern up` runs in this work tree, if it does and answers."""
+def url_of_lectern_up() -> str | None:
+    """Return the address of the server that `lectern up` runs in this work tree, if it answers."""
     if not URL_FILE.exists():
         return None
     url = URL_FILE.read_text(encoding="utf-8").strip()
-    return url if answers(f"{url}/health") else None
+    return url if is_healthy(f"{url}/health") else None

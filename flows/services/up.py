@@ -1,5 +1,4 @@
-"""All that an operator watches, until Ctrl-C: the servers of MLflow and Prefect, the page, the reports, and the flows,
-served."""
+"""`lectern up`: run the servers of MLflow and Prefect, the page, the reports and a worker until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,30 +16,37 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from flows.reporting.artifacts import MLFLOW_URL_FILE, REPORTS_URL_FILE
-from flows.services.deployments import PREFECT_YAML, read_deployments
-from flows.services.prefect_server import URL_FILE, api_url, configured_url, prefect_service, require_answer
+from flows.reporting.notifications import block_problem
+from flows.services.deployments import deploy, worker_service
+from flows.services.prefect_server import (
+    URL_FILE,
+    api_url,
+    configured_url,
+    prefect_service,
+    require_server,
+    use_server,
+)
 from flows.services.service import HOST, Service, ServiceDied, require_free
 from pipeline.errors import UsageError
 from pipeline.files import make_folder, write_text
 from pipeline.paths import STATE
 from pipeline.redaction import without_user
-from pipeline.registry.artifact_store import artifact_root
-from pipeline.registry.tracking_database import create_database
+from pipeline.registry.tracking_store import artifact_root, create_database
 from pipeline.server.same_origin import configured_hosts
-from pipeline.server.settings import PAGE
+from pipeline.server.settings import PAGE_PATH
 from pipeline.terminal import complain
 
 MLFLOW_APP = "lectern"
-"""Name by which MLflow finds `flows.services.web_apps.mlflow` in pyproject.toml."""
+"""Entry of pyproject.toml by which MLflow finds `flows.services.web_apps.mlflow`."""
 
 
 class Interrupted(Exception):
-    """Ctrl-C, or SIGTERM."""
+    """The user pressed Ctrl-C, or the process got SIGTERM."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server is reached, and how to start it; there is nothing to start where it is somebody else's."""
+    """Address of a server, and how to start it; a configured server is already running."""
 
     address: str
     start: Callable[[], Service] | None
@@ -60,10 +66,11 @@ def up(ports: Ports) -> int:
     """Start all servers and watch them until Ctrl-C or SIGTERM.
 
     Returns:
-        0 if it was stopped; 1 if a server died.
+        The exit code: 0 if the user stopped the servers, 1 if one died.
 
     Raises:
-        UsageError: a port is taken, the servers run already, or the configured Prefect server does not answer.
+        UsageError: a port is taken, the servers run already, the configured Prefect server does not answer, or
+            prefect.yaml is wrong.
     """
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
@@ -79,7 +86,7 @@ def up(ports: Ports) -> int:
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
-    # A second Ctrl-C shall not break off the stopping.
+    """Raise `Interrupted`, and ignore later signals so that the servers stop in order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Interrupted
@@ -87,16 +94,17 @@ def interrupt(_number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def only_one_here() -> Iterator[None]:
-    """
+    """Hold this work tree's lock during the block.
+
     Raises:
-        UsageError: the servers of this work tree are up already.
+        UsageError: the servers of this work tree are already running.
     """
     make_folder(STATE)
     lock = FileLock(STATE / "up.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UsageError("The servers of this work tree are up already.") from None
+        raise UsageError("`lectern up` already runs in this folder. Stop it first.") from None
     try:
         yield
     finally:
@@ -104,41 +112,45 @@ def only_one_here() -> Iterator[None]:
 
 
 def run(ports: Ports) -> None:
-    """Starts all, says where, and watches until one dies or we are interrupted; then stops all.
+    """Start all services, print their addresses, and watch them; stop all when one dies or the user interrupts.
 
     Raises:
-        UsageError: a port is taken, or the configured Prefect server does not answer.
-        ServiceDied: a server did not start, or ended by itself.
-        Interrupted: we are to stop.
+        UsageError: a port is taken, the configured Prefect server does not answer, or prefect.yaml is wrong.
+        ServiceDied: a service did not start, or ended by itself.
+        Interrupted: the user stopped it.
     """
-    deployments = read_deployments()
     require_free(ports.reports, "--reports-port")
     require_free(ports.page, "--page-port")
     mlflow = mlflow_server(ports.mlflow)
     prefect = prefect_server(ports.prefect)
     with ExitStack() as stack:
         print("Starting ...", flush=True)
-        # The trainings take this lock too: two processes that meet on a fresh database break it.
+        # Trainings take this lock too: two processes that create the database at once break it.
         with FileLock(STATE / "mlflow.lock"):
             if mlflow.start:
                 create_database(os.environ["MLFLOW_TRACKING_URI"])
             services = [stack.enter_context(server.start()) for server in (mlflow, prefect) if server.start]
             for service in services:
                 service.wait_until_healthy()
-        stack.enter_context(word_left(MLFLOW_URL_FILE, mlflow.address))
-        stack.enter_context(word_left(URL_FILE, prefect.address))
+        stack.enter_context(address_file(MLFLOW_URL_FILE, mlflow.address))
+        stack.enter_context(address_file(URL_FILE, prefect.address))
         services.append(stack.enter_context(reports_service(ports.reports)))
-        stack.enter_context(word_left(REPORTS_URL_FILE, f"http://{HOST}:{ports.reports}"))
-        services.append(stack.enter_context(flows_service(prefect.address)))
-        services.append(stack.enter_context(page_service(ports.page)))
-        services[-1].wait_until_healthy()
+        stack.enter_context(address_file(REPORTS_URL_FILE, f"http://{HOST}:{ports.reports}"))
+        page = stack.enter_context(page_service(ports.page))
+        use_server(prefect.address)
+        deployments = deploy()
+        worker = stack.enter_context(worker_service())
+        page.wait_until_healthy()
+        services += [page, worker]
         print(f"Prefect   {prefect.address.removesuffix('/api')}")
         print(f"MLflow    {mlflow.address}")
         print(f"Reports   http://{HOST}:{ports.reports}")
         print(f"Page      {page_address(ports.page)}")
-        print(f"Served, as {PREFECT_YAML} says:")
+        print("Deployed from prefect.yaml:")
         for deployment in deployments:
-            print(f"  {deployment.full_name:<16} {deployment.when}")
+            print(f"  {deployment.name:<16} {deployment.schedule}")
+        if problem := block_problem():
+            print(f"Warning: {problem}")
         print("Ctrl-C stops everything.", flush=True)
         while True:
             for service in services:
@@ -147,10 +159,10 @@ def run(ports: Ports) -> None:
 
 
 def mlflow_server(port: int) -> Server:
-    """The one that `MLFLOW_TRACKING_URI` names by an http address, or else ours on `port` over the database it names.
+    """Return the server at the http address in `MLFLOW_TRACKING_URI`, or our own server for the database it names.
 
     Raises:
-        UsageError: `port` is taken; or others may share that database, and nobody says where artifacts go; or Lectern's
+        UsageError: `port` is taken, or a shared database has no place for artifacts configured, or Lectern's
             installation is older than its code.
     """
     own = f"http://{HOST}:{port}"
@@ -165,8 +177,10 @@ def mlflow_server(port: int) -> Server:
         )
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--app-name", MLFLOW_APP, *allow_configured_hosts()]
-    # Whoever reaches the database directly finds artifacts at the same places, without the server between.
-    command += ["--no-serve-artifacts", "--default-artifact-root", artifact_root(uri)]
+    # Processes that use the database without this server find the artifacts at the same addresses.
+    root = artifact_root(uri)
+    assert root  # only a server has none
+    command += ["--no-serve-artifacts", "--default-artifact-root", root]
     return Server(
         own,
         start=lambda: Service(
@@ -175,15 +189,15 @@ def mlflow_server(port: int) -> Server:
             log=STATE / "logs" / "mlflow.log",
             health=f"{own}/health",
             env={
-                "MLFLOW_BACKEND_STORE_URI": uri,  # not among the command's words, which everyone here can list
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a dozen processes for what Lectern does not use
+                "MLFLOW_BACKEND_STORE_URI": uri,  # every user of this machine can list the arguments
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a dozen processes that Lectern does not need
             },
         ),
     )
 
 
 def allow_configured_hosts() -> list[str]:
-    """Options for MLflow, whose own check comes after Lectern's and knows none of the configured host names."""
+    """Return options for MLflow: its own check follows Lectern's, and does not know the configured host names."""
     names = configured_hosts()
     if not names:
         return []
@@ -193,47 +207,41 @@ def allow_configured_hosts() -> list[str]:
 
 
 def prefect_server(port: int) -> Server:
-    """The configured one, or else ours on `port`.
+    """Return the configured server, or our own on `port`.
 
     Raises:
         UsageError: `port` is taken, or the configured server does not answer.
     """
     own, configured = api_url(port), configured_url()
-    # Prefect tells everyone to configure the address of their own server: then there is still one to start.
+    # Prefect advises to configure the address of a local server, which then still has to be started.
     if configured and configured != own:
-        require_answer()
+        require_server()
         return Server(configured, start=None)
     require_free(port, "--prefect-port")
     return Server(own, start=lambda: prefect_service(port))
 
 
 def reports_service(port: int) -> Service:
+    """Start the server of the folder `reports`."""
     Path("reports").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "flows.services.web_apps", "reports", "--port", str(port)]
-    return Service("The server of reports", command, log=STATE / "logs" / "reports.log")
+    return Service("The reports server", command, log=STATE / "logs" / "reports.log")
 
 
 def page_service(port: int) -> Service:
+    """Start the server of the page for transcripts."""
     command = [sys.executable, "-m", "lectern", "serve", "--host", HOST, "--port", str(port)]
-    return Service("The server of the page", command, log=STATE / "logs" / "page.log", health=page_address(port))
+    return Service("The page server", command, log=STATE / "logs" / "page.log", health=page_address(port))
 
 
 def page_address(port: int) -> str:
-    return f"http://{HOST}:{port}{PAGE}/"
-
-
-def flows_service(prefect: str) -> Service:
-    return Service(
-        "What serves the flows",
-        [sys.executable, "-m", "flows.services.deployments"],
-        log=STATE / "logs" / "flows.log",
-        env={"PREFECT_API_URL": prefect},
-    )
+    """Return the address of the page."""
+    return f"http://{HOST}:{port}{PAGE_PATH}/"
 
 
 @contextmanager
-def word_left(file: Path, address: str) -> Iterator[None]:
-    """While the block runs, `file` says where a server is reached, which may be an address with a password."""
+def address_file(file: Path, address: str) -> Iterator[None]:
+    """Keep the address of a server in `file` during the block; it may hold a password."""
     write_text(file, address, durable=False, private=True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Serve Prefect, MLflow or the reports to their own pages and to programs only, never to pages of other sites."""
+"""Serve Prefect, MLflow or the reports to their own pages and to programs, and refuse pages of other sites."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.errors import UsageError
 from pipeline.server.same_origin import FRAMES, OriginCheck, SameOrigin
 from pipeline.terminal import report_error
 
-EXAMPLE = "example: python -m flows.services.web_apps prefect --host 0.0.0.0 --port 4200"
+EXAMPLE = "Example: python -m flows.services.web_apps prefect --host 0.0.0.0 --port 4200"
 
 
 def prefect(host: str, port: int) -> None:
-    """Run Prefect's server as `prefect server start` does, with all its services."""
-    os.environ["PREFECT_SERVER_UI_API_URL"] = "/api"  # at the address where its page was opened
-    os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://{host}:{port}"  # everyone, by default
+    """Run Prefect's server with all its services, as `prefect server start` does."""
+    os.environ["PREFECT_SERVER_UI_API_URL"] = "/api"  # relative to the address at which the page was opened
+    os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://{host}:{port}"  # the default is every origin
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
@@ -40,9 +40,9 @@ def prefect(host: str, port: int) -> None:
 
 
 def mlflow() -> ASGIApp:
-    """Application for `mlflow server --app-name lectern`, which finds it in pyproject.toml.
+    """Return the application for `mlflow server --app-name lectern`, which finds it by its entry in pyproject.toml.
 
-    MLflow's own check accepts pages from any port of this machine.
+    MLflow's own check accepts pages from every port of this machine.
     """
     from mlflow.server.fastapi_app import app
 
@@ -74,9 +74,10 @@ SERVERS: dict[str, Callable[[str, int], None]] = {"prefect": prefect, "reports":
 
 
 def main() -> int:
+    """Run the server that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m flows.services.web_apps", description=__doc__, epilog=EXAMPLE)
     parser.add_argument("server", choices=SERVERS)
-    parser.add_argument("--host", default=HOST, help="the address that it listens on (default: %(default)s)")
+    parser.add_argument("--host", default=HOST, help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""What passages mean, as vectors of a sentence encoder such as MiniLM (Reimers & Gurevych, 2019: "Sentence-BERT")."""
+"""Embed passages with a sentence encoder such as MiniLM (Reimers & Gurevych, 2019: "Sentence-BERT")."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from transformers.utils.logging import disable_progress_bar
 
 from pipeline.errors import Rejected
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.device import inference_device
 
-_LONGEST_TOKENS = 256  # as MiniLM was trained
-_PASSAGES_A_BATCH = 32
+_LONGEST_TOKENS = 256  # the length that MiniLM was trained with
+_BATCH_SIZE = 32
 _log = logging.getLogger(__name__)
 
 
 def embed(passages: Sequence[str], encoder: str) -> np.ndarray:
-    """A vector of length 1 for each passage: the mean of the states of its tokens. Float32, (passages, width).
+    """Embed each passage as the mean of its token states, scaled to length 1.
 
     Args:
-        encoder: a place, as `pipeline.models.checkpoint_sources` finds it.
+        encoder: the source of a checkpoint, as in `pipeline.models.checkpoint_sources`.
+
+    Returns:
+        Float32 array of shape (passages, width).
 
     Raises:
-        Rejected: the encoder cannot be had.
+        Rejected: the encoder cannot be found or opened.
     """
     tokenizer, model = _load(encoder)
     longest = min(_LONGEST_TOKENS, tokenizer.model_max_length)
-    order = sorted(range(len(passages)), key=lambda n: len(passages[n]))  # so that little is padded
+    order = sorted(range(len(passages)), key=lambda n: len(passages[n]))  # similar lengths need little padding
     vectors = np.empty((len(passages), model.config.hidden_size), dtype=np.float32)
     with tqdm(total=len(passages), desc="reading", unit="passage", disable=not sys.stderr.isatty()) as bar:
-        for start in range(0, len(order), _PASSAGES_A_BATCH):
-            batch = order[start : start + _PASSAGES_A_BATCH]
+        for start in range(0, len(order), _BATCH_SIZE):
+            batch = order[start : start + _BATCH_SIZE]
             texts = [passages[n] for n in batch]
             inputs = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
             with torch.inference_mode():
@@ -54,12 +57,14 @@ def embed(passages: Sequence[str], encoder: str) -> np.ndarray:
 @cache
 def _load(encoder: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     try:
-        folder = find(encoder)
+        folder = find_checkpoint(encoder)
     except Rejected as error:
         raise Rejected(f"chapters.encoder in params.yaml: {error}") from None
-    disable_progress_bar()  # it counts weights, and takes less than a second
+    disable_progress_bar()  # it only counts the weights of a small file
     try:
         tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise Rejected(f"The encoder '{encoder}' cannot be opened: {error}. Set another in params.yaml.") from None
+        raise Rejected(
+            f"The encoder '{encoder}' cannot be opened: {error}. Set another in params.yaml, chapters.encoder."
+        ) from None
     return tokenizer, model.eval().to(inference_device())

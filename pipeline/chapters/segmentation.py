@@ -1,10 +1,10 @@
-"""Where the topics of a talk change: its lines, cut into the most coherent chapters.
+"""Find where the topics of a transcript change, by cutting it into the most coherent chapters.
 
-Content vector segmentation (Alemi & Ginsparg, 2015: "Text Segmentation based on Semantic Word Embeddings"): of all ways
-to cut a talk into so many chapters, the one whose chapters' vectors, each the sum of the vectors of what is said in it,
-have the largest lengths in all. A sum is long where its parts point one way. Dynamic programming finds the best cut.
-The vectors are those of a sentence encoder instead of single words', less the talk's mean, which is what all of it is
-about. benchmarks/chapters.py compares it with depth scores.
+The method is content vector segmentation (Alemi & Ginsparg, 2015: "Text Segmentation based on Semantic Word
+Embeddings"). The vector of a chapter is the sum of its passages' vectors; the sum is long if they point the same way.
+Of all ways to cut a transcript into a given number of chapters, dynamic programming finds the one with the largest
+total length. Unlike the paper, this uses vectors of a sentence encoder, minus their mean over the transcript: the mean
+is the subject that all chapters share. benchmarks/chapters.py compares the method with depth scores.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from pydantic import Field
 from pipeline.chapters.embedding import embed
 from pipeline.errors import UsageError
 from pipeline.settings import Section
-from pipeline.transcripts.transcript import Talk
+from pipeline.transcripts.transcript import Transcript
 
-_MOST_PASSAGES = 1500  # of a talk; the work grows with their square
-_FEWEST_CHAPTERS = 3  # YouTube shows no fewer
+_MOST_PASSAGES = 1500  # the work grows with their square
+_FEWEST_CHAPTERS = 3  # YouTube needs at least three
 
 
 class ChaptersSettings(Section):
-    """How a talk is cut."""
+    """Settings for dividing a transcript into chapters."""
 
     section: ClassVar[str] = "chapters"
 
-    encoder: str = Field(description="the place of the sentence encoder")
-    words: int = Field(ge=1, description="words that are compared at once; a chapter begins where they do")
-    minutes: float = Field(gt=0, description="mean length of a chapter")
-    shortest: float = Field(ge=1, description="seconds that a chapter has at least")
+    encoder: str = Field(description="source of the sentence encoder")
+    words: int = Field(ge=1, description="window size in words; chapters start on window boundaries")
+    minutes: float = Field(gt=0, description="average length of a chapter")
+    shortest: float = Field(ge=1, description="minimum length of a chapter in seconds")
 
 
 @dataclass(frozen=True)
 class Passages:
-    """Lines of a talk, joined to passages of about equal length. A chapter begins with a passage.
+    """Lines of a transcript, joined to passages of about equal length. Chapters start with a passage.
 
-    firsts: the position of each passage's first line.
-    starts: when each begins, in whole seconds, rising; the first at 0.
-    texts: what is said in each.
+    firsts: index of each passage's first line.
+    starts: start of each passage in whole seconds, increasing; the first is 0.
+    texts: text of each passage.
     """
 
     firsts: list[int]
@@ -50,79 +50,82 @@ class Passages:
     texts: list[str]
 
 
-def passages_of(talk: Talk, words: int) -> Passages:
-    """Passages of at least `words` words, but for the last; none begins in the second in which the one before does."""
-    words = max(words, sum(len(line.text.split()) for line in talk.lines) // _MOST_PASSAGES)
-    firsts, spoken, before = [0], 0, 0
-    for n, line in enumerate(talk.lines):
-        # In whole seconds, as YouTube writes them: read back, the line still stands in its chapter.
-        if spoken >= words and int(line.seconds) > before:
+def split_passages(transcript: Transcript, words: int) -> Passages:
+    """Join lines to passages of at least `words` words; the last may be shorter. Each starts in a different second."""
+    words = max(words, sum(len(line.text.split()) for line in transcript.lines) // _MOST_PASSAGES)
+    firsts, words_in_passage, before = [0], 0, 0
+    for n, line in enumerate(transcript.lines):
+        # Files for YouTube have whole seconds. With these starts, each line must still be in the same chapter.
+        if words_in_passage >= words and int(line.seconds) > before:
             firsts.append(n)
-            spoken = 0
-        spoken += len(line.text.split())
+            words_in_passage = 0
+        words_in_passage += len(line.text.split())
         before = int(line.seconds)
-    starts = np.array([0, *(int(talk.lines[n].seconds) for n in firsts[1:])], dtype=float)
-    ends = [*firsts[1:], len(talk.lines)]
-    texts = [" ".join(line.text for line in talk.lines[a:b]) for a, b in zip(firsts, ends, strict=True)]
+    starts = np.array([0, *(int(transcript.lines[n].seconds) for n in firsts[1:])], dtype=float)
+    ends = [*firsts[1:], len(transcript.lines)]
+    texts = [" ".join(line.text for line in transcript.lines[a:b]) for a, b in zip(firsts, ends, strict=True)]
     return Passages(firsts, starts, texts)
 
 
-def chapter_starts(talk: Talk, settings: ChaptersSettings, count: int | None = None) -> list[float]:
-    """When the chapters of `talk` begin: in whole seconds, rising, the first at 0.
+def chapter_starts(transcript: Transcript, settings: ChaptersSettings, count: int | None = None) -> list[float]:
+    """Find the starts of the chapters in whole seconds, increasing; the first is 0.
 
     Args:
-        count: how many there are; as many as `settings.minutes` gives, and three at least, if it is None.
+        count: number of chapters; None computes it from `settings.minutes`, at least three.
 
     Raises:
-        UsageError: `count` is more than the talk has room for.
+        UsageError: the transcript is too short for `count` chapters.
+        Rejected: the encoder cannot be loaded.
     """
-    passages = passages_of(talk, settings.words)
-    wanted = count or max(_FEWEST_CHAPTERS, round(talk.end_seconds / 60 / settings.minutes))
-    times = np.append(passages.starts, talk.end_seconds)
-    if min(wanted, len(passages.texts)) == 1:
-        cuts = []
-    else:
+    passages = split_passages(transcript, settings.words)
+    wanted = count or max(_FEWEST_CHAPTERS, round(transcript.end_seconds / 60 / settings.minutes))
+    times = np.append(passages.starts, transcript.end_seconds)
+    cuts: Sequence[int] = []
+    if min(wanted, len(passages.texts)) > 1:
         cuts = best_cuts(embed(passages.texts, settings.encoder), times, wanted, settings.shortest)
     if count and len(cuts) + 1 < count:
         raise UsageError(
-            f"{talk.name} has no room for {count:,} chapters of {settings.shortest:g} seconds or more: "
-            f"the most is {len(cuts) + 1:,}. Ask for fewer with --count."
+            f"{transcript.name} is too short for {count:,} chapters of {settings.shortest:g} seconds or more. "
+            f"Use --count {len(cuts) + 1} or less."
         )
     return [0.0, *(float(passages.starts[cut]) for cut in cuts)]
 
 
 def best_cuts(vectors: np.ndarray, times: np.ndarray, count: int, shortest: float) -> Sequence[int]:
-    """Before which passages to cut, so that there are `count` chapters, or as many as there is room for.
+    """Choose the passages that begin a new chapter, so that there are `count` chapters or as many as fit.
 
     Args:
-        vectors: of the passages, (passages, width).
-        times: when each passage begins, and when the last one ends; in seconds.
-        shortest: seconds that a chapter has at least.
+        vectors: one vector per passage, (passages, width).
+        times: start of each passage, and end of the last one, in seconds.
+        shortest: minimum length of a chapter in seconds.
+
+    Returns:
+        Indices of passages, increasing; one fewer than there are chapters.
     """
     passages = len(vectors)
-    length = _lengths(vectors)
+    length = _chapter_lengths(vectors)
     length[times[None, :] - times[:, None] < shortest] = -np.inf
     best = np.where(np.arange(passages + 1) == 0, 0.0, -np.inf)
-    before = []  # for each number of chapters: the cut ahead of the last one, by where that one ends
-    room = -1
+    previous = []  # [number of chapters - 1][end of the last chapter]: start of the last chapter
+    most = -1
     for n in range(min(count, passages)):
         total = best[:, None] + length
-        before.append(total.argmax(axis=0))
+        previous.append(total.argmax(axis=0))
         best = total.max(axis=0)
         if np.isfinite(best[passages]):
-            room = n
+            most = n
     cuts, end = [], passages
-    for n in range(room, 0, -1):
-        end = before[n][end]
+    for n in range(most, 0, -1):
+        end = previous[n][end]
         cuts.append(int(end))
     return cuts[::-1]
 
 
-def _lengths(vectors: np.ndarray) -> np.ndarray:
-    """The length of the sum of the vectors from passage `row` up to, and without, `column`."""
-    apart = vectors - vectors.mean(axis=0)
-    apart /= np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-9)
-    sums = np.concatenate([np.zeros((1, apart.shape[1])), np.cumsum(apart, axis=0, dtype=np.float64)])
+def _chapter_lengths(vectors: np.ndarray) -> np.ndarray:
+    """Compute the vector length of each possible chapter: from passage `row` up to, but without, passage `column`."""
+    centred = vectors - vectors.mean(axis=0)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    sums = np.concatenate([np.zeros((1, centred.shape[1])), np.cumsum(centred, axis=0, dtype=np.float64)])
     products = sums @ sums.T
     squares = np.diag(products)
     return np.sqrt(np.maximum(squares[:, None] + squares[None, :] - 2 * products, 0))

@@ -1,4 +1,4 @@
-"""The data contract: what a workbook must hold, checked, as a table of topics and a table of lines."""
+"""Read a workbook into a table of topics and a table of lines, and check everything that it must hold."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from typing import ClassVar
 import pandas as pd
 from pydantic import Field
 
-from pipeline.data.consistency import problems_of_lessons
-from pipeline.data.lessons import LESSON
+from pipeline.data.lesson_checks import check_lessons
 from pipeline.data.problems import Problem, WorkbookRejected, errors, in_order
-from pipeline.data.sheets import NAMES, Sheet, understand
+from pipeline.data.sheet_parsing import ParsedSheet, parse_sheet
 from pipeline.data.tables import open_tables
+from pipeline.data.workbook_schema import COLUMN_NAMES, LESSON, LINES, OPTIONAL_COLUMNS, TOPICS
 from pipeline.settings import Section
-
-TOPICS = "lesson_topics"
-LINES = "lesson_transcripts"
-OPTIONAL = ("video_url",)
 
 
 class IngestSettings(Section):
-    """Which workbook is read."""
+    """The workbook that the pipeline reads."""
 
     section: ClassVar[str] = "ingest"
 
@@ -31,10 +27,12 @@ class IngestSettings(Section):
 
 @dataclass(frozen=True)
 class Workbook:
-    """A workbook as it was understood. Where `problems` holds errors, the tables hold what could be read.
+    """The content of a workbook and its problems. If there are errors, the tables hold the readable cells.
 
-    topics: course_title, lesson_num: str; start_seconds: float; title: str; row: int, as Excel shows it.
-    lines: course_title, lesson_num: str; seconds: float; text: str; row: int.
+    Attributes:
+        topics: course_title, lesson_num: str; start_seconds: float; title: str; row: int, Excel's number.
+        lines: course_title, lesson_num: str; seconds: float; text: str; row: int.
+        problems: errors first, then warnings.
     """
 
     topics: pd.DataFrame
@@ -43,11 +41,11 @@ class Workbook:
 
 
 def ingest(path: Path) -> Workbook:
-    """The workbook at `path`, fit for use: all its problems are warnings.
+    """Read a workbook that has no errors, only warnings.
 
     Raises:
-        WorkbookRejected: it has errors.
-        UsageError: there is nothing at `path`.
+        WorkbookRejected: the workbook has errors.
+        UsageError: `path` does not exist, or is neither a file nor a folder.
     """
     workbook = read_workbook(path)
     if errors(workbook.problems):
@@ -56,24 +54,26 @@ def ingest(path: Path) -> Workbook:
 
 
 def read_workbook(path: Path) -> Workbook:
-    """The workbook at `path` (an .xlsx, or a folder of tables) with every problem in it, errors first.
+    """Read an .xlsx or a folder of tables with all its problems.
 
     Raises:
-        UsageError: there is nothing at `path`.
+        UsageError: `path` does not exist, or is neither a file nor a folder.
     """
-    tables, problems = open_tables(path, {name: tuple(columns) for name, columns in NAMES.items()}, OPTIONAL)
+    wanted = {name: tuple(columns) for name, columns in COLUMN_NAMES.items()}
+    tables, problems = open_tables(path, wanted, OPTIONAL_COLUMNS)
     sheets = {}
     for name in list(tables):
-        sheets[name], found = understand(tables.pop(name), NAMES[name])
+        sheets[name], found = parse_sheet(tables.pop(name), COLUMN_NAMES[name])
         problems += found
-    problems += problems_of_lessons(*(_if_complete(sheets.get(name)) for name in (TOPICS, LINES)))
+    problems += check_lessons(*(_if_complete(sheets.get(name)) for name in (TOPICS, LINES)))
     return Workbook(_rows(sheets, TOPICS), _rows(sheets, LINES), in_order(problems))
 
 
-def _if_complete(sheet: Sheet | None) -> Sheet | None:
+def _if_complete(sheet: ParsedSheet | None) -> ParsedSheet | None:
+    """Return the sheet if it has the columns that the checks of lessons need."""
     return sheet if sheet and {*LESSON, sheet.time} <= {*sheet.rows} else None
 
 
-def _rows(sheets: dict[str, Sheet], name: str) -> pd.DataFrame:
-    columns = [*NAMES[name].values(), "row"]
+def _rows(sheets: dict[str, ParsedSheet], name: str) -> pd.DataFrame:
+    columns = [*COLUMN_NAMES[name].values(), "row"]
     return sheets[name].rows.reindex(columns=columns) if name in sheets else pd.DataFrame(columns=columns)

@@ -1,4 +1,4 @@
-"""The report's figures, for whoever wants to show them elsewhere too."""
+"""Draw the figures of the reports and of MLflow runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.evaluation.leaderboard import Leaderboard
 
-# Each colour of a figure, and the CSS variable that takes its place inside a page, so that a figure follows its theme.
+# In a page, a CSS variable replaces each colour, so that a figure follows the light or dark theme.
 INK, MUTED, GRID = "#1b1f27", "#667084", "#dfe3ea"
 FIRST, SECOND, THIRD = "#2458d3", "#b4540a", "#0b7a6b"
 CSS_COLOURS = {INK: "ink", MUTED: "muted", GRID: "line", FIRST: "first", SECOND: "second", THIRD: "third"}
@@ -25,7 +26,7 @@ _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
-    "text.parse_math": False,  # a model's name may hold a dollar sign
+    "text.parse_math": False,  # a model's name may contain a dollar sign
     "axes.labelcolor": MUTED,
     "axes.edgecolor": GRID,
     "axes.spines.top": False,
@@ -46,7 +47,7 @@ _STYLE = {
 
 
 def score_figure(leaderboard: Leaderboard) -> Figure:
-    """Each model's mean and interval on the test split, the best at the top; hollow: its mean on validation."""
+    """Draw each model's mean and interval on the test split, the best at the top, and its validation mean (hollow)."""
     rows = leaderboard.rows[::-1]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(11, 0.9 + 0.36 * len(rows)), layout="constrained")
@@ -75,12 +76,12 @@ def score_figure(leaderboard: Leaderboard) -> Figure:
 
 
 def curves_figure(curves: pd.DataFrame, bertscore: str | None = None) -> Figure:
-    """One training run's losses and scores by epoch.
+    """Draw the losses and scores of one training by epoch.
 
     Args:
-        curves: a row an epoch with the column epoch, and those of train_loss, validation_loss, rouge1, rouge2,
-            rougeL and bertscore_f1 that were measured. Values that are missing are left out.
-        bertscore: by whom that was measured.
+        curves: one row per epoch, with the column epoch and any of train_loss, validation_loss, rouge1, rouge2, rougeL
+            and bertscore_f1. Missing values are skipped.
+        bertscore: the model that computed BERTScore.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(11, 2.9), layout="constrained")
@@ -97,11 +98,11 @@ def curves_figure(curves: pd.DataFrame, bertscore: str | None = None) -> Figure:
 
 
 def cumulative_figure(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], names: tuple[str, str]) -> Figure:
-    """For each measure two lines, each the share of values that are no greater.
+    """Draw two cumulative distributions for each measure.
 
     Args:
-        pairs: by the name of the measure, the values of both sides.
-        names: of the sides.
+        pairs: by name of the measure, the values of both groups.
+        names: the names of the groups.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(11, 2.9), layout="constrained")
@@ -123,7 +124,7 @@ def _draw_curves(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], labe
     axes.set_title(title, color=MUTED)
     axes.set_xlabel("epoch")
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(length=0)
     axes.grid(axis="x", visible=False)
     if axes.lines:
@@ -131,10 +132,11 @@ def _draw_curves(axes: Axes, curves: pd.DataFrame, colours: dict[str, str], labe
 
 
 def as_svg(figure: Figure, label: str) -> str:
-    """`figure` as an `<svg>` element to stand inside a page: the same for the same figure, in the page's own colours.
+    """Convert a figure to an `<svg>` element of a page, in the page's colours. The same figure gives the same text.
 
     Args:
-        label: what the figure shows, for those who cannot see it.
+        figure: the figure.
+        label: a description of the figure for screen readers.
     """
     target = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": label}):
@@ -143,7 +145,7 @@ def as_svg(figure: Figure, label: str) -> str:
     svg = target.getvalue()
     for colour, variable in CSS_COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    # Namespaces and a fixed size belong to a file of its own.
+    # Only a separate file needs namespaces and a fixed size.
     tag, rest = svg[svg.index("<svg") :].split(">", maxsplit=1)
-    view = re.search(r'viewBox="[^"]*"', tag)[0]
+    [view] = re.findall(r'viewBox="[^"]*"', tag)
     return f'<svg role="img" aria-label="{html.escape(label)}" {view}>{rest}'

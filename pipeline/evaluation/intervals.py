@@ -1,4 +1,4 @@
-"""Confidence intervals of mean scores, computed over lessons. docs/measuring.md explains the method."""
+"""Compute confidence intervals of mean scores over lessons. docs/measuring.md explains the method."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from pipeline.data.lessons import LESSON
+from pipeline.data.workbook_schema import LESSON
 from pipeline.paths import PARAMS
 from pipeline.settings import mapping, read_params
 
 Unit = Literal["lesson", "example"]
 """The independent observations: lessons, or examples with `split.by: random`."""
+
+Scores = Sequence[float] | np.ndarray
+Units = Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -28,79 +31,80 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Totals:
-    """Values summed by unit: one sum and one count for each unit. Both arrays have the same order."""
+class UnitTotals:
+    """The sum and the number of the values of each unit, in the same order."""
 
     sums: np.ndarray
     counts: np.ndarray
 
     @property
     def mean(self) -> float:
-        """The mean over examples: a unit weighs as much as it has examples."""
+        """The mean over examples, so a unit with more examples has more weight."""
         return float(self.sums.sum() / self.counts.sum())
 
 
 def read_unit(params: Path = PARAMS) -> Unit:
-    """The independent unit under today's `split.by`."""
+    """Return the independent unit for the setting `split.by`."""
     return "example" if mapping(read_params(params).get("split")).get("by") == "random" else "lesson"
 
 
 def units_of(examples: pd.DataFrame, unit: Unit) -> np.ndarray:
-    """The number of the unit that each example belongs to.
+    """Return the number of each example's unit.
 
     Args:
         examples: one row per example, with the columns course_title and lesson_num.
+        unit: the kind of unit.
     """
     if unit == "example":
         return np.arange(len(examples))
     return examples.groupby(LESSON, sort=False).ngroup().to_numpy()
 
 
-def counted(number: int, what: str) -> str:
-    """`number` with its noun, such as "1 lesson" or "8 lessons"."""
+def count_noun(number: int, what: str) -> str:
+    """Format a number with its noun: "1 lesson", "8 lessons"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def totals(values: Sequence[float], units: Sequence[int]) -> Totals:
-    """Sum `values` by unit, in an order that depends neither on the rows nor on the units' numbers.
+def sum_by_unit(values: Scores, units: Units) -> UnitTotals:
+    """Sum values by unit, in an order that depends neither on the order of rows nor on the units' numbers.
 
     Raises:
-        ValueError: there are no values, one is not a number, or `units` has another length.
+        ValueError: there are no values, a value is NaN or infinite, or `units` has another length.
     """
-    values = np.asarray(values, dtype=float)
-    if not values.size or not np.isfinite(values).all():
+    scores = np.asarray(values, dtype=float)
+    if not scores.size or not np.isfinite(scores).all():
         raise ValueError("there must be at least one score, and every score must be a number")
-    if len(units) != len(values):
-        raise ValueError(f"{len(values)} scores cannot belong to {len(units)} units")
+    if len(units) != len(scores):
+        raise ValueError(f"{len(scores)} scores cannot belong to {len(units)} units")
     codes = np.unique(units, return_inverse=True)[1]
-    # Rounded, because sums of the same numbers in another order differ in the last digits.
-    sums, counts = np.bincount(codes, weights=values).round(12), np.bincount(codes)
+    # Sums of the same numbers in another order differ in the last digits.
+    sums, counts = np.bincount(codes, weights=scores).round(12), np.bincount(codes)
     order = np.lexsort((sums, np.abs(sums), counts))
-    return Totals(sums[order], counts[order])
+    return UnitTotals(sums[order], counts[order])
 
 
-def interval_of_mean(values: Sequence[float], units: Sequence[int], *, confidence: float) -> Interval:
-    """Compute the mean of scores between 0 and 1, with its two-sided interval.
+def interval_of_mean(values: Scores, units: Units, *, confidence: float) -> Interval:
+    """Compute the mean of scores between 0 and 1 with its two-sided interval.
 
     The variance is the jackknife over units (the cluster-robust estimator CV3; MacKinnon, Nielsen and Webb, 2023,
     "Cluster-robust inference: A guide to empirical practice"). The quantile is Student's t, with the degrees of freedom
     of Bell and McCaffrey, 2002, "Bias reduction in standard errors for linear regression with multi-stage samples":
-    they are fewer when a few units hold most of the examples. With one example per unit, this is the usual t interval.
+    there are fewer if a few units hold most of the examples. With one example per unit, this is the usual t interval.
 
     Args:
-        values: one per example, each between 0 and 1.
-        units: the unit of each example, as `units_of` gives it.
-        confidence: the share of intervals that hold the true mean, between 0 and 1.
+        values: one score per example, each between 0 and 1.
+        units: the unit of each example, from `units_of`.
+        confidence: the share of intervals that contain the true mean, between 0 and 1.
 
     Returns:
-        The whole range from 0 to 1 for a single unit, which says nothing about others.
+        The interval. A single unit gives the whole range from 0 to 1.
 
     Raises:
-        ValueError: as `totals` does.
+        ValueError: as in `sum_by_unit`.
     """
-    from scipy.stats import t  # takes a second to import, and reading a leaderboard does not need it
+    from scipy.stats import t  # imported here because it takes a second, and reading a leaderboard does not need it
 
-    found = totals(values, units)
+    found = sum_by_unit(values, units)
     mean = found.mean
     if len(found.sums) < 2:
         return Interval(mean, 0.0, 1.0)
@@ -108,8 +112,8 @@ def interval_of_mean(values: Sequence[float], units: Sequence[int], *, confidenc
     return Interval(mean, min(mean, max(0.0, mean - reach)), max(mean, min(1.0, mean + reach)))
 
 
-def standard_error(found: Totals) -> float:
-    """The jackknife standard error of `found.mean`; NaN for a single unit."""
+def standard_error(found: UnitTotals) -> float:
+    """Return the jackknife standard error of the mean; NaN for a single unit."""
     units = len(found.sums)
     if units < 2:
         return float("nan")
@@ -119,7 +123,7 @@ def standard_error(found: Totals) -> float:
 
 
 def _degrees_of_freedom(counts: np.ndarray) -> float:
-    """Satterthwaite's approximation for the jackknife variance, from the sizes of the units."""
+    """Return Satterthwaite's approximation for the jackknife variance, from the sizes of the units."""
     sizes = counts / counts.sum()
     weights = 1 / (1 - sizes) ** 2
     trace = np.sum(weights * (sizes - sizes**2))

@@ -1,76 +1,75 @@
-"""The leaderboard: the best model, and whether it beats the baselines. docs/measuring.md explains the rules."""
+"""Rank models, choose the best, and compare it with the baselines. docs/measuring.md explains the rules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
-from rich.table import Table
-from rich.text import Text
 
 from pipeline.errors import Rejected
 from pipeline.evaluation.comparison import Comparison, compare, fewest_units
-from pipeline.evaluation.intervals import Interval, Unit, counted, standard_error, totals, units_of
+from pipeline.evaluation.intervals import Interval, Unit, standard_error, sum_by_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import EXAMPLE, ModelMetrics
-from pipeline.evaluation.scores import SCORES, Score
+from pipeline.evaluation.predicted_titles import EXAMPLE
+from pipeline.evaluation.results import ModelMetrics
+from pipeline.evaluation.score_names import SCORES, Score
 from pipeline.paths import LEADERBOARD
 from pipeline.settings import Section
 
 
 class CompareSettings(Section):
-    """How models are ranked."""
+    """Settings of the leaderboard."""
 
     section: ClassVar[str] = "compare"
 
     metric: Score  # models are ranked by its mean on the validation split
 
 
-class Record(BaseModel):
-    """What is written once and never changed."""
+class _Record(BaseModel):
+    """An immutable part of a JSON file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Row(Record):
-    """One model's place."""
+class Row(_Record):
+    """One model on the leaderboard."""
 
     model: str
     is_baseline: bool
-    validation: dict[str, float]  # the mean of every score
-    tied: bool  # no other model is better on the validation split with confidence; always false for a baseline
-    test: dict[str, Interval]  # the mean of every score with its interval
-    difference: Comparison | None  # from the best baseline, on the same test examples; none for itself
+    validation: dict[str, float]  # mean of each score
+    tied: bool  # no model is better on the validation split with confidence; always false for a baseline
+    test: dict[str, Interval]  # mean of each score with its interval
+    difference: Comparison | None  # from the best baseline, on the same test examples; None for that baseline
     verdict: str
-    seen_validation: int = 0  # validation examples that it was trained on, so that its mean there is too good
-    seen_test: int = 0  # test examples that it was trained or selected on
+    seen_validation: int = 0  # validation examples that the model was trained on; its mean there is too good
+    seen_test: int = 0  # test examples that the model was trained or selected on
 
 
-class Leaderboard(Record):
-    """All models, the best first. The same predictions always give the same leaderboard."""
+class Leaderboard(_Record):
+    """All models, the best first. The same scores always give the same leaderboard."""
 
     metric: str
     bertscore_model: str
     bertscore_layers: int
-    confidence: float  # of every interval and every claim
-    unit: Unit  # that varies independently
+    confidence: float  # of all intervals and claims
+    unit: Unit  # of the statistics: lessons or examples
     validation_examples: int
     validation_lessons: int
-    validation_needed: int  # units without which no two models can be told apart on the validation split
+    validation_needed: int  # units that the validation split needs to tell any two models apart
     test_examples: int
     test_lessons: int
-    leader: str  # the model with the best mean on the validation split, of those that may be registered
-    best: str  # the model to register: the leader, or a smaller one within a standard error of it
+    leader: str  # the model with the best mean on the validation split, among the models that may be registered
+    best: str  # the model to register: the leader, or a smaller model within one standard error of it
     best_baseline: str
     best_beats_baselines: bool
     rows: list[Row]
 
     def row(self, model: str) -> Row:
-        """The row of `model`, which takes part."""
+        """Return the row of a model."""
         return next(row for row in self.rows if row.model == model)
 
     @property
@@ -80,7 +79,7 @@ class Leaderboard(Record):
 
     @property
     def validation_tells(self) -> bool:
-        """True if the validation split has enough units to tell two models apart."""
+        """Whether the validation split has enough units to tell two models apart."""
         units = self.validation_lessons if self.unit == "lesson" else self.validation_examples
         return units >= self.validation_needed
 
@@ -95,22 +94,26 @@ def build_leaderboard(
     evaluation: EvaluateSettings,
     parameters: Mapping[str, int],
 ) -> Leaderboard:
-    """Order models by the validation mean of the metric, choose the best, and compare each with the best baseline.
+    """Rank models by the validation mean of the metric, choose the best, and compare each with the best baseline.
 
-    The comparison with the baseline is made on the test split, which has no part in the order or the choice. A model
-    that was trained on validation examples is not chosen where another one was not.
+    The comparison with the baseline uses the test split, which has no part in the ranking or the choice. A model that
+    was trained on validation examples is chosen only if all models were.
 
     Args:
-        metrics: of every contestant and baseline, by name.
-        predictions: of every contestant and baseline, by name, with both splits.
-        parameters: the number of weights of every contestant, by name.
+        contestants: the names of the models.
+        baselines: the names of the baselines.
+        metrics: the mean scores of all contestants and baselines, by name.
+        predictions: the scored titles of all contestants and baselines for both splits, by name.
+        settings: the metric.
+        evaluation: the confidence.
+        parameters: the number of weights of each contestant, by name.
 
     Raises:
-        Rejected: two models were not evaluated on the same examples or with the same BERTScore model, or the intervals
-            of one have another confidence than `evaluation` asks for, or another unit than those of the others.
+        Rejected: two models were evaluated on different examples, with different models of BERTScore or with different
+            units, or the intervals of a model have another confidence than `evaluation`.
     """
     models = [*baselines, *contestants]
-    aligned = _same_examples({model: predictions[model] for model in models})
+    aligned = _align({model: predictions[model] for model in models})
     reference = metrics[models[0]]
     unit = reference.unit
     for model in models:
@@ -136,8 +139,8 @@ def build_leaderboard(
     best = _smallest_near(leader, {model: scores[model] for model in tied}, validation_units, parameters)
 
     def row(model: str) -> Row:
-        against = None if model == best_baseline else test[best_baseline]
-        difference = None if against is None else compare(test[model], against, test_units, level=level)
+        is_best_baseline = model == best_baseline
+        difference = None if is_best_baseline else compare(test[model], test[best_baseline], test_units, level=level)
         return Row(
             model=model,
             is_baseline=model in baselines,
@@ -159,23 +162,37 @@ def build_leaderboard(
         confidence=evaluation.confidence,
         unit=unit,
         validation_examples=len(validation_units),
-        validation_lessons=reference.validation["lessons"],
+        validation_lessons=int(reference.validation["lessons"]),
         validation_needed=fewest_units(level_of_a_tie),
         test_examples=len(test_units),
-        test_lessons=reference.test["lessons"],
+        test_lessons=int(reference.test["lessons"]),
         leader=leader,
         best=best,
         best_baseline=best_baseline,
-        best_beats_baselines=difference.finding == "better",
+        best_beats_baselines=difference is not None and difference.finding == "better",
         rows=rows,
     )
 
 
-def _tied(leader: str, scores: Mapping[str, np.ndarray], units: np.ndarray, level: float) -> list[str]:
-    """The leader and the models that are not worse than it with confidence.
+def read_leaderboard(path: Path = LEADERBOARD) -> Leaderboard:
+    """Read the leaderboard that the stage `compare` wrote.
 
-    With `level` divided among the leader's rivals, the truly best model is among them with the stated confidence,
-    whichever model happens to lead.
+    Raises:
+        Rejected: the file is missing or damaged.
+    """
+    try:
+        return Leaderboard.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Rejected(f"{path} is missing: the models are not compared yet. Run `dvc repro compare`.") from None
+    except ValueError as error:
+        raise Rejected(f"{path} is not a leaderboard: {error}. Run `dvc repro --force compare`.") from None
+
+
+def _tied(leader: str, scores: Mapping[str, np.ndarray], units: np.ndarray, level: float) -> list[str]:
+    """Return the leader and the models that are not worse than it with confidence.
+
+    If `level` is divided among the rivals of the leader, the truly best model is in the result with the stated
+    confidence, whichever model leads.
     """
     found = {model: compare(scores[leader], own, units, level=level).finding for model, own in scores.items()}
     return [model for model in scores if model == leader or found[model] != "better"]
@@ -184,24 +201,25 @@ def _tied(leader: str, scores: Mapping[str, np.ndarray], units: np.ndarray, leve
 def _smallest_near(
     leader: str, scores: Mapping[str, np.ndarray], units: np.ndarray, parameters: Mapping[str, int]
 ) -> str:
-    """The model with the fewest parameters within a standard error of the leader; of equally large ones, the better.
+    """Return the model with the fewest parameters within one standard error of the leader; with a tie, the better one.
 
-    The one-standard-error rule of Breiman et al., 1984, "Classification and Regression Trees", section 3.4.3, with the
-    standard error of the paired difference. A single unit has none, and then the leader is taken.
+    This is the one-standard-error rule of Breiman et al., 1984, "Classification and Regression Trees", section 3.4.3,
+    with the standard error of the paired difference. A single unit has no standard error, so the result is the leader.
     """
-    behind = {model: totals(scores[leader] - own, units) for model, own in scores.items()}
+    behind = {model: sum_by_unit(scores[leader] - own, units) for model, own in scores.items()}
     near = [model for model, lag in behind.items() if model == leader or lag.mean <= standard_error(lag)]
     return min(near, key=lambda model: (parameters[model], behind[model].mean, model != leader))
 
 
-def _same_examples(predictions: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def _align(predictions: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Sort the predictions of all models alike, and check that their examples are the same."""
     aligned = {model: scored.set_index(EXAMPLE).sort_index() for model, scored in predictions.items()}
     first, reference = next(iter(aligned.items()))
     for model, scored in aligned.items():
         if not scored.index.equals(reference.index) or scored["title"].tolist() != reference["title"].tolist():
             raise Rejected(
-                f"'{model}' was not evaluated on the same examples as '{first}', so the two cannot be compared. "
-                f"Evaluate '{model}' again: `dvc repro` runs whatever is out of date."
+                f"'{model}' and '{first}' were evaluated on different examples, so they cannot be compared. "
+                "Run `dvc repro`, which evaluates outdated models again."
             )
     return aligned
 
@@ -210,22 +228,22 @@ def _check_bertscore(metrics: ModelMetrics, reference: ModelMetrics) -> None:
     used = (metrics.bertscore_model, metrics.bertscore_layers)
     if used != (reference.bertscore_model, reference.bertscore_layers):
         raise Rejected(
-            f"'{metrics.model}' was scored with BERTScore's model '{used[0]}', layer {used[1]}, "
-            f"and '{reference.model}' with '{reference.bertscore_model}', layer {reference.bertscore_layers}. "
-            f"Evaluate '{metrics.model}' again: `dvc repro` runs whatever is out of date."
+            f"'{metrics.model}' was scored by the BERTScore model '{used[0]}', layer {used[1]}, but "
+            f"'{reference.model}' by '{reference.bertscore_model}', layer {reference.bertscore_layers}. "
+            "Run `dvc repro`, which evaluates outdated models again."
         )
 
 
 def _check_intervals(metrics: ModelMetrics, reference: ModelMetrics, evaluation: EvaluateSettings) -> None:
     if metrics.confidence != evaluation.confidence:
         raise Rejected(
-            f"'{metrics.model}' was measured with intervals of {metrics.confidence:.0%}, and evaluate.confidence is "
-            f"{evaluation.confidence} now. Evaluate it again: `dvc repro` runs whatever is out of date."
+            f"The intervals of '{metrics.model}' have a confidence of {metrics.confidence}, but evaluate.confidence is "
+            f"{evaluation.confidence}. Run `dvc repro`, which evaluates outdated models again."
         )
     if metrics.unit != reference.unit:
         raise Rejected(
-            f"The intervals of '{metrics.model}' were computed over {metrics.unit}s, those of '{reference.model}' over "
-            f"{reference.unit}s. Evaluate both again: `dvc repro` runs whatever is out of date."
+            f"The intervals of '{metrics.model}' were computed over {metrics.unit}s, but those of '{reference.model}' "
+            f"over {reference.unit}s. Run `dvc repro`, which evaluates outdated models again."
         )
 
 
@@ -238,152 +256,3 @@ def _verdict(difference: Comparison | None, best_baseline: str, unit: Unit) -> s
         "not told apart": f"not told apart from the best baseline ({best_baseline})",
         "too few": f"too few {unit}s to tell",
     }[difference.finding]
-
-
-def read_leaderboard(path: Path = LEADERBOARD) -> Leaderboard:
-    """The leaderboard that the compare stage wrote.
-
-    Raises:
-        Rejected: it is not there, or is not a leaderboard.
-    """
-    try:
-        return Leaderboard.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Rejected(f"{path} is not here: the models have not been compared yet. Run `dvc repro compare`.") from None
-    except ValueError as error:
-        raise Rejected(f"{path} is not a leaderboard: {error}. Run `dvc repro --force compare`.") from None
-
-
-def headline(leaderboard: Leaderboard) -> str:
-    """The result in a few sentences."""
-    best, unit = leaderboard.row(leaderboard.best), leaderboard.unit
-    baseline, difference = f"the best baseline ({leaderboard.best_baseline})", best.difference
-    verdict = {
-        "better": f"It beats {baseline} by {show(difference)}.",
-        "worse": f"It is worse than {baseline}, by {show(difference)}: not worth promoting.",
-        "not told apart": f"It is not told apart from {baseline}, from which it differs by {show(difference)}: "
-        "not worth promoting.",
-        "too few": f"There are too few {unit}s to tell whether it beats {baseline}: it differs by "
-        f"{difference.mean:.3f} on {counted(difference.units, f'test {unit}')}, and "
-        f"{fewest_units(difference.level)} are needed.",
-    }[difference.finding]
-    chosen = (
-        ""
-        if leaderboard.best == leaderboard.leader
-        else f" It was taken instead of {leaderboard.leader}, whose mean on the validation split is better by less "
-        "than a standard error, because it has fewer parameters."
-    )
-    score = f"{leaderboard.metric} {show(best.test[leaderboard.metric])}"
-    seen = (
-        f" It has seen {best.seen_test} of the {counted(leaderboard.test_examples, 'test example')}, so its score is "
-        "too good."
-        if best.seen_test
-        else ""
-    )
-    return f"The best model is {best.model}, with {score} on the test split. {verdict}{chosen}{seen}"
-
-
-def conditions(leaderboard: Leaderboard) -> str:
-    """Describe the data and the method behind the numbers, and their limits."""
-    board, unit = leaderboard, leaderboard.unit
-    validation = counted(board.validation_examples, "example"), counted(board.validation_lessons, "lesson")
-    test = counted(board.test_examples, "example"), counted(board.test_lessons, "lesson")
-    why = "" if unit == "lesson" else ", because split.by is random"
-    return " ".join(
-        [
-            f"Ordered by {board.metric} on the validation split ({' of '.join(validation)}); every other number is "
-            f"from the test split ({' of '.join(test)}).",
-            f"In brackets: of a score its {board.confidence:.0%} interval; of a difference its lower and its upper "
-            f"{board.confidence:.0%} bound. Both take {unit}s for the independent units{why} (docs/measuring.md).",
-            *_about_seen_examples(board),
-            *_about_ties(board),
-            f"BERTScore by {board.bertscore_model}, layer {board.bertscore_layers}.",
-        ]
-    )
-
-
-def _about_seen_examples(board: Leaderboard) -> Iterator[str]:
-    best = board.row(board.best)
-    for row in board.rows:
-        found = []
-        if row.seen_validation:
-            count = counted(board.validation_examples, "validation example")
-            found.append(f"trained on {row.seen_validation} of the {count}")
-        if row.seen_test:
-            count = counted(board.test_examples, "test example")
-            found.append(f"trained or selected on {row.seen_test} of the {count}")
-        if found:
-            yield (
-                f"{row.model}, or a model that it started from, was {', and '.join(found)}: its scores there are too "
-                "good."
-            )
-        if row.seen_validation and not best.seen_validation:
-            yield "It is not taken as the best model, because others have not been trained on validation examples."
-
-
-def _about_ties(board: Leaderboard) -> Iterator[str]:
-    if len(board.ties) < 2:
-        return
-    if board.validation_tells:
-        yield f"The validation split does not tell {_listed(board.ties)} apart."
-    else:
-        units = board.validation_lessons if board.unit == "lesson" else board.validation_examples
-        yield (
-            f"Warning: the validation split has only {counted(units, board.unit)}, and {board.validation_needed} are "
-            "needed to tell the models apart, so their order may be chance. Give the workbook more lessons, or raise "
-            "split.validation in params.yaml."
-        )
-    yield "Of the tied models within a standard error of the best mean, the one with the fewest parameters is taken."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def show(interval: Interval | Comparison) -> str:
-    """The mean with its two ends in brackets, to three places."""
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def _cells(place: int, row: Row, metric: str, *, has_ties: bool) -> list[str]:
-    others = [show(row.test[score]) for score in SCORES if score != metric]
-    return [
-        str(place),
-        row.model,
-        f"{row.validation[metric]:.3f}{' (tied)' if row.tied and has_ties else ''}",
-        show(row.test[metric]),
-        show(row.difference) if row.difference else "-",
-        *others,
-        row.verdict,
-    ]
-
-
-def _header(metric: str) -> list[str]:
-    others = [score.replace("bertscore_", "BERTScore ") for score in SCORES if score != metric]
-    return ["#", "model", f"{metric}, validation", f"{metric}, test", "over the best baseline", *others, "verdict"]
-
-
-def as_markdown(leaderboard: Leaderboard) -> str:
-    """The leaderboard as a Markdown page."""
-    lines = [_header(leaderboard.metric)]
-    lines.append(["---"] * len(lines[0]))
-    for place, row in enumerate(leaderboard.rows, start=1):
-        cells = _cells(place, row, leaderboard.metric, has_ties=len(leaderboard.ties) > 1)
-        lines.append([f"**{cell}**" if row.model == leaderboard.best and cell == row.model else cell for cell in cells])
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
-    return f"# Leaderboard\n\n{headline(leaderboard)}\n\n{table}\n\n{conditions(leaderboard)}\n"
-
-
-def as_rich_table(leaderboard: Leaderboard) -> Table:
-    """The leaderboard for a terminal: the metric with its intervals and verdicts."""
-    metric = leaderboard.metric
-    # As Text, since rich would read a name in brackets as a style.
-    title, caption = Text(headline(leaderboard)), Text(conditions(leaderboard))
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    for name in ("#", "model", f"{metric}, validation", f"{metric}, test", "over the best baseline", "verdict"):
-        table.add_column(name, justify="left" if name in ("model", "verdict") else "right")
-    for place, row in enumerate(leaderboard.rows, start=1):
-        cells = _cells(place, row, metric, has_ties=len(leaderboard.ties) > 1)
-        style = "bold" if row.model == leaderboard.best else "dim" if row.is_baseline else None
-        table.add_row(*map(Text, [*cells[:5], cells[-1]]), style=style)
-    return table

@@ -1,4 +1,4 @@
-"""The report: one HTML file, with nothing from elsewhere, that shows what the models do beside what they score."""
+"""Render the report: one HTML file without external resources, with the titles of the models next to their scores."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from jinja2 import Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from pipeline.data.lessons import LESSON
-from pipeline.data.openings import of_openings
+from pipeline.data.cell_values import as_clock
+from pipeline.data.lesson_openings import is_opening
+from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
 from pipeline.evaluation.figures import as_svg, curves_figure, score_figure
-from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline
-from pipeline.evaluation.predictions import EXAMPLE, ModelMetrics
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.leaderboard import Leaderboard
+from pipeline.evaluation.leaderboard_text import conditions, headline
+from pipeline.evaluation.predicted_titles import EXAMPLE
+from pipeline.evaluation.results import ModelMetrics
+from pipeline.evaluation.score_names import SCORES
 from pipeline.evaluation.slices import LENGTH_BANDS, length_bands
-from pipeline.evaluation.templates import templates
+from pipeline.evaluation.templates import template_environment
 from pipeline.training.record import Training
 
-_KEY = EXAMPLE[1:]  # within a split
-_SHOWN_EXAMPLES = 60  # side by side; of a larger split, evenly spaced ones
-_SHOWN_EXTREMES = 8
+_KEY = EXAMPLE[1:]  # identifies an example within a split
+_MAX_SIDE_BY_SIDE = 60  # evenly spaced examples of a larger split
+_MAX_EXTREMES = 8
 _EXCERPT_CHARACTERS = 1500
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """The test split and what every model made of it, row by row."""
+class _TestTitles:
+    """The test split with the titles and the scores of every model, row by row."""
 
     examples: pd.DataFrame  # course_title, lesson_num, start_seconds, title, text, words, length
-    titles: pd.DataFrame  # a column a model
-    scores: pd.DataFrame  # a column a model: the leaderboard's metric
+    titles: pd.DataFrame  # one column per model
+    scores: pd.DataFrame  # one column per model: the leaderboard's metric
 
 
 def render_report(
@@ -45,29 +48,31 @@ def render_report(
     test: pd.DataFrame,
     training: Mapping[str, Training],
 ) -> str:
-    """The report as one HTML page. All that comes from a workbook or a model is escaped.
+    """Render the report as one HTML page. All text from the workbook and the models is escaped.
 
     Args:
-        metrics: of every model on the leaderboard, by name.
-        predictions: of every model on the leaderboard, by name.
+        leaderboard: the leaderboard.
+        metrics: the mean scores of every model on the leaderboard, by name.
+        predictions: the scored titles of every model on the leaderboard, by name.
         test: the test split, for its texts.
-        training: of the models that have one, by name.
+        training: the trainings by model; baselines have none.
 
     Raises:
-        Rejected: the predictions are not of this test split.
+        Rejected: the predictions belong to another test split.
     """
-    shown = _shown(leaderboard, predictions, test)
+    shown = _align_titles(leaderboard, predictions, test)
     ranked = np.argsort(shown.scores[leaderboard.best].to_numpy(), kind="stable")
-    own = ranked[~of_openings(shown.examples).to_numpy()[ranked]]  # an opening's usual title is no model's merit
-    extremes = min(_SHOWN_EXTREMES, (len(ranked) + 1) // 2)  # a small split is not shown twice over
+    opening = is_opening(shown.examples).to_numpy()
+    without_openings = ranked[~opening[ranked]]  # no credit for the usual title of an opening
+    extremes = min(_MAX_EXTREMES, (len(ranked) + 1) // 2)  # a small split appears only once
     return _template().render(
         board=leaderboard,
         headline=headline(leaderboard),
         conditions=conditions(leaderboard),
         scores=SCORES,
         score_plot=_inline(score_figure(leaderboard), f"{leaderboard.metric} of every model, with its interval"),
-        side_by_side=_cards(shown, _spread(len(shown.examples))),
-        best_titles=_cards(shown, own[::-1][:extremes]),
+        side_by_side=_cards(shown, _evenly_spaced(len(shown.examples))),
+        best_titles=_cards(shown, without_openings[::-1][:extremes]),
         worst_titles=_cards(shown, ranked[:extremes]),
         by_course=_means_by(shown, "course_title", sorted(shown.examples["course_title"].unique())),
         by_length=_means_by(shown, "length", list(LENGTH_BANDS)),
@@ -86,10 +91,15 @@ def render_report(
 
 
 def _inline(figure: Figure, label: str) -> Markup:
-    return Markup(as_svg(figure, label))  # matplotlib escapes the names in it
+    return Markup(as_svg(figure, label))  # matplotlib escapes names
 
 
-def _shown(leaderboard: Leaderboard, predictions: Mapping[str, pd.DataFrame], test: pd.DataFrame) -> _Shown:
+def _align_titles(leaderboard: Leaderboard, predictions: Mapping[str, pd.DataFrame], test: pd.DataFrame) -> _TestTitles:
+    """Put the titles and scores of all models in the order of the test split.
+
+    Raises:
+        Rejected: a model was evaluated on another test split.
+    """
     words = test["text"].str.split().str.len()
     examples = test.assign(words=words, length=length_bands(test["text"])).set_index(_KEY)
     titles, scores = {}, {}
@@ -97,26 +107,27 @@ def _shown(leaderboard: Leaderboard, predictions: Mapping[str, pd.DataFrame], te
         scored = predictions[row.model].query("split == 'test'").set_index(_KEY)
         if not scored.index.sort_values().equals(examples.index.sort_values()):
             raise Rejected(
-                f"'{row.model}' was evaluated on other examples than the test split holds now. "
-                "`dvc repro` evaluates it again."
+                f"'{row.model}' was evaluated on another test split. "
+                "Run `dvc repro`, which evaluates outdated models again."
             )
         titles[row.model] = scored["prediction"].reindex(examples.index)
         scores[row.model] = scored[leaderboard.metric].reindex(examples.index)
     frames = (examples, pd.DataFrame(titles), pd.DataFrame(scores))
-    return _Shown(*(frame.reset_index(drop=frame is not examples) for frame in frames))
+    return _TestTitles(*(frame.reset_index(drop=frame is not examples) for frame in frames))
 
 
-def _spread(count: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, _SHOWN_EXAMPLES)).round().astype(int))
+def _evenly_spaced(count: int) -> np.ndarray:
+    """Return at most `_MAX_SIDE_BY_SIDE` evenly spaced positions."""
+    return np.unique(np.linspace(0, count - 1, min(count, _MAX_SIDE_BY_SIDE)).round().astype(int))
 
 
-def _cards(shown: _Shown, places: np.ndarray) -> list[dict[str, Any]]:
-    """What a card of the report says of each of the examples at `places`."""
+def _cards(shown: _TestTitles, places: np.ndarray) -> list[dict[str, Any]]:
+    """Return the content of the report's cards for the examples at `places`."""
     return [
         {
             "course": example["course_title"],
             "lesson": example["lesson_num"],
-            "start": _clock(example["start_seconds"]),
+            "start": as_clock(int(example["start_seconds"])),
             "words": example["words"],
             "excerpt": example["text"][:_EXCERPT_CHARACTERS],
             "is_cut": len(example["text"]) > _EXCERPT_CHARACTERS,
@@ -129,8 +140,8 @@ def _cards(shown: _Shown, places: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def _means_by(shown: _Shown, column: str, order: list[str]) -> list[tuple[str, int, int, list[float]]]:
-    """For each value of `column` in `order` that occurs: examples, lessons, and the mean score of every model."""
+def _means_by(shown: _TestTitles, column: str, order: list[str]) -> list[tuple[str, int, int, list[float]]]:
+    """Return each value of a column with its numbers of examples and lessons, and the mean score of every model."""
     groups = shown.scores.groupby(shown.examples[column])
     means, sizes = groups.mean(), groups.size()
     lessons = shown.examples.drop_duplicates([column, *LESSON])[column].value_counts()
@@ -139,11 +150,6 @@ def _means_by(shown: _Shown, column: str, order: list[str]) -> list[tuple[str, i
         for value in order
         if value in sizes.index
     ]
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _duration(seconds: float | None) -> str:
@@ -161,6 +167,6 @@ def _count(number: int | None) -> str:
 
 
 def _template() -> Template:
-    environment = templates("pipeline.evaluation")
+    environment = template_environment("pipeline.evaluation")
     environment.filters |= {"duration": _duration, "count": _count}
     return environment.get_template("report.html.j2")

@@ -1,4 +1,4 @@
-"""ROUGE, example by example."""
+"""Compute ROUGE for each example."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import datasets
 import evaluate
 from rouge_score.rouge_scorer import RougeScorer
 
-from pipeline.evaluation.scores import ROUGE_SCORES
+from pipeline.evaluation.score_names import ROUGE_SCORES
 
 
 class Rouge(evaluate.Metric):
-    """ROUGE-1, -2, -L and -Lsum as F-measures, words stemmed (Lin, 2004: "ROUGE: A Package for Automatic Evaluation of
-    Summaries"), by Google's `rouge_score`. It needs no network. `compute` gives a list for each score, one value an
-    example; the mean is left to the caller, since `rouge_score`'s own aggregator is a random bootstrap.
+    """ROUGE-1, -2, -L and -Lsum as F-measures with stemming, by Google's `rouge_score`, without a network.
 
-    `rouge_score` knows the letters a-z and digits alone: a title in another script scores 0 even against itself.
+    Lin, 2004: "ROUGE: A Package for Automatic Evaluation of Summaries".
+
+    `compute` returns one value per example. The caller computes the mean, because `rouge_score` aggregates with a
+    random bootstrap. `rouge_score` reads only the letters a-z and digits, so a title in another script always scores 0.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
         return evaluate.MetricInfo(
-            description="ROUGE F-measures with stemming, one an example.",
+            description="ROUGE F-measures with stemming for each example.",
             citation="Lin, 2004. ROUGE: A Package for Automatic Evaluation of Summaries. ACL workshop.",
             inputs_description="predictions, references: lists of titles.",
             features=datasets.Features({"predictions": text, "references": text}),
@@ -38,6 +39,6 @@ class Rouge(evaluate.Metric):
 
 
 def mean_rouge(predictions: list[str], titles: list[str]) -> dict[str, float]:
-    """The mean of each ROUGE score."""
+    """Return the mean of each ROUGE score."""
     scores = Rouge(keep_in_memory=True).compute(predictions=predictions, references=titles)
     return {name: fmean(values) for name, values in scores.items()}

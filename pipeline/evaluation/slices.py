@@ -1,4 +1,4 @@
-"""Scores by what examples have in common: their course, or how long their texts are."""
+"""Group examples by course and by length of the text, and compute the mean score of each group."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LENGTH_BANDS = {
     "501 to 1,000": 1000,
     "more than 1,000": np.inf,
 }
-"""Their names, and the most words that a text of each has."""
+"""Names of the bands, with the maximum number of words of each."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A subset of the examples and its mean score."""
+    """A subset of the examples and mask mean score."""
 
     by: str  # course | length
     name: str
@@ -32,13 +32,13 @@ class Slice:
 
 
 def length_bands(texts: pd.Series) -> pd.Series:
-    """The name of each text's band of lengths."""
+    """Return the name of each text's length band."""
     words = texts.str.split().str.len()
     return pd.cut(words, [-1, *LENGTH_BANDS.values()], labels=list(LENGTH_BANDS)).astype("str")
 
 
-def groups(examples: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Each course, and each band of lengths, that occurs: `course` or `length`, its name, and which examples are its.
+def slice_masks(examples: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield each course and each length band that occurs: `course` or `length`, mask name, and a mask of mask examples.
 
     Args:
         examples: course_title, text.
@@ -46,20 +46,21 @@ def groups(examples: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
     courses, lengths = examples["course_title"], length_bands(examples["text"])
     for by, values, names in (("course", courses, sorted(courses.unique())), ("length", lengths, LENGTH_BANDS)):
         for name in names:
-            its = (values == name).to_numpy()
-            if its.any():
-                yield by, name, its
+            mask = (values == name).to_numpy()
+            if mask.any():
+                yield by, name, mask
 
 
-def slices(scored: pd.DataFrame, metric: str, unit: Unit, *, confidence: float) -> Iterator[Slice]:
-    """Every course and every band of lengths that occurs, with its mean score.
+def score_slices(scored: pd.DataFrame, metric: str, unit: Unit, *, confidence: float) -> Iterator[Slice]:
+    """Yield each course and each length band that occurs, with mask mean score.
 
     Args:
         scored: one row per example: course_title, lesson_num, text, and a column named `metric`.
-        unit: that the intervals are computed over.
-        confidence: of the intervals.
+        metric: the name of the score.
+        unit: the independent unit for the intervals.
+        confidence: the confidence of the intervals.
     """
     units = units_of(scored, unit)
-    for by, name, its in groups(scored):
-        interval = interval_of_mean(scored.loc[its, metric], units[its], confidence=confidence)
-        yield Slice(by, name, int(its.sum()), len(set(units[its])), interval)
+    for by, name, mask in slice_masks(scored):
+        interval = interval_of_mean(scored.loc[mask, metric], units[mask], confidence=confidence)
+        yield Slice(by, name, int(mask.sum()), len(set(units[mask])), interval)

@@ -1,12 +1,12 @@
-"""Templates of pages and cards: a name that is not given is an error, and lines of logic leave nothing behind."""
+"""Load Jinja templates of reports and model cards."""
 
 from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
-def templates(package: str, *, autoescape: bool = True) -> Environment:
-    """Those that lie beside the modules of `package`."""
+def template_environment(package: str, *, autoescape: bool = True) -> Environment:
+    """Return an environment with the templates in the folder of `package`; an undefined name is an error."""
     return Environment(
         loader=PackageLoader(package, "."),
         autoescape=autoescape,

@@ -1,4 +1,7 @@
-"""ROUGE-1 where both titles are written by models, in any script. The leaderboard's scores are `rouge_score`'s own."""
+"""Compute ROUGE-1 between titles in any script, to compare titles that models wrote.
+
+The leaderboard uses `pipeline.evaluation.rouge`. This module is separate because it loads without torch.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,22 @@ from collections.abc import Sequence
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
-# Latin letters have all their accents here, so that a title in them has the words, and scores, of `rouge_score`.
-_OF_OTHER_SCRIPTS = re.compile(r"[^\W_a-z0-9\u0080-\u024f\u1e00-\u1eff]+")
+# Accented Latin letters are excluded too, so that titles in Latin script score exactly as with `rouge_score`.
+_OTHER_SCRIPTS = re.compile(r"[^\W_a-z0-9\u0080-\u024f\u1e00-\u1eff]+")
 
 
-class _Words(DefaultTokenizer):
-    """`rouge_score`'s words, of a-z and digits, and those of other scripts. ROUGE-1 does not ask for their order."""
+class _UnicodeTokenizer(DefaultTokenizer):
+    """The words of `rouge_score` (a-z and digits), followed by those of other scripts. ROUGE-1 ignores their order."""
 
     def tokenize(self, text: str) -> list[str]:
-        return [*super().tokenize(text), *_OF_OTHER_SCRIPTS.findall(text.lower())]
+        return [*super().tokenize(text), *_OTHER_SCRIPTS.findall(text.lower())]
 
 
 def rouge1(titles: Sequence[str], others: Sequence[str], *, stem: bool = False) -> list[float]:
-    """The F-measure of each title with its other.
+    """Return the F-measure of each pair of titles.
 
     Raises:
-        ValueError: there are not as many of the one as of the other.
+        ValueError: the sequences differ in length.
     """
-    scorer = RougeScorer(["rouge1"], tokenizer=_Words(use_stemmer=stem))
+    scorer = RougeScorer(["rouge1"], tokenizer=_UnicodeTokenizer(use_stemmer=stem))
     return [scorer.score(other, title)["rouge1"].fmeasure for title, other in zip(titles, others, strict=True)]

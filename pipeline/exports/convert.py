@@ -1,4 +1,4 @@
-"""A model folder's weights, as CTranslate2 reads them."""
+"""Convert the weights of a model folder for CTranslate2."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from pipeline.models.checkpoints import load_model
 
 
 def convert(folder: Path, out: Path, weights: Weights) -> None:
-    """Writes the model in `folder` to `out`, a folder to be.
+    """Convert the model in `folder` and write it to the new folder `out`.
 
     Raises:
-        Rejected: CTranslate2 does not know the architecture, or a part of it.
+        Rejected: CTranslate2 does not support the architecture.
     """
     model, tokenizer, card = load_model(folder)
     if [*range(len(tokenizer))] != sorted(tokenizer.get_vocab().values()):
-        raise Rejected(f"The vocabulary of {folder} has gaps, and CTranslate2 counts tokens without any.")
+        raise Rejected(
+            f"The vocabulary of {folder} has gaps, which CTranslate2 does not support. Serve the model without --fast."
+        )
     try:
         _Converter(folder, model, tokenizer).convert(str(out), quantization=weights)
     except (ValueError, NotImplementedError, KeyError) as error:
         reason = str(error).partition(" (supported")[0]
         raise Rejected(
-            f"A model of family '{card.family}' cannot be exported: CTranslate2 says, {reason}. Serve it plain, by "
+            f"A model of family '{card.family}' cannot be exported. CTranslate2: {reason}. Serve it with "
             "`lectern serve` or `mlflow models serve`."
         ) from None
 
 
 class _Converter(TransformersConverter):
-    """Of a model that is open already, in full precision and with its tokenizer as we complete it."""
+    """Converter of a model that is already open, in full precision and with Lectern's tokenizer."""
 
     def __init__(self, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__(str(folder))
@@ -42,9 +44,9 @@ class _Converter(TransformersConverter):
         self._tokenizer = tokenizer
 
     def load_model(self, *_: Any, **__: Any) -> PreTrainedModel:
-        body = getattr(self._model, "model", None)
+        body: Any = getattr(self._model, "model", None)
         if hasattr(body, "encoder"):
-            # The converter asks the configuration, which has lost these two; the layers that are there tell as much.
+            # The converter reads these two from the configuration, where they are missing. The layers tell the same.
             self._model.config.normalize_before = hasattr(body.encoder, "layer_norm")
             self._model.config.normalize_embedding = hasattr(body.encoder, "layernorm_embedding")
         return self._model
@@ -55,7 +57,7 @@ class _Converter(TransformersConverter):
     def _load(self) -> ModelSpec:
         spec = super()._load()
         if self._model.config.is_encoder_decoder:
-            spec.config.decoder_start_token = None  # each request brings it, and the language if there is one
+            spec.config.decoder_start_token = None  # each request names it, with the language if there is one
         elif spec.config.bos_token is None:
-            spec.config.bos_token = spec.config.eos_token  # it must be a token, and is never used
+            spec.config.bos_token = spec.config.eos_token  # required, but never used
         return spec

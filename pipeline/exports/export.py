@@ -1,7 +1,7 @@
-"""A registered version as a folder for quick inference, compared with the plain model on the test split.
+"""Export a registered version for fast inference, and compare the export with the plain model on the test split.
 
-Both write titles without sampling, also for a version that draws its titles: the plain and the converted model draw
-different titles for the same seed, and that difference would hide what the conversion does.
+The comparison uses no sampling, even for a version that samples its titles: with the same seed the two models sample
+different titles, which would hide the effect of the conversion.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Protocol
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.data.openings import asked
+from pipeline.data.lesson_openings import marked_texts
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.comparison import compare
 from pipeline.evaluation.intervals import read_unit, units_of
@@ -31,47 +31,47 @@ from pipeline.exports.convert import convert
 from pipeline.exports.export_card import CARD, ENGINE, ExportCard, Loss, Measured, Weights
 from pipeline.exports.fast_titler import FastTitler
 from pipeline.files import folder_aside
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.generation import decoder_start, open_titler
 from pipeline.paths import SPLITS
 from pipeline.registry.versions import settings_of
 
 TOLERATED = 0.01
-"""ROUGE-1 that weights of 8 bits may lose, with confidence: one point."""
+"""Largest loss of ROUGE-1 that is tolerated for 8-bit weights: one point."""
 
 _WEIGHTS: tuple[Weights, ...] = ("float32", "int8")
 _LIBRARIES = ("ctranslate2", "transformers", "torch")
 
 
-class _Writes(Protocol):
+class _Titler(Protocol):
     def best_titles(self, texts: list[str], *, progress: str | None = None) -> list[str]: ...
 
 
 def export(version: ModelVersion, out: Path, examples: int | None = None) -> ExportCard:
-    """Write `version` to the folder `out`, with weights of 8 bits if they are shown to lose no more than `TOLERATED`.
+    """Write `version` to the folder `out`, with 8-bit weights if these provably lose no more than `TOLERATED`.
 
     Args:
-        examples: the number of test examples to title in each way; all of them if None.
+        examples: the number of test examples for the comparison; None for all.
 
     Raises:
-        UsageError: `out` is there and no export, or there is no test split here.
-        Rejected: its architecture cannot be converted, or the conversion writes worse titles.
+        UsageError: `out` exists and is not an export, or there is no test split.
+        Rejected: the architecture cannot be converted, or the converted model writes worse titles.
     """
     if out.exists() and not (out / CARD).exists():
-        raise UsageError(f"{out} exists, and is no export. Name another folder with --out.")
+        raise UsageError(f"{out} exists and is not an export. Name another folder with --out.")
     test = _test_split(examples)
-    model = find(f"models:/{version.name}/{version.version}")
+    model = find_checkpoint(f"models:/{version.name}/{version.version}")
     generate = settings_of(version)
-    undrawn = generate.turned({"do_sample": False, "candidates": 1})
-    plain = open_titler(model, undrawn)
+    without_sampling = generate.with_overrides({"do_sample": False, "candidates": 1})
+    plain = open_titler(model, without_sampling)
     start = [] if plain.inputs.family.causal else decoder_start(plain.model.config, plain.inputs)
     with tempfile.TemporaryDirectory() as scratch:
-        # Converted first, so that what cannot be is said before minutes are spent on titles.
+        # Converted first, so that a model that cannot be converted fails before minutes are spent on titles.
         for weights in _WEIGHTS:
             convert(model, Path(scratch) / weights / ENGINE, weights)
-        by_itself = _write_titles(plain, test, "plain")
+        of_plain = _write_titles(plain, test, "plain")
         del plain
-        measured = {"plain": _measure(by_itself, None, test)}
+        measured = {"plain": _measure(of_plain, None, test)}
         card = ExportCard(
             version=f"{version.name}/{version.version}",
             model_md5=version.tags.get("model.md5", ""),
@@ -87,85 +87,90 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
         )
         for weights in _WEIGHTS:
             folder = Path(scratch) / weights
-            complete(folder, model, card.model_copy(update={"weights": weights}))
-            converted = _write_titles(FastTitler(folder, undrawn), test, weights)
-            measured[weights] = _measure(converted, by_itself, test)
-        card = card.model_copy(update={"weights": kept(measured), "measured": measured})
+            add_other_files(folder, model, card.model_copy(update={"weights": weights}))
+            converted = _write_titles(FastTitler(folder, without_sampling), test, weights)
+            measured[weights] = _measure(converted, of_plain, test)
+        card = card.model_copy(update={"weights": choose_weights(measured), "measured": measured})
         with folder_aside(out) as aside:
             shutil.copytree(Path(scratch) / card.weights, aside, dirs_exist_ok=True)
             card.write(aside)
     return card
 
 
-def kept(measured: Mapping[str, Measured]) -> Weights:
-    """The weights to keep: int8 if its loss is below `TOLERATED` with confidence, else float32.
+def choose_weights(measured: Mapping[str, Measured]) -> Weights:
+    """Choose int8 if its loss is below `TOLERATED` with confidence, else float32.
 
     int8 changes the weights, so it has to show that it does no harm (a non-inferiority test: Piaggio et al., 2012,
     "Reporting of noninferiority and equivalence randomized trials"). float32 only changes the program that reads them,
     so it is refused only if its loss is above `TOLERATED` with confidence.
 
+    Args:
+        measured: the results of the conversions to int8 and float32.
+
     Raises:
-        Rejected: float32 is worse too, so the conversion is at fault.
+        Rejected: float32 loses too much too, so the conversion is at fault.
     """
-    if measured["int8"].loss.high <= TOLERATED:
+    int8, float32 = measured["int8"].loss, measured["float32"].loss
+    assert int8, "the loss of a conversion is measured"
+    assert float32, "the loss of a conversion is measured"
+    if int8.high <= TOLERATED:
         return "int8"
-    lost = measured["float32"].loss
-    if lost.low <= TOLERATED:
+    if float32.low <= TOLERATED:
         return "float32"
     raise Rejected(
-        f"Converted, the model loses {lost.mean:.4f} [{lost.low:.4f}, {lost.high:.4f}] of its ROUGE-1 in float32 "
-        f"already, more than {TOLERATED:g}. The conversion is at fault, and nothing was exported. Serve the version "
-        "plain: `lectern serve` without --fast."
+        f"Even in float32 the conversion loses {float32.mean:.4f} [{float32.low:.4f}, {float32.high:.4f}] ROUGE-1, "
+        f"more than {TOLERATED:g}. The conversion is at fault, and nothing was exported. Use `lectern serve` without "
+        "--fast."
     )
 
 
 @dataclass(frozen=True)
 class _Titles:
-    """Titles for the test split, and their speed."""
+    """Titles for the test split and the time that they took."""
 
     titles: list[str]
     seconds: float
 
 
-def _write_titles(titler: _Writes, test: pd.DataFrame, name: str) -> _Titles:
-    texts = asked(test)
-    titler.best_titles(texts[:1])  # what is set up at the first call is not the speed of the others
+def _write_titles(titler: _Titler, test: pd.DataFrame, name: str) -> _Titles:
+    texts = marked_texts(test)
+    titler.best_titles(texts[:1])  # the first call also sets things up and would distort the speed
     start = time.monotonic()
     titles = titler.best_titles(texts, progress=name)
     return _Titles(titles, time.monotonic() - start)
 
 
 def _measure(written: _Titles, plain: _Titles | None, test: pd.DataFrame) -> Measured:
-    """The quality and the speed of titles, beside the plain model's; `plain` is None for its own."""
+    """Measure quality and speed, compared with the plain model's titles; `plain` is None for these themselves."""
     true = test["title"].tolist()
-    scores, of_plain = (_scores(each.titles, true) for each in (written, plain or written))
+    scores, plain_scores = (_scores(each.titles, true) for each in (written, plain or written))
     same = sum(map(str.__eq__, written.titles, (plain or written).titles)) / len(true)
     return Measured(
         rouge1=round(fmean(scores), 4),
         same_titles=round(same, 4),
         titles_a_second=round(len(true) / written.seconds, 2),
-        loss=loss(of_plain, scores, test) if plain else None,
+        loss=measure_loss(plain_scores, scores, test) if plain else None,
     )
 
 
 def _scores(titles: list[str], true: list[str]) -> list[float]:
-    """In words of any script: where all scores are 0, no conversion would look worse than the plain model."""
+    """Score words of any script: if all scores were 0, no conversion could be worse than the plain model."""
     return rouge1(titles, true, stem=True)
 
 
-def loss(plain: Sequence[float], converted: Sequence[float], test: pd.DataFrame) -> Loss:
-    """The mean ROUGE-1 that a conversion loses of the plain model's, with its lower and its upper bound.
+def measure_loss(plain: Sequence[float], converted: Sequence[float], test: pd.DataFrame) -> Loss:
+    """Return the mean loss of ROUGE-1 by a conversion, with its lower and its upper bound.
 
     Args:
-        plain, converted: a score for each row of `test`.
+        plain, converted: one score per row of `test`.
     """
     level = 1 - EvaluateSettings.read().confidence
-    found = compare(plain, converted, units_of(test, read_unit()), level=level)
+    found = compare(plain, converted, units_of(test, read_unit()).tolist(), level=level)
     return Loss(mean=found.mean, low=found.low, high=found.high)
 
 
-def complete(folder: Path, model: Path, card: ExportCard) -> None:
-    """Puts beside the converted weights all of `model` but its own."""
+def add_other_files(folder: Path, model: Path, card: ExportCard) -> None:
+    """Copy the other files of the model folder, such as the tokenizer, to the converted weights, and write the card."""
     for file in model.iterdir():
         if file.is_file() and file.suffix != ".safetensors":
             shutil.copy(file, folder / file.name)
@@ -175,6 +180,6 @@ def complete(folder: Path, model: Path, card: ExportCard) -> None:
 def _test_split(examples: int | None) -> pd.DataFrame:
     path = SPLITS / "test.parquet"
     if not path.exists():
-        raise UsageError(f"{path} is not here, and an export is measured on it. Run `dvc repro split`, or `dvc pull`.")
+        raise UsageError(f"{path} is missing; exports are measured on it. Run `dvc repro split` or `dvc pull`.")
     test = pd.read_parquet(path)
     return test.sample(n=min(examples or len(test), len(test)), random_state=1)

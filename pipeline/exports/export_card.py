@@ -1,4 +1,4 @@
-"""What an exported folder says of itself: which version it is, and what was measured when it was made."""
+"""`export.json` of an exported version: its origin, its settings and its measurements."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipeline.settings import Settings
 
 CARD = "export.json"
 ENGINE = "ctranslate2"
-"""The folder inside of an exported one that holds the converted weights."""
+"""The subfolder of an export with the converted weights."""
 
 Weights = Literal["float32", "int8"]
 
 
 class Loss(Settings):
-    """ROUGE-1 that a conversion loses: the mean over examples with its lower and upper bound. Below 0 it is a gain."""
+    """Loss of ROUGE-1 by a conversion: the mean over examples with its bounds. A negative loss is a gain."""
 
     mean: float
     low: float
@@ -28,21 +28,23 @@ class Loss(Settings):
 
 
 class Measured(Settings):
-    """The titles of the plain model or of a conversion, written without sampling on the machine that exported."""
+    """Quality and speed of the plain model or of a conversion, without sampling, on the machine of the export."""
 
     rouge1: float
-    same_titles: float  # share of titles that are the plain model's
+    same_titles: float  # share of titles that equal the plain model's
     titles_a_second: float
-    loss: Loss | None = None  # none of the plain model, nor in exports of earlier releases
+    loss: Loss | None = None  # None for the plain model and in exports of earlier releases
 
 
 class ExportCard(Settings):
+    """The content of `export.json`."""
+
     version: str  # NAME/NUMBER
     model_md5: str
     generate: GenerateSettings
-    decoder_start: list[int]  # token ids from which a decoder with an encoder of its own goes on
-    weights: Weights  # that were kept
-    tolerated: float  # ROUGE-1 that int8 may lose, with confidence, of the plain model's
+    decoder_start: list[int]  # token ids that the decoder of an encoder-decoder model starts from
+    weights: Weights  # of this export
+    tolerated: float  # largest loss of ROUGE-1 for int8
     examples: int  # of the test split
     measured: dict[str, Measured]  # plain, float32, int8
     made: str  # UTC
@@ -50,26 +52,26 @@ class ExportCard(Settings):
     libraries: dict[str, str]
 
     def summary(self, folder: Path) -> str:
-        """The measurements, a line each, and the weights that were kept, with the reason."""
+        """Return the measurements, one per line, and the chosen weights with the reason."""
         drawn = ", titles without sampling" if self.generate.do_sample else ""
         lines = [f"{self.version} on {self.examples:,} examples of the test split{drawn}:"]
         for name, found in self.measured.items():
             lost = f" (lost {_interval(found.loss)})" if found.loss else ""
             lines.append(
                 f"  {name:<8} ROUGE-1 {found.rouge1:.4f}{lost}, {found.titles_a_second:.2f} titles/s, "
-                f"{found.same_titles:.0%} the plain model's titles"
+                f"{found.same_titles:.0%} of titles equal the plain model's"
             )
-        return "\n".join([*lines, f"{folder} holds it with weights in {self.weights}: {self._reason()}"])
+        return "\n".join([*lines, f"{folder} has its weights in {self.weights}: {self._reason()}"])
 
     def _reason(self) -> str:
         lost = self.measured["int8"].loss
         if self.weights == "int8" or lost is None:
-            return f"with confidence, int8 loses no more than {self.tolerated:g}."
+            return f"with confidence, int8 loses at most {self.tolerated:g}."
         if lost.low > self.tolerated:
             return f"int8 loses more than {self.tolerated:g}."
         return (
-            f"int8 may lose up to {lost.high:.4f}, and {self.tolerated:g} is allowed. More test examples may show a "
-            "smaller loss."
+            f"int8 may lose up to {lost.high:.4f}, more than the tolerated {self.tolerated:g}. More test examples may "
+            "show a smaller loss."
         )
 
     def write(self, folder: Path) -> None:
@@ -77,18 +79,19 @@ class ExportCard(Settings):
 
     @classmethod
     def read(cls, folder: Path) -> ExportCard:
-        """
+        """Read the card of an exported version.
+
         Raises:
-            Rejected: `folder` is not one that `lectern export` wrote.
+            Rejected: `folder` is not an export, or its card is damaged.
         """
         try:
             return cls.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise Rejected(
-                f"{folder} is no exported version: it has no {CARD}. Make it with `lectern export`."
+                f"{folder} is not an exported version: it has no {CARD}. Make one with `lectern export`."
             ) from None
         except ValidationError as error:
-            raise Rejected(f"{folder / CARD} is damaged: {error}. Make it anew with `lectern export`.") from None
+            raise Rejected(f"{folder / CARD} is damaged: {error}. Repeat `lectern export`.") from None
 
 
 def _interval(loss: Loss) -> str:

@@ -1,8 +1,8 @@
-"""Writes titles with an exported version, as `pipeline.models.generation` does with a model.
+"""Write titles with an exported version, as `pipeline.models.generation` does with a model.
 
-The same prompts, beams and lengths, and the same tidying. What differs: titles that are drawn are other ones for the
-same seed; where repeats are forbidden, a causal model's own prompt does not count as said before; and beam search ends
-a little otherwise. `lectern export` measures what that comes to.
+Prompts, beams, lengths and the clean-up of titles are the same. Three things differ: sampled titles are others for the
+same seed; `no_repeat_ngram_size` ignores the prompt of a causal model; and beam search ends slightly differently.
+`lectern export` measures the effect.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.errors import Rejected
 from pipeline.exports.export_card import ENGINE, ExportCard
 from pipeline.models.checkpoints import load_inputs
-from pipeline.models.generation import GenerateSettings, best_first
+from pipeline.models.generation import GenerateSettings, rank_candidates
 from pipeline.models.inputs import Inputs
 
-# Of prompts in a batch, the shortest one's tokens are read at once, and each further one takes a step of its own.
+# Largest difference in tokens between the prompts of a batch. CTranslate2 reads as many tokens as the shortest prompt
+# has at once, and each further token in a step of its own.
 _PROMPTS_APART = 4
 
 
 class FastTitler:
-    """Over a folder that `lectern export` wrote.
+    """A titler for a folder that `lectern export` wrote.
 
     Args:
-        settings: how titles are written; as the version does it where it is None.
-        threads: of the processor for a batch; as many as torch would take where it is None.
+        settings: the generation settings; None for the version's own.
+        threads: CPU threads per batch; None for torch's number.
 
     Raises:
-        Rejected: the folder is not one that `lectern export` wrote, or is damaged.
+        Rejected: the folder is not an export, or is damaged.
     """
 
     def __init__(self, folder: Path, settings: GenerateSettings | None = None, *, threads: int | None = None) -> None:
@@ -49,22 +50,22 @@ class FastTitler:
         try:
             self._writer = kind(folder / ENGINE, inputs, self.card, threads or torch.get_num_threads())
         except RuntimeError as error:
-            raise Rejected(f"{folder} does not load: {error}. Make it anew with `lectern export`.") from None
+            raise Rejected(f"{folder} does not load: {error}. Repeat `lectern export`.") from None
 
     def titles(
-        self, texts: Sequence[str], knobs: Mapping[str, Any] | None = None, *, progress: str | None = None
+        self, texts: Sequence[str], changes: Mapping[str, Any] | None = None, *, progress: str | None = None
     ) -> list[list[str]]:
-        """For each text its candidates, the best first. Each is tidy, and may be empty.
+        """Write candidates for each text, best first. They are cleaned up, and may be empty.
 
         Args:
-            knobs: values for some of the settings.
-            progress: what a progress bar says; none is shown without it, or where nobody watches.
+            changes: settings that differ from the titler's.
+            progress: the label of a progress bar, shown in a terminal only; None for no bar.
 
         Raises:
-            ValueError: a knob's value is out of its range.
+            ValueError: a setting is out of range.
         """
-        settings = self.settings.turned(knobs or {})
-        sources = [self._inputs.source(spoken(text)) for text in texts]
+        settings = self.settings.with_overrides(changes or {})
+        sources = [self._inputs.source(remove_opening_mark(text)) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(sources[i]), reverse=True)
         written: list[list[str]] = [[] for _ in texts]
         bar = tqdm(total=len(order), desc=progress, unit="text", disable=progress is None or not sys.stderr.isatty())
@@ -73,16 +74,18 @@ class FastTitler:
                 ctranslate2.set_random_seed(settings.seed)
                 found = self._writer.write([sources[i] for i in batch], settings)
                 for i, candidates in zip(batch, found, strict=True):
-                    written[i] = best_first(candidates, texts[i], self.style, settings)
+                    written[i] = rank_candidates(candidates, texts[i], self.style, settings)
                 bar.update(len(batch))
         return written
 
     def best_titles(self, texts: Sequence[str], *, progress: str | None = None) -> list[str]:
-        """One title for each text."""
+        """Write one title for each text."""
         return [candidates[0] for candidates in self.titles(texts, progress=progress)]
 
 
 class _WithEncoder:
+    """Writer for encoder-decoder models."""
+
     def __init__(self, folder: Path, inputs: Inputs, card: ExportCard, threads: int) -> None:
         self._translator = ctranslate2.Translator(str(folder), compute_type=card.weights, intra_threads=threads)
         self._tokenizer = inputs.tokenizer
@@ -106,12 +109,15 @@ class _WithEncoder:
 
 
 class _Causal:
+    """Writer for causal models."""
+
     def __init__(self, folder: Path, inputs: Inputs, card: ExportCard, threads: int) -> None:
         self._generator = ctranslate2.Generator(str(folder), compute_type=card.weights, intra_threads=threads)
         self._tokenizer = inputs.tokenizer
-        # What every prompt begins with is read once.
-        self._before = len(inputs.prompt[0])
-        self._static = self._tokenizer.convert_ids_to_tokens(inputs.prompt[0])
+        assert inputs.prompt, "a causal model has a prompt"
+        prefix, _ = inputs.prompt  # the same for all texts, so CTranslate2 reads it once
+        self._prefix_length = len(prefix)
+        self._static = self._tokenizer.convert_ids_to_tokens(prefix)
         self._ends = [self._tokenizer.eos_token_id, *_tokens_with_a_new_line(self._tokenizer)]
 
     @staticmethod
@@ -127,11 +133,11 @@ class _Causal:
 
     def write(self, sources: list[list[int]], settings: GenerateSettings) -> list[list[str]]:
         results = self._generator.generate_batch(
-            [self._tokenizer.convert_ids_to_tokens(source[self._before :]) for source in sources],
+            [self._tokenizer.convert_ids_to_tokens(source[self._prefix_length :]) for source in sources],
             static_prompt=self._static,
             include_prompt_in_result=False,
             end_token=self._ends,
-            return_end_token=True,  # it may be the last word's point and a new line in one
+            return_end_token=True,  # one token may hold the last full stop and a new line
             max_length=settings.max_new_tokens,
             min_length=settings.min_new_tokens,
             **_search(settings),
@@ -140,7 +146,7 @@ class _Causal:
 
 
 def _search(settings: GenerateSettings) -> dict[str, Any]:
-    """What both kinds of model are told in the same words."""
+    """Return the options that translators and generators share."""
     search: dict[str, Any] = {
         "beam_size": settings.num_beams,
         "num_hypotheses": settings.consensus or settings.candidates,

@@ -1,7 +1,7 @@
-"""Check the members of a tar before anything is unpacked: none of them may reach out of the folder.
+"""Check that no member of a tar can leave the folder, before anything is unpacked.
 
-Python's own filter (`filter="data"`) sees one member at a time, when others are written already, and many releases of
-Python can be led out of the folder through chains of links. These rules need no file system, and are stricter.
+Python's own filter (`filter="data"`) checks each member after earlier ones are written, and in many releases of Python
+chains of links get past it. These rules need no file system, and are stricter.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from posixpath import normpath
 
-_LATEST = 1 << 62  # seconds; a file's time has 64 bits
+_LATEST = 1 << 62  # seconds; file times have 64 bits
 
 
 class OutsideFolder(Exception):
-    """A member of an archive could reach out of the folder that it is unpacked in."""
+    """A member of an archive could leave the folder that the archive is unpacked in."""
 
 
 def checked_members(tar: Iterable[tarfile.TarInfo], *, twice: str) -> list[tarfile.TarInfo]:
-    """Return all members of `tar`, an archive without compression.
+    """Check and return all members of `tar`, an archive without compression.
 
-    Each is a file, a folder or a link, has a plain relative name of its own, and lies in folders only, not beneath a
-    link or a file. A symbolic link ends inside the folder, seen from its own place. A hard link names an earlier file.
+    Each member is a file, a folder or a link. It has a unique, plain, relative name, and its parents are folders, not
+    links or files. A symbolic link, resolved from its own folder, stays inside. A hard link names an earlier file.
 
     Args:
-        twice: the one name that several files may have.
+        twice: the only name that several files may have.
 
     Raises:
         OutsideFolder: a member breaks one of these rules.
@@ -38,12 +38,12 @@ def checked_members(tar: Iterable[tarfile.TarInfo], *, twice: str) -> list[tarfi
         _require_plain_name(member.name)
         _require_known_kind(member)
         if member.name in names and not (member.name == twice and member.isreg()):
-            raise OutsideFolder(f"'{member.name}' is in it twice.")
+            raise OutsideFolder(f"It has '{member.name}' twice.")
         if member.issym():
             _require_end_inside(member)
         if member.islnk() and member.linkname not in files:
             raise OutsideFolder(
-                f"'{member.name}' is a hard link to '{member.linkname}', which is no earlier file in it."
+                f"'{member.name}' is a hard link to '{member.linkname}', which is not an earlier file in the archive."
             )
         names.add(member.name)
         if member.isreg():
@@ -55,38 +55,39 @@ def checked_members(tar: Iterable[tarfile.TarInfo], *, twice: str) -> list[tarfi
 
 def _require_plain_name(name: str) -> None:
     if not name or "\0" in name or name != normpath(name) or name.startswith(("/", "../")) or name in (".", ".."):
-        raise OutsideFolder(f"{name!r} is no place within the folder.")
+        raise OutsideFolder(f"{name!r} is not a plain name inside the folder.")
 
 
 def _require_known_kind(member: tarfile.TarInfo) -> None:
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        raise OutsideFolder(f"'{member.name}' is neither a file, a folder nor a link.")
-    # Read by many releases of Python for ever, and written as more bytes than the archive has.
+        raise OutsideFolder(f"'{member.name}' is not a file, a folder or a link.")
+    # Many releases of Python read such a member without end, or write more bytes than the archive has.
     if member.size < 0 or member.issparse():
-        raise OutsideFolder(f"'{member.name}' gives a wrong size.")
-    if not abs(member.mtime) < _LATEST:  # not a number, either
-        raise OutsideFolder(f"'{member.name}' gives a wrong time.")
+        raise OutsideFolder(f"'{member.name}' has an invalid size.")
+    if not abs(member.mtime) < _LATEST:  # also false for NaN
+        raise OutsideFolder(f"'{member.name}' has an invalid time.")
 
 
 def _require_end_inside(link: tarfile.TarInfo) -> None:
-    # `..` stands only at the beginning, where it goes up from real folders. The rest cannot leave, not even by links.
+    # A normal path has `..` only at its start, where it leaves real folders, not links.
     end = link.linkname
     depth = len(PurePosixPath(link.name).parent.parts)
     if "\0" in end or end.startswith("/") or end != normpath(end) or end.split("/").count("..") > depth:
-        raise OutsideFolder(f"the link '{link.name}' leads out of the folder, to '{end}'.")
+        raise OutsideFolder(f"The link '{link.name}' leaves the folder: it points to '{end}'.")
 
 
 def _require_folders_above(members: list[tarfile.TarInfo]) -> None:
-    # Only links lead elsewhere. A file and a folder may differ by case alone: Git keeps branches in such files.
+    # Links are found by a key that ignores case, as some file systems do. Files are compared exactly, because names of
+    # Git branches may differ only by case.
     links = {_spelling(member.name): member.name for member in members if member.issym()}
     files = {member.name for member in members if not (member.isdir() or member.issym())}
     for member in members:
         for above in map(str, PurePosixPath(member.name).parents):
             through = above if above in files else links.get(_spelling(above))
             if through:
-                raise OutsideFolder(f"'{member.name}' would be written through '{through}', which is no folder.")
+                raise OutsideFolder(f"'{member.name}' would be written through '{through}', which is not a folder.")
 
 
 def _spelling(name: str) -> str:
-    """One for all names that some file system takes for the same."""
+    """Return a key that is equal for all names that some file system treats as the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

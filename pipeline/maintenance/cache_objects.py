@@ -1,4 +1,4 @@
-"""Which objects of DVC's cache may go, told by hashes and times alone."""
+"""Find the objects of DVC's cache that nothing needs, by their hashes and times."""
 
 from __future__ import annotations
 
@@ -9,36 +9,39 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class CachedRun:
-    """One entry of DVC's run cache: what a stage has made of certain inputs."""
+    """One entry of DVC's run cache: the outputs of a stage for certain inputs."""
 
     path: Path
-    outs: frozenset[str]  # their hashes
+    outs: frozenset[str]  # hashes of the outputs
     when: float  # seconds since 1970
 
 
 @dataclass(frozen=True)
 class Cache:
-    """What DVC keeps. Times are seconds since 1970."""
+    """The content of DVC's cache. Times are seconds since 1970."""
 
-    objects: Mapping[str, float]  # hash → when it came; a folder's hash ends in .dir
+    objects: Mapping[str, float]  # hash → time of creation; the hash of a folder ends in .dir
     folders: Mapping[str, frozenset[str]]  # hash of a folder → hashes of its files
     runs: tuple[CachedRun, ...] = ()
 
 
 @dataclass(frozen=True)
 class Unneeded:
+    """The entries of DVC's cache that can be removed."""
+
     runs: tuple[CachedRun, ...]
     objects: frozenset[str]
 
 
 def unneeded(cache: Cache, *, versions: Set[str], projects: Set[str], before: float) -> Unneeded:
-    """What neither a registered version, nor the project, nor anything since `before` needs.
+    """Return the entries that no registered version and no recent state of the project needs.
 
-    What a stage made together with something that a version names stays too: with it, the stage need not run again.
+    Outputs of a stage that also made something for a version stay: with them, the stage does not have to run again.
 
     Args:
-        versions: hashes that registered versions name.
-        projects: hashes that the work tree and the commits that count name.
+        versions: hashes in the lineage of registered versions.
+        projects: hashes in the work tree and in the commits to keep.
+        before: entries that are newer than this time stay; seconds since 1970.
     """
     needed = versions | projects
     kept = [run for run in cache.runs if run.when >= before or not run.outs.isdisjoint(versions) or run.outs <= needed]

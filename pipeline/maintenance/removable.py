@@ -1,4 +1,4 @@
-"""Things of one kind that may go, as an operator sees them before they do."""
+"""Groups of things that `lectern clean` can remove, and their table for the operator."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from rich.table import Table
 
 
 @dataclass(frozen=True)
-class Pile:
-    """So many things of one kind, and how they go: all of them or, where that is cut off, the rest the next time."""
+class Removable:
+    """A group of things of one kind that nothing needs."""
 
     what: str
-    why: str  # they may go
+    why: str  # nothing needs them
     count: int
     bytes: int
-    remove: Callable[[], None]
+    remove: Callable[[], None]  # removes all of them; after an interruption, the next clean-up removes the rest
 
 
-def piles_table(piles: Sequence[Pile]) -> Table:
-    """A row a pile, and one for all of them."""
-    table = Table(title="What may go", title_justify="left", show_footer=True)
-    table.add_column("what", footer="in all")
-    table.add_column("how many", justify="right", footer=str(sum(pile.count for pile in piles)))
-    table.add_column("size", justify="right", footer=decimal(sum(pile.bytes for pile in piles)))
-    table.add_column("why it may go")
-    for pile in piles:
-        table.add_row(pile.what, str(pile.count), decimal(pile.bytes), pile.why)
+def removable_table(groups: Sequence[Removable]) -> Table:
+    """Format the groups and their total for a terminal."""
+    table = Table(title="Can be removed", title_justify="left", show_footer=True)
+    table.add_column("what", footer="total")
+    table.add_column("count", justify="right", footer=str(sum(group.count for group in groups)))
+    table.add_column("size", justify="right", footer=decimal(sum(group.bytes for group in groups)))
+    table.add_column("why")
+    for group in groups:
+        table.add_row(group.what, str(group.count), decimal(group.bytes), group.why)
     return table
 
 
 def size(paths: Iterable[Path]) -> int:
-    """The bytes of files, and of all files in folders."""
+    """Return the total size in bytes of files and of all files in folders."""
     return sum(file.lstat().st_size for path in paths for file in (path, *path.rglob("*")) if not file.is_dir())
 
 
 def last_touched(path: Path) -> float:
-    """When the file, or anything in the folder, was written last: seconds since 1970."""
+    """Return the time of the last change of a file, or of anything in a folder: seconds since 1970."""
     return max(file.lstat().st_mtime for file in (path, *path.rglob("*")))

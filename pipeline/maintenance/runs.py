@@ -1,4 +1,4 @@
-"""Which of MLflow's runs and models may go, and their going."""
+"""Find MLflow's runs and models that nothing needs, and remove them."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils import get_results_from_paginated_fn
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipeline.maintenance.removable import Pile, size
-from pipeline.maintenance.versions import Named, hashes_in
+from pipeline.maintenance.removable import Removable, size
+from pipeline.maintenance.version_needs import Named, hashes_in
 from pipeline.paths import REGISTERED, SEARCHES, TRAINING
 from pipeline.registry.tracking import EXPERIMENT
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What decides over a run."""
+    """The facts about a run that decide whether it is needed."""
 
     run_id: str
     parent: str | None
     running: bool
     deleted: bool
-    last: float  # when it began or ended, seconds since 1970
+    last: float  # time of its start or end, whichever is later: seconds since 1970
 
 
-def runs_that_may_go(runs: Iterable[RunFacts], named: Set[str], before: float) -> list[str]:
-    """The ids of runs that nothing needs.
+def unneeded_runs(runs: Iterable[RunFacts], named: Set[str], before: float) -> list[str]:
+    """Return the ids of the runs that nothing needs.
 
-    Runs above and below one another stand or fall together. They stay if one is named, and else if one that is not
-    deleted is running or has begun or ended since `before`; what somebody has deleted goes, unless one is named.
+    A run, its parents and its children are decided together. All of them stay if one is in `named`. Otherwise the
+    deleted ones are removed, and the others stay if one of them is running or started or ended after `before`.
     """
-    going: list[str] = []
+    unneeded: list[str] = []
     for family in _families(runs):
         if any(run.run_id in named for run in family):
             continue
         recent = any((run.running or run.last >= before) and not run.deleted for run in family)
-        going += [run.run_id for run in family if run.deleted or not recent]
-    return going
+        unneeded += [run.run_id for run in family if run.deleted or not recent]
+    return unneeded
 
 
 def _families(runs: Iterable[RunFacts]) -> list[list[RunFacts]]:
-    """`runs`, those that parents join together in one list; a tag set by hand may also make two each other's parent."""
+    """Group runs with their parents and children. Tags set by hand may even make two runs each other's parent."""
     by_id = {run.run_id: run for run in runs}
     graph = nx.Graph((run.run_id, run.parent) for run in by_id.values() if run.parent)
     graph.add_nodes_from(by_id)
@@ -59,25 +59,25 @@ def _families(runs: Iterable[RunFacts]) -> list[list[RunFacts]]:
 
 
 @dataclass(frozen=True)
-class Tracked:
-    """What is to go of the experiment's runs and models, and the hashes that the runs which stay name."""
+class TrackedItems:
+    """The runs and models that can be removed, and the hashes in the lineage of the runs that stay."""
 
-    piles: list[Pile]
+    removable: list[Removable]
     hashes: frozenset[str]
 
 
-def tracked(client: MlflowClient, named: Named, before: float) -> Tracked:
-    """Of the experiment `lectern`; what others keep on the same tracking server is not ours.
+def find_tracked(client: MlflowClient, named: Named, before: float) -> TrackedItems:
+    """Find what can be removed from the experiment `lectern`; other experiments on the server are not touched.
 
-    Of a tracking server that is reached by http, things are deleted as its own pages do it: they can be restored there,
-    and `mlflow gc` on its machine frees their room.
+    On a tracking server that is reached by http, runs and models are only marked as deleted, as its web page does: they
+    can be restored there, and `mlflow gc` on its machine frees the space.
     """
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    # What is deleted there already is the server's own to remove.
+    # Runs that are already deleted on a server are left to `mlflow gc` there.
     runs = _runs(client, experiment, ViewType.ACTIVE_ONLY if _is_remote() else ViewType.ALL)
-    going = set(runs_that_may_go(map(_facts, runs), named.runs | runs_in_reports(), before))
-    stay = [run for run in runs if run.info.run_id not in going]
-    running = {run.info.run_id for run in stay if _facts(run).running}
+    unneeded = set(unneeded_runs(map(_facts, runs), named.runs | runs_in_reports(), before))
+    kept = [run for run in runs if run.info.run_id not in unneeded]
+    running = {run.info.run_id for run in kept if _facts(run).running}
     models = [
         model
         for model in _models(client, experiment)
@@ -85,27 +85,28 @@ def tracked(client: MlflowClient, named: Named, before: float) -> Tracked:
         and model.source_run_id not in running
         and model.last_updated_timestamp / 1000 < before
     ]
-    piles = [
-        Pile(
+    removed_runs = [run for run in runs if run.info.run_id in unneeded]
+    removable = [
+        Removable(
             "MLflow models",
-            "no registered version is made of them",
+            "no registered version uses them",
             len(models),
             size(_folders(model.artifact_location for model in models)),
             lambda: _remove(client, [], models),
         ),
-        Pile(
+        Removable(
             "MLflow runs",
-            "deleted or old, and of no registered version or report",
-            len(going),
-            size(_folders(run.info.artifact_uri for run in runs if run.info.run_id in going)),
-            lambda: _remove(client, [run for run in runs if run.info.run_id in going], []),
+            "deleted or old, and in no registered version or report",
+            len(removed_runs),
+            size(_folders(run.info.artifact_uri for run in removed_runs)),
+            lambda: _remove(client, removed_runs, []),
         ),
     ]
-    return Tracked(piles, frozenset(digest for run in stay for digest in hashes_in(run.data.tags)))
+    return TrackedItems(removable, frozenset(digest for run in kept for digest in hashes_in(run.data.tags)))
 
 
 def runs_in_reports() -> frozenset[str]:
-    """The runs that the files in reports/ name."""
+    """Return the ids of the runs that files in reports/ name."""
     records = [*TRAINING.glob("*/run.json"), *REGISTERED.parent.glob(REGISTERED.name)]
     contents = [json.loads(path.read_text(encoding="utf-8")) for path in records]
     contents += [yaml.safe_load(path.read_text(encoding="utf-8")) for path in SEARCHES.glob("*.yaml")]
@@ -137,7 +138,7 @@ def _facts(run: Run) -> RunFacts:
 
 
 def _folders(uris: Iterable[str]) -> list[Path]:
-    """Those on this machine's disk."""
+    """Return the folders that are on this machine's disk."""
     paths = [Path(unquote(urlsplit(uri).path)) for uri in uris if urlsplit(uri).scheme in ("", "file")]
     return [path for path in paths if path.exists()]
 
@@ -149,8 +150,8 @@ def _remove(client: MlflowClient, runs: Sequence[Run], models: Sequence[LoggedMo
         for model in models:
             client.delete_logged_model(model.model_id)
         return
-    # As `mlflow gc` does it. The command itself would also remove whatever else is deleted in that database, with no
-    # regard for registered versions. The files go first: where that is cut off, the rest is found again.
+    # As `mlflow gc` does. The command itself would remove every deleted run of the database, also those that registered
+    # versions need. Files are removed first, so that after an interruption the database still names the rest.
     store = _get_store()
     for run in runs:
         get_artifact_repository(run.info.artifact_uri).delete_artifacts()

@@ -1,4 +1,4 @@
-"""What the running system keeps for itself, as far as it has outlived its use."""
+"""Find files of Lectern's own state that nothing needs any more."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.locks import is_held
-from pipeline.maintenance.removable import Pile, last_touched, size
-from pipeline.paths import MODELS, STATE
+from pipeline.files import is_locked
+from pipeline.maintenance.removable import Removable, last_touched, size
+from pipeline.paths import MODELS, RUN_REPORTS, STATE
 from pipeline.settings import read_params
 
 _ASIDE = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
-"""How `pipeline.files` names the folder in which something is written before it is moved into its place."""
-_BESIDE = re.compile(r"-(journal|wal|shm)|-before\d?|\.tmp\w{6}")
-"""Suffixes that SQLite adds to the name of its database, a replacement to the old file, and safetensors to a file
-that it is still writing."""
+"""The name that `pipeline.files` gives a folder in which it writes a file before the rename."""
+_SUFFIX = re.compile(r"-(journal|wal|shm)|-before\d?|\.tmp\w{6}")
+"""Suffixes of SQLite's journals, of the old content during a replacement, and of files that safetensors is writing."""
 _WRITTEN_ASIDE_IN = (
     Path("data"),
     MODELS,
@@ -26,25 +25,27 @@ _WRITTEN_ASIDE_IN = (
 )
 
 
-def state_piles(before: float) -> list[Pile]:
-    """A pile a kind, of what was last used before that time: seconds since 1970."""
-    # Whoever uses a folder of features touches it.
+def removable_state(before: float) -> list[Removable]:
+    """Return one group per kind of file that was last used before a time in seconds since 1970."""
+    # Each use of a folder of features updates its time.
     features = [path for path in STATE.glob("features/*") if path.stat().st_mtime < before]
     return [
-        _pile("features of frozen layers", "not used of late; computed anew when wanted", features),
-        _pile("converted checkpoints", "of no model in params.yaml, or for another transformers", _converted()),
-        _pile("versions to go on from", "not used of late; fetched anew when wanted", _fetched(before)),
-        _pile("checkpoints of killed trainings", "not gone on with of late", _old("checkpoints/*", before)),
-        _pile("titles of killed runs", "not gone on with of late", _old("titles/*", before)),
-        _pile("searches", "not gone on with of late; reports/search keeps what they found", _searches(before)),
-        _pile("curves of other trackers", "of trainings long ago", _curves(before)),
-        _pile("logs", "of servers that are gone", _logs(before)),
-        _pile("half-written files", "left by what was killed", _asides(before, features)),
+        _group("features of frozen layers", "not used recently; computed again when needed", features),
+        _group("converted checkpoints", "of no model in params.yaml, or for another transformers", _converted()),
+        _group("versions used as checkpoints", "not used recently; fetched again when needed", _fetched(before)),
+        _group("checkpoints of killed trainings", "not resumed recently", _old("checkpoints/*", before)),
+        _group("copies of killed runs", "of runs with parameters, not resumed recently", _old("runs/*", before)),
+        _group("reports of runs with parameters", "old", _old_reports(before)),
+        _group("titles of killed runs", "not resumed recently", _old("titles/*", before)),
+        _group("searches", "not resumed recently; reports/search keeps the results", _searches(before)),
+        _group("curves of other trackers", "of old trainings", _curves(before)),
+        _group("logs", "of servers that have ended", _logs(before)),
+        _group("half-written files", "left by killed processes", _asides(before, features)),
     ]
 
 
-def _pile(what: str, why: str, paths: list[Path]) -> Pile:
-    return Pile(what, why, len(paths), size(paths), lambda: _remove(paths))
+def _group(what: str, why: str, paths: list[Path]) -> Removable:
+    return Removable(what, why, len(paths), size(paths), lambda: _remove(paths))
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -59,8 +60,12 @@ def _old(pattern: str, before: float) -> list[Path]:
     return [path for path in STATE.glob(pattern) if last_touched(path) < before]
 
 
+def _old_reports(before: float) -> list[Path]:
+    return [path for path in RUN_REPORTS.glob("*") if last_touched(path) < before]
+
+
 def _converted() -> list[Path]:
-    """A folder bears the name of the GGUF file that it was made of, and the version of transformers that made it."""
+    """Find folders whose GGUF file no model uses, or that another version of transformers made."""
     stems = {Path(model["checkpoint"]).stem for model in read_params()["models"].values()}
     wanted = re.compile(rf"({'|'.join(map(re.escape, stems))})-[0-9a-f]{{16}}-{re.escape(version('transformers'))}")
     folders = [path for path in STATE.glob("converted/*") if path.is_dir() and not _is_aside(path)]
@@ -72,30 +77,30 @@ def _fetched(before: float) -> list[Path]:
 
 
 def _curves(before: float) -> list[Path]:
-    """Curves for TensorBoard and Weights & Biases (`train.report_to`)."""
+    """Find old curves for TensorBoard and Weights & Biases (`train.report_to`)."""
     return [*_old("tensorboard/*", before), *_old("wandb/*", before)]
 
 
 def _searches(before: float) -> list[Path]:
-    return [study for study in _old("search/*", before) if not any(map(is_held, study.rglob("*lock")))]
+    return [study for study in _old("search/*", before) if not any(map(is_locked, study.rglob("*lock")))]
 
 
 def _logs(before: float) -> list[Path]:
     up = STATE / "up.lock"
-    return [] if up.exists() and is_held(up) else _old("logs/*", before)
+    return [] if up.exists() and is_locked(up) else _old("logs/*", before)
 
 
-def _asides(before: float, going: list[Path]) -> list[Path]:
-    # Of these two folders, only what lies right in them: params.yaml, dvc.lock, the tracking database.
+def _asides(before: float, removed: list[Path]) -> list[Path]:
+    # In these two folders only at the top level, where params.yaml, dvc.lock and the tracking database are written.
     found = [*Path().glob(".*.*"), *STATE.glob(".*.*")]
     found += [path for folder in _WRITTEN_ASIDE_IN for path in folder.rglob(".*.*")]
-    return [path for path in found if path.parent not in going and _is_aside(path) and last_touched(path) < before]
+    return [path for path in found if path.parent not in removed and _is_aside(path) and last_touched(path) < before]
 
 
 def _is_aside(path: Path) -> bool:
-    """Whether `pipeline.files` made it: somebody's `.prefect.20261101` or `.env.template` only bears such a name."""
+    """Return whether `pipeline.files` made the folder: a user's `.prefect.20261101` only has a similar name."""
     named = _ASIDE.fullmatch(path.name)
     if not named or not path.is_dir() or path.is_symlink():
         return False
     within = (child.name.removeprefix(named[1]) for child in path.iterdir())
-    return all(not name or _BESIDE.fullmatch(name) for name in within)
+    return all(not name or _SUFFIX.fullmatch(name) for name in within)

@@ -1,6 +1,6 @@
-"""The GPUs that a machine shows, and what torch can do with them.
+"""Find the machine's GPUs, and explain why torch cannot use them.
 
-torch is imported late: the flows ask for GPUs too, and do not load it.
+Functions import torch only when they need it: the flows list GPUs without loading torch.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ log = logging.getLogger(__name__)
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 WHEELS = "https://download.pytorch.org/whl"
 
-_SECONDS = 10  # that nvidia-smi may take; a broken GPU makes it hang
+_TIMEOUT_SECONDS = 10  # nvidia-smi hangs on a broken GPU
 _GIB = 1 << 30
 
-# The builds of torch 2.13 for NVIDIA: index name, the oldest driver that runs it, and the GPUs that it supports.
-# Drivers: NVIDIA's CUDA compatibility guide; GPUs: the CUDA support matrix of torch's release notes.
+# Builds of torch 2.13 for NVIDIA: index name, oldest driver, and lowest compute capability of a GPU.
+# Sources: NVIDIA's CUDA compatibility guide for drivers, the CUDA support matrix of torch's release notes for GPUs.
 _CUDA_13, _CUDA_12 = "cu130", "cu126"
 _CUDA_13_DRIVER, _CUDA_12_DRIVER = 580, 525
 _CUDA_13_CAPABILITY = 7.5
 
 
 class DriverFailed(Exception):
-    """nvidia-smi is installed and did not list the GPUs; the message is its own."""
+    """nvidia-smi is installed but failed. The exception has its message."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """The hardware that a training runs on."""
+    """Hardware of a training."""
 
     name: str
-    memory_gib: float  # of one GPU, or of the machine
-    count: int = 1  # GPUs that share the training
+    memory_gib: float  # memory of one GPU, or of the machine
+    count: int = 1  # number of GPUs that share the training
 
     def __str__(self) -> str:
         return f"{self._names} ({self._memory})"
 
     def tags(self) -> dict[str, str]:
-        """Tags of an MLflow run and of a version."""
+        """Return the tags for an MLflow run and a registered version."""
         return {"device": self._names, "device.memory": self._memory}
 
     @property
@@ -62,9 +62,9 @@ class Device:
 
 
 def visible_devices() -> list[str] | None:
-    """The entries of CUDA_VISIBLE_DEVICES; None where it is not set.
+    """Return the entries of CUDA_VISIBLE_DEVICES, or None if it is not set.
 
-    CUDA stops reading at the first entry that names no device: an empty value or -1 hides all GPUs.
+    CUDA ignores everything from the first invalid entry on, so an empty value or -1 hides all GPUs.
     """
     visible = os.environ.get(VISIBLE)
     if visible is None:
@@ -73,10 +73,10 @@ def visible_devices() -> list[str] | None:
 
 
 def listed_gpus() -> list[str]:
-    """The names of this machine's NVIDIA GPUs, in the driver's order; none without a driver.
+    """List the names of this machine's NVIDIA GPUs in the driver's order. Without a driver, the list is empty.
 
     Raises:
-        DriverFailed: nvidia-smi is installed and failed.
+        DriverFailed: nvidia-smi is installed but failed.
     """
     if shutil.which("nvidia-smi") is None:
         return []
@@ -85,40 +85,41 @@ def listed_gpus() -> list[str]:
 
 
 def driver_version() -> str | None:
-    """The version of NVIDIA's driver, such as 550.54.15; None where nvidia-smi does not say."""
-    return next(iter(_queried("driver_version")), None)
+    """Return the version of NVIDIA's driver, such as 550.54.15, or None if it is unknown."""
+    return next(iter(_query("driver_version")), None)
 
 
 def gpu_problem(*, compute: bool = True) -> str | None:
-    """Why torch cannot use the GPU that the machine shows, and what to install; None if it can, or if there is no GPU.
+    """Explain why torch cannot use the machine's GPU, and what to install. Return None without a GPU or problem.
 
     Args:
-        compute: also run an operation on the GPU, which takes some of its memory until this process ends.
+        compute: Also run an operation on the GPU. This occupies some of its memory until the process ends.
     """
-    why = _why_unusable(compute)
-    if why is None:
+    reason = _why_unusable(compute)
+    if reason is None:
         return None
-    shown = _shown_gpus()
-    if not shown:
+    gpus = _describe_gpus()
+    if not gpus:
         return None
     import torch
 
     driver = driver_version()
-    known = f"driver {driver}" if driver else "driver unknown"
-    return f"{shown} ({known}), but torch {torch.__version__} cannot use it: {why}. {_what_to_install(driver)}"
+    version = f"driver {driver}" if driver else "driver unknown"
+    return f"{gpus} ({version}), but torch {torch.__version__} cannot use it: {reason}. {_what_to_install(driver)}"
 
 
-def training_device(wanted: Literal["auto", "cpu"], *, processes: int = 1, compute: bool = True) -> Device:
-    """The device that this process trains on. `cpu` hides the GPUs from this process and from those that it starts.
+def training_device(setting: Literal["auto", "cpu"], *, processes: int = 1, compute: bool = True) -> Device:
+    """Choose the device that this process trains on.
 
     Args:
-        processes: that share the training, each with a GPU of its own.
-        compute: as `gpu_problem` takes it.
+        setting: `device` in `params.yaml`. `cpu` hides all GPUs from this process and its children.
+        processes: Number of processes that share the training, each with its own GPU.
+        compute: See `gpu_problem`.
 
     Raises:
-        UsageError: the machine shows a GPU that torch cannot use.
+        UsageError: The machine has a GPU that torch cannot use.
     """
-    if wanted == "cpu":
+    if setting == "cpu":
         os.environ[VISIBLE] = ""
     elif problem := gpu_problem(compute=compute):
         raise UsageError(f"{problem} To train on the CPU, set train.device: cpu in params.yaml.")
@@ -133,9 +134,9 @@ def training_device(wanted: Literal["auto", "cpu"], *, processes: int = 1, compu
 
 
 def inference_device() -> str:
-    """The torch device for a model that is only read from: the GPU, or the CPU where torch cannot use one.
+    """Return the torch device for inference: the GPU, or the CPU if torch cannot use a GPU.
 
-    Warns once where the machine shows a GPU that stays unused.
+    Log a warning, once, if the machine has a GPU that torch cannot use.
     """
     import torch
 
@@ -151,40 +152,44 @@ def _warn_once(message: str) -> None:
 
 
 def _why_unusable(compute: bool) -> str | None:
+    """Return the reason why torch cannot use a GPU, or None if it can."""
     import torch
 
     if torch.version.cuda is None and torch.version.hip is None:
         return "this build is for the CPU"
     try:
         if compute or not torch.cuda.is_available():
-            torch.cuda.init()  # whose error says why
+            torch.cuda.init()  # its error gives the reason
         if compute:
             torch.ones(1, device=_own_gpu()).add_(1).item()
     except (RuntimeError, AssertionError) as error:
-        if lacks_memory(error):  # another process fills it; the code that needs memory says so
+        if lacks_memory(error):  # another process uses it; the code that needs memory reports that
             return None
         return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
     return None
 
 
 def _own_gpu() -> str:
-    """The GPU of this process, one of several that share a training."""
+    """Return the torch device of this process's GPU when several processes share a training."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
-def _shown_gpus() -> str | None:
-    """The GPU that the machine or the environment shows, as the start of a sentence; None without one."""
+def _describe_gpus() -> str | None:
+    """Describe the GPUs of the machine or the environment as the start of a sentence. Return None without a GPU."""
     visible = visible_devices()
     if visible == []:
         return None
     try:
         names = listed_gpus()
     except DriverFailed as error:
-        _warn_once(f"nvidia-smi fails, so no GPU is used: {error}. Without a GPU, set {VISIBLE} to an empty value.")
+        _warn_once(
+            f"nvidia-smi fails, so no GPU is used: {error}. Repair the driver, or set {VISIBLE} to an empty value to "
+            "train on the CPU without this warning."
+        )
         names = []
     if visible:
-        here = f", nvidia-smi shows {', '.join(names)}" if names else ""
-        return f"{VISIBLE}={os.environ[VISIBLE]} asks for a GPU{here}"
+        listed = f", nvidia-smi shows {', '.join(names)}" if names else ""
+        return f"{VISIBLE}={os.environ[VISIBLE]} selects a GPU{listed}"
     return f"nvidia-smi shows {', '.join(names)}" if names else None
 
 
@@ -195,17 +200,17 @@ def _what_to_install(driver: str | None) -> str:
     major = int(driver.partition(".")[0]) if driver else _CUDA_13_DRIVER
     if major < _CUDA_12_DRIVER:
         return (
-            f"Update the driver to {_CUDA_13_DRIVER} or newer; then run: {_install_command(version, _CUDA_13)} "
+            f"Update the driver to {_CUDA_13_DRIVER} or newer, then run: {_install_command(version, _CUDA_13)} "
             f"({_index(_CUDA_13)})."
         )
     build = _CUDA_13 if major >= _CUDA_13_DRIVER and _oldest_capability() >= _CUDA_13_CAPABILITY else _CUDA_12
     if installed == build:
-        return f"This build fits the driver: compare {VISIBLE} with `nvidia-smi --list-gpus`, or restart the machine."
+        return f"This build fits the driver. Compare {VISIBLE} with `nvidia-smi --list-gpus`, or restart the machine."
     return f"Install the build for this driver: {_install_command(version, build)}."
 
 
 def _install_command(version: str, build: str) -> str:
-    # With its local version, or pip would find that the CPU's build satisfies it.
+    # Without the local version (+cu130), the installed CPU build would satisfy pip.
     return f'pip install "torch=={version}+{build}" --index-url {_index(build)}'
 
 
@@ -214,12 +219,12 @@ def _index(build: str) -> str:
 
 
 def _oldest_capability() -> float:
-    """The lowest compute capability of this machine's GPUs, 7.0 for Volta; infinite where nvidia-smi does not say."""
-    return min(map(float, _queried("compute_cap")), default=float("inf"))
+    """Return the lowest compute capability of the GPUs, such as 7.0 for Volta. Unknown ones count as infinite."""
+    return min(map(float, _query("compute_cap")), default=float("inf"))
 
 
-def _queried(field: str) -> list[str]:
-    """That field of each GPU, where nvidia-smi knows it."""
+def _query(field: str) -> list[str]:
+    """Return a field of nvidia-smi for each GPU that has a number for it."""
     if shutil.which("nvidia-smi") is None:
         return []
     try:
@@ -229,16 +234,26 @@ def _queried(field: str) -> list[str]:
     return [line.strip() for line in answer.splitlines() if re.fullmatch(r"\s*\d[\d.]*\s*", line)]
 
 
-def _nvidia_smi(*words: str) -> str:
+def _nvidia_smi(*arguments: str) -> str:
+    """Run nvidia-smi and return its output.
+
+    Raises:
+        DriverFailed: It fails or hangs.
+    """
     try:
         done = subprocess.run(
-            ["nvidia-smi", *words], capture_output=True, text=True, errors="replace", check=False, timeout=_SECONDS
+            ["nvidia-smi", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise DriverFailed(f"it gives no answer within {_SECONDS} s") from None
+        raise DriverFailed(f"no answer within {_TIMEOUT_SECONDS} s") from None
     except OSError as error:
         raise DriverFailed(str(error)) from None
     if done.returncode:
-        said = " ".join((done.stdout.strip() or done.stderr.strip()).splitlines()) or f"exit code {done.returncode}"
-        raise DriverFailed(said.rstrip("."))
+        output = " ".join((done.stdout.strip() or done.stderr.strip()).splitlines())
+        raise DriverFailed(output.rstrip(".") or f"exit code {done.returncode}")
     return done.stdout

@@ -1,4 +1,4 @@
-"""The room on the disk that what is computed once may take, of all models together."""
+"""Keep the cached features of all models within a limit of disk space."""
 
 from __future__ import annotations
 
@@ -14,30 +14,35 @@ _DEFAULT_LIMIT_GB = 10.0
 
 
 def limit_bytes() -> int:
-    """How much room the features of all models may take: `LECTERN_FEATURES_GB`; 0 switches them off.
+    """Return the most bytes that the features of all models may take, from `LECTERN_FEATURES_GB`. 0 disables them.
 
     Raises:
-        UsageError: it is not a number of gigabytes.
+        UsageError: The variable is not a number of gigabytes.
     """
-    asked = os.environ.get("LECTERN_FEATURES_GB", str(_DEFAULT_LIMIT_GB))
+    text = os.environ.get("LECTERN_FEATURES_GB", str(_DEFAULT_LIMIT_GB))
     try:
-        gigabytes = float(asked)
+        gigabytes = float(text)
     except ValueError:
         gigabytes = -1.0
     if not 0 <= gigabytes < float("inf"):
-        raise UsageError(f"LECTERN_FEATURES_GB must be a number of gigabytes, 0 or more; it is {asked!r}.")
+        raise UsageError(f"LECTERN_FEATURES_GB is {text!r}, but must be a number of gigabytes, 0 or more.")
     return int(gigabytes * 1e9)
 
 
-def make_room(wanted: int, keep: Path) -> None:
-    """Removes the features that were not used for the longest time, until `wanted` bytes more are within the limit."""
-    ages, size = {}, {}
+def make_room(needed: int, keep: Path) -> None:
+    """Delete the least recently used features until `needed` more bytes fit the limit.
+
+    Args:
+        needed: Bytes that the caller will write.
+        keep: The folder that is never deleted: the caller's own.
+    """
+    ages, sizes = {}, {}
     for path in {*FEATURES.glob("*"), keep}:
-        with suppress(FileNotFoundError):  # another process makes room too
-            size[path] = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+        with suppress(FileNotFoundError):  # another process deletes folders too
+            sizes[path] = sum(file.stat().st_size for file in path.glob("*.safetensors"))
             ages[path] = path.stat().st_mtime
-    folders = sorted(ages.keys() - {keep}, key=ages.__getitem__)
-    while folders and sum(size.values()) + wanted > limit_bytes():
-        oldest = folders.pop(0)
-        del size[oldest]
+    oldest_first = sorted(ages.keys() - {keep}, key=ages.__getitem__)
+    while oldest_first and sum(sizes.values()) + needed > limit_bytes():
+        oldest = oldest_first.pop(0)
+        del sizes[oldest]
         shutil.rmtree(oldest, ignore_errors=True)

@@ -1,11 +1,11 @@
-"""The one table of what differs between architectures. Nothing else in Lectern asks which architecture it has."""
+"""The table of families: everything in which architectures differ. No other module distinguishes architectures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedTokenizerBase
 
@@ -16,45 +16,37 @@ GROUPS = ("embedding", "encoder", "decoder", "head")
 
 @dataclass(frozen=True)
 class Prompt:
-    """How a causal model is asked for a title, through its tokenizer's chat template."""
+    """The question that asks a causal model for a title, for its tokenizer's chat template."""
 
-    question: str  # what the user says; `{text}` stands for the transcript
-    answer: str  # how the model's answer begins; it goes on with a space and the title
-
-
-@dataclass(frozen=True)
-class CrossAttention:
-    """Where a decoder layer attends to the text."""
-
-    module: str  # the end of the module's name
-    projections: tuple[str, str]  # its parts that make keys and values of the text's states, in the order it has them
+    question: str  # the user's message; `{text}` is replaced by the transcript
+    answer: str  # start of the model's answer; a space and the title follow
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one architecture wants its inputs, and where its layers are."""
+    """One architecture: its classes, inputs and layers."""
 
     name: str
-    model_class: type  # an `AutoModelFor…`
-    model_types: tuple[str, ...]  # what a checkpoint's configuration may call itself
+    model_class: Any  # an `AutoModelFor…` class
+    model_types: tuple[str, ...]  # accepted values of `model_type` in a checkpoint's configuration
     groups: dict[str, tuple[str, ...]]  # layer group → prefixes of its parameters' names
-    decoder_layers: str  # the decoder layers' prefix; `.0.`, `.1.` … follow it
+    decoder_layers: str  # prefix of the decoder layers, before `.0.`, `.1.` …
     new_config: Callable[[scratch.ScratchSize, PreTrainedTokenizerBase], PretrainedConfig]
     new_tokenizer: Callable[[list[str], int], PreTrainedTokenizerBase]
-    positions: Callable[[PretrainedConfig], tuple[float, float]]  # how many tokens a text and a title may have
-    cross_attention: CrossAttention | None = None  # where the library computes it by an interface of ours to implement
-    never_trained: tuple[str, ...] = ()  # prefixes of parameters that are constants, or that no title depends on
-    prefix: str = ""  # put before every text
+    positions: Callable[[PretrainedConfig], tuple[float, float]]  # most tokens of a text and of a title
+    never_trained: tuple[str, ...] = ()  # prefixes of parameters that are constants, or that titles do not depend on
+    prefix: str = ""  # precedes every text
     prompt: Prompt | None = None  # causal models only: text and title are one sequence
-    global_attention: bool = False  # the first token attends to, and is attended by, all others
-    language: str | None = None  # code of the language of texts and titles, with which the decoder starts
-    tokenizer_attributes: Mapping[str, str] = field(default_factory=dict)  # what its tokenizers come without
-    encoder_types: tuple[str, ...] = ()  # models without a decoder whose weights both of this family's sides start from
-    half_precision: Literal["float16", "float32"] = "float16"  # what trains without overflow on a GPU without bf16
-    correct_library: Callable[[], None] = lambda: None  # mends the library's code before a model is opened
+    global_attention: bool = False  # the first token attends to all tokens, and all tokens attend to it
+    language: str | None = None  # language code of texts and titles, with which the decoder starts
+    tokenizer_attributes: Mapping[str, str] = field(default_factory=dict)  # attributes that its tokenizers lack
+    encoder_types: tuple[str, ...] = ()  # model types of plain encoders from which both sides can start
+    half_precision: Literal["float16", "float32"] = "float16"  # trains without overflow on a GPU without bfloat16
+    correct_library: Callable[[], None] = lambda: None  # corrects the library's code before a model is opened
 
     @property
     def causal(self) -> bool:
+        """Return whether the model is causal: a decoder that reads text and title as one sequence."""
         return self.prompt is not None
 
 
@@ -72,18 +64,16 @@ _T5_GROUPS = {
     "head": ("lm_head",),
 }
 
-_BART_CROSS_ATTENTION = CrossAttention(".encoder_attn", ("k_proj", "v_proj"))
-_T5_CROSS_ATTENTION = CrossAttention(".EncDecAttention", ("k", "v"))
-
-# BERT and ProphetNet end a sequence with their separator, and call no token its end.
+# BERT and ProphetNet end a sequence with their separator, and define no end token.
 _SEPARATOR_ENDS = {"eos_token": "[SEP]"}
 
 
-def _relative(config: PretrainedConfig) -> tuple[float, float]:
+def _unlimited_positions(config: PretrainedConfig) -> tuple[float, float]:
+    """Relative positions have no limit."""
     return math.inf, math.inf
 
 
-def _as_many_on_both_sides(config: PretrainedConfig) -> tuple[float, float]:
+def _equal_positions(config: PretrainedConfig) -> tuple[float, float]:
     return config.max_position_embeddings, config.max_position_embeddings
 
 
@@ -92,12 +82,12 @@ def _led_positions(config: PretrainedConfig) -> tuple[float, float]:
 
 
 def _prophetnet_positions(config: PretrainedConfig) -> tuple[float, float]:
-    """The first one is padding's, and each token of a title looks at the one after its own, too."""
+    """Position 0 is for padding, and each token of a title also uses the position after its own."""
     return config.max_position_embeddings - 1, config.max_position_embeddings - 2
 
 
 def _correct_prophetnet() -> None:
-    from pipeline.models import prophetnet  # loads the library's ProphetNet, which no other family needs
+    from pipeline.models import prophetnet  # loads a module of the library that no other family needs
 
     prophetnet.correct_library()
 
@@ -115,10 +105,9 @@ FAMILIES = {
             model_types=("t5",),
             groups=_T5_GROUPS,
             decoder_layers="decoder.block",
-            cross_attention=_T5_CROSS_ATTENTION,
             new_config=scratch.t5_config,
             new_tokenizer=scratch.t5_tokenizer,
-            positions=_relative,
+            positions=_unlimited_positions,
             prefix="summarize: ",
             half_precision="float32",
         ),
@@ -128,10 +117,9 @@ FAMILIES = {
             model_types=("mt5",),
             groups=_T5_GROUPS,
             decoder_layers="decoder.block",
-            cross_attention=_T5_CROSS_ATTENTION,
             new_config=scratch.mt5_config,
             new_tokenizer=scratch.t5_tokenizer,
-            positions=_relative,
+            positions=_unlimited_positions,
             half_precision="float32",
         ),
         Family(
@@ -140,10 +128,9 @@ FAMILIES = {
             model_types=("bart",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
-            cross_attention=_BART_CROSS_ATTENTION,
             new_config=scratch.bart_config,
             new_tokenizer=scratch.bart_tokenizer,
-            positions=_as_many_on_both_sides,
+            positions=_equal_positions,
         ),
         Family(
             name="pegasus",
@@ -151,11 +138,10 @@ FAMILIES = {
             model_types=("pegasus",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
-            cross_attention=_BART_CROSS_ATTENTION,
             never_trained=("model.encoder.embed_positions", "model.decoder.embed_positions"),  # sines and cosines
             new_config=scratch.pegasus_config,
             new_tokenizer=scratch.pegasus_tokenizer,
-            positions=_as_many_on_both_sides,
+            positions=_equal_positions,
             half_precision="float32",
         ),
         Family(
@@ -180,10 +166,9 @@ FAMILIES = {
             model_types=("mbart",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
-            cross_attention=_BART_CROSS_ATTENTION,
             new_config=scratch.mbart_config,
             new_tokenizer=scratch.mbart_tokenizer,
-            positions=_as_many_on_both_sides,
+            positions=_equal_positions,
             language="en_XX",
         ),
         Family(
@@ -192,11 +177,10 @@ FAMILIES = {
             model_types=("blenderbot-small",),
             groups=_BART_GROUPS,
             decoder_layers="model.decoder.layers",
-            cross_attention=_BART_CROSS_ATTENTION,
             new_config=scratch.blenderbot_small_config,
             new_tokenizer=scratch.blenderbot_small_tokenizer,
-            positions=_as_many_on_both_sides,
-            # It adds no end token, without which a model never learns where a title ends.
+            positions=_equal_positions,
+            # Its tokenizer adds no end token by default, and a model would never learn to end a title.
             tokenizer_attributes={"special_tokens_pattern": "eos"},
         ),
         Family(
@@ -234,7 +218,6 @@ FAMILIES = {
                 "head": ("decoder.cls",),
             },
             decoder_layers="decoder.bert.encoder.layer",
-            cross_attention=CrossAttention(".crossattention.self", ("key", "value")),
             never_trained=("encoder.pooler",),
             new_config=scratch.encoder_decoder_config,
             new_tokenizer=scratch.bert_tokenizer,
@@ -255,7 +238,7 @@ FAMILIES = {
             decoder_layers="model.layers",
             new_config=scratch.causal_config,
             new_tokenizer=scratch.causal_tokenizer,
-            positions=_as_many_on_both_sides,
+            positions=_equal_positions,
             prompt=Prompt(
                 question="Write a short topic title for this part of a lecture transcript.\n\n{text}",
                 answer="Topic title:",
@@ -264,16 +247,16 @@ FAMILIES = {
     )
 }
 
-DROPPED = {"xlm-prophetnet": "transformers 4 was the last to carry it, and 5 has no class that reads its checkpoints"}
-"""Families that somebody may look for, and why they are not among ours."""
+DROPPED = {"xlm-prophetnet": "transformers 4 was the last to have it, and transformers 5 cannot read its checkpoints"}
+"""Families that older versions of transformers had, with the reason for their absence."""
 
 
-def family_in(name: str, language: str | None) -> Family:
-    """The family of that name, whose texts and titles are in `language` where that is not its own."""
+def get_family(name: str, language: str | None = None) -> Family:
+    """Return the family of this name, with `language` in place of its default language."""
     return replace(FAMILIES[name], language=language) if language else FAMILIES[name]
 
 
-def families_instead_of(unknown: Iterable[str]) -> str:
-    """What to say to who has named families that are not there: what has become of them, and which there are."""
-    gone = [f"{name} is gone: {DROPPED[name]}; " for name in unknown if name in DROPPED]
-    return f"{''.join(gone)}there are {', '.join(FAMILIES)}"
+def explain_unknown_families(unknown: Iterable[str]) -> str:
+    """Explain in an error message why families are missing, and list the available ones."""
+    reasons = [f"{name} is no longer supported: {DROPPED[name]}; " for name in unknown if name in DROPPED]
+    return f"{''.join(reasons)}the families are {', '.join(FAMILIES)}"

@@ -1,10 +1,10 @@
-"""Features of a model's frozen part: computed once, kept on disk, and used by every epoch and by later trainings.
+"""Cache the output of a model's frozen layers on disk, for all epochs and for later trainings.
 
-For a sequence-to-sequence model they are the encoder's output. For a causal model, whose frozen part is its lower
-layers, they are the hidden state behind the highest of them.
+The cached outputs are called features. For a sequence-to-sequence model with a frozen encoder they are the encoder's
+output. For a causal model with frozen lower layers they are the hidden states after the highest frozen layer.
 
-A training reads features rounded to bfloat16, whether they are kept or not, so the cache changes nothing of what is
-learnt. Evaluation and serving never read them: both run the whole model in float32.
+Features are rounded to bfloat16 even when they are not cached, so the cache does not change a training's result.
+Evaluation and serving never use features: both run the whole model in float32.
 """
 
 from __future__ import annotations
@@ -39,20 +39,19 @@ from pipeline.paths import FEATURES
 
 log = logging.getLogger(__name__)
 
-_KEPT_AS = torch.bfloat16
-# A step of a decoder is short, and wants many texts; an encoder has enough to do with a few, and of more it would only
-# pad more and leave the processor's cache.
-_ENCODED_AT_ONCE = 2048
+_CACHE_DTYPE = torch.bfloat16
+# Tokens that the encoder reads at once. Larger batches add padding and no longer fit the CPU's cache.
+_ENCODER_BATCH_TOKENS = 2048
 _SHARD_BYTES = 1 << 28
-# What a configuration gains or loses when a model is saved and opened again.
-_SAYS_NOTHING_OF_FEATURES = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+# Entries of a configuration that change when a model is saved and opened again, and that features do not depend on.
+_IRRELEVANT_TO_FEATURES = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
 
 
 def frozen_part(model: PreTrainedModel, family: Family) -> tuple[nn.Module, ...]:
-    """What gives the same for the same text as long as the model is trained; empty where there is nothing.
+    """Return the modules whose output for a text stays the same during a training, or an empty tuple.
 
-    Of a sequence-to-sequence model its encoder; of a causal model the embedding and the layers below the lowest that
-    trains.
+    They are the encoder of a sequence-to-sequence model, or the embedding and the lower layers of a causal model. They
+    count only if all their parameters are frozen.
     """
     if not family.causal:
         encoder = model.get_encoder()
@@ -67,11 +66,13 @@ def _trains(module: nn.Module) -> bool:
 
 
 class Features:
-    """The frozen part of one model as a table: a source's token ids → (tokens, width), rounded to bfloat16.
+    """Features of one model's frozen part: one tensor (tokens, width) for the token ids of each source.
 
     Args:
-        part: the frozen part, as `frozen_part` tells.
-        half: whether they are computed in bfloat16 too, and not in the weights' own precision.
+        model: The model.
+        inputs: The model's inputs.
+        part: The model's `frozen_part`.
+        half: Compute in bfloat16 instead of the weights' own precision.
     """
 
     def __init__(
@@ -85,9 +86,9 @@ class Features:
         self._shards = _Shards(FEATURES / _fingerprint(model, inputs.family, part, half))
 
     def __call__(self, sources: Sequence[list[int]]) -> Tensor:
-        """The features of `sources`: (batch, longest source, width), float32, padded with 0.
+        """Return features as float32, (batch, longest source, width), padded with 0.
 
-        Features that are not kept are computed. They are the same, bit by bit, as kept ones.
+        Missing features are computed. They equal cached ones bit by bit.
         """
         return pad([self._row(source).float() for source in sources], 0, self._inputs.side)
 
@@ -96,45 +97,45 @@ class Features:
         return self._shards[name] if name in self._shards else self._compute(source)
 
     def prepare(self, sources: Sequence[list[int]]) -> None:
-        """Compute and keep the features of `sources` that are missing, unless the limit or the disk has no room.
+        """Compute and cache missing features, unless the limit or the disk has no room for them.
 
-        Features of other texts are removed where the limit leaves no room for both.
+        If the limit has no room for the features of other texts too, those are deleted.
         """
         if not self._missing(sources):
             return
-        if self._room(sources) > limit_bytes():
+        if self._size(sources) > limit_bytes():
             log.info(
-                "The features of %d texts take %.1f GB, more than LECTERN_FEATURES_GB allows. They are computed each "
-                "time.",
+                "The features of %d texts take %.1f GB, more than LECTERN_FEATURES_GB allows. They are computed in "
+                "each epoch.",
                 len(sources),
-                self._room(sources) / 1e9,
+                self._size(sources) / 1e9,
             )
             return
-        # Another process with the same frozen part may be about to compute the same.
-        with self._shards.alone():
+        # Another process with the same frozen part may compute the same features now.
+        with self._shards.locked():
             self._prepare(sources)
 
     def _missing(self, sources: Sequence[list[int]]) -> list[list[int]]:
         return list({_name(source): source for source in sources if _name(source) not in self._shards}.values())
 
     def _prepare(self, sources: Sequence[list[int]]) -> None:
-        if self._room(self._missing(sources)) + self._shards.bytes > limit_bytes():
+        if self._size(self._missing(sources)) + self._shards.bytes > limit_bytes():
             self._shards.clear()
         missing = self._missing(sources)
-        if not missing:  # that process has computed them meanwhile
+        if not missing:  # the other process has computed them
             return
-        make_room(self._room(missing), keep=self._shards.folder)
+        make_room(self._size(missing), keep=self._shards.folder)
         try:
             self._compute_and_keep(missing)
         except (OSError, SafetensorError) as error:
-            lacking = machine_errors.in_our_words(error)
+            lacking = machine_errors.translate_error(error)
             if lacking is None:
                 raise
-            log.warning("The features of %d texts are computed each time: %s", len(missing), lacking)
+            log.warning("The features of %d texts are computed in each epoch: %s", len(missing), lacking)
 
-    def _room(self, sources: Sequence[list[int]]) -> int:
-        """Bytes that the features of `sources` take."""
-        return sum(map(len, sources)) * self._model.get_input_embeddings().embedding_dim * _KEPT_AS.itemsize
+    def _size(self, sources: Sequence[list[int]]) -> int:
+        """Return the bytes that the features of `sources` take."""
+        return sum(map(len, sources)) * self._model.get_input_embeddings().embedding_dim * _CACHE_DTYPE.itemsize
 
     def _compute_and_keep(self, sources: Sequence[list[int]]) -> None:
         computed: dict[str, Tensor] = {}
@@ -145,156 +146,159 @@ class Features:
                 computed = {}
         self._shards.add(computed)
 
-    def left_out(self) -> AbstractContextManager[None]:
-        """While the block runs, a causal model's frozen layers pass on what they are given: it is fed from here."""
+    def frozen_layers_skipped(self) -> AbstractContextManager[None]:
+        """Let a causal model's frozen layers return their input within the block, since features replace it."""
         if not self._inputs.family.causal:
             return nullcontext()
-        return _passing_on(self._model.get_submodule(self._inputs.family.decoder_layers), range(self._layers))
+        return _layers_skipped(self._model.get_submodule(self._inputs.family.decoder_layers), range(self._layers))
 
     @torch.no_grad()
     def _compute(self, source: list[int]) -> Tensor:
-        """The features of one source: (tokens, width), in bfloat16.
+        """Compute the features of one source: (tokens, width), in bfloat16.
 
-        A batch would round them differently from one batch to the next, so each source is computed on its own.
+        Each source is computed separately: within a batch, rounding depends on the other sources.
         """
         for module in self._part:
             module.eval()
         batch = {name: tensor.to(self._model.device) for name, tensor in self._inputs.batch([source]).items()}
-        # In the precision that was asked for, whatever the precision of the training that reads them.
+        # Overrides an autocast of the caller.
         with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._half):
-            return self._run(self._model, batch)[0].to(_KEPT_AS).cpu()
+            return self._run_frozen_part(self._model, batch)[0].to(_CACHE_DTYPE).cpu()
 
-    def _run(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+    def _run_frozen_part(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
         if not self._inputs.family.causal:
             return model.get_encoder()(**batch).last_hidden_state
         layers = model.get_submodule(self._inputs.family.decoder_layers)
-        found: list[Tensor] = []
-        hook = layers[self._layers - 1].register_forward_hook(lambda _module, _given, output: found.append(output))
+        outputs: list[Tensor] = []
+        hook = layers[self._layers - 1].register_forward_hook(lambda _module, _args, output: outputs.append(output))
         try:
-            with _passing_on(layers, range(self._layers, len(layers))):
+            with _layers_skipped(layers, range(self._layers, len(layers))):
                 model.base_model(**batch, position_ids=self._inputs.positions(batch["attention_mask"]), use_cache=False)
         finally:
             hook.remove()
-        return found[0]
+        return outputs[0]
 
 
-class Encoded:
-    """What the encoder of one model, as it is now, makes of a few sources, in memory."""
+class EncodedTexts:
+    """Output of a model's encoder for a few sources, in memory."""
 
     @torch.inference_mode()
     def __init__(self, model: PreTrainedModel, inputs: Inputs, sources: Sequence[list[int]]) -> None:
         self._side = inputs.side
         self._rows: dict[tuple[int, ...], Tensor] = {}
-        for part in micro_batches(sources, len, _ENCODED_AT_ONCE):
+        for part in micro_batches(sources, len, _ENCODER_BATCH_TOKENS):
             states = model.get_encoder()(**send_to_device(inputs.batch(part), model.device)).last_hidden_state
             for source, row in zip(part, states.to(model.dtype), strict=True):
                 self._rows[tuple(source)] = row[: len(source)]
 
     def __call__(self, sources: Sequence[list[int]]) -> Tensor:
-        """(batch, longest source, width), padded with 0."""
+        """Return the encoder's output, (batch, longest source, width), padded with 0."""
         return pad([self._rows[tuple(source)] for source in sources], 0, self._side)
 
-    def left_out(self) -> AbstractContextManager[None]:
-        """Nothing: whoever is fed with these asks no encoder."""
+    def frozen_layers_skipped(self) -> AbstractContextManager[None]:
+        """Do nothing: a model skips its encoder when it gets the encoder's output."""
         return nullcontext()
 
 
 @contextmanager
-def _passing_on(layers: nn.ModuleList, numbers: range) -> Iterator[None]:
-    """While the block runs, the layers of these numbers return what they are given."""
-    kept = [layers[number] for number in numbers]
+def _layers_skipped(layers: nn.ModuleList, numbers: range) -> Iterator[None]:
+    """Replace the layers with these numbers by the identity within the block."""
+    originals = [layers[number] for number in numbers]
     for number in numbers:
-        layers[number] = _PassOn()
+        layers[number] = _IdentityLayer()
     try:
         yield
     finally:
-        for number, layer in zip(numbers, kept, strict=True):
+        for number, layer in zip(numbers, originals, strict=True):
             layers[number] = layer
 
 
-class _PassOn(nn.Module):
-    """Stands where a layer was."""
+class _IdentityLayer(nn.Module):
+    """A layer that returns its input and ignores masks and positions."""
 
     def forward(self, hidden_states: Tensor, **_: object) -> Tensor:
         return hidden_states
 
 
 class _Shards:
-    """The files of one frozen part. Each is written once, whole, by one process; several hold what all have written."""
+    """Feature files of one frozen part. Each file is written once, by one process, and never changes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.bytes = 0
-        self._places: dict[str, safe_open] = {}
-        self._look()
-        if self._places:
+        self._files: dict[str, Any] = {}  # name of a source → its open file
+        self._open_all()
+        if self._files:
             with suppress(FileNotFoundError):
-                os.utime(folder)
+                os.utime(folder)  # recently used folders are deleted last
 
-    def _look(self) -> None:
-        """Opens what lies there."""
+    def _open_all(self) -> None:
+        """Open all files in the folder, and delete damaged ones."""
         self.bytes = 0
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 self._open(path)
-            except FileNotFoundError:  # another process makes room
+            except FileNotFoundError:  # another process has deleted it to make room
                 continue
             except SafetensorError:
-                log.warning("%s is damaged; what it held is computed again", path)
+                log.warning("%s is damaged. Its features are computed again.", path)
                 path.unlink(missing_ok=True)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """While the block runs, no other process adds to these; what those before have added is here."""
+    def locked(self) -> Iterator[None]:
+        """Open the files of other processes, and keep these from adding more within the block."""
         make_folder(self.folder)
         with FileLock(self.folder / "lock"):
-            self._look()
+            self._open_all()
             yield
 
     def clear(self) -> None:
+        """Delete all files."""
         for path in self.folder.glob("*.safetensors"):
             path.unlink(missing_ok=True)
         self.bytes = 0
-        self._places.clear()
+        self._files.clear()
 
     def _open(self, path: Path) -> None:
-        # Memory-mapped, and still there for us when another process makes room.
-        shard = safe_open(path, framework="pt")
+        # Memory-mapped, so the file stays readable here after another process has deleted it.
+        shard: Any = safe_open(path, framework="pt")
         self.bytes += path.stat().st_size
-        self._places |= dict.fromkeys(shard.keys(), shard)
+        self._files |= dict.fromkeys(shard.keys(), shard)
 
     def add(self, features: dict[str, Tensor]) -> None:
+        """Write features, by the names of their sources, to a new file."""
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         with file_aside(path, durable=False) as aside:
             save_file(features, aside)
         self._open(path)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self._files
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._places[name].get_tensor(name)
+        return self._files[name].get_tensor(name)
 
 
 def _name(source: Sequence[int]) -> str:
+    """Return a hash of a source's token ids."""
     return hashlib.blake2b(torch.tensor(source, dtype=torch.int32).numpy().tobytes(), digest_size=16).hexdigest()
 
 
-def _telling(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What `config` says of features, and what each configuration within it does."""
+def _relevant_entries(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the entries of a configuration, and of those within it, that features may depend on."""
     return [
-        (name, _telling(value) if isinstance(value, dict) else value)
+        (name, _relevant_entries(value) if isinstance(value, dict) else value)
         for name, value in sorted(config.items(), key=lambda item: str(item[0]))
-        if name not in _SAYS_NOTHING_OF_FEATURES
+        if name not in _IRRELEVANT_TO_FEATURES
     ]
 
 
 def _fingerprint(model: PreTrainedModel, family: Family, part: tuple[nn.Module, ...], half: bool) -> str:
-    """Of all that the features depend on, but for the source."""
+    """Return a hash of everything that features depend on, except the source."""
     digest = hashlib.blake2b(digest_size=16)
-    config = _telling(model.config.to_dict())
+    config = _relevant_entries(model.config.to_dict())
     digest.update(f"{family.name} {transformers.__version__} {torch.__version__} {config}".encode())
-    # Other devices, and batches of several texts as in earlier releases, round differently.
+    # Devices round differently, and so did earlier releases, which computed several texts in a batch.
     digest.update(f"{model.device.type}, {'bfloat16' if half else 'float32'}, each text alone".encode())
     for module in part:
         for name, tensor in module.state_dict().items():

@@ -1,4 +1,4 @@
-"""From text and title to what a model is fed: token ids, padded batches, and labels."""
+"""Turn texts and titles into a model's inputs: token ids, padded batches and labels."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from pipeline.models.families import Family
-from pipeline.models.title_cleanup import without_marks
+from pipeline.models.families import Family, Prompt
+from pipeline.models.title_cleanup import remove_sound_marks
 
 T = TypeVar("T")
 
-IGNORED = -100  # the label that the loss passes over
+IGNORED = -100  # label that the loss ignores
 
-_SHOUTED = 0.9  # the share of capitals among the letters of a text beyond which these tell nothing
+_MOSTLY_CAPITALS = 0.9  # share of capitals above which a text is lowered
 
 
 @dataclass(frozen=True)
 class Example:
-    """One text with its title, as token ids; for a causal model both sequences already are one."""
+    """Token ids of one text and its title. For a causal model, both fields cover the one sequence of text and title."""
 
     source: list[int]
     labels: list[int]
 
 
 class Inputs:
-    """Feeds one model: knows its family, its tokenizer and its limits.
+    """Build the inputs of one model from texts and titles.
 
     Args:
-        max_source_tokens: a text's tokens beyond these are cut. The family's prefix or prompt does not count.
-        max_target_tokens: a title's tokens beyond these are cut, its end token included.
+        family: The model's family.
+        tokenizer: The model's tokenizer.
+        max_source_tokens: Longer texts are cut. The family's prefix or prompt does not count.
+        max_target_tokens: Longer titles are cut. The end token counts.
     """
 
     def __init__(
@@ -45,14 +47,15 @@ class Inputs:
         self.tokenizer = tokenizer
         self.max_source_tokens = max_source_tokens
         self.max_target_tokens = max_target_tokens
-        # Token ids that stand before and after a text, and before its title.
-        self.prompt = self._prompt_around_text() if family.prompt else None
+        self.prompt = _prompt_around_text(family.prompt, tokenizer) if family.prompt else None
         self._prefix_tokens = prefix_tokens(family, tokenizer)
 
     def source(self, text: str) -> list[int]:
-        """Token ids of what is asked of the model about `text`, of which it reads what is said alone: a mark such as
-        [Music] it might take for the subject."""
-        text = calm(" ".join(without_marks(text).split()))
+        """Return the token ids of a text with the family's prefix or prompt.
+
+        Marks of sounds such as [Music] are left out: a model may take one for the topic.
+        """
+        text = lower_if_capitals(" ".join(remove_sound_marks(text).split()))
         if self.prompt is None:
             longest = self._prefix_tokens + self.max_source_tokens
             return self.tokenizer(self.family.prefix + text, truncation=True, max_length=longest)["input_ids"]
@@ -61,23 +64,25 @@ class Inputs:
         return [*before, *words["input_ids"], *after]
 
     def target(self, title: str) -> list[int]:
-        """Token ids of `title` as the model should write it, with its end token."""
+        """Return the token ids of a title as the model should write it, with its end token."""
         if self.prompt is None:
             return self.tokenizer(text_target=title, truncation=True, max_length=self.max_target_tokens)["input_ids"]
-        # The answer's beginning ends without a space: a token of a byte-level vocabulary begins with its own.
+        # In a byte-level vocabulary the space before a word belongs to the word's token.
         words = self.tokenizer(" " + title, add_special_tokens=False)["input_ids"]
         return [*words[: self.max_target_tokens - 1], self.tokenizer.eos_token_id]
 
     def example(self, text: str, title: str) -> Example:
+        """Return the token ids of a text with its title."""
         source, target = self.source(text), self.target(title)
         if self.prompt is None:
             return Example(source, target)
         return Example(source + target, [IGNORED] * len(source) + target)
 
     def batch(self, sources: Sequence[list[int]]) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` and what else the family wants, each (batch, longest source).
+        """Return `input_ids`, `attention_mask` and the family's other inputs, each (batch, longest source).
 
-        Padded on the right; on the left for a causal model, which writes on from a sequence's end.
+        Sources are padded on the right. For a causal model, which continues a sequence at its end, they are padded on
+        the left.
         """
         batch = {
             "input_ids": pad(sources, self.tokenizer.pad_token_id, self.side),
@@ -91,74 +96,82 @@ class Inputs:
     def training_batch(
         self, examples: Sequence[Example], features: Callable[[Sequence[list[int]]], Tensor] | None = None
     ) -> dict[str, Any]:
-        """What `batch` gives, and `labels`, (batch, longest title), whose padding the loss ignores.
+        """Return the inputs of `batch` with `labels`, (batch, longest title). The loss ignores their padding.
 
         Args:
-            features: what the model's frozen part makes of sources; the model is then fed with these instead.
+            examples: The batch.
+            features: Computes the output of the model's frozen part for sources. It then replaces the sources.
         """
         sources = [example.source for example in examples]
         batch = self.batch(sources)
         labels = pad([example.labels for example in examples], IGNORED, self.side)
         if features:
-            batch = self.fed_with(features(sources), batch)
+            batch = self.with_features(features(sources), batch)
         if not self.family.causal:
             return {**batch, "labels": labels}
-        # Titles stand at the sequences' ends. Logits of the transcript's tokens would be most of a step's work, for
-        # nothing; one more than the longest title is kept, since a token is predicted at the place before it.
+        # Titles are at the ends of the sequences. Computing unused logits of the texts would be most of a step's work.
+        # One position more than the longest title is kept: each token is predicted at the position before it.
         keep = int((labels != IGNORED).sum(dim=1).max()) + 1
         positions = self.positions(batch["attention_mask"])
         return {**batch, "position_ids": positions, "labels": labels[:, -keep:], "logits_to_keep": keep}
 
     def positions(self, attention_mask: Tensor) -> Tensor:
-        """The place of each token in its sequence, wherever that is padded."""
+        """Return the position of each token in its sequence, counted without padding: (batch, tokens)."""
         return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
 
-    def fed_with(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Any]:
-        """`batch` with what the model's frozen part makes of its sources in their place."""
-        fed = {"inputs_embeds": features} if self.family.causal else {"encoder_outputs": BaseModelOutput(features)}
-        return {"attention_mask": batch["attention_mask"], **fed}
+    def with_features(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """Replace the sources of a batch by the output of the model's frozen part, (batch, longest source, width)."""
+        name, value = (
+            ("inputs_embeds", features) if self.family.causal else ("encoder_outputs", BaseModelOutput(features))
+        )
+        return {"attention_mask": batch["attention_mask"], name: value}
 
     @property
     def side(self) -> str:
+        """Return the padded side of a batch."""
         return "left" if self.family.causal else "right"
 
-    def _prompt_around_text(self) -> tuple[list[int], list[int]]:
-        """Token ids that stand before and after a text."""
-        mark = "\x00"
-        question = self.family.prompt.question.format(text=mark)
-        messages = [{"role": "user", "content": question}]
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        before, after = (rendered + self.family.prompt.answer).split(mark)
-        return tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+
+def _prompt_around_text(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the token ids before a text, and those between the text and its title."""
+    placeholder = "\x00"
+    messages = [{"role": "user", "content": prompt.question.format(text=placeholder)}]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    before, after = (rendered + prompt.answer).split(placeholder)
+    first, last = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+    return first, last
 
 
 def prefix_tokens(family: Family, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Count the tokens that the family puts before every text."""
-    # A word's token holds the space before the word.
+    """Count the tokens of the family's prefix."""
+    # The last space belongs to the token of the text's first word.
     return len(tokenizer(family.prefix.rstrip(), add_special_tokens=False)["input_ids"]) if family.prefix else 0
 
 
-def calm(text: str) -> str:
-    """`text`, in small letters if all but all of its letters are capitals, as those of some captions are.
+def lower_if_capitals(text: str) -> str:
+    """Lower a text that is written in capitals, as some captions are.
 
-    A model that reads capitals letter by letter loses the subject.
+    Tokenizers split words in capitals into single letters, and a model then misses the topic.
     """
     letters = [char for char in text if char.isupper() or char.islower()]
     capitals = sum(map(str.isupper, letters))
-    return text.lower() if capitals > _SHOUTED * len(letters) else text
+    return text.lower() if capitals > _MOSTLY_CAPITALS * len(letters) else text
 
 
 def pad(rows: Sequence[Any], value: float, side: str) -> Tensor:
-    """`rows`, each (length, …), as one tensor (rows, longest, …)."""
+    """Pad rows of shape (length, …) on one side, and return them as one tensor (rows, longest, …)."""
     return pad_sequence(
         [torch.as_tensor(row) for row in rows], batch_first=True, padding_value=value, padding_side=side
     )
 
 
 def micro_batches(rows: Sequence[T], length: Callable[[T], int], most_tokens: int) -> list[list[T]]:
-    """`rows` in batches of like length, the longest first, none of more than `most_tokens` with its padding.
+    """Divide rows into batches of similar length, the longest first.
 
-    A row that is longer has a batch of its own.
+    Args:
+        rows: The rows.
+        length: Counts the tokens of a row.
+        most_tokens: Most tokens of a batch, with its padding. A longer row gets its own batch.
     """
     batches: list[list[T]] = []
     for row in sorted(rows, key=length, reverse=True):

@@ -42,7 +42,7 @@ def is_onnx_folder(path: Path) -> bool:
     return all((path / name).is_file() for name in (ENCODER, DECODER, TOKENIZER))
 
 
-def converted(path: Path) -> Path:
+def convert_onnx(path: Path) -> Path:
     """Convert the ONNX graphs in `path` to a folder that transformers opens, with weights in float32.
 
     The folder is kept in `.lectern/converted` and shared by all processes, for as long as the files and the version of
@@ -60,7 +60,7 @@ def converted(path: Path) -> Path:
 
 
 def _convert(path: Path, folder: Path) -> None:
-    log.info("converting %s, once", path.name)
+    log.info("Converting %s", path.name)
     weights = {**dict(_weights(path / ENCODER)), **dict(_weights(path / DECODER))}
     try:
         config = _config(weights)

@@ -1,4 +1,4 @@
-"""Decide from the hardware and the settings in which precision a model trains."""
+"""Choose the precision of a training from the hardware, the model and the settings. Nothing is timed."""
 
 from __future__ import annotations
 
@@ -12,49 +12,55 @@ from transformers import PreTrainedModel
 from pipeline.files import make_folder, write_text
 from pipeline.models.families import Family
 
-_NARROW = 256  # below, casts and what stays in float32 take longer than the products gain
+_MIN_WIDTH = 256  # in narrower models, casts and float32 layers take longer than faster matrix products save
 _CPU_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "sve_bf16")
-"""Instructions that multiply matrices of bfloat16, by the names of `torch.cpu.get_capabilities`."""
+"""Names in `torch.cpu.get_capabilities` of instructions for bfloat16 matrix products."""
 
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def training_precision(
-    wanted: Literal["auto", "float32", "bfloat16"], model: PreTrainedModel, family: Family, folder: Path
+    setting: Literal["auto", "float32", "bfloat16"], model: PreTrainedModel, family: Family, folder: Path
 ) -> Precision:
-    """The precision of the training whose checkpoints are in `folder`; the same each time it is asked for.
+    """Return the precision of a training, which stays the same when the training resumes.
 
-    On a GPU without bfloat16, `auto` takes float16, except for the families that overflow in it.
+    `auto` chooses bfloat16 where `has_fast_bfloat16` says so. On other GPUs it chooses float16, except for families
+    that overflow in it. On other CPUs it chooses float32.
+
+    Args:
+        setting: `precision` in `params.yaml`.
+        model: The model to train.
+        family: The model's family.
+        folder: The training's own folder, which keeps the decision.
     """
-    if wanted != "auto":
-        return wanted
-    if bfloat16_pays_from_start(model, folder):
+    if setting != "auto":
+        return setting
+    if _started_in_bfloat16(model, folder):
         return "bfloat16"
     return "float16" if torch.cuda.is_available() and family.half_precision == "float16" else "float32"
 
 
-def bfloat16_pays_from_start(model: PreTrainedModel, folder: Path) -> bool:
-    """Return what `bfloat16_pays` said when `folder`, a training's own, was first asked about.
+def _started_in_bfloat16(model: PreTrainedModel, folder: Path) -> bool:
+    """Return the answer of `has_fast_bfloat16` when the training in `folder` started.
 
-    A training that resumes on another machine, or that several processes share, keeps the precision it began with.
+    A training keeps its precision when it resumes on another machine, and in each of several processes.
     """
     make_folder(folder)
-    kept = folder / "precision"
-    with FileLock(f"{kept}.lock"):
-        if not kept.exists():
-            write_text(kept, "bfloat16" if bfloat16_pays(model) else "other")
-        return kept.read_text(encoding="utf-8") == "bfloat16"
+    decision = folder / "precision"
+    with FileLock(f"{decision}.lock"):
+        if not decision.exists():
+            write_text(decision, "bfloat16" if has_fast_bfloat16(model) else "other")
+        return decision.read_text(encoding="utf-8") == "bfloat16"
 
 
-def bfloat16_pays(model: PreTrainedModel) -> bool:
-    """Tell whether this machine's GPU, or else its CPU, has instructions for bfloat16, and the model is wide enough.
+def has_fast_bfloat16(model: PreTrainedModel) -> bool:
+    """Return whether the GPU, or else the CPU, has instructions for bfloat16, and a CPU's model is wide enough.
 
-    The answer depends on the hardware and the model only, so that the same training gives the same scores however
-    busy the machine is.
+    The answer depends on hardware and model only, so a busy machine trains with the same precision as an idle one.
     """
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     width = model.get_input_embeddings().embedding_dim
-    return width >= _NARROW and any(capabilities.get(name) for name in _CPU_INSTRUCTIONS)
+    return width >= _MIN_WIDTH and any(capabilities.get(name) for name in _CPU_INSTRUCTIONS)

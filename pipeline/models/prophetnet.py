@@ -1,10 +1,10 @@
-"""Correct a fault in the library's ProphetNet: in training, a title's tokens see tokens that come after them.
+"""Correct a fault in the library's ProphetNet: in training, tokens of a title see later tokens.
 
-The decoder's predicting streams add a bias to each attention weight, for the distance between the two tokens.
-transformers 5.23 puts these biases into the wrong order when it computes a whole title: a token gets the bias of
-another one, which may be a later one. It computes a single token correctly, as it does when it writes. Without the
-correction a model learns one function and writes with another. `tests/models/test_title_logits.py` fails
-when the library is corrected, and this module can then be deleted.
+The decoder's predicting streams add a bias to each attention weight, which depends on the distance of the two tokens.
+When transformers 5.23 computes a whole title, it puts these biases into the wrong order: a token gets the bias of
+another token, which may be a later one. A single token, as in generation, is computed correctly. Without the
+correction, a model therefore learns one function and writes with another. When the library corrects the fault,
+`tests/models/test_title_logits.py` fails. Then delete this module.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def _distance_biases(
     """Look up the biases for the distances between tokens.
 
     Args:
-        attention: the layer's self-attention.
+        attention: The layer's self-attention.
         hidden_states: (titles, tokens, streams, width).
         attn_weights: (titles, streams, heads, tokens, keys).
-        position_ids: the tokens' places.
-        predict_relative_position_buckets: the bucket of each distance, (titles, tokens, keys). None for a single token
-            after those that are cached.
+        position_ids: Positions of the tokens.
+        predict_relative_position_buckets: Bucket of each distance, (titles, tokens, keys). None for a single token
+            after cached tokens.
 
     Returns:
         One bias for each attention weight, in their shape.

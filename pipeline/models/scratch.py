@@ -1,8 +1,8 @@
-"""Models from nothing: a small configuration of the real class, and a tokenizer trained on the training split.
+"""Build small models from scratch, with random weights and a tokenizer that learns from the training split.
 
-Each tokenizer is the family's own class, which brings its pre-tokenizer and post-processor, around a vocabulary that is
-trained here and split the same way. The same texts give the same vocabulary, which is why the unigram ones are learnt
-by SentencePiece: the trainer in `tokenizers` gives another one each time.
+Configuration and tokenizer are of the family's own classes. The tokenizer's class brings the pre-tokenizer and the
+post-processor; this module trains the vocabulary. The same texts always give the same vocabulary. For this reason
+SentencePiece trains the unigram vocabularies: the trainer in `tokenizers` gives a different one each time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 
 import sentencepiece
 from pydantic import Field, model_validator
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
+from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
 from transformers import (
     BartConfig,
     BartTokenizerFast,
@@ -49,16 +50,16 @@ from pipeline.settings import Settings
 MAX_POSITIONS = 1024
 _LONGEST_TEXT_BYTES = 1 << 24
 _LED_WINDOW = 64
-PROPHETNET_POSITIONS = 512  # each step fills tables of their square, however short the titles are
+PROPHETNET_POSITIONS = 512  # each step fills tables of positions × positions, even for short titles
 
 
 class ScratchSize(Settings):
-    """How large a model from scratch is."""
+    """Size of a model from scratch."""
 
-    width: int = Field(ge=8)  # of every hidden state; its feed-forward layers are four times as wide
-    layers: int = Field(ge=1)  # of the encoder, and as many of the decoder
-    heads: int = Field(ge=1)
-    vocabulary: int = Field(ge=300)  # tokens that the tokenizer learns at most
+    width: int = Field(ge=8)  # size of hidden states; feed-forward layers are four times as wide
+    layers: int = Field(ge=1)  # number of layers in the encoder, and again in the decoder
+    heads: int = Field(ge=1)  # attention heads
+    vocabulary: int = Field(ge=300)  # most tokens that the tokenizer learns
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> ScratchSize:
@@ -68,10 +69,10 @@ class ScratchSize(Settings):
 
 
 def _unigram(texts: list[str], size: int, specials: list[str]) -> list[tuple[str, float]]:
-    """Pieces with their log-probabilities, `specials` first, learnt by SentencePiece.
+    """Learn a unigram vocabulary with SentencePiece: pieces with their log-probabilities, `specials` first.
 
     Raises:
-        Rejected: the texts have more letters than the vocabulary has room.
+        Rejected: The vocabulary is too small for the characters of the texts, or the texts are too few for it.
     """
     learnt = io.BytesIO()
     try:
@@ -83,69 +84,81 @@ def _unigram(texts: list[str], size: int, specials: list[str]) -> list[tuple[str
             hard_vocab_limit=False,
             normalization_rule_name="identity",
             max_sentence_length=_LONGEST_TEXT_BYTES,
-            num_threads=1,  # more of them add up the same sums in another order
+            num_threads=1,  # several threads add numbers in varying order, which changes the vocabulary
             unk_id=0,
             bos_id=-1,
             eos_id=-1,
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise Rejected(f"A tokenizer of {size} tokens cannot be trained on these examples: {error}") from None
+        raise Rejected(
+            f"A tokenizer of {size} tokens cannot be trained on these examples: {error}. Change the model's "
+            "scratch.vocabulary in params.yaml."
+        ) from None
     model = sentencepiece.SentencePieceProcessor(model_proto=learnt.getvalue())
     pieces = [(model.id_to_piece(i), model.get_score(i)) for i in range(1, len(model))]
     return [(special, 0.0) for special in specials] + [piece for piece in pieces if piece[0] not in specials]
 
 
 def _byte_pairs(texts: Iterable[str], size: int, specials: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The vocabulary and the merges of a byte-level BPE, `specials` first."""
+    """Learn a byte-level BPE: the vocabulary, `specials` first, and the merges."""
     learner = ByteLevelBPETokenizer()
-    learner.train_from_iterator(texts, vocab_size=size, special_tokens=specials, show_progress=False)
+    learner.train_from_iterator(iter(texts), vocab_size=size, special_tokens=[*specials], show_progress=False)
     model = json.loads(learner.to_str())["model"]
     return model["vocab"], [tuple(pair) for pair in model["merges"]]
 
 
 def _word_pieces(texts: list[str], size: int, specials: list[str]) -> dict[str, int]:
-    """The vocabulary of a lower-case WordPiece, `specials` first, in the order of its ids."""
+    """Learn a lower-case WordPiece vocabulary in the order of its ids, `specials` first."""
     learner = BertWordPieceTokenizer()
-    first = [*specials, *(f"##{character}" for character in _characters(texts, learner.normalizer))]
-    learner.train_from_iterator(texts, vocab_size=size, special_tokens=first, show_progress=False)
+    first: list[str | AddedToken] = [
+        *specials,
+        *(f"##{character}" for character in _characters(texts, learner.normalizer)),
+    ]
+    learner.train_from_iterator(iter(texts), vocab_size=size, special_tokens=first, show_progress=False)
     return dict(sorted(learner.get_vocab().items(), key=lambda item: item[1]))
 
 
 def _characters(texts: list[str], normaliser: normalizers.Normalizer) -> list[str]:
-    """Those of the normalised texts, sorted.
+    """Return the sorted characters of the normalised texts.
 
-    A trainer numbers the marked ones (`##a`, `a</w>`) in an order that differs from one process to the next, and breaks
-    ties by these numbers; so they are given to it.
+    Trainers number marked characters (`##a`, `a</w>`) in an order that varies between processes, and break ties by
+    these numbers. Passing the characters to the trainer fixes their order.
     """
     return sorted({character for text in texts for character in normaliser.normalize_str(text) if character.strip()})
 
 
 def t5_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small T5 tokenizer on texts."""
     return T5TokenizerFast(vocab=_unigram(texts, size, ["<pad>", "</s>", "<unk>"]), extra_ids=0)
 
 
 def pegasus_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small Pegasus tokenizer on texts."""
     specials = ["<pad>", "</s>", "<mask_1>", "<mask_2>", "<unk>"]
     return PegasusTokenizerFast(vocab=_unigram(texts, size, specials), offset=2)
 
 
 def mbart_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small mBART tokenizer on texts."""
     vocabulary = _unigram(texts, size, ["<s>", "<pad>", "</s>", "<unk>"])
     return MBartTokenizerFast(vocab=[*vocabulary, ("en_XX", 0.0), ("<mask>", 0.0)], src_lang="en_XX", tgt_lang="en_XX")
 
 
 def bart_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small BART tokenizer on texts."""
     vocabulary, merges = _byte_pairs(texts, size, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     return BartTokenizerFast(vocab=vocabulary, merges=merges)
 
 
 def led_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small LED tokenizer on texts."""
     vocabulary, merges = _byte_pairs(texts, size, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     return LEDTokenizerFast(vocab=vocabulary, merges=merges)
 
 
 def blenderbot_small_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small Blenderbot Small tokenizer on texts."""
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Lowercase()
     learner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -160,7 +173,7 @@ def blenderbot_small_tokenizer(texts: list[str], size: int) -> PreTrainedTokeniz
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=first, end_of_word_suffix="</w>", show_progress=False)
     learner.train_from_iterator(texts, trainer)
     model = json.loads(learner.to_str())["model"]
-    # The learner marks the pieces that end a word, this tokenizer those that do not.
+    # The trainer marks pieces that end a word. This tokenizer marks all other pieces.
     vocabulary = {
         piece if piece in specials or piece.endswith("</w>") else f"{piece}@@": number
         for piece, number in model["vocab"].items()
@@ -175,6 +188,7 @@ def blenderbot_small_tokenizer(texts: list[str], size: int) -> PreTrainedTokeniz
 
 
 def prophetnet_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small ProphetNet tokenizer on texts."""
     vocabulary = _word_pieces(texts, size, ["[PAD]", "[UNK]", "[SEP]", "[X_SEP]", "[MASK]"])
     with tempfile.TemporaryDirectory() as folder:
         pieces = Path(folder) / "prophetnet.tokenizer"
@@ -183,10 +197,12 @@ def prophetnet_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase
 
 
 def bert_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small BERT tokenizer on texts."""
     return BertTokenizerFast(vocab=_word_pieces(texts, size, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
 
 
 def causal_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Train a small Llama tokenizer on texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -206,6 +222,7 @@ def causal_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerBase:
 
 
 def _t5_like(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return the settings that T5 and mT5 share."""
     return {
         "vocab_size": len(tokenizer),
         "d_model": size.width,
@@ -218,15 +235,17 @@ def _t5_like(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> dict[str,
 
 
 def t5_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small T5 model."""
     return T5Config(**_t5_like(size, tokenizer))
 
 
 def mt5_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small mT5 model."""
     return MT5Config(**_t5_like(size, tokenizer))
 
 
 def _bart_like(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What BART and its descendants name alike."""
+    """Return the settings that have the same names in BART and its descendants."""
     return {
         "vocab_size": len(tokenizer),
         "d_model": size.width,
@@ -242,6 +261,7 @@ def _bart_like(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> dict[st
 
 
 def bart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small BART model."""
     return BartConfig(
         **_bart_like(size, tokenizer),
         max_position_embeddings=MAX_POSITIONS,
@@ -252,6 +272,7 @@ def bart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> Pretra
 
 
 def pegasus_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small Pegasus model."""
     return PegasusConfig(
         **_bart_like(size, tokenizer),
         max_position_embeddings=MAX_POSITIONS,
@@ -261,6 +282,7 @@ def pegasus_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> Pre
 
 
 def led_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small LED model."""
     return LEDConfig(
         **_bart_like(size, tokenizer),
         max_encoder_position_embeddings=MAX_POSITIONS,
@@ -272,6 +294,7 @@ def led_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> Pretrai
 
 
 def mbart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small mBART model."""
     return MBartConfig(
         **_bart_like(size, tokenizer),
         max_position_embeddings=MAX_POSITIONS,
@@ -281,6 +304,7 @@ def mbart_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> Pretr
 
 
 def blenderbot_small_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small Blenderbot Small model."""
     return BlenderbotSmallConfig(
         **_bart_like(size, tokenizer),
         max_position_embeddings=MAX_POSITIONS,
@@ -291,6 +315,7 @@ def blenderbot_small_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBas
 
 
 def prophetnet_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small ProphetNet model."""
     return ProphetNetConfig(
         vocab_size=len(tokenizer),
         hidden_size=size.width,
@@ -309,6 +334,7 @@ def prophetnet_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def encoder_decoder_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small encoder-decoder model."""
     side = {
         "vocab_size": len(tokenizer),
         "hidden_size": size.width,
@@ -324,7 +350,7 @@ def encoder_decoder_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase
 
 
 def encoder_decoder_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """What an encoder's configuration does not say: how a title begins, how it ends, and how it is padded."""
+    """Return the ids of the tokens that start, end and pad a title, which an encoder's configuration lacks."""
     return {
         "decoder_start_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
@@ -333,6 +359,7 @@ def encoder_decoder_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 
 def causal_config(size: ScratchSize, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """Configure a small Llama model."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=size.width,

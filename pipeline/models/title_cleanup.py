@@ -1,5 +1,7 @@
-"""From what a model wrote to a title as it is shown: whole quotes, no markup, no marks of a transcript, the course's
-own capital letters. Nothing is added but capitals: every word of such a title was written by the model."""
+"""Clean up a model's output to a title: one line, no markup, no marks of sounds, paired quotes, the course's capitals.
+
+The clean-up changes capitals and removes characters. It adds no word: all words of a title come from the model.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,15 @@ from pydantic import Field
 from pipeline.settings import Settings
 
 LONGEST = 120
-"""Characters that a title may have, whatever its course's titles have."""
+"""Most characters of a title in any course."""
 
-_LOOKED_AT = 2000  # characters of what a model wrote; no title begins behind them
-_FEWEST_WORDS = 8  # that any course may use, however short its titles are
-_EVIDENCE = 10  # words that show how a course writes capitals
-_AGREED = 0.75  # share of them that must agree
-_SPELLINGS = 500  # the most frequent ones are kept with a model
+_READ_CHARACTERS = 2000  # of a model's output; a title starts before
+_MIN_WORD_LIMIT = 8  # the word limit of courses with shorter titles
+_MIN_EVIDENCE = 10  # words that must show how a course writes capitals
+_MIN_AGREEMENT = 0.75  # share of these words that must agree
+_MAX_SPELLINGS = 500  # a style keeps this many spellings, the most frequent ones
 
-_SMALL = re.compile(
+_SMALL_WORD = re.compile(
     "a|an|and|as|at|but|by|for|from|in|into|is|nor|of|on|or|over|per|so|than|that|the|to|via|with", re.IGNORECASE
 )
 
@@ -33,17 +35,17 @@ _ELEMENTS = (
 )
 _TAG = re.compile(
     rf"</?(?:{_ELEMENTS})(?:[\s.][^<>]*)?/?>"
-    r"|</?(?:pad|unk|mask|bos|eos|sep|cls|extra_id_\d+)>"  # of tokenizers
+    r"|</?(?:pad|unk|mask|bos|eos|sep|cls|extra_id_\d+)>"  # special tokens
     r"|<\|[^<>|]*\|>",
     re.IGNORECASE,
 )
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\((?:https?:|www\.|[/#])[^()]*\)")
 _EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3})(?=\S)(.+?)(?<=\S)\1(?![\w*])")
-_BLOCK = re.compile(r"^\s*(?:#{1,6}\s|>\s|[-*+•]\s)")  # a heading, a quotation or a point of a list
+_BLOCK = re.compile(r"^\s*(?:#{1,6}\s|>\s|[-*+•]\s)")  # start of a heading, a quotation or a list item
 _LABEL = re.compile(r"^\W*(?:(?:topic|chapter|lecture|video)\s+)?title\s*:", re.IGNORECASE)
 
 _SOUNDS = "applause|blank_audio|cheering|coughs|crosstalk|inaudible|laughing|laughs|laughter|sighs|unintelligible"
-_MARK = re.compile(
+_SOUND_MARK = re.compile(
     rf"\[\s*(?:{_SOUNDS}|foreign|music|music playing|noise|silence)\s*(?:\]|$)|\(\s*(?:{_SOUNDS})\s*\)|[♩♪♫♬]",
     re.IGNORECASE,
 )
@@ -54,83 +56,87 @@ _WRAPPED = re.compile(r'"([^"]*)"|“([^“”]*)”|„([^„“”]*)[“”]|
 _WRAPPED_SINGLY = re.compile(r"['‘](.*)['’]")
 _OPENING = re.compile(r"(?<!\w)(?:'(?=[^\W\d])|‘)")
 _CLOSING = re.compile(r"(?<=[^\s'‘])['’](?!\w)")
-_ALONE = re.compile(r"(?<!\S)(?:['’‘]+|\"\s*\"|“\s*”|„\s*[“”]|«\s*»|\(\s*\)|\[\s*\]|\{\s*\})(?!\S)")
-_BEFORE = re.compile(r"^(?:[\s,;:|•·–—*~…]+|\.{2,}|[.\-_](?!\w))+")
-_AFTER = re.compile(r"(?:[\s,;:|•·–—*~…\-]|\.{2,}+)++$")
+_EMPTY_PAIR = re.compile(r"(?<!\S)(?:['’‘]+|\"\s*\"|“\s*”|„\s*[“”]|«\s*»|\(\s*\)|\[\s*\]|\{\s*\})(?!\S)")
+_LEADING = re.compile(r"^(?:[\s,;:|•·–—*~…]+|\.{2,}|[.\-_](?!\w))+")
+_TRAILING = re.compile(r"(?:[\s,;:|•·–—*~…\-]|\.{2,}+)++$")
 _ABBREVIATIONS = frozenset(("al", "co", "etc", "inc", "jr", "no", "vs"))
 
 _WORD = re.compile(r"\w+")
-_CODE = re.compile(r"[=_<>{}*\\/]|\w\(")  # in a word that is none: f(x), item_tfms=Resize(480
-_STUCK = re.compile(r"([^\W\d_]{1,12})\1{4,}", re.IGNORECASE)  # the same letters five times on end
+_CODE = re.compile(r"[=_<>{}*\\/]|\w\(")  # code such as f(x) or item_tfms=Resize(480
+_STUCK = re.compile(r"([^\W\d_]{1,12})\1{4,}", re.IGNORECASE)  # the same letters five times in a row
 
 
 class TitleStyle(Settings):
     """How a course writes its titles."""
 
-    capitals: Literal["title", "sentence", "keep"] = "keep"  # Every Word, Only the first, or as the model wrote them
-    spellings: dict[str, str] = {}  # of words with capitals of their own, by their small letters: {"lstm": "LSTM"}
-    words: int = Field(default=16, ge=1)  # that a title may have
-    opening: str = ""  # what most lessons call their opening
+    capitals: Literal["title", "sentence", "keep"] = "keep"  # In All Words; In the first word; as the model writes
+    spellings: dict[str, str] = {}  # words with special capitals, by their lower case: {"lstm": "LSTM"}
+    words: int = Field(default=16, ge=1)  # most words of a title
+    opening: str = ""  # title that most lessons give their opening
 
 
 PLAIN = TitleStyle()
 
 
-def tidy(written: str, style: TitleStyle = PLAIN, text: str = "") -> str:
-    """`written` as a title: one line within the style's length, or "" where no word is left of it.
+def clean_up_title(written: str, style: TitleStyle = PLAIN, text: str = "") -> str:
+    """Turn a model's output into a title: one line within the style's length, or "" if no word is left.
 
     Args:
-        text: that it is the title of. It shows which words have capitals of their own.
+        written: The model's output.
+        style: The course's style.
+        text: The text that the title is for. It shows the spelling of names and abbreviations.
     """
-    title, before = written[:_LOOKED_AT], None
-    while title != before:  # what is taken away may uncover more
+    title, before = written[:_READ_CHARACTERS], None
+    while title != before:  # each removal can expose more markup
         before = title
-        title = _cut(_trimmed(_balanced(_MARK.sub(" ", _plain(title)))), style.words)
-    return _in_capitals(title, style, text) if _has_word(title) else ""
+        title = _cut(_trimmed(_balanced(_SOUND_MARK.sub(" ", _plain(title)))), style.words)
+    return _apply_capitals(title, style, text) if _has_word(title) else ""
 
 
-def usable(title: str) -> bool:
-    """Whether a reader can be shown `title`, which is tidy: it is not empty, and does not go round in circles."""
+def is_usable_title(title: str) -> bool:
+    """Return whether a cleaned-up title has a word and does not repeat itself endlessly."""
     words = _WORD.findall(title.casefold())
-    thrice = any(one == two == three for one, two, three in zip(words, words[1:], words[2:], strict=False))
-    circling = len(words) >= 6 and 2 * len(set(words)) <= len(words)
-    return _has_word(title) and not thrice and not circling and not _STUCK.search(title)
+    three_alike = any(one == two == three for one, two, three in zip(words, words[1:], words[2:], strict=False))
+    mostly_repeated = len(words) >= 6 and 2 * len(set(words)) <= len(words)
+    return _has_word(title) and not three_alike and not mostly_repeated and not _STUCK.search(title)
 
 
-def without_marks(text: str) -> str:
-    """`text` without what a transcript says of sounds: [Music]."""
-    return _MARK.sub(" ", text)
+def remove_sound_marks(text: str) -> str:
+    """Remove a transcript's marks of sounds, such as [Music]."""
+    return _SOUND_MARK.sub(" ", text)
 
 
 def learn_style(titles: Iterable[str], opening: str = "") -> TitleStyle:
-    """How `titles` are written; capitals are kept as they come where most of the titles do not agree on them.
+    """Infer a course's style from its titles. If they do not agree on capitals, the style keeps the model's.
 
     Args:
-        opening: what most lessons call their opening.
+        titles: The titles of the training split.
+        opening: The title that most lessons give their opening.
     """
     words = [title.split() for title in titles]
-    quiet = [title for title in words if not _shouted(title)]
-    capitals = _capitals([word for title in quiet for word in title[1:]])
+    mixed_case = [title for title in words if not _mostly_capitals(title)]
+    capitals = _infer_capitals([word for title in mixed_case for word in title[1:]])
     return TitleStyle(
         capitals=capitals,
-        spellings=_spellings(quiet, names=capitals == "sentence"),
-        words=max([_FEWEST_WORDS, *map(len, words)]),
+        spellings=_special_spellings(mixed_case, include_names=capitals == "sentence"),
+        words=max([_MIN_WORD_LIMIT, *map(len, words)]),
         opening=opening,
     )
 
 
 def _plain(title: str) -> str:
-    """The first line that has a word in it, as text without markup and without what cannot be printed."""
+    """Return the first line that contains a word, without markup and control characters."""
     title = next(filter(_has_word, html.unescape(title).splitlines()), "")
-    for pattern, left in ((_TAG, " "), (_LINK, r"\1"), (_BLOCK, ""), (_EMPHASIS, r"\2"), (_LABEL, "")):
-        title = pattern.sub(left, title)
-    return "".join(map(_printed, title))
+    for pattern, replacement in ((_TAG, " "), (_LINK, r"\1"), (_BLOCK, ""), (_EMPHASIS, r"\2"), (_LABEL, "")):
+        title = pattern.sub(replacement, title)
+    return "".join(map(_printable, title))
 
 
-def _printed(char: str) -> str:
+def _printable(char: str) -> str:
+    """Return the character, or a space or nothing in place of one that cannot be printed."""
     match unicodedata.category(char):
         case "Cf":
-            return char if char in "\u200c\u200d" else ""  # the joiners are part of how some scripts write a word
+            return char if char in "\u200c\u200d" else ""  # some scripts need joiners to spell a word
         case "Cc" | "Cs" | "Co" | "Cn" | "Zl" | "Zp" | "Zs":
             return " "
         case _:
@@ -138,41 +144,41 @@ def _printed(char: str) -> str:
 
 
 def _balanced(title: str) -> str:
-    """`title` without the quotes and brackets that have no other half, or nothing between them."""
+    """Remove quotes around the whole title, unpaired quotes and brackets, and empty pairs."""
     whole = _WRAPPED.fullmatch(title.strip())
     if whole:
         return next(part for part in whole.groups() if part is not None)
     whole = _WRAPPED_SINGLY.fullmatch(title.strip())
     if whole and not _OPENING.search(whole[1]) and not _CLOSING.search(whole[1]):
         return whole[1]
-    lonely = _lonely(title)
-    return _ALONE.sub(" ", "".join(" " if place in lonely else char for place, char in enumerate(title)))
+    unpaired = _unpaired(title)
+    return _EMPTY_PAIR.sub(" ", "".join(" " if position in unpaired else char for position, char in enumerate(title)))
 
 
-def _lonely(title: str) -> set[int]:
-    """Places of quotes and brackets without their other half. An apostrophe needs none."""
-    lonely: set[int] = set()
+def _unpaired(title: str) -> set[int]:
+    """Return the positions of unpaired quotes and brackets. Apostrophes do not count."""
+    unpaired: set[int] = set()
     opened: list[int] = []
-    for place, char in enumerate(title):
+    for position, char in enumerate(title):
         if opened and title[opened[-1]] in _CLOSES.get(char, ""):
             opened.pop()
         elif char in _OPENS:
-            opened.append(place)
+            opened.append(position)
         elif char in _CLOSES:
-            lonely.add(place)
-    straight = [place for place, char in enumerate(title) if char == '"']
+            unpaired.add(position)
+    straight = [position for position, char in enumerate(title) if char == '"']
     closing = [found.start() for found in _CLOSING.finditer(title)]
     for found in _OPENING.finditer(title):
-        if any(place > found.start() for place in closing):
-            closing.pop(next(i for i, place in enumerate(closing) if place > found.start()))
+        if any(position > found.start() for position in closing):
+            closing.pop(next(i for i, position in enumerate(closing) if position > found.start()))
         else:
-            lonely.add(found.start())
-    return lonely.union(opened, straight[-1:] if len(straight) % 2 else [])
+            unpaired.add(found.start())
+    return unpaired.union(opened, straight[-1:] if len(straight) % 2 else [])
 
 
 def _trimmed(title: str) -> str:
-    """`title` with single spaces, and without the punctuation around it that belongs to no sentence."""
-    title = _AFTER.sub("", _BEFORE.sub("", " ".join(title.split())))
+    """Collapse spaces, and strip stray punctuation and the final full stop."""
+    title = _TRAILING.sub("", _LEADING.sub("", " ".join(title.split())))
     last = title.split()[-1:] or [""]
     stem = last[0].removesuffix(".")
     if title.endswith(".") and "." not in stem and stem.casefold() not in _ABBREVIATIONS:
@@ -180,134 +186,141 @@ def _trimmed(title: str) -> str:
     return title
 
 
-def _cut(title: str, most: int) -> str:
-    """`title` within its length, at the end of a word with a meaning."""
+def _cut(title: str, max_words: int) -> str:
+    """Cut a title to its length limits. The last word is no article, preposition or conjunction."""
     words = title.split()
-    if len(words) <= most and len(title) <= LONGEST:
+    if len(words) <= max_words and len(title) <= LONGEST:
         return title
-    words = words[:most]
-    while words and (len(" ".join(words)) > LONGEST or _SMALL.fullmatch(_bare(words[-1]))):
+    words = words[:max_words]
+    while words and (len(" ".join(words)) > LONGEST or _SMALL_WORD.fullmatch(_strip_punctuation(words[-1]))):
         words.pop()
     return " ".join(words)
 
 
-def _in_capitals(title: str, style: TitleStyle, text: str) -> str:
+def _apply_capitals(title: str, style: TitleStyle, text: str) -> str:
+    """Change the title's capitals to those of the style."""
     if style.capitals == "keep":
         return title
-    words, shown = title.split(), _Shown(text, style)
-    shouted = _shouted(words)
-    first = _capital_of(shown.spelt(words[0], shouted), shown)
+    words, spelling = title.split(), _Spelling(text, style)
+    all_capitals = _mostly_capitals(words)
+    first = _capitalise(spelling.correct(words[0], all_capitals), spelling)
     if style.capitals == "title":
-        rest = [_of_title_case(shown.spelt(word, shouted), shouted, shown) for word in words[1:]]
+        rest = [_to_title_case(spelling.correct(word, all_capitals), all_capitals, spelling) for word in words[1:]]
     else:
-        # One that has capitals everywhere says by none of them that a word is a name.
-        all_large = shouted or _capitals(words[1:], evidence=2) == "title"
-        rest = [_of_sentence_case(shown.spelt(word, shouted), all_large, shown) for word in words[1:]]
+        # Where all words have capitals, a capital does not mark a name.
+        capitals_tell_nothing = all_capitals or _infer_capitals(words[1:], min_evidence=2) == "title"
+        rest = [
+            _to_sentence_case(spelling.correct(word, all_capitals), capitals_tell_nothing, spelling)
+            for word in words[1:]
+        ]
     return " ".join([first, *rest])
 
 
-class _Shown:
-    """How words are spelt, as a text and a course's titles show it."""
+class _Spelling:
+    """Capitals of words in a text and in a course's titles."""
 
     def __init__(self, text: str, style: TitleStyle) -> None:
         words = _WORD.findall(text)
-        telling = [] if _shouted(words) else words
-        self._spellings = {**_spellings([telling]), **style.spellings}
-        self._small = {word for word in telling if word.islower()}
-        self._large = {word.casefold() for word in telling if word[:1].isupper()}
+        informative = [] if _mostly_capitals(words) else words
+        self._spellings = {**_special_spellings([informative]), **style.spellings}
+        self._lower_case = {word for word in informative if word.islower()}
+        self._capitalised = {word.casefold() for word in informative if word[:1].isupper()}
 
-    def spelt(self, word: str, shouted: bool) -> str:
-        """`word` with the capitals that are its own; if all of its title was in capitals, with no others."""
-        if shouted and not self.spells_itself(word):
+    def correct(self, word: str, all_capitals: bool) -> str:
+        """Give a word its special capitals. In a title of capitals only, lower all others."""
+        if all_capitals and not self.is_special(word):
             word = "".join(map(_lower, word))
-        return _WORD.sub(lambda found: self._spelling(found[0]), word)
+        return _WORD.sub(lambda found: self._look_up(found[0]), word)
 
-    def _spelling(self, word: str) -> str:
+    def _look_up(self, word: str) -> str:
         spelling = self._spellings.get(word.casefold(), word)
         return spelling if len(spelling) == len(word) else word
 
-    def spells_itself(self, word: str) -> bool:
-        """Whether no rule may change a capital in `word`."""
+    def is_special(self, word: str) -> bool:
+        """Return whether a part of the word is written in its special spelling."""
         return any(self._spellings.get(part.casefold()) == part for part in _WORD.findall(word))
 
     def is_name(self, word: str) -> bool:
-        """Whether the text never has it small."""
-        return word.casefold() in self._large and word.casefold() not in self._small
+        """Return whether the text always capitalises the word."""
+        return word.casefold() in self._capitalised and word.casefold() not in self._lower_case
 
-    def is_small(self, word: str) -> bool:
-        return word.casefold() in self._small
-
-
-def _is_fixed(word: str, shown: _Shown) -> bool:
-    return shown.spells_itself(word) or bool(_CODE.search(word)) or any(map(_capital_within, _WORD.findall(word)))
+    def is_common_word(self, word: str) -> bool:
+        """Return whether the text has the word in lower case."""
+        return word.casefold() in self._lower_case
 
 
-def _capital_of(word: str, shown: _Shown) -> str:
-    return word if _is_fixed(word, shown) else _with_first(word, _upper)
+def _is_fixed(word: str, spelling: _Spelling) -> bool:
+    """Return whether no rule may change the word's capitals."""
+    return spelling.is_special(word) or bool(_CODE.search(word)) or any(map(_has_inner_capital, _WORD.findall(word)))
 
 
-def _of_title_case(word: str, shouted: bool, shown: _Shown) -> str:
-    small = _SMALL.fullmatch(_bare(word)) and (shouted or word.islower())
-    return word if small or _is_fixed(word, shown) else _with_first(word, _upper)
+def _capitalise(word: str, spelling: _Spelling) -> str:
+    return word if _is_fixed(word, spelling) else _change_first_letter(word, _upper)
 
 
-def _of_sentence_case(word: str, all_large: bool, shown: _Shown) -> str:
-    bare = _bare(word)
-    no_name = not shown.is_name(bare) if all_large else shown.is_small(bare)
-    return _with_first(word, _lower) if no_name and not _is_fixed(word, shown) else word
+def _to_title_case(word: str, all_capitals: bool, spelling: _Spelling) -> str:
+    stays_small = _SMALL_WORD.fullmatch(_strip_punctuation(word)) and (all_capitals or word.islower())
+    return word if stays_small else _capitalise(word, spelling)
 
 
-def _bare(word: str) -> str:
+def _to_sentence_case(word: str, capitals_tell_nothing: bool, spelling: _Spelling) -> str:
+    bare = _strip_punctuation(word)
+    is_common = not spelling.is_name(bare) if capitals_tell_nothing else spelling.is_common_word(bare)
+    return _change_first_letter(word, _lower) if is_common and not _is_fixed(word, spelling) else word
+
+
+def _strip_punctuation(word: str) -> str:
     return word.strip("()[]\"'“”‘’«»,;:.?!")
 
 
-def _capitals(words: Sequence[str], evidence: int = _EVIDENCE) -> Literal["title", "sentence", "keep"]:
-    """`words` are those of titles, without each title's first."""
-    telling = [word for word in words if len(word) > 3 and word.isalpha() and not _capital_within(word)]
-    telling = [word for word in telling if word.lower() != word.upper() and not _SMALL.fullmatch(word)]
-    large = sum(word[0].isupper() for word in telling)
-    if len(telling) >= evidence and large >= _AGREED * len(telling):
+def _infer_capitals(words: Sequence[str], min_evidence: int = _MIN_EVIDENCE) -> Literal["title", "sentence", "keep"]:
+    """Infer the use of capitals from the words of titles, without the first word of each title."""
+    informative = [word for word in words if len(word) > 3 and word.isalpha() and not _has_inner_capital(word)]
+    informative = [word for word in informative if word.lower() != word.upper() and not _SMALL_WORD.fullmatch(word)]
+    capitalised = sum(word[0].isupper() for word in informative)
+    if len(informative) >= min_evidence and capitalised >= _MIN_AGREEMENT * len(informative):
         return "title"
-    if len(telling) >= evidence and large <= (1 - _AGREED) * len(telling):
+    if len(informative) >= min_evidence and capitalised <= (1 - _MIN_AGREEMENT) * len(informative):
         return "sentence"
     return "keep"
 
 
-def _spellings(texts: Iterable[Sequence[str]], *, names: bool = False) -> dict[str, str]:
-    """Words that are written with capitals of their own more often than not, the most frequent ones.
+def _special_spellings(texts: Iterable[Sequence[str]], *, include_names: bool = False) -> dict[str, str]:
+    """Find the most frequent words that are mostly written with special capitals, such as LSTM.
 
     Args:
-        names: whether a capital letter ahead of a small word is one, too, where the word is not the first.
+        texts: The words of each text.
+        include_names: Also find words with a capital first letter, unless they are a text's first word.
     """
     counts: Counter[str] = Counter()
     for words in texts:
-        for place, word in enumerate(words):
-            counts.update(part for part in _WORD.findall(word) if place or _capital_within(part))
+        for position, word in enumerate(words):
+            counts.update(part for part in _WORD.findall(word) if position or _has_inner_capital(part))
     by_word: dict[str, Counter[str]] = {}
     for word, count in counts.items():
         by_word.setdefault(word.casefold(), Counter())[word] += count
     found: Counter[str] = Counter()
     for forms in by_word.values():
         form, count = max(forms.items(), key=lambda item: (item[1], item[0]))
-        own = _capital_within(form) or (names and form[:1].isupper())
-        if own and 2 * count > forms.total():
+        is_special = _has_inner_capital(form) or (include_names and form[:1].isupper())
+        if is_special and 2 * count > forms.total():
             found[form] = count
-    kept = sorted(found, key=lambda form: (-found[form], form))[:_SPELLINGS]
+    kept = sorted(found, key=lambda form: (-found[form], form))[:_MAX_SPELLINGS]
     return {form.casefold(): form for form in sorted(kept) if len(form.casefold()) == len(form)}
 
 
-def _capital_within(word: str) -> bool:
+def _has_inner_capital(word: str) -> bool:
     return any(char.isupper() for char in word[1:])
 
 
-def _shouted(words: Sequence[str]) -> bool:
-    """Whether most of `words` are in capitals, which then say nothing of a single word."""
-    telling = [word for word in words if any(map(_tells_case, _WORD.findall(word)))]
-    return len(words) > 1 and 2 * sum(map(str.isupper, telling)) > len(telling)
+def _mostly_capitals(words: Sequence[str]) -> bool:
+    """Return whether most words are written in capitals only."""
+    informative = [word for word in words if any(map(_has_several_letters, _WORD.findall(word)))]
+    return len(words) > 1 and 2 * sum(map(str.isupper, informative)) > len(informative)
 
 
-def _tells_case(part: str) -> bool:
-    """Whether `part` has letters beside the first, which may be large in any title."""
+def _has_several_letters(part: str) -> bool:
+    """Return whether a word has two or more cased letters. The first letter may be a capital in any title."""
     return sum(char.isupper() or char.islower() for char in part) > 1
 
 
@@ -315,11 +328,11 @@ def _has_word(text: str) -> bool:
     return any(map(str.isalnum, text))
 
 
-def _with_first(word: str, change: Callable[[str], str]) -> str:
-    """`word` with its first letter changed; a number ahead of it stands in a capital's place."""
-    for place, char in enumerate(word):
+def _change_first_letter(word: str, change: Callable[[str], str]) -> str:
+    """Apply `change` to the first letter or digit of a word."""
+    for position, char in enumerate(word):
         if char.isalnum():
-            return word[:place] + change(char) + word[place + 1 :]
+            return word[:position] + change(char) + word[position + 1 :]
     return word
 
 

@@ -1,4 +1,4 @@
-"""Logits of a title's tokens in the two ways a model computes them: at once to learn, token by token to write."""
+"""Compute the logits of a title's tokens in both ways of a model: in one pass as in training, or token by token."""
 
 from __future__ import annotations
 
@@ -10,63 +10,64 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pipeline.models.features import Encoded
+from pipeline.models.features import EncodedTexts
 from pipeline.models.inputs import Inputs
 
 Rows = Sequence[list[int]]
-"""Token ids, a row for each text or title."""
+"""Token ids, one row per text or title."""
+
+InputsOfSpan = Callable[[int, int], dict[str, Any]]
+"""Returns the model's inputs for the tokens from a start position up to, but without, an end position."""
 
 
 def logits_at_once(model: PreTrainedModel, inputs: Inputs, sources: Rows, titles: Rows) -> Tensor:
-    """Compute the logits behind each token of each title in one pass, as in training.
+    """Compute the logits after each token of each title in one pass, as in training.
 
     Args:
-        sources: the texts, as `Inputs.source` gives them.
-        titles: what the decoder is given for each text, of one length.
+        model: The model, in evaluation mode.
+        inputs: The model's inputs.
+        sources: Token ids of the texts, from `Inputs.source`.
+        titles: Token ids that the decoder reads for each text. All titles have the same length.
 
     Returns:
         (titles, tokens, vocabulary).
     """
-    title_start, end, tokens = _sequences(model, inputs, sources, titles)
-    return _logits(model, tokens, [0, end])[:, title_start:]
+    title_start, end, span = _sequences(model, inputs, sources, titles)
+    return _logits(model, span, [0, end])[:, title_start:]
 
 
 def logits_by_steps(model: PreTrainedModel, inputs: Inputs, sources: Rows, titles: Rows) -> Tensor:
-    """Compute what `logits_at_once` does in one pass for each token, with cached keys and values, as in generation."""
-    title_start, end, tokens = _sequences(model, inputs, sources, titles)
-    return _logits(model, tokens, [0, *range(title_start or 1, end + 1)])[:, title_start:]
+    """Compute the result of `logits_at_once` token by token with cached keys and values, as in generation."""
+    title_start, end, span = _sequences(model, inputs, sources, titles)
+    return _logits(model, span, [0, *range(title_start or 1, end + 1)])[:, title_start:]
 
 
-Tokens = Callable[[int, int], dict[str, Any]]
-"""From the places of the first token and of the one behind the last to what the model is given of these."""
-
-
-def _sequences(model: PreTrainedModel, inputs: Inputs, sources: Rows, titles: Rows) -> tuple[int, int, Tokens]:
-    """The place where titles start in the decoder's sequences, the place where these end, and their tokens."""
+def _sequences(model: PreTrainedModel, inputs: Inputs, sources: Rows, titles: Rows) -> tuple[int, int, InputsOfSpan]:
+    """Return the start of the titles in the decoder's sequences, the end of the sequences, and their inputs."""
     if not inputs.family.causal:
-        read = inputs.fed_with(Encoded(model, inputs, sources)(sources), inputs.batch(sources))
-        ids = torch.tensor(titles)
-        return 0, ids.shape[1], lambda start, end: {**read, "decoder_input_ids": ids[:, start:end]}
+        encoded = inputs.with_features(EncodedTexts(model, inputs, sources)(sources), inputs.batch(sources))
+        title_ids = torch.tensor(titles)
+        return 0, title_ids.shape[1], lambda start, end: {**encoded, "decoder_input_ids": title_ids[:, start:end]}
     batch = inputs.batch([[*source, *title] for source, title in zip(sources, titles, strict=True)])
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    places = inputs.positions(mask)
+    positions = inputs.positions(mask)
 
-    def tokens(start: int, end: int) -> dict[str, Any]:
+    def span(start: int, end: int) -> dict[str, Any]:
         return {
             "input_ids": ids[:, start:end],
             "attention_mask": mask[:, :end],
-            "position_ids": places[:, start:end],
+            "position_ids": positions[:, start:end],
         }
 
-    return max(map(len, sources)), ids.shape[1], tokens
+    return max(map(len, sources)), ids.shape[1], span
 
 
 @torch.inference_mode()
-def _logits(model: PreTrainedModel, tokens: Tokens, cuts: Sequence[int]) -> Tensor:
-    """The logits of all tokens, from one pass for each two neighbouring places of `cuts`."""
-    cache, found = None, []
+def _logits(model: PreTrainedModel, span: InputsOfSpan, cuts: Sequence[int]) -> Tensor:
+    """Compute the logits of all tokens with one pass per pair of neighbouring cuts."""
+    cache, logits = None, []
     for start, end in pairwise(cuts):
-        output = model(**tokens(start, end), past_key_values=cache, use_cache=len(cuts) > 2)
+        output = model(**span(start, end), past_key_values=cache, use_cache=len(cuts) > 2)
         cache = output.past_key_values
-        found.append(output.logits)
-    return torch.cat(found, dim=1)
+        logits.append(output.logits)
+    return torch.cat(logits, dim=1)

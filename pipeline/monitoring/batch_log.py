@@ -1,7 +1,7 @@
-"""What every batch of titles leaves of itself: a row of numbers a text, and nothing of what was said.
+"""Log measurements of each batch of titles, one row of numbers per text, without the texts.
 
-In `.lectern/`, since it is no stage's output: no later run of the pipeline could make it again, and `lectern backup`
-takes it along. A file a batch, so that two batches at once never meet.
+The log is in `.lectern/`, because no stage can make it again; `lectern backup` includes it. Each batch has a file of
+its own, so that batches at the same time do not conflict.
 """
 
 from __future__ import annotations
@@ -13,27 +13,32 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.files import file_aside
 from pipeline.paths import STATE, TRAINING_SPLITS
 
 BATCHES = STATE / "batches"
 MEASURES = ("words", "characters", "unknown_words", "language", "title_words", "fallback")
-"""The columns of a batch that say something of its texts and titles."""
+"""The columns of a batch that measure its texts and titles."""
 
 _WHEN = "%Y%m%dT%H%M%S%fZ"
 
 
 def log_batch(texts: Sequence[str], titles: Sequence[str], version: str) -> None:
-    """Measures `texts` and the `titles` that the model wrote, none of them where one is empty, and keeps that."""
+    """Measure a batch and log the measurements.
+
+    Args:
+        titles: the model's own title for each text; empty if it wrote none.
+        version: NAME/NUMBER of the version that wrote them.
+    """
     if not texts:
         return
-    from pipeline.monitoring.measures import measure, vocabulary  # loads a model of languages, which takes a second
+    from pipeline.monitoring.measures import measure, vocabulary  # loads a language model, which takes a second
 
     train = TRAINING_SPLITS["train"]
     known = vocabulary(pd.read_parquet(train, columns=["text"])["text"].tolist()) if train.exists() else None
     now = datetime.now(UTC)
-    rows = measure([spoken(text) for text in texts], titles, known).assign(
+    rows = measure([remove_opening_mark(text) for text in texts], titles, known).assign(
         fallback=[not title.strip() for title in titles], version=version, when=pd.Timestamp(now)
     )
     with file_aside(BATCHES / f"{now.strftime(_WHEN)}-{uuid.uuid4().hex[:8]}.parquet") as path:
@@ -41,16 +46,18 @@ def log_batch(texts: Sequence[str], titles: Sequence[str], version: str) -> None
 
 
 def read_batches(since: datetime) -> pd.DataFrame:
-    """The rows of all batches since then, the oldest first; without rows, and without columns, where there is none.
+    """Read the rows of all batches since a time, oldest first.
 
     Returns:
-        The columns of `measure`; `fallback`: whether the model wrote no title; `version`, as NAME/NUMBER; `when`.
+        The columns of `measure`; `fallback`, whether the model wrote no title; `version`, NAME/NUMBER; `when`. Without
+        batches, an empty frame without columns.
     """
     files = [file for file in sorted(BATCHES.glob("*.parquet")) if _when(file) >= since]
     return pd.concat(map(pd.read_parquet, files), ignore_index=True) if files else pd.DataFrame()
 
 
 def days_ago(days: float) -> datetime:
+    """Return the time so many days before now, in UTC."""
     return datetime.now(UTC) - timedelta(days=days)
 
 

@@ -1,8 +1,8 @@
-"""Whether the texts that are titled, and their titles, still are like those that the model was trained on.
+"""Compare recently titled texts and their titles with the training split.
 
-A measure has drifted if it differs by more than its bound, and if that is no matter of chance. Numbers are compared by
-Kolmogorov and Smirnov's distance, the greatest gap between two cumulative shares; languages by the total variation of
-their shares, with a chi-squared test; fallbacks by their share alone, with a binomial test, for training has none.
+A measure has drifted if its distance is above its bound and too large for chance. Numbers: the Kolmogorov-Smirnov
+distance, the largest gap between two cumulative distributions, with its test. Languages: the total variation of their
+shares, with a chi-squared test. Fallbacks: their share, with a binomial test, because the training split has none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHOWN_LANGUAGES = 3
 
 
 class Bounds(Settings):
-    """How far each measure may differ, from 0, alike, to 1."""
+    """Largest tolerated distance of each measure, between 0, equal, and 1."""
 
     words: float = Field(ge=0, le=1)
     characters: float = Field(ge=0, le=1)
@@ -38,30 +38,32 @@ class Bounds(Settings):
 
 
 class DriftSettings(Section):
+    """The section `drift` of params.yaml."""
+
     section: ClassVar[str] = "drift"
 
-    days: float = Field(gt=0)  # of titles that are looked at, up to now
-    fewest: int = Field(ge=2)  # texts that are judged; fewer say too little
-    confidence: float = Field(gt=0, lt=1)  # that a difference is no matter of chance
+    days: float = Field(gt=0)  # length of the period up to now
+    fewest: int = Field(ge=2)  # smallest number of texts that is judged
+    confidence: float = Field(gt=0, lt=1)  # required to exclude chance
     bounds: Bounds
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one measure."""
+    """The result for one measure."""
 
     measure: str
-    training: str  # its values there, in short
+    training: str  # summary of its values
     titled: str
     distance: float
     bound: float
-    p_value: float  # how likely chance alone makes such a difference
+    p_value: float  # probability of such a distance by chance
     drifted: bool
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How the texts that `version` has titled differ from the training split. No findings: too few to judge."""
+    """Differences between the texts that `version` titled and the training split. No findings: too few texts."""
 
     version: str
     texts: int
@@ -72,17 +74,17 @@ class Drift:
 
     @property
     def drifted(self) -> list[str]:
-        """The measures that have."""
+        """The names of the measures that drifted."""
         return [finding.measure for finding in self.findings if finding.drifted]
 
     @property
     def headline(self) -> str:
         titled = f"{self.texts:,} texts that {self.version} titled within {self.days:g} days"
         if not self.findings:
-            return f"Not judged: {titled}, and {self.fewest:,} are asked for."
+            return f"Not judged: {titled}; at least {self.fewest:,} are needed."
         if self.drifted:
-            return f"Drifted in {', '.join(self.drifted)}: {titled}."
-        return f"Like the training split: {titled}."
+            return f"Drift in {', '.join(self.drifted)}: {titled}."
+        return f"No drift from the training split: {titled}."
 
     def as_json(self) -> dict[str, Any]:
         return {"drifted": self.drifted, **asdict(self)}
@@ -92,7 +94,7 @@ class Drift:
         for column in ("measure", "training", "titled", "distance", "bound", "p", ""):
             table.add_column(column)
         for finding in self.findings:
-            mark = Text("DRIFTED", style="red") if finding.drifted else Text("like", style="green")
+            mark = Text("DRIFT", style="red") if finding.drifted else Text("no drift", style="green")
             table.add_row(*map(Text, cells(finding)), mark)
         return table
 
@@ -101,12 +103,12 @@ class Drift:
         if self.findings:
             lines += ["| measure | training | titled | distance | bound | p | |", "|---|---|---|--:|--:|--:|---|"]
         for finding in self.findings:
-            lines.append(f"| {' | '.join(cells(finding))} | {'**drifted**' if finding.drifted else 'like'} |")
+            lines.append(f"| {' | '.join(cells(finding))} | {'**drift**' if finding.drifted else 'no drift'} |")
         return "\n".join(lines)
 
 
 def cells(finding: Finding) -> list[str]:
-    """As every table shows them."""
+    """Format a finding for the cells of a table."""
     numbers = (f"{finding.distance:.3f}", f"{finding.bound:g}", f"{finding.p_value:.2g}")
     return [finding.measure.replace("_", " "), finding.training, finding.titled, *numbers]
 
@@ -114,12 +116,12 @@ def cells(finding: Finding) -> list[str]:
 def compare(
     training: pd.DataFrame, titled: pd.DataFrame, settings: DriftSettings, *, version: str, notes: list[str]
 ) -> Drift:
-    """The order of rows does not matter.
+    """Compare titled texts with the training split. The order of rows does not matter.
 
     Args:
-        training: what `measure_training` returns.
-        titled: of one version, what `read_batches` returns.
-        notes: what whoever reads the result must know beside it.
+        training: the result of `measure_training`.
+        titled: the rows of one version from `read_batches`.
+        notes: remarks for the reader of the result.
     """
     found = list(_findings(training, titled, settings)) if len(titled) >= settings.fewest else []
     return Drift(version, len(titled), settings.fewest, settings.days, found, notes)
@@ -130,13 +132,13 @@ def _findings(training: pd.DataFrame, titled: pd.DataFrame, settings: DriftSetti
 
     def finding(measure: str, distance: float, p_value: float) -> Finding:
         bound = getattr(settings.bounds, measure)
-        was, now = in_short(training, measure), in_short(titled, measure)
-        return Finding(measure, was, now, distance, bound, p_value, bool(distance > bound and p_value < alpha))
+        before, now = summarise(training, measure), summarise(titled, measure)
+        return Finding(measure, before, now, distance, bound, p_value, bool(distance > bound and p_value < alpha))
 
     for measure in NUMBERS:
         was, now = training[measure].dropna(), titled[measure].dropna()
         if len(was) and len(now):
-            # Of words that are unknown only more than before are a loss.
+            # Fewer unknown words are no problem, so the test is one-sided.
             side = "less" if measure == "unknown_words" else "two-sided"
             tested = ks_2samp(now, was, alternative=side, method="asymp")
             yield finding(measure, float(tested.statistic), float(tested.pvalue))
@@ -147,20 +149,20 @@ def _findings(training: pd.DataFrame, titled: pd.DataFrame, settings: DriftSetti
 
 
 def _language(was: pd.Series, now: pd.Series) -> tuple[float, float]:
-    """The distance, and how likely chance alone makes it."""
+    """Return the distance and its p-value."""
     counts = pd.DataFrame({"was": was.value_counts(), "now": now.value_counts()}).fillna(0).sort_index()
     if len(counts) == 1:
         return 0.0, 1.0
     shares = counts / counts.sum()
     distance = float((shares["was"] - shares["now"]).abs().sum() / 2)
-    # By resampling: most languages are too rare for the usual approximation.
+    # By resampling, because most languages are too rare for the usual approximation.
     method = MonteCarloMethod(n_resamples=_RESAMPLES, rng=np.random.default_rng(_SEED))
     tested = chi2_contingency(counts.to_numpy(dtype=int), correction=False, method=method)
     return distance, float(tested.pvalue)
 
 
-def in_short(measured: pd.DataFrame, measure: str) -> str:
-    """The values of a measure as a person reads them; a dash where there are none."""
+def summarise(measured: pd.DataFrame, measure: str) -> str:
+    """Summarise the values of a measure for a person; a dash if there are none."""
     if measure not in measured or not measured[measure].notna().any():
         return "-"
     values = measured[measure].dropna()

@@ -1,4 +1,4 @@
-"""Compares what was titled of late with the training split, and writes down what was found."""
+"""Compare recently titled texts with the training split, and write reports/drift.html and drift.json."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from markupsafe import Markup
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.figures import as_svg, cumulative_figure
-from pipeline.evaluation.templates import templates
+from pipeline.evaluation.templates import template_environment
 from pipeline.files import write_json, write_text
 from pipeline.monitoring.batch_log import days_ago, read_batches
 from pipeline.monitoring.drift import Drift, DriftSettings, cells, compare
 from pipeline.monitoring.measures import NUMBERS, measure_training
 from pipeline.paths import DRIFT, DRIFT_JSON, TRAINING_SPLITS
-from pipeline.registry.lineage import of_todays_split
+from pipeline.registry.lineage import is_of_current_split
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import named_version
+from pipeline.registry.versions import get_version
 
 _NAMES = ("training split", "titled")
 
 
 def report_drift(settings: DriftSettings) -> Drift | None:
-    """What the version that titled last has titled within `settings.days`, compared and written into reports/.
+    """Compare the texts that the latest version has titled within `settings.days`, and write the reports.
 
-    None where nothing was titled in that time.
+    Returns:
+        The comparison; None if nothing was titled in that time.
 
     Raises:
-        UsageError: there is no training split here.
+        UsageError: there is no training split.
     """
     batches = read_batches(days_ago(settings.days))
     if batches.empty:
         return None
     path = TRAINING_SPLITS["train"]
     if not path.exists():
-        raise UsageError(f"{path} is not here, and what is titled is compared with it. Run `dvc repro split`.")
+        raise UsageError(f"{path} is missing; titled texts are compared with it. Run `dvc repro split`.")
     version = batches["version"].iloc[-1]
     training = measure_training(pd.read_parquet(path, columns=["course_title", "lesson_num", "title", "text"]))
     titled = batches[batches["version"] == version]
@@ -48,25 +49,25 @@ def report_drift(settings: DriftSettings) -> Drift | None:
 def _notes(version: str) -> list[str]:
     name, _, number = version.rpartition("/")
     try:
-        tags = named_version(connect(), name, int(number)).tags
+        tags = get_version(connect(), name, int(number)).tags
     except UsageError:
-        return [f"{version} is not registered any more."]
-    if of_todays_split(tags):
+        return [f"{version} is no longer registered."]
+    if is_of_current_split(tags):
         return []
-    return [f"{version} was trained on another split than today's, which this compares with."]
+    return [f"{version} was trained on another split than the current one, which it is compared with here."]
 
 
 def _page(drift: Drift, training: pd.DataFrame, titled: pd.DataFrame) -> str:
     shown = {each.replace("_", " "): (training[each].dropna(), titled[each].dropna()) for each in NUMBERS}
     shown = {name: pair for name, pair in shown.items() if all(map(len, pair))}
-    label = "Cumulative shares of the training split and of what was titled"
+    label = "Cumulative distributions of the training split and of the titled texts"
     return (
-        templates("pipeline.monitoring")
+        template_environment("pipeline.monitoring")
         .get_template("drift.html.j2")
         .render(
             drift=drift,
             cells=cells,
-            figure=Markup(as_svg(cumulative_figure(shown, _NAMES), label)),  # of numbers, and our own words
+            figure=Markup(as_svg(cumulative_figure(shown, _NAMES), label)),  # safe: only numbers and fixed words
             when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )

@@ -1,4 +1,4 @@
-"""What is measured of a text and its title, so that many can be compared without keeping what they say."""
+"""Measure texts and titles, so that many can be compared without keeping their words."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from collections.abc import Sequence, Set
 import pandas as pd
 import py3langid
 
-from pipeline.data.lessons import LESSON
+from pipeline.data.workbook_schema import LESSON
 
 NUMBERS = ("words", "characters", "unknown_words", "title_words")
 
 _WORD = re.compile(r"\w+")
-_LANGUAGE_CHARACTERS = 1000  # that tell a text's language
-_LANGUAGE_WORDS = 5  # of fewer than these nobody could tell it
-_UNDETERMINED = "und"  # of ISO 639
+_LANGUAGE_CHARACTERS = 1000  # enough to detect the language of a text
+_LANGUAGE_WORDS = 5  # fewer words are too few to detect it
+_UNDETERMINED = "und"  # in ISO 639
 
 
 def measure(texts: Sequence[str], titles: Sequence[str], known: Set[str] | None) -> pd.DataFrame:
-    """A row a text.
+    """Measure each text and its title.
 
     Args:
-        titles: one a text.
-        known: the vocabulary; None where there is none to compare with.
+        titles: one per text.
+        known: the vocabulary of the training split; None if there is none.
 
     Returns:
-        words, characters: of the text.
-        unknown_words: share of its words that are not `known`; NaN where nothing is, or it has none.
-        language: its ISO 639 code, `und` where it is too short to tell.
-        title_words: of the title.
+        One row per text. words, characters: their numbers in the text. unknown_words: share of the words that are not
+        in `known`; NaN without vocabulary or words. language: ISO 639 code; `und` for a text that is too short.
+        title_words: number of words in the title.
     """
     words = [_words(text) for text in texts]
     columns = {
@@ -44,10 +43,10 @@ def measure(texts: Sequence[str], titles: Sequence[str], known: Set[str] | None)
 
 
 def measure_training(train: pd.DataFrame) -> pd.DataFrame:
-    """`measure` of the training split, each text's unknown words being those that no other lesson has.
+    """Measure the training split; the unknown words of a text are those that no other lesson has.
 
     Args:
-        train: course_title, lesson_num, title and text.
+        train: the columns course_title, lesson_num, title and text.
     """
     measured = measure(train["text"].tolist(), train["title"].tolist(), None)
     words = train["text"].map(_words)
@@ -61,7 +60,7 @@ def measure_training(train: pd.DataFrame) -> pd.DataFrame:
 
 
 def vocabulary(texts: Sequence[str]) -> set[str]:
-    """All words of `texts`."""
+    """Return the set of all words in `texts`."""
     return {word for text in texts for word in _words(text)}
 
 

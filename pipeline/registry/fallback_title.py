@@ -1,6 +1,6 @@
-"""The title that a reader is shown: the model's, or a keyphrase of the text where the model wrote nothing of use.
+"""The title that a user sees: the model's, or a keyphrase of the text if the model wrote no usable title.
 
-A model is measured, ranked and judged by what it wrote itself. What stands in for it says so.
+Measuring, ranking and the gate see only the model's own titles. A keyphrase is marked as a fallback.
 """
 
 from __future__ import annotations
@@ -10,36 +10,43 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.evaluation.baselines import best_keyphrase
-from pipeline.models.title_cleanup import TitleStyle, tidy, usable, without_marks
+from pipeline.models.title_cleanup import TitleStyle, clean_up_title, is_usable_title, remove_sound_marks
 
-_READ = 120_000  # characters of a text, 20,000 words as they are spoken: 2 s at most, where a million words take 90
+_READ = 120_000  # characters: about 20,000 words, which take 2 s; a million words would take 90 s
 
 
 class Shown(NamedTuple):
-    title: str  # empty where the text has no keyphrase either
-    fallback: bool  # it is a keyphrase
+    """One title as the user sees it."""
+
+    title: str  # empty if the text has no keyphrase either
+    fallback: bool  # the title is a keyphrase
 
 
-def shown(texts: Sequence[str], candidates: Sequence[Sequence[str]], style: TitleStyle) -> list[Shown]:
-    """For each text the first of its `candidates` that is of use, else its best keyphrase in the course's style."""
-    own = [next(filter(usable, titles), "") for titles in candidates]
-    lacking = [text for text, title in zip(texts, own, strict=True) if not title]
-    stand_ins = iter(_keyphrases(lacking, style))
-    return [Shown(title, False) if title else Shown(next(stand_ins), True) for title in own]
+def choose_titles(texts: Sequence[str], candidates: Sequence[Sequence[str]], style: TitleStyle) -> list[Shown]:
+    """Choose for each text its first usable candidate, or else its best keyphrase in the style of the course."""
+    own = [next(filter(is_usable_title, titles), "") for titles in candidates]
+    without = [text for text, title in zip(texts, own, strict=True) if not title]
+    fallbacks = iter(_keyphrases(without, style))
+    return [Shown(title, False) if title else Shown(next(fallbacks), True) for title in own]
 
 
-def answer(texts: Sequence[str], candidates: Sequence[list[str]], style: TitleStyle) -> pd.DataFrame:
-    """A row a text: `title`, the one to show; `candidates`, the best first: what the model wrote, after the usual title
-    of an opening; `fallback`, whether the title is a keyphrase of the text, since none of those is of use."""
-    titles, fallbacks = zip(*shown(texts, candidates, style), strict=True) if texts else ((), ())
+def titles_frame(texts: Sequence[str], candidates: Sequence[list[str]], style: TitleStyle) -> pd.DataFrame:
+    """Return one row per text.
+
+    Returns:
+        title: the title to show.
+        candidates: the model's titles, best first, after the usual title of an opening.
+        fallback: whether `title` is a keyphrase, because no candidate is usable.
+    """
+    titles, fallbacks = zip(*choose_titles(texts, candidates, style), strict=True) if texts else ((), ())
     return pd.DataFrame({"title": titles, "candidates": list(candidates), "fallback": fallbacks})
 
 
 def _keyphrases(texts: Sequence[str], style: TitleStyle) -> list[str]:
-    nothing_to_learn_of = pd.DataFrame({"title": []})
-    texts = [spoken(text) for text in texts]
-    phrases = best_keyphrase(nothing_to_learn_of, [without_marks(text)[:_READ] for text in texts])
-    titles = [tidy(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
-    return [title if usable(title) else "" for title in titles]
+    no_training_split = pd.DataFrame({"title": []})
+    texts = [remove_opening_mark(text) for text in texts]
+    phrases = best_keyphrase(no_training_split, [remove_sound_marks(text)[:_READ] for text in texts])
+    titles = [clean_up_title(phrase, style, text) for phrase, text in zip(phrases, texts, strict=True)]
+    return [title if is_usable_title(title) else "" for title in titles]

@@ -1,4 +1,4 @@
-"""Whether every family works with the libraries that are installed: each from a small checkpoint to served titles."""
+"""Check each family with the installed libraries, from a small checkpoint to served titles."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rich.text import Text
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint, save_model
-from pipeline.models.families import DROPPED, FAMILIES, families_instead_of
+from pipeline.models.families import DROPPED, FAMILIES, explain_unknown_families
 from pipeline.models.generation import GenerateSettings, Titler, decoder_start, open_titler
 from pipeline.models.scratch import ScratchSize
 from pipeline.models.title_logits import logits_at_once, logits_by_steps
+from pipeline.registry.registration import log_served_model
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import log_served_model
 from pipeline.training.prepare import Prepared, prepare
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import fit
@@ -41,8 +41,8 @@ _EXAMPLES = pd.DataFrame(
 )
 _TEXTS = _EXAMPLES["text"].tolist()
 _SIZE = ScratchSize(width=32, layers=2, heads=2, vocabulary=300)
-_ROUNDING = 1e-4  # of the logits' standard deviation; by which two ways to compute them may differ
-_LIMITS = {"max_source_tokens": 48, "max_target_tokens": 12}
+_ROUNDING = 1e-4  # largest difference between two ways to compute logits, in their standard deviations
+_SOURCE_TOKENS, _TARGET_TOKENS = 48, 12
 _ONE_STEP = TrainSettings(
     epochs=1,
     optimiser="adamw",
@@ -64,7 +64,7 @@ _ONE_STEP = TrainSettings(
     processes=1,
     seed=1,
 )
-# A model that has hardly learnt anything would repeat one token, padding perhaps, and end; so it may not.
+# An almost untrained model would end at once or repeat one token, so both are forbidden.
 _GENERATE = GenerateSettings(
     num_beams=2,
     candidates=2,
@@ -77,14 +77,14 @@ _GENERATE = GenerateSettings(
 
 
 @dataclass(frozen=True)
-class Row:
-    """What came of one family."""
+class FamilyResult:
+    """The result of the check of one family."""
 
     family: str
     result: str  # PASSED | FAILED
     seconds: float
-    parameters: int | None = None  # of the small model; None where there was none
-    failed_at: str | None = None  # the step
+    parameters: int | None = None  # of the small model; None if it could not be made
+    failed_at: str | None = None  # the failed step
     error: str | None = None
 
     @property
@@ -92,22 +92,23 @@ class Row:
         return self.result == "PASSED"
 
 
-def matrix(families: Sequence[str] = ()) -> list[Row]:
-    """A row for each of `families`, or for all: one that fails does not keep the next from being tried.
+def check_families(families: Sequence[str] = ()) -> list[FamilyResult]:
+    """Check each of `families`, or all families; continue after a failure.
 
-    Works in a folder and with an MLflow database of its own, which are gone afterwards.
+    The check uses a temporary folder with an MLflow database of its own.
 
     Raises:
-        UsageError: there is no such family.
+        UsageError: a family does not exist.
     """
     unknown = [family for family in families if family not in FAMILIES]
     if unknown:
-        raise UsageError(f"There is no family {', '.join(unknown)}; {families_instead_of(unknown)}.")
-    with _workshop():
-        return [_row(family) for family in dict.fromkeys(families or FAMILIES)]
+        raise UsageError(f"There is no family {', '.join(unknown)}; {explain_unknown_families(unknown)}.")
+    with _temporary_project():
+        return [_check(family) for family in dict.fromkeys(families or FAMILIES)]
 
 
-def matrix_table(rows: Sequence[Row]) -> Table:
+def families_table(rows: Sequence[FamilyResult]) -> Table:
+    """Format the results for a terminal."""
     table = Table(title=f"{sum(row.passed for row in rows)} of {len(rows)} families work", title_justify="left")
     for column in ("family", "result", "seconds", "parameters", "failed at", "error"):
         table.add_column(column)
@@ -123,7 +124,7 @@ def matrix_table(rows: Sequence[Row]) -> Table:
 
 
 @contextlib.contextmanager
-def _workshop() -> Iterator[None]:
+def _temporary_project() -> Iterator[None]:
     tracking = os.environ["MLFLOW_TRACKING_URI"]
     with TemporaryDirectory() as folder, contextlib.chdir(folder):
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
@@ -134,7 +135,7 @@ def _workshop() -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = tracking
 
 
-def _row(family: str) -> Row:
+def _check(family: str) -> FamilyResult:
     trial, start = _Trial(family), time.monotonic()
     steps = {
         "open": trial.open,
@@ -145,15 +146,15 @@ def _row(family: str) -> Row:
         "reload": trial.reload,
         "serve": trial.serve,
     }
-    failure = {}
+    failure: dict[str, str] = {}
     for name, step in steps.items():
         try:
             step()
-        except Exception as error:  # whatever it is, it is this family's result
-            log.exception("%s fails at '%s'", family, name)
+        except Exception as error:  # any error is a result of the check
+            log.exception("%s fails at step '%s'", family, name)
             failure = {"failed_at": name, "error": f"{type(error).__name__}: {error}"}
             break
-    row = Row(
+    row = FamilyResult(
         family,
         result="FAILED" if failure else "PASSED",
         seconds=round(time.monotonic() - start, 1),
@@ -165,7 +166,7 @@ def _row(family: str) -> Row:
 
 
 class _Trial:
-    """One family's way, by steps that follow one another."""
+    """The steps of one family's check, in the order of `_check`: each builds on the ones before."""
 
     _model: Prepared
     _titles: list[list[str]]
@@ -177,30 +178,45 @@ class _Trial:
         self._trained = Path(family, "trained")
 
     def open(self) -> None:
-        """A model from scratch, written to a folder that is then its checkpoint."""
-        settings = ModelSettings(family=self._family, checkpoint="scratch", scratch=_SIZE, **_LIMITS)
+        """Make a model from scratch, save it, and open it again as a checkpoint."""
+        settings = self._settings("scratch", _SIZE)
         texts = [*_TEXTS, *_EXAMPLES["title"]]
-        card = Card(model=self._family, family=self._family, checkpoint="scratch", **_LIMITS)
+        card = Card(
+            model=self._family,
+            family=self._family,
+            checkpoint="scratch",
+            max_source_tokens=_SOURCE_TOKENS,
+            max_target_tokens=_TARGET_TOKENS,
+        )
         self._checkpoint.mkdir(parents=True)
         save_model(self._checkpoint, *open_checkpoint(settings, texts), card, settings.weights)
-        settings = ModelSettings(family=self._family, checkpoint=str(self._checkpoint), **_LIMITS)
+        settings = self._settings(str(self._checkpoint))
         self._model = prepare(self._family, settings, _ONE_STEP, texts)
         self.parameters = self._model.size()["parameters"]
 
+    def _settings(self, checkpoint: str, scratch: ScratchSize | None = None) -> ModelSettings:
+        return ModelSettings(
+            family=self._family,
+            checkpoint=checkpoint,
+            scratch=scratch,
+            max_source_tokens=_SOURCE_TOKENS,
+            max_target_tokens=_TARGET_TOKENS,
+        )
+
     def shapes(self) -> None:
-        """Logits for each token of each title, and a loss."""
+        """Check that the model gives logits for each token of each title, and a finite loss."""
         inputs = self._model.inputs
         batch = inputs.training_batch([inputs.example(*row) for row in _EXAMPLES[["text", "title"]].to_numpy()])
         with torch.inference_mode():
             output = self._model.network.eval()(**batch)
         expected, found = (*batch["labels"].shape, len(inputs.tokenizer)), tuple(output.logits.shape)
         if found != expected:
-            raise Rejected(f"the logits are {found}; {expected} were expected")
+            raise Rejected(f"the logits have the shape {found} instead of {expected}")
         if not output.loss.isfinite():
             raise Rejected(f"the loss is {output.loss.item()}")
 
     def cached_steps(self) -> None:
-        """The logits of whole titles, by which a model learns, from the cached steps by which it writes."""
+        """Check that cached steps, used in generation, give the logits of whole titles, used in training."""
         model, inputs = self._model.network.eval(), self._model.inputs
         start = [] if inputs.family.causal else decoder_start(model.config, inputs)
         titles = [[*start, *inputs.target(title)] for title in _EXAMPLES["title"]]
@@ -210,12 +226,12 @@ class _Trial:
         difference = ((steps - whole).abs().max() / whole.std()).item()
         if not difference < _ROUNDING:
             raise Rejected(
-                f"the logits of whole titles differ from those of cached steps by {difference:.4f} of their standard "
-                "deviation: the model would learn another function than it writes with"
+                f"the logits of whole titles and of cached steps differ by {difference:.4f} standard deviations, so "
+                "training and generation would use different functions"
             )
 
     def train(self) -> None:
-        """One step of the optimiser, which moves the weights."""
+        """Check that one step of the optimiser changes the weights."""
         before = [parameter.detach().clone() for parameter in self._model.network.parameters()]
         curves = fit(
             self._model.trained,
@@ -227,30 +243,30 @@ class _Trial:
             resume_from=Path(self._family, "resume"),
         )
         if curves["step"].tolist() != [1] or not curves["train_loss"].notna().all():
-            raise Rejected(f"the training has the curves {curves.to_dict('records')}")
+            raise Rejected(f"one training step gave the curves {curves.to_dict('records')}")
         after = [parameter.detach().cpu() for parameter in self._model.network.parameters()]
         if all(map(torch.equal, before, after)):
-            raise Rejected("the step has left all weights as they were")
+            raise Rejected("the training step changed no weights")
 
     def generate(self) -> None:
-        """Two titles for each text, none empty."""
+        """Check that generation writes the requested number of titles for each text, none of them empty."""
         self._titles = Titler(self._model.network, self._model.inputs, _GENERATE).titles(_TEXTS)
         for text, found in zip(_TEXTS, self._titles, strict=True):
             if len(found) != _GENERATE.candidates or not all(found):
                 raise Rejected(f"'{text}' has the titles {found}")
 
     def reload(self) -> None:
-        """The same titles from the model folder."""
+        """Check that the saved model writes the same titles."""
         self._trained.mkdir()
         save_model(self._trained, self._model.network, self._model.inputs.tokenizer, self._model.card, "float32")
         self._compare(open_titler(self._trained, _GENERATE).titles(_TEXTS))
 
     def serve(self) -> None:
-        """The same titles from the model as MLflow serves it."""
+        """Check that the model writes the same titles when MLflow serves it."""
         served = mlflow.pyfunc.load_model(log_served_model(self._trained, _GENERATE).model_uri)
         self._compare(served.predict(_TEXTS)["candidates"].tolist())
 
     def _compare(self, titles: list[list[str]]) -> None:
         for text, found, before in zip(_TEXTS, titles, self._titles, strict=True):
             if found != before:
-                raise Rejected(f"'{text}' has the titles {found}, and had {before}")
+                raise Rejected(f"'{text}' has the titles {found} instead of {before}")

@@ -1,4 +1,4 @@
-"""The gate: rules, each with its numbers, that a version must pass on today's test split to become the champion.
+"""The gate: the rules that a version must pass on the current test split to become the champion.
 
 docs/measuring.md explains the statistics.
 """
@@ -18,33 +18,33 @@ from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.data.openings import asked
-from pipeline.data.split import LEAKS, SplitSettings
+from pipeline.data.lesson_openings import marked_texts
+from pipeline.data.split import LEAKS
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.comparison import compare, fewest_units, level_of_many
-from pipeline.evaluation.intervals import Unit, counted, read_unit, units_of
+from pipeline.evaluation.comparison import compare, fewest_units, level_for_many_tests
+from pipeline.evaluation.intervals import Unit, count_noun, read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
-from pipeline.evaluation.scores import ROUGE_SCORES, Score
-from pipeline.evaluation.slices import groups
+from pipeline.evaluation.score_names import ROUGE_SCORES, Score
+from pipeline.evaluation.slices import slice_masks
 from pipeline.models.seen_examples import digest_of
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
-from pipeline.registry.repeated_tests import Look, take_look
-from pipeline.registry.seen_test_examples import Exposure, exposure, unseen_by_all
-from pipeline.registry.serving_trial import Gone, Trial, try_version
+from pipeline.registry.repeated_tests import NumberedComparison, number_comparison
+from pipeline.registry.seen_test_examples import SeenTestExamples, find_seen, unseen_by_all
+from pipeline.registry.serving_trial import Trial, VersionFilesMissing, try_version
 from pipeline.settings import Section
 
 _STYLES = {"passed": "green", "FAILED": "red", "not judged": "yellow"}
 
 
 class PromoteSettings(Section):
-    """What is asked of a version that is to become the champion."""
+    """The section `promote` of params.yaml."""
 
     section: ClassVar[str] = "promote"
 
-    approval: Literal["person", "gate"]  # whether the flow `promote` asks a person, once the gate lets a version pass
-    metric: Score  # that decides
+    approval: Literal["person", "gate"]  # person: after the gate passes, the flow `promote` waits for a person's yes
+    metric: Score  # that the comparisons use
     seconds_a_title: float = Field(gt=0)
     megabytes: float = Field(gt=0)
     behaviour: BehaviourSettings
@@ -52,12 +52,12 @@ class PromoteSettings(Section):
 
 @dataclass(frozen=True)
 class Rule:
-    """What is asked, what was found, and whether that is enough."""
+    """One rule of the gate and its result."""
 
     rule: str
     passed: bool
     found: str
-    judged: bool = True  # False: there is too little to judge by, or nothing, which stops nobody
+    judged: bool = True  # False: the data cannot decide; the rule then counts as passed
 
     @property
     def mark(self) -> str:
@@ -66,12 +66,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of all rules for a version, against the champion of its day where there was one to compare with."""
+    """The results of all rules for a version."""
 
     version: str
-    champion: str | None
+    champion: str | None  # the version that it was compared with
     rules: list[Rule]
-    look: Look | None = None  # at the test split
+    comparison: NumberedComparison | None = None
 
     @property
     def passed(self) -> bool:
@@ -79,11 +79,11 @@ class Verdict:
 
     @property
     def _against(self) -> str:
-        champion = f"the champion, version {self.champion}" if self.champion else "the baselines alone"
-        return f"{champion}: {self.look}" if self.look else champion
+        champion = f"the champion, version {self.champion}" if self.champion else "the baselines only"
+        return f"{champion}: {self.comparison}" if self.comparison else champion
 
-    def in_words(self) -> str:
-        """A line for each rule that is broken."""
+    def failures(self) -> str:
+        """Return a line for each rule that failed."""
         return "\n".join(f"  {rule.rule}: {rule.found}" for rule in self.rules if not rule.passed)
 
     def as_table(self) -> Table:
@@ -100,84 +100,84 @@ class Verdict:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        return {"passed": self.passed, **asdict(self)}
+        fields = asdict(self)
+        comparison = fields.pop("comparison")
+        return {"passed": self.passed, **fields, "look": comparison}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Input of the rules. The scores are the metric's, one per test example, in the order of `test`."""
+    """Input of the rules. The scores are of `settings.metric`, one per test example, in the order of `test`."""
 
     test: pd.DataFrame  # course_title, lesson_num, text
-    unit: Unit  # that varies independently
-    alpha: float  # chance of a wrong claim over all looks at this test split
-    level: float  # chance of a wrong claim in this look
+    unit: Unit  # the independent unit
+    alpha: float  # chance of a wrong claim over all comparisons on this test split
+    level: float  # chance of a wrong claim in this comparison
     challenger: Sequence[float]
     champion: Sequence[float] | None
-    baselines: dict[str, Sequence[float]]
-    trial: Trial  # its titles: of the behaviours' texts
+    baselines: Mapping[str, Sequence[float]]
+    trial: Trial  # with the titles for the texts of `behaviours`
     behaviours: Sequence[Behaviour]
 
 
-def judge(name: str, version: ModelVersion, champion: ModelVersion | None, settings: PromoteSettings) -> Verdict:
-    """Try `version` of `name`, and the champion, as they are served.
+def judge(
+    client: MlflowClient, version: ModelVersion, champion: ModelVersion | None, settings: PromoteSettings
+) -> Verdict:
+    """Try `version` and the champion as they are served, and apply the rules.
 
-    The registered model counts this look at the test split, if it can claim anything.
+    Scores are compared on the test examples that neither version has seen: a version scores too well on an example that
+    it has learnt from or was selected by. If too few examples remain, the comparison fails as on any test split that is
+    too small. If none remains, the version does not pass. Behaviour and speed are judged on the whole test split.
 
-    Scores are compared on the test examples that neither version has seen, since a version that has learnt from an
-    example, or was selected by it, scores better on it than on a new lesson. Where too few are left, the comparison
-    fails as on any test split that is too small; where none is left, the version does not pass. Behaviour and speed are
-    judged on the whole test split.
+    The registered model counts the comparison, if the comparison can claim anything.
 
     Raises:
-        UsageError: there is no test split here.
-        Rejected: the version does not work at all.
-        TemporaryFailure: it, or the champion, could not be tried now.
+        UsageError: there is no test split.
+        Rejected: the version does not work.
+        TemporaryFailure: the version or the champion cannot be tried now.
     """
     train, test = _split("train"), _split("test")
-    texts = asked(test)
-    tried = behaviours(texts, settings.behaviour)
-    probed = [text for behaviour in tried for text in behaviour.texts]
-    wanted = list(dict.fromkeys([*texts, *probed]))
-    trial = try_version(name, str(version.version), wanted)
-    title_of = dict(zip(wanted, trial.titles, strict=True))
+    texts = marked_texts(test)
+    tests = behaviours(texts, settings.behaviour)
+    behaviour_texts = [text for behaviour in tests for text in behaviour.texts]
+    distinct = list(dict.fromkeys([*texts, *behaviour_texts]))
+    trial = try_version(version, distinct)
+    title_of = dict(zip(distinct, trial.titles, strict=True))
     scoring = EvaluateSettings.read()
 
-    beside, gone = _champion_titles(name, champion, texts)
-    compared = champion if beside is not None else None
-    exposures = {
-        who: exposure(one, test) for who, one in (("challenger", version), ("champion", compared)) if one is not None
-    }
-    unseen = unseen_by_all(exposures.values())
-    fair = unseen if unseen.any() else ~unseen  # `_seen` fails then
+    champion_titles, missing_champion = _champion_titles(champion, texts)
+    compared = champion if champion_titles is not None else None
+    seen = {"challenger": find_seen(version, test)}
+    if compared is not None:
+        seen["champion"] = find_seen(compared, test)
+    unseen = unseen_by_all(seen.values())
+    used = unseen if unseen.any() else ~unseen  # if none is unseen, `_seen_rules` fails the version anyway
 
     def scores(titles: Sequence[str]) -> list[float]:
         found = score_titles(titles, test["title"].tolist(), scoring, bertscore=settings.metric not in ROUGE_SCORES)
-        return found.loc[fair, settings.metric].tolist()
+        return found.loc[used, settings.metric].tolist()
 
-    challenger = scores([title_of[text] for text in texts])
-    champions = scores(beside) if beside is not None else None
-    baselines = {baseline: scores(titles_of(train, texts)) for baseline, titles_of in BASELINES.items()}
     alpha, unit = 1 - scoring.confidence, read_unit()
     question = _question(version, compared, settings.metric, unit, scoring)
     units = len(np.unique(units_of(test[unseen], unit)))
-    look = take_look(MlflowClient(), name, question, digest_of(test), units=units, alpha=alpha)
+    comparison = number_comparison(client, version.name, question, digest_of(test), units=units, alpha=alpha)
     evidence = Evidence(
-        test=test[fair],
+        test=test[used],
         unit=unit,
         alpha=alpha,
-        level=look.level,
-        challenger=challenger,
-        champion=champions,
-        baselines=baselines,
-        trial=replace(trial, titles=[title_of[text] for text in probed]),
-        behaviours=tried,
+        level=comparison.level,
+        challenger=scores([title_of[text] for text in texts]),
+        champion=scores(champion_titles) if champion_titles is not None else None,
+        baselines={name: scores(write(train, texts)) for name, write in BASELINES.items()},
+        trial=replace(trial, titles=[title_of[text] for text in behaviour_texts]),
+        behaviours=tests,
     )
-    against = str(compared.version) if compared is not None else None
-    return Verdict(str(version.version), against, [*rules(evidence, settings), *_seen(exposures), *gone], look)
+    found = [*rules(evidence, settings), *_seen_rules(seen, unit), *missing_champion]
+    return Verdict(str(version.version), str(compared.version) if compared else None, found, comparison)
 
 
 def rules(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
-    """Each rule, in the order in which a person would ask."""
+    """Apply the rules: quality, then behaviour, then speed and size."""
     best = max(evidence.baselines, key=lambda name: sum(evidence.baselines[name]))
     yield _beats(f"beats the best baseline, {best}", evidence, evidence.baselines[best], settings.metric)
     if evidence.champion is not None:
@@ -185,8 +185,8 @@ def rules(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
         yield from _slices(evidence)
     titles = iter(evidence.trial.titles)
     for behaviour in evidence.behaviours:
-        found = behaviour.look([next(titles) for _ in behaviour.texts])
-        yield Rule(behaviour.name, found.enough, found.words)
+        found = behaviour.check([next(titles) for _ in behaviour.texts])
+        yield Rule(behaviour.name, found.passed, found.text)
     seconds, megabytes = evidence.trial.seconds_a_title, evidence.trial.megabytes
     limit = settings.seconds_a_title
     yield Rule(f"takes no more than {limit:g} s a title", seconds <= limit, f"{seconds:.2f} s")
@@ -194,56 +194,57 @@ def rules(evidence: Evidence, settings: PromoteSettings) -> Iterator[Rule]:
     yield Rule(f"takes no more than {limit:,.0f} MB", megabytes <= limit, f"{megabytes:,.0f} MB")
 
 
-def _beats(rule: str, evidence: Evidence, theirs: Sequence[float], metric: str) -> Rule:
-    ours, unit = evidence.challenger, evidence.unit
-    found = compare(ours, theirs, units_of(evidence.test, unit), level=evidence.level)
+def _beats(rule: str, evidence: Evidence, other: Sequence[float], metric: str) -> Rule:
+    own, unit = evidence.challenger, evidence.unit
+    found = compare(own, other, units_of(evidence.test, unit).tolist(), level=evidence.level)
     if found.finding == "too few":
         return Rule(
             rule,
             False,
             f"too few {unit}s to tell: {found.units} are compared, and a level of {found.level:.2%} needs "
-            f"{fewest_units(found.level)}. Give the workbook more lessons",
+            f"{fewest_units(found.level)}. Add lessons to the workbook",
         )
     return Rule(
         rule,
         found.finding == "better",
-        f"{metric} {sum(ours) / len(ours):.3f}, difference {found.mean:+.3f}, at least {found.low:+.3f} "
-        f"(p = {found.p_value:.2g}, level {found.level:.2%}) on {_size(len(ours), found.units, unit)}",
+        f"{metric} {sum(own) / len(own):.3f}, difference {found.mean:+.3f}, at least {found.low:+.3f} "
+        f"(p = {found.p_value:.2g}, level {found.level:.2%}) on {_size(len(own), found.units, unit)}",
     )
 
 
 def _slices(evidence: Evidence) -> Iterator[Rule]:
-    """One rule for each course and each band of lengths with enough lessons, and one that names the others."""
-    units, found = units_of(evidence.test, evidence.unit), list(groups(evidence.test))
-    several = Counter(by for by, *_ in found)
-    found = [(by, name, its) for by, name, its in found if several[by] > 1]  # a single one is all of the examples
-    level = level_of_many([len(set(units[its])) for *_, its in found], evidence.alpha)
-    ours, theirs, small = np.asarray(evidence.challenger), np.asarray(evidence.champion), []
-    for by, name, its in found:
-        compared, slice_ = compare(ours[its], theirs[its], units[its], level=level), _in_words(by, name)
+    """Return one rule for each course and each range of lengths with enough lessons, and one for all the others."""
+    units, found = units_of(evidence.test, evidence.unit), list(slice_masks(evidence.test))
+    slices_by = Counter(by for by, *_ in found)
+    found = [(by, name, rows) for by, name, rows in found if slices_by[by] > 1]  # a single slice has all examples
+    level = level_for_many_tests([len(set(units[rows])) for *_, rows in found], evidence.alpha)
+    own, other, small = np.asarray(evidence.challenger), np.asarray(evidence.champion), []
+    for by, name, rows in found:
+        compared = compare(own[rows].tolist(), other[rows].tolist(), units[rows].tolist(), level=level)
+        slice_ = _slice_name(by, name)
         if compared.finding == "too few":
-            small.append(f"{slice_} ({counted(compared.units, evidence.unit)})")
+            small.append(f"{slice_} ({count_noun(compared.units, evidence.unit)})")
             continue
-        size = _size(int(its.sum()), compared.units, evidence.unit)
-        found_out = f"{compared.mean:+.3f}, at most {compared.high:+.3f} (level {level:.2%}) on {size}"
-        yield Rule(f"is not worse on {slice_}", compared.finding != "worse", found_out)
+        size = _size(int(rows.sum()), compared.units, evidence.unit)
+        numbers = f"{compared.mean:+.3f}, at most {compared.high:+.3f} (level {level:.2%}) on {size}"
+        yield Rule(f"is not worse on {slice_}", compared.finding != "worse", numbers)
     if small:
-        rule = f"is not worse where there are fewer than {fewest_units(level)} {evidence.unit}s"
+        rule = f"is not worse on slices with fewer than {fewest_units(level)} {evidence.unit}s"
         yield Rule(rule, True, f"too few to tell: {', '.join(small)}", judged=False)
 
 
 def _size(examples: int, units: int, unit: Unit) -> str:
-    return counted(examples, "example") + (f" of {counted(units, unit)}" if unit == "lesson" else "")
+    return count_noun(examples, "example") + (f" of {count_noun(units, unit)}" if unit == "lesson" else "")
 
 
-def _in_words(by: str, name: str) -> str:
+def _slice_name(by: str, name: str) -> str:
     return name if by == "course" else f"texts of {name.removesuffix(' words')} words"
 
 
 def _question(
     version: ModelVersion, champion: ModelVersion | None, metric: Score, unit: Unit, scoring: EvaluateSettings
 ) -> dict[str, str]:
-    """All that decides the scores which are compared on a test split: another choice is another look."""
+    """Return everything that decides the compared scores. A different question is a different comparison."""
     against = str(champion.version) if champion else "baselines"
     question = {"version": str(version.version), "against": against, "metric": metric, "unit": unit}
     if metric not in ROUGE_SCORES:
@@ -251,38 +252,37 @@ def _question(
     return question
 
 
-def _champion_titles(name: str, champion: ModelVersion | None, texts: list[str]) -> tuple[list[str] | None, list[Rule]]:
-    """The champion's titles, and a rule that says so where there are none to be had."""
+def _champion_titles(champion: ModelVersion | None, texts: list[str]) -> tuple[list[str] | None, list[Rule]]:
+    """Return the champion's titles, or None and a rule that says why it has none."""
     if champion is None:
         return None, []
+    rule = "is compared with the champion"
     try:
-        return try_version(name, str(champion.version), texts).titles, []
-    except Gone as error:
-        return None, [Rule("is compared with the champion unless that is gone", True, str(error), judged=False)]
+        return try_version(champion, texts).titles, []
+    except VersionFilesMissing as error:
+        return None, [Rule(rule, True, str(error), judged=False)]
     except Rejected as error:
-        remedy = (
-            "Mend that, go back to the champion before with `lectern rollback`, or promote with --force and --because"
-        )
-        return None, [Rule("is compared with the champion", False, f"{str(error).rstrip('.')}. {remedy}.")]
+        remedy = "Repair it, return to the previous champion with `lectern rollback`, or use --force with --because."
+        return None, [Rule(rule, False, f"{str(error).rstrip('.')}. {remedy}")]
 
 
-def _seen(exposures: Mapping[str, Exposure]) -> Iterator[Rule]:
-    """Report the test examples that each side has seen, and a split that divides lessons."""
-    for who, one in exposures.items():
+def _seen_rules(seen: Mapping[str, SeenTestExamples], unit: Unit) -> Iterator[Rule]:
+    """Report the test examples that each version has seen, and a split that divides lessons."""
+    for who, one in seen.items():
         clean = not one.unknown and not one.seen.any()
-        yield Rule(f"the {who} has not seen these examples", True, one.in_words(), judged=clean)
-    unseen = unseen_by_all(exposures.values())
+        yield Rule(f"the {who} has not seen these examples", True, one.summary(), judged=clean)
+    unseen = unseen_by_all(seen.values())
     if not unseen.all():
-        found = f"{unseen.sum()} of {len(unseen)} test examples are compared; seen ones are left out"
+        found = f"{unseen.sum()} of {len(unseen)} test examples are compared; the others have been seen"
         if not unseen.any():
-            found = "each test example is a seen one. Give the workbook new lessons, or train from another checkpoint"
+            found = "all test examples have been seen. Add lessons to the workbook, or train from another checkpoint"
         yield Rule("is compared on unseen examples", bool(unseen.any()), found)
-    if SplitSettings.read().by == "random":
+    if unit == "example":
         yield Rule("neighbouring topics of these examples were not trained on", True, LEAKS, judged=False)
 
 
 def _split(name: str) -> pd.DataFrame:
     path = SPLITS / f"{name}.parquet"
     if not path.exists():
-        raise UsageError(f"{path} is not here, and a version is judged on it. Run `dvc repro split`, or `dvc pull`.")
+        raise UsageError(f"{path} is missing; versions are judged on it. Run `dvc repro split` or `dvc pull`.")
     return pd.read_parquet(path)

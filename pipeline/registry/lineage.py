@@ -1,4 +1,4 @@
-"""Where a model comes from: what lets one walk back from a version to commit, split and workbook."""
+"""Record what a model is made from: commit, data, checkpoint, code and libraries."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.experiments import experiment
 from pipeline.paths import EXAMPLES, SPLITS, TRAINING_SPLITS
 from pipeline.settings import read_params
+
+if TYPE_CHECKING:
+    from pipeline.models.checkpoints import ModelSettings
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "mlflow", "pandas", "evaluate", "bert-score")
 _CHUNK_BYTES = 1 << 20
 
 
 def lineage_tags() -> dict[str, str]:
-    """Tags of a training run: commit, DVC stage, hashes of what it reads, library versions, and the flow run if any."""
+    """Return the tags of a training run: commit, DVC stage, hashes of its inputs, library versions, flow run if any."""
     workbook = Path(read_params()["ingest"]["workbook"])
     tags = {
         "git.commit": git("rev-parse", "HEAD") or "none",
-        # DVC rewrites dvc.lock while the stages run, so a change there does not make the tree dirty.
+        # Without dvc.lock, which DVC rewrites while the stages run.
         "git.dirty": str(bool(git("status", "--porcelain", "--", ".", ":!dvc.lock"))).lower(),
         "dvc.stage": os.environ.get("DVC_STAGE", "none: run by hand"),
         "data.workbook": str(workbook),
@@ -39,16 +43,41 @@ def lineage_tags() -> dict[str, str]:
     return tags
 
 
-def of_todays_split(tags: Mapping[str, str]) -> bool:
-    """Whether the version that carries `tags` was trained on the training split that lies here now."""
+def checkpoint_tags(model: ModelSettings) -> dict[str, str]:
+    """Return the address and the hash of the weights that a training starts from; nothing for random weights."""
+    if model.scratch:
+        return {}
+    from pipeline.models.checkpoint_sources import find_checkpoint  # imports the client of the model hub
+
+    return {"checkpoint": model.checkpoint, "checkpoint.md5": md5(find_checkpoint(model.checkpoint))}
+
+
+def training_fingerprint(model: ModelSettings, settings: Mapping[str, Any], start: Mapping[str, str]) -> str:
+    """Return twelve hex digits that change with the model, its settings, weights, splits, code or libraries.
+
+    Args:
+        start: the result of `checkpoint_tags` for `model`.
+    """
+    inputs = [
+        model.model_dump_json(exclude={"train"}),
+        json.dumps(settings, sort_keys=True),
+        start.get("checkpoint.md5", "scratch"),
+        *map(md5, (*TRAINING_SPLITS.values(), Path("pipeline/models"), Path("pipeline/training"))),
+        version("torch"),
+        version("transformers"),
+    ]
+    return hashlib.sha256(" ".join(inputs).encode()).hexdigest()[:12]
+
+
+def is_of_current_split(tags: Mapping[str, str]) -> bool:
+    """Return whether the version with these tags was trained on the current training split."""
     return tags.get("data.train.md5") == md5(TRAINING_SPLITS["train"])
 
 
 def md5(path: Path) -> str:
-    """The hash under which DVC keeps `path`, file or folder: what `dvc.lock` says of an output that nobody has touched.
+    """Return the hash of a file or folder as DVC 3 computes it for `dvc.lock`; "missing" if the path does not exist.
 
-    A folder's is the hash of the JSON list of its files' hashes and relative paths, as DVC 3 defines it, and ends in
-    `.dir`.
+    The hash of a folder is the hash of the JSON list of its files' hashes and relative paths, and ends in `.dir`.
     """
     if path.is_file():
         return _md5_of_file(path)
@@ -58,13 +87,13 @@ def md5(path: Path) -> str:
     listing = [
         {"md5": _md5_of_file(file), "relpath": file.relative_to(path).as_posix()}
         for file in files
-        if file.is_file() and "__pycache__" not in file.parts  # nor does DVC look at it: .dvcignore
+        if file.is_file() and "__pycache__" not in file.parts  # .dvcignore leaves it out too
     ]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
-def code_that_writes_titles(package: Path) -> list[str]:
-    """Hashes of what of `package`, a folder with our code, titles depend on beside the weights."""
+def title_code_hashes(package: Path) -> list[str]:
+    """Return the hashes of the code that titles depend on, in a copy of the package `pipeline`."""
     return [md5(package / part) for part in ("models", "data/openings.py")]
 
 
@@ -77,7 +106,7 @@ def _md5_of_file(path: Path) -> str:
 
 
 def git(*words: str) -> str:
-    """What git answers; empty where there is no git, or no repository."""
+    """Return the output of a git command; an empty text without git or outside a repository."""
     try:
         return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

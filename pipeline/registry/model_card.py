@@ -1,8 +1,8 @@
-"""The model card of a version: what it is for, what it was made of, what it does well and badly.
+"""Model cards of versions: purpose, data, training, scores, examples and limits.
 
-Mitchell et al., 2019: "Model Cards for Model Reporting". It is kept with the version: as Markdown and HTML among the
-artifacts of its run, as README.md and README.html in the registered model's folder, and in short as the version's
-description.
+The form follows Mitchell et al., 2019, "Model Cards for Model Reporting". A card is kept with its version: as Markdown
+and HTML among the artifacts of its run, as README.md and README.html in the registered model's folder, and as a summary
+in the version's description.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.data.lessons import LESSON
-from pipeline.data.openings import of_openings
+from pipeline.data.lesson_openings import is_opening
+from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
-from pipeline.evaluation.leaderboard import Leaderboard, conditions, headline, show
-from pipeline.evaluation.scores import ROUGE_SCORES, SCORES
-from pipeline.evaluation.slices import Slice, slices
-from pipeline.evaluation.templates import templates
+from pipeline.evaluation.leaderboard import Leaderboard
+from pipeline.evaluation.leaderboard_text import conditions, format_interval, headline
+from pipeline.evaluation.score_names import ROUGE_SCORES, SCORES
+from pipeline.evaluation.slices import Slice, score_slices
+from pipeline.evaluation.templates import template_environment
 from pipeline.files import write_text
 from pipeline.registry.tracking import find_run
-from pipeline.registry.versions import logged_models
+from pipeline.registry.versions import logged_model_ids
 from pipeline.training.record import TrainingRun
 
 if TYPE_CHECKING:
@@ -42,36 +43,36 @@ if TYPE_CHECKING:
 _EXAMPLE = [*LESSON, "start_seconds"]
 _FOLDER = "cards"  # among the artifacts of the version's run
 README = ("README.md", "README.html")
-"""The card in a registered model's folder, where it is put once the folder has its hash."""
+"""The files of the card in a registered model's folder. They are added after the folder's hash is taken."""
 
-_SHOWN = 3  # good examples, and as many bad ones
+_SHOWN = 3  # number of good and of bad examples
 _EXCERPT_CHARACTERS = 300
-_FEWEST = 10  # examples of a slice that may be called the weakest
+_FEWEST = 10  # examples that a slice needs to be named the weakest
 _HUB = re.compile(r"hub:([^@]+)")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card is written from."""
+    """The input of a card."""
 
     name: str  # of the registered model
     number: str  # of the version
-    tags: Mapping[str, str]  # that the version carries
-    knobs: Mapping[str, str]  # of its training; none where the tracking server does not know its run
+    tags: Mapping[str, str]  # of the version
+    settings: Mapping[str, str]  # of the training; empty if the tracking server does not know its run
     folder: Card
     generate: GenerateSettings
     training: TrainingRun
     leaderboard: Leaderboard
     splits: Mapping[str, pd.DataFrame]
     scored: pd.DataFrame  # the model's titles for the test split, with `SCORES`
-    seen: int = 0  # examples of the test split that the model, or one of its checkpoints, has seen in a training
+    seen: int = 0  # number of test examples that the model or one of its checkpoints has seen
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A card, whole and in short."""
+    """A card and its summary."""
 
-    head: str  # YAML, as Hugging Face reads it at the top of a README.md
+    head: str  # YAML that Hugging Face reads at the top of a README.md
     body: str  # Markdown
     summary: str  # Markdown, a few lines
 
@@ -81,16 +82,16 @@ class ModelCard:
 
 
 def write_card(facts: Facts) -> ModelCard:
-    """The same facts always give the same card.
+    """Write the card; the same facts always give the same card.
 
     Raises:
-        Rejected: the titles are of another test split.
+        Rejected: the titles belong to another test split.
     """
     board = facts.leaderboard
     titled = _titled(facts.scored, facts.splits["test"])
     ranked = titled.sort_values(board.metric, kind="stable")
-    shown = min(_SHOWN, len(ranked) // 2)  # a small split is not shown twice over
-    found = list(slices(titled, board.metric, board.unit, confidence=board.confidence))
+    shown = min(_SHOWN, len(ranked) // 2)  # no example is both good and bad
+    found = list(score_slices(titled, board.metric, board.unit, confidence=board.confidence))
     body = _environment(autoescape=False).get_template("card.md.j2")
     return ModelCard(
         head=_head(facts),
@@ -106,7 +107,7 @@ def write_card(facts: Facts) -> ModelCard:
             slices=found,
             weakest=_weakest(found),
             wordless=int((titled["prediction"] == "").sum()),
-            # That an opening is called as usual shows nothing of the model.
+            # Without openings, whose usual title shows nothing about the model.
             good=ranked[~ranked["opens"]][::-1][:shown].to_dict("records"),
             bad=ranked[:shown].to_dict("records"),
             libraries={key: value for key, value in facts.tags.items() if key.startswith("library.")},
@@ -116,19 +117,19 @@ def write_card(facts: Facts) -> ModelCard:
 
 
 def usage(card: Card) -> str:
-    """Python code that gives a text its title with transformers only, in the registered folder of that card."""
-    from pipeline.models.families import family_in  # loads transformers, which nobody needs to read a card
+    """Return Python code that writes a title with transformers only, from the registered model's folder."""
+    from pipeline.models.families import get_family  # imports transformers, which takes seconds
 
-    family = family_in(card.family, card.language)
+    family = get_family(card.family, card.language)
     template = _environment(autoescape=False).get_template("usage.py.j2")
     return template.render(card=card, family=family, model_class=family.model_class.__name__)
 
 
 def _titled(scored: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    known = test[[*_EXAMPLE, "text"]].assign(opens=of_openings(test))
+    known = test[[*_EXAMPLE, "text"]].assign(opens=is_opening(test))
     titled = scored[scored["split"] == "test"].merge(known, on=_EXAMPLE)
     if len(titled) != len(test):
-        raise Rejected("The titles are of other examples than the test split holds now. `dvc repro` writes them anew.")
+        raise Rejected("reports/titles belongs to another test split. Run `dvc repro` to write its titles again.")
     return titled
 
 
@@ -142,7 +143,7 @@ def _counts(split: pd.DataFrame) -> dict[str, int]:
 
 
 def _leaked(splits: Mapping[str, pd.DataFrame]) -> int:
-    """How many lessons stand in more than one split."""
+    """Return the number of lessons that are in more than one split."""
     lessons = pd.concat([split[LESSON].drop_duplicates() for split in splits.values()])
     return len(lessons[lessons.duplicated()].drop_duplicates())
 
@@ -153,7 +154,7 @@ def _weakest(found: list[Slice]) -> Slice | None:
 
 
 def _head(facts: Facts) -> str:
-    """Without a license: nobody has told us whose workbook it is."""
+    """Return the YAML header. It names no license, because the license of the workbook is unknown."""
     board, tags = facts.leaderboard, facts.tags
     base = _HUB.match(facts.folder.checkpoint)
     results = [
@@ -184,17 +185,17 @@ def _summary(facts: Facts) -> str:
     commit, workbook = facts.tags.get("git.commit", "unknown")[:8], facts.tags.get("data.workbook", "unknown")
     return (
         f"{headline(facts.leaderboard)}\n\nFrom commit `{commit}` and workbook `{workbook}`, "
-        f"{len(facts.splits['train'])} training examples.\n\n{_own_words(facts.number)}"
+        f"{len(facts.splits['train'])} training examples.\n\n{_closing_line(facts.number)}"
     )
 
 
-def _own_words(number: str) -> str:
-    """How a description ends that we have written, and no person."""
+def _closing_line(number: str) -> str:
+    """Return the last line of the descriptions that `keep_card` writes. A person's description lacks it."""
     return f"The whole card: `lectern card {number}`, or `{_path(number, 'html')}` among the artifacts of its run."
 
 
 def as_page(markdown: str) -> str:
-    """A card's Markdown as one HTML page. HTML in it is shown, and never runs."""
+    """Turn a card's Markdown into an HTML page. HTML inside the Markdown is shown as text and never runs."""
     body = re.sub(r"\A---\n.*?\n---\n", "", markdown, flags=re.DOTALL)
     rendered = MarkdownIt("commonmark", {"html": False}).enable("table").render(body)
     title = body.strip().partition("\n")[0].lstrip("# ")
@@ -202,34 +203,34 @@ def as_page(markdown: str) -> str:
 
 
 def keep_card(client: MlflowClient, version: ModelVersion, model: str, card: ModelCard) -> None:
-    """Puts the card where the module says; a description that a person has written stays.
+    """Store the card with the version. A description that a person wrote stays.
 
-    Not into `models/MODEL`, whose hash is what DVC and the version's lineage know the model by.
+    `models/MODEL` gets no card, because DVC and the version's lineage identify the model by the hash of that folder.
     """
     number = str(version.version)
     written = (card.markdown, as_page(card.markdown))
-    if find_run(client, version.run_id):  # somebody may have deleted it
+    if find_run(client, version.run_id):  # the run may have been deleted
         for text, suffix in zip(written, ("md", "html"), strict=True):
             client.log_text(version.run_id, text, _path(number, suffix))
     with TemporaryDirectory() as folder:
         for text, name in zip(written, README, strict=True):
             write_text(Path(folder, name), text, durable=False)
-        client.log_model_artifacts(logged_models(version)[0], folder, f"artifacts/{model}")
-    if not version.description or version.description.endswith(_own_words(number)):
+        client.log_model_artifacts(logged_model_ids(version)[0], folder, f"artifacts/{model}")
+    if not version.description or version.description.endswith(_closing_line(number)):
         client.update_model_version(version.name, number, card.summary)
 
 
 def read_card(client: MlflowClient, version: ModelVersion) -> str:
-    """The card of `version` as Markdown.
+    """Return the card of `version` as Markdown.
 
     Raises:
-        Rejected: it has none.
+        Rejected: the version has no card.
     """
     path = _path(str(version.version), "md")
     kept = client.list_artifacts(version.run_id, _FOLDER) if version.run_id else []
     if path not in [artifact.path for artifact in kept]:
         raise Rejected(
-            f"Version {version.version} of '{version.name}' has no card. `lectern register` writes that of the "
+            f"Version {version.version} of '{version.name}' has no card. `lectern register` writes the card of the "
             "leaderboard's best model."
         )
     return mlflow.artifacts.load_text(f"runs:/{version.run_id}/{path}")
@@ -240,13 +241,13 @@ def _path(number: str, suffix: str) -> str:
 
 
 def _environment(*, autoescape: bool) -> Environment:
-    environment = templates("pipeline.registry", autoescape=autoescape)
-    environment.filters |= {"plain": plain, "excerpt": _excerpt, "show": show}
+    environment = template_environment("pipeline.registry", autoescape=autoescape)
+    environment.filters |= {"plain": plain, "excerpt": _excerpt, "show": format_interval}
     return environment
 
 
 def plain(text: str) -> str:
-    """`text` on one line, with nothing in it that Markdown or HTML would take for its own."""
+    """Put `text` on one line and escape the characters that have a meaning in Markdown or HTML."""
     return re.sub(r"([\\`*_{}\[\]<>#|!~&])", r"\\\1", " ".join(str(text).split()))
 
 

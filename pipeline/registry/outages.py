@@ -1,7 +1,4 @@
-"""What it means for our user that a library could not reach MLflow's server, its database or its artifacts.
-
-Or could not use the machine that this runs on, which whoever logs to a database in a file may be told by that database.
-"""
+"""Translate errors of MLflow, its database and its artifact store into Lectern's errors, and retry what may pass."""
 
 from __future__ import annotations
 
@@ -21,106 +18,108 @@ from pipeline.redaction import hide_passwords
 log = logging.getLogger(__name__)
 
 PATIENCE = 120.0
-"""Seconds that what is done, and has but to be logged, waits for a server that is away, or for room on a disk."""
+"""Seconds that a finished result waits for a server that does not answer, or for room on a disk."""
 
 _MAY_PASS = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "IO_ERROR"}
-DAMAGED = re.compile(r"file is not a database|database disk image is malformed")  # SQLite's words
+DAMAGED = re.compile(r"file is not a database|database disk image is malformed")  # SQLite's messages
 _LOCKED = re.compile(r"database is locked")
 _BUCKETS = ("boto3", "botocore", "s3transfer")
-_IN_A_BUCKET = re.compile(r"artifacts (?:from|in) s3://")  # MLflow's words, ahead of what it was told there
-_ANSWERED = re.compile(r"An error occurred \((\w+)\)")  # botocore's
+_IN_A_BUCKET = re.compile(r"artifacts (?:from|in) s3://")  # MLflow's message, before the bucket's own
+_ANSWER = re.compile(r"An error occurred \((\w+)\)")  # botocore's message
 _NOT_THERE = {"404", "NoSuchKey", "NoSuchBucket"}
-_OF_THE_TEAM = ("boto3", "botocore", "psycopg2")
+_TEAM_PACKAGES = ("boto3", "botocore", "psycopg2")
 
 
-def in_our_words(error: Exception) -> TemporaryFailure | Rejected | UsageError | None:
-    """`error` as one of ours; None if it says nothing of the machine, of servers, databases and buckets."""
+def translate_error(error: Exception) -> TemporaryFailure | Rejected | UsageError | None:
+    """Return Lectern's error for `error`; None if its cause is not the machine, a server, a database or a bucket."""
     if isinstance(error, TemporaryFailure | Rejected | UsageError):
         return error
-    if ours := machine_errors.in_our_words(error):
-        return ours
+    if of_machine := machine_errors.translate_error(error):
+        return of_machine
     match error:
-        case ModuleNotFoundError(name=str(name)) if name in _OF_THE_TEAM:
+        case ModuleNotFoundError(name=str(name)) if name in _TEAM_PACKAGES:
             return UsageError(
                 f"The database or the bucket that the environment names needs {name}, which is not installed. "
                 "Run: pip install --no-deps -r requirements-team.txt"
             )
         case MlflowException() | DBAPIError():
-            return _of_mlflow(error)
+            return _translate_mlflow(error)
         case _ if type(error).__module__.partition(".")[0] in _BUCKETS:
-            return _bucket_away(str(error))
+            return _bucket_unavailable(str(error))
     return None
 
 
-def _of_mlflow(error: MlflowException | DBAPIError) -> TemporaryFailure | Rejected | None:
-    said = str(error)
-    if DAMAGED.search(said):
+def _translate_mlflow(error: MlflowException | DBAPIError) -> TemporaryFailure | Rejected | None:
+    text = str(error)
+    if DAMAGED.search(text):
         return Rejected(
-            f"MLflow's database {_address()} is damaged. Restore the last backup (`lectern restore`), or move that "
-            "file away: the next run begins a new one, which knows nothing of earlier versions."
+            f"MLflow's database {_address()} is damaged. Restore the last backup (`lectern restore`), or move the file "
+            "away: the next run then creates an empty database, without the earlier versions."
         )
-    if _LOCKED.search(said):
+    if _LOCKED.search(text):
         return TemporaryFailure(
-            f"Another process has held MLflow's database {_address()} for too long. Let it end, or end it; then give "
-            "the same command again."
+            f"MLflow's database {_address()} has been locked by another process for too long. Wait for that process or "
+            "stop it, then run the command again."
         )
     if isinstance(error, DBAPIError):
-        return tracking_away(str(error.orig).strip())
-    if _IN_A_BUCKET.search(said):
-        return _of_bucket(error)
-    return tracking_away(error.message) if error.error_code in _MAY_PASS else None
+        return tracking_unavailable(str(error.orig).strip())
+    if _IN_A_BUCKET.search(text):
+        return _translate_bucket(error)
+    return tracking_unavailable(error.message) if error.error_code in _MAY_PASS else None
 
 
-def _of_bucket(error: MlflowException) -> TemporaryFailure | Rejected:
-    """What was not read there is gone only where the bucket says so: wrong keys and servers that are down pass."""
+def _translate_bucket(error: MlflowException) -> TemporaryFailure | Rejected:
+    """Translate an error of a bucket. Only its own answer proves that files are missing; other errors are temporary."""
     why = " ".join(error.message.split())
-    # Of several files at once; where they were only listed, MLflow's code says it.
-    answers = set(_ANSWERED.findall(why))
+    # The message may hold the answers for several files. After a listing, MLflow's code says that there are none.
+    answers = set(_ANSWER.findall(why))
     if error.error_code == "RESOURCE_DOES_NOT_EXIST" or (answers and answers <= _NOT_THERE):
-        return Rejected(f"The bucket of MLflow's artifacts no longer has what is looked for: {why}")
-    return _bucket_away(why)
+        return Rejected(f"The files are no longer in the bucket of MLflow's artifacts: {why}")
+    return _bucket_unavailable(why)
 
 
-def _bucket_away(why: str) -> TemporaryFailure:
+def _bucket_unavailable(why: str) -> TemporaryFailure:
     return TemporaryFailure(
-        f"The bucket of MLflow's artifacts does not answer as it should: {why} "
-        "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say how to reach it."
+        f"The bucket of MLflow's artifacts cannot be read: {why} "
+        "Check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
     )
 
 
-def patiently(send: Callable[[], None], waiting: str) -> None:
-    """Calls `send`, which may be called again, until it gets through; for `PATIENCE` at the most.
+def retry(send: Callable[[], None], waiting: str) -> None:
+    """Call `send` until it succeeds, for at most `PATIENCE` seconds.
 
     Args:
-        waiting: who waits, as a log names it.
+        send: a function that may be called again after it failed.
+        waiting: the subject of the log line "… waits".
 
     Raises:
-        TemporaryFailure: the server stays away, or what the machine lacks.
+        TemporaryFailure: the last attempt failed too.
     """
     deadline = time.monotonic() + PATIENCE
-    while away := attempt(send):
+    while failure := attempt(send):
         if time.monotonic() > deadline:
-            raise away
-        log.warning("%s %s waits until that has passed.", away, waiting)
+            raise failure
+        log.warning("%s %s waits and is sent again.", failure, waiting)
         time.sleep(1)
 
 
 def attempt(send: Callable[[], None]) -> TemporaryFailure | None:
-    """Calls `send`. Returns why it did not get through, where that may pass."""
+    """Call `send` and return its failure if the failure is temporary; raise any other error."""
     try:
         send()
-    except Exception as error:  # MLflow's, or its database's
-        away = in_our_words(error)
-        if not isinstance(away, TemporaryFailure):
+    except Exception as error:
+        failure = translate_error(error)
+        if not isinstance(failure, TemporaryFailure):
             raise
-        return away
+        return failure
     return None
 
 
-def tracking_away(why: str) -> TemporaryFailure:
+def tracking_unavailable(why: str) -> TemporaryFailure:
+    """Return the error for a tracking server that does not work as it should."""
     return TemporaryFailure(
-        f"MLflow at {_address()} does not answer as it should: {why} "
-        "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to one that runs."
+        f"MLflow at {_address()} does not answer: {why} "
+        "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to a server that runs."
     )
 
 

@@ -1,4 +1,4 @@
-"""Examples of today's test split that a version has seen: in a training, or in the choice of its epoch and model."""
+"""Find the test examples that a version has seen in training or in the selection of its epoch and model."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from pydantic import ValidationError
 from requests import HTTPError
 
 from pipeline.errors import Rejected
-from pipeline.models.seen_examples import SEEN, Seen, are_among
-from pipeline.registry.outages import in_our_words, tracking_away
+from pipeline.models.seen_examples import SEEN, SeenExamples, are_among
+from pipeline.registry.outages import tracking_unavailable, translate_error
 
 
 @dataclass(frozen=True)
-class Exposure:
-    """A version's exposure to some examples. Each array is (examples,), booleans.
+class SeenTestExamples:
+    """The test examples that a version has seen. Each array is (examples,), booleans.
 
-    Selection counts as well as training: the best epoch and the best model on a split are the best partly by luck on
-    its examples, and so look better there than they are.
+    Selection counts as well as training: the epoch and the model with the best scores on a split owe these partly to
+    luck on its examples, so the scores there are too high.
     """
 
     trained: np.ndarray
-    selected: np.ndarray  # by these; never one that is also in `trained`
-    unknown: str  # why there may be more; "" where there are none
+    selected: np.ndarray  # without the examples in `trained`
+    unknown: str  # why the version may have seen more examples; "" if it has not
 
     @property
     def seen(self) -> np.ndarray:
         return self.trained | self.selected
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         total = f"of {len(self.trained)} test examples"
         counts = [(self.trained.sum(), "training"), (self.selected.sum(), "validation")]
         found = [f"{count} {total} were in its {split} split" for count, split in counts if count]
@@ -43,40 +43,42 @@ class Exposure:
         return f"{' and '.join(found)}. {self.unknown}".rstrip()
 
 
-def unseen_by_all(exposures: Collection[Exposure]) -> np.ndarray:
-    """Mask of the examples that none of several versions has seen: (examples,), booleans."""
-    return ~np.logical_or.reduce([one.seen for one in exposures])
+def unseen_by_all(versions: Collection[SeenTestExamples]) -> np.ndarray:
+    """Return a mask of the examples that none of several versions has seen: (examples,), booleans."""
+    return ~np.logical_or.reduce([one.seen for one in versions])
 
 
-def exposure(version: ModelVersion, examples: pd.DataFrame) -> Exposure:
-    """The exposure of `version`, along the whole chain of its checkpoints, to `examples`.
+def find_seen(version: ModelVersion, examples: pd.DataFrame) -> SeenTestExamples:
+    """Find the `examples` that `version` or any checkpoint in its chain has seen.
 
     Raises:
-        TemporaryFailure: MLflow does not hand out the version's list now.
+        TemporaryFailure: MLflow does not answer.
     """
     seen = _read(version)
     if seen is None:
-        nobody = np.zeros(len(examples), dtype=bool)
-        return Exposure(nobody, nobody, "Not known: its model folder does not tell which examples it was trained on.")
+        none = np.zeros(len(examples), dtype=bool)
+        return SeenTestExamples(none, none, f"Unknown: its model folder has no {SEEN}, the list of its examples.")
     trained = are_among(examples, seen.train)
-    unknown = f"Not known of its checkpoint {', '.join(seen.unknown)}." if seen.unknown else ""
-    return Exposure(trained, are_among(examples, seen.validation) & ~trained, unknown)
+    unknown = f"Unknown for its checkpoint {', '.join(seen.unknown)}." if seen.unknown else ""
+    return SeenTestExamples(trained, are_among(examples, seen.validation) & ~trained, unknown)
 
 
-def _read(version: ModelVersion) -> Seen | None:
-    """Read the list in the version's model folder; return None if it has no list, as a version of another tool."""
+def _read(version: ModelVersion) -> SeenExamples | None:
+    """Read the list in the version's model folder; return None if there is no list, as for other tools' versions."""
     folder = f"models:/{version.name}/{version.version}/artifacts/{version.tags.get('model', '')}"
     try:
         files = [file.path.rpartition("/")[2] for file in mlflow.artifacts.list_artifacts(artifact_uri=folder)]
-        return Seen.model_validate_json(mlflow.artifacts.load_text(f"{folder}/{SEEN}")) if SEEN in files else None
+        return (
+            SeenExamples.model_validate_json(mlflow.artifacts.load_text(f"{folder}/{SEEN}")) if SEEN in files else None
+        )
     except ValidationError:  # damaged
         return None
-    except HTTPError as error:  # of artifacts that the tracking server hands on
-        if error.response.status_code != HTTPStatus.NOT_FOUND:
-            raise tracking_away(str(error)) from None
+    except HTTPError as error:  # the tracking server passes the artifacts on
+        if error.response is None or error.response.status_code != HTTPStatus.NOT_FOUND:
+            raise tracking_unavailable(str(error)) from None
         return None
-    except Exception as error:  # of whatever store its artifacts are in
-        ours = in_our_words(error)
-        if ours and not isinstance(ours, Rejected):
-            raise ours from None
+    except Exception as error:  # the store may be of any kind
+        known = translate_error(error)
+        if known and not isinstance(known, Rejected):
+            raise known from None
         return None

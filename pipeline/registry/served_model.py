@@ -1,4 +1,4 @@
-"""The registered model as MLflow loads and serves it: texts in, titles out. MLflow runs a copy of this file."""
+"""The registered model as MLflow loads and serves it. MLflow runs a copy of this file and of the package `pipeline`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
-from pipeline.registry.fallback_title import answer
+from pipeline.registry.fallback_title import titles_frame
 
 TUNABLE = ("num_beams", "candidates", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed")
 EXAMPLE = (
@@ -21,15 +21,14 @@ EXAMPLE = (
     ],
     {"num_beams": 2, "candidates": 2, "do_sample": False},
 )
-"""How it is asked, which MLflow shows, and tries once as a version is logged: so few texts, and none is drawn often."""
+"""The input example that MLflow shows with a version, and runs once when the version is logged."""
 _TYPES = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
 
 
 def signature(settings: GenerateSettings) -> ModelSignature:
-    """One column of texts in; out the title, all candidates, and whether a keyphrase stands in for the model's title;
-    the knobs that a caller may turn.
+    """Return the served model's columns and the generation settings that a caller may change.
 
-    The column has no name here, because MLflow would then refuse a plain list; `predict` looks at the name.
+    The input column has no name, because MLflow would then refuse a plain list; `predict` checks the name.
     """
     values = settings.model_dump()
     return ModelSignature(
@@ -46,37 +45,36 @@ def signature(settings: GenerateSettings) -> ModelSignature:
 
 
 class TitleModel(mlflow.pyfunc.PythonModel):
-    """A trained model folder with the generation settings it was measured with."""
+    """A trained model with the generation settings that it was measured with."""
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
         settings = GenerateSettings.model_validate(context.model_config["generate"])
         self._titler = open_titler(Path(context.artifacts["model"]), settings)
 
-    def predict(self, context, model_input, params=None):
-        """Titles for texts. Type hints would become the schema, so there are none.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # MLflow reads hints as schema
+        """Write titles for texts.
 
         Args:
-            model_input: a data frame with the column `text`, or a list of texts, which MLflow makes a data frame of.
-            params: values for what `TUNABLE` names.
+            model_input: a data frame with the column `text`; MLflow turns a list of texts into a data frame.
+            params: values of the settings in `TUNABLE`.
 
         Returns:
-            A data frame with a row a text: `title`, the one to show; `candidates`, what the model wrote, the best
-            first; `fallback`, whether the title is a keyphrase of the text, since none of those is of use.
+            The columns `title`, `candidates` and `fallback` that `titles_frame` describes, one row per text.
 
         Raises:
-            ValueError: the column is another one, a text is missing, or a knob's value is out of its range.
+            ValueError: the column has another name, a text is missing, or a setting is out of range.
         """
         column = model_input.columns[0]
         if str(column) not in ("text", "0"):
-            raise ValueError(f"the column is '{column}'; send a list, or a data frame with a column text")
+            raise ValueError(f"the column is named '{column}'; send a list, or a data frame with the column 'text'")
         texts = model_input[column]
         if texts.isna().any():
-            raise ValueError(f"row {int(texts.isna().argmax())} has no text; send an empty string if that is meant")
-        return answer(texts.tolist(), self._with(params or {}).titles(texts.tolist()), self._titler.style)
+            raise ValueError(f"row {int(texts.isna().argmax())} has no text; send an empty string instead")
+        return titles_frame(texts.tolist(), self._with(params or {}).titles(texts.tolist()), self._titler.style)
 
     def _with(self, params: dict[str, Any]) -> Titler:
-        """The titler with other settings. MLflow fills in the defaults, so every knob is there or none."""
-        settings = self._titler.settings.turned(params)
+        """Return the titler with other settings. MLflow fills in the defaults, so all settings are given, or none."""
+        settings = self._titler.settings.with_overrides(params)
         return Titler(self._titler.model, self._titler.inputs, settings, style=self._titler.style)
 
 

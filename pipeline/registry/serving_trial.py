@@ -1,4 +1,4 @@
-"""A version tried as it will be served: loaded by MLflow in a process of its own, and asked for titles."""
+"""Try a version as it will be served: MLflow loads it in a process of its own, and it writes titles for texts."""
 
 from __future__ import annotations
 
@@ -10,70 +10,77 @@ import sys
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
+from mlflow.entities.model_registry import ModelVersion
+
 from pipeline import machine_errors
-from pipeline.data.openings import spoken
+from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry import serving_trial_process
 
-_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT}
+_KILLED = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT}
 
-# Whoever tries a version may hold the registry meanwhile, which no version that hangs may do for ever. It is an hour to
-# fetch and load it, and three times what params.yaml allows a title as shipped: one that is only slow is found to be.
-_SECONDS = 3600
-_SECONDS_A_TEXT = 30
+# The caller may hold the registry lock, so a version that hangs must be stopped. The limits allow an hour to fetch and
+# load it, and three times the seconds per title of the shipped params.yaml: a slow version ends and fails that rule.
+_LOAD_SECONDS = 3600
+_SECONDS_PER_TEXT = 30
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of it."""
+    """The result of a trial."""
 
-    titles: list[str]  # one a text, its first candidate: what stands in for a title is not the model's merit
-    seconds_a_title: float  # of this machine, the model loaded
-    megabytes: float  # that its files take
-
-
-class Gone(Rejected):
-    """Nothing is left of a version but what the registry says of it."""
+    titles: list[str]  # one per text: the model's first candidate, never a fallback title
+    seconds_a_title: float  # on this machine, without loading the model
+    megabytes: float  # size of the version's files
 
 
-def try_version(name: str, number: str, texts: list[str]) -> Trial:
-    """The titles that version `number` of `name` gives to `texts`.
+class VersionFilesMissing(Rejected):
+    """The registry knows the version, but its files were deleted."""
+
+
+def try_version(version: ModelVersion, texts: list[str]) -> Trial:
+    """Let `version` write titles for `texts`.
 
     Raises:
-        Gone: there is nothing to load.
-        Rejected: it does not load, or fails on a text, or does not end.
-        TemporaryFailure: that cannot be known now: MLflow does not answer, or the machine has too little of something.
-        UsageError: what its artifacts are fetched with is not installed.
+        VersionFilesMissing: there is nothing to load.
+        Rejected: it does not load, fails on a text, or does not end.
+        TemporaryFailure: MLflow does not answer, or the machine lacks memory or disk space.
+        UsageError: a package that fetches its files is not installed.
     """
-    longest = _SECONDS + _SECONDS_A_TEXT * len(texts)
-    with TemporaryDirectory(prefix="lectern-") as fetched:  # MLflow leaves what it fetches where it is
+    which = f"Version {version.version} of '{version.name}'"
+    limit = _LOAD_SECONDS + _SECONDS_PER_TEXT * len(texts)
+    with TemporaryDirectory(prefix="lectern-") as scratch:  # MLflow leaves the files that it fetches in TMPDIR
         try:
             done = subprocess.run(
-                [sys.executable, "-P", serving_trial_process.__file__, f"models:/{name}/{number}"],
-                input=json.dumps({"texts": texts, "spoken": [spoken(text) for text in texts]}),
-                env={**os.environ, "TMPDIR": fetched},
+                [
+                    *(sys.executable, "-P", serving_trial_process.__file__),
+                    f"models:/{version.name}/{version.version}",
+                ],
+                input=json.dumps({"texts": texts, "spoken": [remove_opening_mark(text) for text in texts]}),
+                env={**os.environ, "TMPDIR": scratch},
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=longest,
+                timeout=limit,
             )
         except subprocess.TimeoutExpired:
-            # Rejected, though the machine may be at fault: what is unavailable is tried again, for as long each time.
+            # Rejected even if the machine is at fault: callers retry a TemporaryFailure, for as long each time.
             raise Rejected(
-                f"Version {number} of '{name}' had not titled {len(texts)} texts after {longest / 60:,.0f} minutes, "
-                "and was ended. Unless this machine is that slow, it hangs: take another version."
+                f"{which} had not written {len(texts)} titles after {limit / 60:,.0f} minutes and was stopped. It "
+                "hangs, unless this machine is very slow. Choose another version."
             ) from None
     if done.returncode == 0:
         return Trial(**json.loads(done.stdout.splitlines()[-1]))
-    [said] = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
-    not_now = f"Version {number} of '{name}' could not be tried: "
-    if done.returncode in _FROM_OUTSIDE:
-        raise TemporaryFailure(f"{not_now}it was ended, as by too little memory. Give the same command again.")
-    lacking = machine_errors.in_our_words(RuntimeError(said))
+    [message] = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+    if done.returncode in _KILLED:
+        raise TemporaryFailure(
+            f"{which} could not be tried: its process was killed, perhaps for lack of memory. Run the command again."
+        )
+    lacking = machine_errors.translate_error(RuntimeError(message))
     if lacking or done.returncode == TemporaryFailure.exit_code:
-        raise TemporaryFailure(f"{not_now}{lacking or said}")
+        raise TemporaryFailure(f"{which} could not be tried: {lacking or message}")
     if done.returncode == UsageError.exit_code:
-        raise UsageError(f"{not_now}{said}")
-    if done.returncode == serving_trial_process.GONE:
-        raise Gone(f"Version {number} of '{name}' is gone: {said}")
-    raise Rejected(f"Version {number} of '{name}' does not work as it would be served: {said}")
+        raise UsageError(f"{which} could not be tried: {message}")
+    if done.returncode == serving_trial_process.FILES_MISSING:
+        raise VersionFilesMissing(f"The files of version {version.version} of '{version.name}' are missing: {message}")
+    raise Rejected(f"{which} fails when it is served: {message}")

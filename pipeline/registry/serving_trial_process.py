@@ -1,6 +1,6 @@
-"""Asks a version for titles as `mlflow models serve` would: by the code that it carries.
+"""Script of `try_version`: load a version as `mlflow models serve` would, by the code that it carries.
 
-Run by its path, with -P, so that no other code of ours is imported ahead of the version's own.
+It runs by its path and with -P, so that Python imports the version's copy of the package `pipeline`, not the project's.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import Path
 
 import mlflow
 
-GONE = 66
-"""The exit code that says that nothing is left of the version: EX_NOINPUT, with which no Python ends by itself."""
+FILES_MISSING = 66
+"""Exit code if the version has no files: EX_NOINPUT, which Python itself never uses."""
 
 _MEGABYTE = 1_000_000
 
 
-def answer(folder: Path, asked: dict[str, list[str]]) -> dict[str, object]:
-    """The fields of a `Trial` of the version in `folder`."""
+def write_titles(folder: Path, requested: dict[str, list[str]]) -> dict[str, object]:
+    """Return the fields of a `Trial` of the version in `folder`."""
     model = mlflow.pyfunc.load_model(str(folder))
-    # A version of before openings were marked would read the mark as what is said.
-    texts = asked["texts" if (folder / "code/pipeline/data/openings.py").exists() else "spoken"]
+    # Versions without this module do not know the mark of an opening and would read it as text.
+    texts = requested["texts" if (folder / "code/pipeline/data/openings.py").exists() else "spoken"]
     start = time.monotonic()
     titles = _first_candidates(model, texts)
     seconds = time.monotonic() - start
@@ -38,33 +38,37 @@ def _first_candidates(model: mlflow.pyfunc.PyFuncModel, texts: list[str]) -> lis
     try:
         return [candidates[0] for candidates in model.predict(texts)["candidates"]]
     except Exception as error:
-        if len(texts) == 1:  # whoever reads the message knows by its length which one it is
+        if len(texts) == 1:  # the length tells the user which text it is
             error.add_note(f"(a text of {len(texts[0].split()):,} words)")
         else:
-            for text in reversed(texts):  # the oddest are the last ones
+            for text in reversed(texts):  # the unusual texts come last
                 _first_candidates(model, [text])
         raise
 
 
 def main(uri: str) -> int:
-    """Exit code 0; 1: the version does not work; `GONE`; another one of our errors': it cannot be had now."""
+    """Try the version at `uri` and print the result.
+
+    Returns:
+        The exit code: 0; 1 if the version does not work; `FILES_MISSING`; or the code of one of Lectern's errors.
+    """
     try:
         folder = Path(mlflow.artifacts.download_artifacts(uri))
-    except Exception as error:  # of whatever store its artifacts are in
+    except Exception as error:  # the store may be of any kind
         from pipeline.errors import Rejected
-        from pipeline.registry.outages import in_our_words
+        from pipeline.registry.outages import translate_error
 
-        ours = in_our_words(error)
-        print(ours or f"{type(error).__name__}: {error}", file=sys.stderr)
-        if isinstance(ours, Rejected) or getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
-            return GONE
-        return ours.exit_code if ours else 1
-    if not any(folder.iterdir()):  # a bucket has no folders, and so none that is missing
-        print("nothing is left of it among MLflow's artifacts", file=sys.stderr)
-        return GONE
+        known = translate_error(error)
+        print(known or f"{type(error).__name__}: {error}", file=sys.stderr)
+        if isinstance(known, Rejected) or getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+            return FILES_MISSING
+        return known.exit_code if known else 1
+    if not any(folder.iterdir()):  # a bucket has no folders, so an empty one means that the files were deleted
+        print("MLflow has no artifacts of it", file=sys.stderr)
+        return FILES_MISSING
     try:
-        print(json.dumps(answer(folder, json.load(sys.stdin))))
-    except Exception as error:  # whatever a damaged or foreign version raises
+        print(json.dumps(write_titles(folder, json.load(sys.stdin))))
+    except Exception as error:  # a damaged or foreign version may raise anything
         print(f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ()), file=sys.stderr)
         return 1
     return 0

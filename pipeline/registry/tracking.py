@@ -1,4 +1,4 @@
-"""MLflow's memory of trainings: one run a training, which its evaluation goes on with."""
+"""Connect to MLflow, and log trainings, searches and evaluations: one run per training."""
 
 from __future__ import annotations
 
@@ -19,17 +19,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import DBAPIError
 
-from pipeline.experiments import main_project
-from pipeline.files import make_private_folder
-from pipeline.paths import STATE
-from pipeline.registry.artifact_store import artifact_root
+from pipeline.experiments import main_state
 from pipeline.registry.lineage import md5
-from pipeline.registry.outages import in_our_words, tracking_away
-from pipeline.registry.tracking_database import create_database
-from pipeline.registry.unfinished_runs import written_run
+from pipeline.registry.outages import tracking_unavailable, translate_error
+from pipeline.registry.tracking_store import artifact_root, create_database
+from pipeline.registry.unfinished_runs import open_run
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.predictions import ModelMetrics
+    from pipeline.evaluation.results import ModelMetrics
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +35,24 @@ _PREDICTIONS = "predictions.json"
 
 
 def connect() -> MlflowClient:
-    """A client of the tracking server, whose experiment exists.
+    """Return a client of the tracking server; create the database and the experiment first if they are missing.
 
     Raises:
         TemporaryFailure: the server does not answer.
-        UsageError: its database is new, and nobody says where artifacts go; or what speaks with it is not installed.
+        UsageError: a new shared database has no place for artifacts, or a package that connects to it is missing.
     """
-    state = main_project() / STATE
-    make_private_folder(state)
     try:
-        # Processes that meet on a fresh database migrate it at the same time, and most of them crash.
-        with FileLock(state / "mlflow.lock"):
+        # Processes that start on a new database at once would all migrate it, and most of them would crash.
+        with FileLock(main_state() / "mlflow.lock"):
             create_database(mlflow.get_tracking_uri())
             if mlflow.get_experiment_by_name(EXPERIMENT) is None:
                 _create_experiment()
             mlflow.set_experiment(EXPERIMENT)
     except (MlflowException, DBAPIError, ModuleNotFoundError) as error:
-        if ours := in_our_words(error):
-            raise ours from None
+        if known := translate_error(error):
+            raise known from None
         if isinstance(error, MlflowException):
-            raise tracking_away(error.message) from None
+            raise tracking_unavailable(error.message) from None
         raise
     return MlflowClient()
 
@@ -66,7 +61,7 @@ def _create_experiment() -> None:
     try:
         mlflow.create_experiment(EXPERIMENT, artifact_location=artifact_root(mlflow.get_tracking_uri()))
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # from another machine, at the same moment
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another machine created it at the same time
             raise
 
 
@@ -80,18 +75,18 @@ def training_run(
     run_id: str | None = None,
     nested: bool = False,
 ) -> Iterator[str]:
-    """Opens the MLflow run of a training and yields its id; the run fails if the block does.
+    """Open the MLflow run of a training and yield its id. The run fails if the block fails.
 
     Args:
-        splits: what the run reads: split name → parquet file; logged as datasets with DVC's hash as their digest.
-        run_id: of the same training, which was killed; its run is gone on with where this tracking server knows it.
-        nested: under the run that is open.
+        splits: parquet files by split name; logged as datasets with DVC's hash as their digest.
+        run_id: the run of the same training before it was killed; it is continued if this tracking server knows it.
+        nested: make the run a child of the open run.
     """
     client = connect()
     known = _known(client, run_id)
-    with written_run(client, EXPERIMENT, name, run_id=known, tags=tags, nested=nested, system_metrics=True) as run:
-        # MLflow takes a param once: where one has changed meanwhile, the run says what it was begun with.
-        mlflow.log_params({knob: value for knob, value in params.items() if knob not in run.data.params})
+    with open_run(client, EXPERIMENT, name, run_id=known, tags=tags, nested=nested, system_metrics=True) as run:
+        # MLflow refuses to change a param, so a continued run keeps the values that it started with.
+        mlflow.log_params({name: value for name, value in params.items() if name not in run.data.params})
         for split, path in splits.items():
             dataset = mlflow.data.from_pandas(
                 pd.read_parquet(path, columns=["course_title", "lesson_num", "title", "text"]),
@@ -106,13 +101,13 @@ def training_run(
 
 @contextmanager
 def search_run(name: str, run_id: str | None, *, params: dict[str, object], tags: dict[str, str]) -> Iterator[str]:
-    """Opens the MLflow run above those of a search's trials and yields its id; the run fails if the block does.
+    """Open the MLflow run of a search, the parent of its trials' runs, and yield its id. It fails if the block fails.
 
     Args:
-        run_id: of an earlier part of this search, whose run is gone on with where this tracking server knows it.
+        run_id: the run of the same search before it was interrupted; it is continued if this tracking server knows it.
     """
     client = connect()
-    with written_run(client, EXPERIMENT, name, run_id=_known(client, run_id), tags=tags) as run:
+    with open_run(client, EXPERIMENT, name, run_id=_known(client, run_id), tags=tags) as run:
         mlflow.log_params(params)
         yield run.info.run_id
 
@@ -122,7 +117,10 @@ def _known(client: MlflowClient, run_id: str | None) -> str | None:
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
-    """The run of that id; None where this tracking server does not know it, as when DVC's cache gave the training."""
+    """Return the run with that id; None if this tracking server does not know it.
+
+    A training that DVC restored from its cache may have been logged elsewhere.
+    """
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
@@ -135,13 +133,15 @@ def find_run(client: MlflowClient, run_id: str) -> Run | None:
 def log_evaluation(client: MlflowClient, run_id: str, metrics: ModelMetrics, predictions: pd.DataFrame) -> None:
     """Log scores and the table of predictions to the run of the training, if this tracking server knows it.
 
-    May be called again after a failure: the scores, which MLflow would count twice, come last.
+    It may be called again after a failure: the scores, which MLflow would store twice, come last.
     """
     if find_run(client, run_id) is None:
-        log.warning("MLflow at %s does not know run %s: the scores stay in files", mlflow.get_tracking_uri(), run_id)
+        log.warning(
+            "MLflow at %s does not know run %s. Its scores are in reports/ only.", mlflow.get_tracking_uri(), run_id
+        )
         return
     client.set_tag(run_id, "bertscore_model", metrics.bertscore_model)
-    # `log_table` would add to what an earlier evaluation logged; this replaces it, and the tag shows it as a table.
+    # `log_table` would append to the table of an earlier evaluation. This replaces it; the tag makes MLflow show it.
     client.log_text(run_id, predictions.to_json(orient="split", index=False), _PREDICTIONS)
     client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": _PREDICTIONS, "type": "table"}]))
     now = get_current_time_millis()
@@ -152,5 +152,5 @@ def log_evaluation(client: MlflowClient, run_id: str, metrics: ModelMetrics, pre
 
 
 def has_evaluation(run: Run) -> bool:
-    """True if `log_evaluation` has logged to the run."""
+    """Return whether `log_evaluation` has logged to the run."""
     return "test.rouge1" in run.data.metrics

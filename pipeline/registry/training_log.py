@@ -1,4 +1,4 @@
-"""What a training says while it runs, into its MLflow run."""
+"""Log a training's metrics to its MLflow run while it runs."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from mlflow.entities import Metric
 from mlflow.utils.time import get_current_time_millis
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.registry.outages import attempt, patiently
+from pipeline.registry.outages import attempt, retry
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN = 30.0
-"""Seconds between looks at such a server while the training goes on: a look holds it up for as long as MLflow tries."""
+RETRY_SECONDS = 30.0
+"""Seconds between two attempts to reach a server that does not answer: each attempt stops the training for a while."""
 
 _FLUSH_METRICS = 100
-_SYSTEM = "system/"  # the machine's load, which MLflow logs by itself: long histories, and no step of the training
-_BATCH = 500  # MLflow takes a thousand
+_SYSTEM = "system/"  # metrics of the machine that MLflow logs by itself, with long histories
+_BATCH = 500  # MLflow accepts up to 1000
 
 
 class LogToMlflow(TrainerCallback):
-    """Every step's loss and every epoch's scores, a batch of them at a time, each of them once.
+    """Log the loss of each step and the scores of each epoch in batches, each value once.
 
-    A server that is away does not end the training: what it has not taken waits for it. Nor is anything lost when the
-    training is killed: the one that goes on from there finds it in the checkpoint's own log.
+    If the server does not answer, the training continues and the values wait. After a kill nothing is lost either: the
+    training that resumes finds the values in the log of its checkpoint.
     """
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client = client
         self._run_id = run_id
-        self._there: set[tuple[str, int]] = set()
+        self._logged: set[tuple[str, int]] = set()
         self._waiting: list[Metric] = []
-        self._next_look = 0.0
+        self._next_attempt = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Take up what a killed training logged, and look which of it has reached the run."""
+        """Take over the values of a killed training, except for those that the run already has."""
         for name in self._client.get_run(self._run_id).data.metrics:
             if name.startswith(_SYSTEM):
                 continue
             history = self._client.get_metric_history(self._run_id, name)
-            self._there.update((metric.key, metric.step) for metric in history)
+            self._logged.update((metric.key, metric.step) for metric in history)
         for entry in state.log_history:
             self._keep(entry, entry["step"])
 
@@ -57,28 +57,29 @@ class LogToMlflow(TrainerCallback):
         **kwargs: object,
     ) -> None:
         self._keep(logs, state.global_step)
-        if len(self._waiting) < _FLUSH_METRICS or time.monotonic() < self._next_look:
+        if len(self._waiting) < _FLUSH_METRICS or time.monotonic() < self._next_attempt:
             return
-        if away := attempt(self._flush):
-            self._next_look = time.monotonic() + LOOK_AGAIN
-            log.warning("%s The training goes on; %d metrics wait.", away, len(self._waiting))
+        if failure := attempt(self._flush):
+            self._next_attempt = time.monotonic() + RETRY_SECONDS
+            log.warning("%s The training continues; %d metrics wait.", failure, len(self._waiting))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """
+        """Log the values that still wait.
+
         Raises:
-            TemporaryFailure: the server stays away. The checkpoint is there: the same command has but to log again.
+            TemporaryFailure: the server still does not answer. The same command resumes from the last checkpoint.
         """
-        patiently(self._flush, "What was trained")
+        retry(self._flush, "The log of the training")
 
     def _keep(self, logs: dict[str, float], step: int) -> None:
-        if "train_runtime" in logs:  # the trainer's own summary, of its last leg alone
+        if "train_runtime" in logs:  # the trainer's own summary, which covers only the part since a resume
             return
         now = get_current_time_millis()
         named = {_name(key): value for key, value in logs.items() if key not in ("epoch", "step")}
         self._waiting += [
-            Metric(name, value, now, step) for name, value in named.items() if (name, step) not in self._there
+            Metric(name, value, now, step) for name, value in named.items() if (name, step) not in self._logged
         ]
 
     def _flush(self) -> None:

@@ -1,7 +1,7 @@
-"""Which MLflow runs are being written, and the ends of those whose process could not write it any more.
+"""Keep track of the MLflow runs that are open, and end the runs of killed processes.
 
-Whoever writes a run has a mark in `.lectern/running`, and beside it a lock, which the system lets go of when the
-process dies, however it does. The run names the mark in a tag, from the moment it is there until it has ended.
+A process that writes a run has a marker file in `.lectern/running` and holds a lock for it, which the system releases
+when the process dies. A tag of the run names the marker.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus
 
-from pipeline.files import make_folder
-from pipeline.locks import is_held
+from pipeline.files import is_locked, make_folder
 from pipeline.paths import RUNNING
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ _RUNNING, _KILLED = (RunStatus.to_string(status) for status in (RunStatus.RUNNIN
 
 
 @contextmanager
-def written_run(
+def open_run(
     client: MlflowClient,
     experiment: str,
     name: str | None,
@@ -38,52 +37,54 @@ def written_run(
     nested: bool = False,
     system_metrics: bool = False,
 ) -> Iterator[Run]:
-    """Opens a run of the MLflow experiment of that name, a new one where `run_id` is None; it fails if the block does.
+    """Open a run of an MLflow experiment. The run fails if the block fails.
 
-    That of a process which is killed meanwhile is ended by `end_killed_runs`.
+    If the process is killed, `end_killed_runs` ends the run later.
 
     Args:
-        system_metrics: also log the machine's load while the run is open: processor, memory, disk, network and GPUs.
+        name: of the run.
+        run_id: an existing run to continue; None for a new run.
+        system_metrics: also log the load of the machine: CPU, memory, disk, network and GPUs.
     """
     end_killed_runs(client, experiment)
     make_folder(RUNNING)
-    mark = RUNNING / uuid.uuid4().hex
-    with FileLock(_lock_of(mark)):
-        mark.touch()
+    marker = RUNNING / uuid.uuid4().hex
+    with FileLock(_lock_of(marker)):
+        marker.touch()
         if run_id:
-            client.set_tag(run_id, WRITER_TAG, mark.name)
+            client.set_tag(run_id, WRITER_TAG, marker.name)
         with mlflow.start_run(
             run_id=run_id,
             run_name=name,
-            tags={**(tags or {}), WRITER_TAG: mark.name},
+            tags={**(tags or {}), WRITER_TAG: marker.name},
             nested=nested,
             log_system_metrics=system_metrics,
         ) as run:
             yield run
-        # Where the block fails, the mark stays: the server may be away, and not know yet that the run has ended.
-        _forget(mark)
+        # If the block fails, the marker stays: the server may not answer, and so not know that the run has ended.
+        _remove_marker(marker)
 
 
 def end_killed_runs(client: MlflowClient, experiment: str) -> None:
-    """Says of each run that a process of this project was writing when it was killed that it was killed."""
-    for mark in killed():
-        wanted = f"tags.`{WRITER_TAG}` = '{mark.name}' and attributes.status = '{_RUNNING}'"
+    """Set the status of each run whose process was killed to KILLED."""
+    for marker in markers_of_killed():
+        query = f"tags.`{WRITER_TAG}` = '{marker.name}' and attributes.status = '{_RUNNING}'"
         found = client.get_experiment_by_name(experiment)
-        for run in client.search_runs([found.experiment_id], wanted) if found else ():
-            log.warning("MLflow's run '%s' was left by a process that was killed.", run.info.run_name)
+        for run in client.search_runs([found.experiment_id], query) if found else ():
+            log.warning("MLflow run '%s': its process was killed. Its status is now KILLED.", run.info.run_name)
             client.set_terminated(run.info.run_id, _KILLED)
-        _forget(mark)
+        _remove_marker(marker)
 
 
-def killed() -> list[Path]:
-    """The marks of processes that are no more."""
-    return [mark for mark in RUNNING.glob("*") if mark.suffix != ".lock" and not is_held(_lock_of(mark))]
+def markers_of_killed() -> list[Path]:
+    """Return the markers whose processes have died."""
+    return [path for path in RUNNING.glob("*") if path.suffix != ".lock" and not is_locked(_lock_of(path))]
 
 
-def _forget(mark: Path) -> None:
-    for path in (mark, _lock_of(mark)):
+def _remove_marker(marker: Path) -> None:
+    for path in (marker, _lock_of(marker)):
         path.unlink(missing_ok=True)
 
 
-def _lock_of(mark: Path) -> Path:
-    return mark.with_suffix(".lock")
+def _lock_of(marker: Path) -> Path:
+    return marker.with_suffix(".lock")

@@ -1,4 +1,4 @@
-"""Searches the knobs of one model's training: a study on disk, a training a trial, a suggestion in the end."""
+"""Search training settings for one model. Each trial trains the model, and a file suggests the best settings."""
 
 from __future__ import annotations
 
@@ -8,96 +8,129 @@ from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from pipeline.errors import Rejected
-from pipeline.evaluation.epoch_score import epoch_score
+from pipeline.evaluation.metrics import epoch_score
 from pipeline.models.device import training_device
 from pipeline.paths import STATE, TRAINING_SPLITS
-from pipeline.registry.lineage import lineage_tags
+from pipeline.registry.lineage import checkpoint_tags, lineage_tags, training_fingerprint
 from pipeline.registry.tracking import connect, find_run, search_run
-from pipeline.registry.training_fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.search.settings import SearchSettings
-from pipeline.search.space import Space
-from pipeline.search.study import REASON, RUN_ID, StudyOnDisk, errors_of
+from pipeline.search.space import Space, format_value
+from pipeline.search.study import CURRENT, REASON, RUN_ID, StudyOnDisk, database_errors_explained
 from pipeline.search.suggestion import Suggestion, suggest
-from pipeline.search.tables import trials_table
 from pipeline.search.trial import STATE_TAG, TrainTrial
 
 log = logging.getLogger(__name__)
 
+_STATE_ORDER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
+_TABLE_ROWS = 10
+
 
 @dataclass(frozen=True)
-class Found:
-    """What a search has come to."""
+class SearchResult:
+    """Result of a search."""
 
-    finished: int  # trials
+    finished: int  # number of finished trials
     interrupted: bool  # by Ctrl-C
     table: Table
     suggestion: Suggestion
 
 
-def search(model: str, wanted: int) -> Found:
-    """Goes on with the search for the model of that name until `wanted` trials are finished in all.
+def search(model: str, wanted: int) -> SearchResult:
+    """Start or resume the search for a model until it has `wanted` finished trials in total.
 
-    With anything else that its trials depend on, such as ranges or splits, it is another search and begins anew.
+    If something that the trials depend on has changed, such as ranges or splits, a new search starts.
+
+    Args:
+        model: The model's name in `params.yaml`.
+        wanted: Number of finished trials to reach.
 
     Raises:
-        UsageError: the settings are wrong.
-        Rejected: the model's checkpoint, or BERTScore's, cannot be had, no trial is complete, or the search is damaged.
-        TemporaryFailure: MLflow stays away.
+        UsageError: A setting is invalid.
+        Rejected: A checkpoint is unavailable, no trial is complete, or the search's database is damaged.
+        TemporaryFailure: MLflow does not answer.
     """
     settings = SearchSettings.read()
     space = Space.of_model(model, settings)
-    space = replace(space, model_settings=space.model_settings.pinned())  # all trials start from the same weights
-    device = training_device(space.today.device)
+    # All trials start from the same weights, even if an alias moves.
+    space = replace(space, model_settings=space.model_settings.with_pinned_checkpoint())
+    device = training_device(space.current.device)
     start = checkpoint_tags(space.model_settings)
     splits = {split: pd.read_parquet(path) for split, path in TRAINING_SPLITS.items()}
-    asked = _asked(settings, space)
-    fingerprint = training_fingerprint(space.model_settings, {**space.fixed_of_what_is_learnt, "search": asked}, start)
-    folder = STATE / "search" / f"{model}-{fingerprint}"
-    with errors_of(folder):
+    identity = _identity(settings, space)
+    decisive = {**space.fixed_affecting_weights, "search": identity}
+    folder = STATE / "search" / f"{model}-{training_fingerprint(space.model_settings, decisive, start)}"
+    with database_errors_explained(folder):
         study = StudyOnDisk(folder, space, settings)
         client = connect()
-        for trial in study.fail_lost():
-            _end_lost_run(client, trial)
+        for trial in study.fail_killed_trials():
+            _end_killed_run(client, trial)
         interrupted = False
         if len(study.finished()) < wanted:
             log.info("%s trains on %s", model, device)
             objective = TrainTrial(
                 space=space,
                 metric=settings.metric,
-                score=epoch_score(space.today.bertscore),
+                score=epoch_score(space.current.bertscore),
                 client=client,
                 tags={"model": model, "study": study.name, **lineage_tags(), **start, **device.tags()},
                 **splits,
             )
             try:
-                _go_on(study, objective, wanted, asked)
+                _run_trials(study, objective, wanted, identity)
             except KeyboardInterrupt:
                 interrupted = True
         suggestion = suggest(study)
         if suggestion is None:
-            raise KeyboardInterrupt if interrupted else Rejected(_nothing_found(study))
+            raise KeyboardInterrupt if interrupted else Rejected(_explain_no_result(study))
         suggestion.write()
-        return Found(len(study.finished()), interrupted, trials_table(study), suggestion)
+        return SearchResult(len(study.finished()), interrupted, trials_table(study), suggestion)
 
 
-def _asked(settings: SearchSettings, space: Space) -> dict[str, Any]:
-    """What makes a search another one, beside what each of its trials depends on."""
-    asked = {
+def trials_table(study: StudyOnDisk) -> Table:
+    """Show the first trials in a table: complete trials, the best first, then pruned ones, then failed ones."""
+    trials = study.trials()
+    sign = 1 if study.minimises else -1
+    ranked = sorted(trials, key=lambda trial: (_STATE_ORDER.index(trial.state), sign * (trial.value or 0.0)))
+    shown = f"the first {_TABLE_ROWS} of " if len(trials) > _TABLE_ROWS else ""
+    table = Table(title=f"Search {study.name}: {shown}{len(trials)} trials", title_justify="left")
+    for column in ("trial", "state", study.metric, *study.space.ranges, "remark"):
+        table.add_column(column)
+    for trial in ranked[:_TABLE_ROWS]:
+        values = study.space.values(trial.params)
+        table.add_row(
+            str(trial.number),
+            trial.state.name.lower(),
+            "" if trial.value is None else f"{trial.value:.4f}",
+            *(format_value(values.get(name, "")) for name in study.space.ranges),
+            _remark(trial),
+        )
+    return table
+
+
+def _remark(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.FAIL:
+        return trial.user_attrs.get(REASON, "interrupted")
+    return "as in params.yaml" if CURRENT in trial.user_attrs else ""
+
+
+def _identity(settings: SearchSettings, space: Space) -> dict[str, Any]:
+    """Return the search settings whose change starts a new search."""
+    identity = {
         **settings.model_dump(include={"metric", "pruning", "seed"}),
-        "ranges": {knob: values.model_dump(exclude_none=True) for knob, values in space.ranges.items()},
+        "ranges": {name: values.model_dump(exclude_none=True) for name, values in space.ranges.items()},
     }
-    if settings.metric == "bertscore_f1":
-        asked["bertscore"] = space.today.bertscore.model_dump()
-    return asked
+    if settings.metric == "bertscore_f1" and space.current.bertscore:
+        identity["bertscore"] = space.current.bertscore.model_dump()
+    return identity
 
 
-def _go_on(study: StudyOnDisk, objective: TrainTrial, wanted: int, asked: dict[str, Any]) -> None:
-    """Runs what is missing of the trials, under the search's own MLflow run, which carries the best of them."""
-    with search_run(f"{study.space.model} search", study.run_id, params=asked, tags=objective.tags) as run_id:
+def _run_trials(study: StudyOnDisk, objective: TrainTrial, wanted: int, identity: dict[str, Any]) -> None:
+    """Run the missing trials inside the search's MLflow run, and log the best trial there."""
+    with search_run(f"{study.space.model} search", study.run_id, params=identity, tags=objective.tags) as run_id:
         study.run_id = run_id
         try:
             study.optimise(objective, wanted)
@@ -107,8 +140,8 @@ def _go_on(study: StudyOnDisk, objective: TrainTrial, wanted: int, asked: dict[s
                 _log_best(objective.client, run_id, best)
 
 
-def _end_lost_run(client: MlflowClient, trial: FrozenTrial) -> None:
-    """What the trial's process could not do any more."""
+def _end_killed_run(client: MlflowClient, trial: FrozenTrial) -> None:
+    """End the MLflow run of a trial whose process was killed."""
     log.warning("trial %d was killed", trial.number)
     run_id = trial.user_attrs.get(RUN_ID)
     if run_id and find_run(client, run_id):
@@ -118,11 +151,12 @@ def _end_lost_run(client: MlflowClient, trial: FrozenTrial) -> None:
 
 def _log_best(client: MlflowClient, run_id: str, best: Suggestion) -> None:
     client.log_metric(run_id, f"best.{best.metric}", best.value, step=best.trial)
-    # Tags, since the best may be another one later, and MLflow's parameters stay what they were.
+    # Tags can change when a later trial is better. MLflow's parameters cannot.
     for name, value in {"trial": best.trial, "run_id": best.run_id, **best.train}.items():
         client.set_tag(run_id, f"best.{name}", value)
 
 
-def _nothing_found(study: StudyOnDisk) -> str:
+def _explain_no_result(study: StudyOnDisk) -> str:
     reasons = [trial.user_attrs[REASON] for trial in study.trials() if REASON in trial.user_attrs]
-    return " ".join(["No trial is complete.", *(f"The last one failed: {reason}" for reason in reasons[-1:])])
+    last = f" The last trial failed: {reasons[-1]}" if reasons else ""
+    return f"The search has no complete trial.{last}"

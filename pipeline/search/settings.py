@@ -1,4 +1,4 @@
-"""What a search tries and what it is after: the `search` section of `params.yaml`."""
+"""Search settings: the section `search` of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -13,69 +13,79 @@ from pipeline.settings import Section, Settings, read_params
 
 
 class Range(Settings):
-    """The values that a knob may take: all between two ends, or one of some choices."""
+    """Values that a search tries for one setting: an interval, or a list of choices."""
 
     low: float | None = None
     high: float | None = None
-    log: bool = False  # drawn evenly by magnitude
+    log: bool = False  # sample the interval on a logarithmic scale
     choices: list[Any] | None = None
 
     @model_validator(mode="after")
-    def _is_of_one_kind(self) -> Range:
+    def _interval_or_choices(self) -> Range:
         if len({self.low is None, self.high is None, self.choices is not None}) > 1:
             raise ValueError("write {low: …, high: …} or {choices: […]}")
-        self.distribution(whole=False)  # Optuna says what else is wrong
+        self.distribution(integers=False)  # Optuna finds all other mistakes
         return self
 
     @property
     def extremes(self) -> list[Any]:
-        """Values of it: a knob that can take these can take all."""
+        """Return the values to check: a setting that accepts these accepts all values of the range."""
         return [self.low, self.high] if self.choices is None else self.choices
 
-    def distribution(self, *, whole: bool) -> BaseDistribution:
-        """What Optuna draws from; `whole` numbers only, if it is to."""
+    def distribution(self, *, integers: bool) -> BaseDistribution:
+        """Return Optuna's distribution for the range."""
         if self.choices is not None:
-            return CategoricalDistribution([json.dumps(choice) for choice in self.choices])  # it keeps no lists
-        if whole:
-            return IntDistribution(int(self.low), int(self.high), log=self.log)
-        return FloatDistribution(self.low, self.high, log=self.log)
+            return CategoricalDistribution([json.dumps(choice) for choice in self.choices])  # Optuna stores no lists
+        low, high = self._interval()
+        if integers:
+            return IntDistribution(int(low), int(high), log=self.log)
+        return FloatDistribution(low, high, log=self.log)
 
-    def value(self, drawn: float | str) -> Any:
-        """The knob's value that Optuna's stands for."""
-        return drawn if self.choices is None else json.loads(drawn)
+    def from_optuna(self, sample: Any) -> Any:
+        """Convert a sample of Optuna to the setting's value."""
+        return sample if self.choices is None else json.loads(sample)
 
-    def drawn(self, value: Any) -> float | str | None:
-        """Optuna's value for the knob's; None where the range does not hold it."""
+    def to_optuna(self, value: Any) -> float | str | None:
+        """Convert a setting's value to Optuna's sample. Return None if the range does not contain it."""
         if self.choices is not None:
             return json.dumps(self.choices[self.choices.index(value)]) if value in self.choices else None
-        return value if self.low <= value <= self.high else None
+        low, high = self._interval()
+        return value if low <= value <= high else None
+
+    def _interval(self) -> tuple[float, float]:
+        if self.low is None or self.high is None:
+            raise ValueError("a range of choices has no interval")
+        return self.low, self.high
 
 
 class Pruning(Settings):
-    """A trial worse than the median of the others after as many epochs ends early."""
+    """End a trial early if it is worse than the median of the others after the same number of epochs."""
 
-    startup_trials: int = Field(ge=1)  # that complete before any is pruned
-    after_epochs: int = Field(ge=1)  # that every trial is given
+    startup_trials: int = Field(ge=1)  # complete trials before any trial is pruned
+    after_epochs: int = Field(ge=1)  # epochs that each trial trains at least
 
 
 class SearchSettings(Section):
+    """Settings of `lectern search`."""
+
     section: ClassVar[str] = "search"
 
     metric: Literal["validation_loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1"]
-    ranges: dict[str, Range] = Field(min_length=1)  # by knob of `train`
-    models: dict[str, dict[str, Range]] = {}  # what a model has otherwise
-    pruning: Pruning | None = None  # None: every trial is trained to its end
+    ranges: dict[str, Range] = Field(min_length=1)  # by name of a training setting
+    models: dict[str, dict[str, Range]] = {}  # each model's own ranges
+    pruning: Pruning | None = None  # None trains each trial to its end
     seed: int = Field(ge=0)
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
+        """Return Optuna's name for the direction of the metric."""
         return "minimize" if self.metric == "validation_loss" else "maximize"
 
     def ranges_of(self, model: str) -> dict[str, Range]:
-        """The ranges, with what the model named `model` has otherwise.
+        """Return the ranges for a model: its own ranges override the common ones.
 
         Raises:
-            UsageError: some other model that the section names does not exist.
+            UsageError: The section names a model that does not exist.
         """
         unknown = sorted(self.models.keys() - (read_params().get("models") or {}).keys())
         if unknown:

@@ -1,4 +1,4 @@
-"""All trainings that a search of one model may try."""
+"""Define and check the training settings that a search of one model may try."""
 
 from __future__ import annotations
 
@@ -15,114 +15,112 @@ from pipeline.search.settings import Range, SearchSettings
 from pipeline.settings import MACHINE_SETTINGS, Settings, check
 from pipeline.training.settings import TrainSettings
 
-_NOT_SEARCHED = {
-    "seed": "a better seed is luck, and does not last.",
-    "bertscore": "what trials are measured by is the same for all of them.",
-    **dict.fromkeys(MACHINE_SETTINGS, "it changes nothing that a training learns."),
+_NOT_SEARCHABLE = {
+    "seed": "a better seed is luck, and does not transfer to other data.",
+    "bertscore": "all trials must use the same measure.",
+    **dict.fromkeys(MACHINE_SETTINGS, "it does not change the trained weights."),
 }
 
 
 @dataclass(frozen=True)
 class Space:
-    """The ranges over which some knobs of a model's training are searched, and what the others stay at."""
+    """Ranges of the searched settings of a model, and the values of its other settings."""
 
     model: str
     model_settings: ModelSettings
-    today: TrainSettings  # as params.yaml has them, without a search
+    current: TrainSettings  # the settings in params.yaml
     ranges: dict[str, Range]
-    place: str  # of the ranges in params.yaml
+    section: str  # the ranges' section of params.yaml, for error messages
 
     @classmethod
     def of_model(cls, model: str, search: SearchSettings) -> Space:
-        """The space of the model of that name.
+        """Build and check the space of a model.
 
         Raises:
-            UsageError: a range names no knob of `train`, or holds a value that the knob or a trial cannot take; or the
-                metric is not measured.
+            UsageError: A range names no training setting, or contains a value that a trial cannot use. Or the metric
+                is not measured.
         """
         model_settings = ModelSettings.read(model)
         space = cls(
             model=model,
             model_settings=model_settings,
-            today=TrainSettings.of_model(model, model_settings),
+            current=TrainSettings.of_model(model, model_settings),
             ranges=search.ranges_of(model),
-            place=f"search.ranges (with search.models.{model})" if model in search.models else "search.ranges",
+            section=f"search.ranges (with search.models.{model})" if model in search.models else "search.ranges",
         )
-        for knob in _NOT_SEARCHED.keys() & space.ranges.keys():
-            raise UsageError(f"{space.place}.{knob}: {_NOT_SEARCHED[knob]} Remove it.")
-        if search.metric == "bertscore_f1" and space.today.bertscore is None:
-            raise UsageError(
-                f"search.metric is bertscore_f1, which '{model}' is not measured by: set bertscore in train."
-            )
-        for knob, values in space.ranges.items():
+        for name in _NOT_SEARCHABLE.keys() & space.ranges.keys():
+            raise UsageError(f"{space.section}.{name} cannot be searched: {_NOT_SEARCHABLE[name]} Remove the range.")
+        if search.metric == "bertscore_f1" and space.current.bertscore is None:
+            raise UsageError(f"search.metric is bertscore_f1, but '{model}' has no BERTScore: set bertscore in train.")
+        for name, values in space.ranges.items():
             for value in values.extremes:
-                space._check_alone(knob, value)
-            if values.choices is None and _kind(knob) not in (int, float):
-                raise UsageError(f"{space.place}.{knob}: nothing lies between its values. Write {{choices: […]}}.")
+                space._check_value(name, value)
+            if values.choices is None and _type_of(name) not in (int, float):
+                raise UsageError(f"{space.section}.{name}: this setting has no interval. Write {{choices: […]}}.")
         return space
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """The knobs that are not searched."""
-        return self.today.model_dump(exclude=set(self.ranges))
+        """Return the settings that are not searched."""
+        return self.current.model_dump(exclude=set(self.ranges))
 
     @property
-    def fixed_of_what_is_learnt(self) -> dict[str, Any]:
-        """Those of them that a search may not be gone on with changed; what measures counts with the metric."""
-        beside = {*self.ranges, "bertscore"}
-        return {knob: value for knob, value in self.today.of_what_is_learnt().items() if knob not in beside}
+    def fixed_affecting_weights(self) -> dict[str, Any]:
+        """Return the settings whose change starts a new search, except the ranges and the metric."""
+        excluded = {*self.ranges, "bertscore"}
+        return {name: value for name, value in self.current.affecting_weights().items() if name not in excluded}
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        return {knob: values.distribution(whole=_kind(knob) is int) for knob, values in self.ranges.items()}
+        """Return Optuna's distributions by setting."""
+        return {name: values.distribution(integers=_type_of(name) is int) for name, values in self.ranges.items()}
 
-    def values(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """The searched knobs of a trial, from what Optuna drew for it."""
-        return {knob: self.ranges[knob].value(value) for knob, value in drawn.items()}
+    def values(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """Convert Optuna's sample to the searched settings of a trial."""
+        return {name: self.ranges[name].from_optuna(value) for name, value in sample.items()}
 
-    def settings(self, drawn: Mapping[str, Any]) -> TrainSettings:
-        """All knobs of a trial.
+    def settings(self, sample: Mapping[str, Any]) -> TrainSettings:
+        """Convert Optuna's sample to all training settings of a trial.
 
         Raises:
-            UsageError: the values that were drawn do not go together.
+            UsageError: The sampled values do not fit together.
         """
-        return self._settings(self.values(drawn))
-
-    def drawn_today(self) -> dict[str, Any] | None:
-        """What Optuna would have to draw for today's settings; None where the ranges do not hold them."""
-        today = self.today.model_dump()
-        drawn = {knob: values.drawn(today[knob]) for knob, values in self.ranges.items()}
-        return None if None in drawn.values() else drawn
-
-    def _settings(self, values: dict[str, Any]) -> TrainSettings:
-        settings = check(TrainSettings, {**self.today.model_dump(), **values}, at=self.place)
-        self._require_a_trial(settings.epochs, settings.processes)
+        settings = check(TrainSettings, {**self.current.model_dump(), **self.values(sample)}, at=self.section)
+        self._require_one_process_and_epochs(settings.epochs, settings.processes)
         return settings
 
-    def _check_alone(self, knob: str, value: Any) -> None:
-        """As the knob itself takes it. What goes together is seen in each trial, since other knobs are drawn too."""
-        asked = {**self.today.model_dump(), knob: value}
-        if knob in TrainSettings.model_fields:
-            field = TrainSettings.model_fields[knob]
-            check(
-                create_model("Knob", __base__=Settings, **{knob: (field.annotation, field)}),
-                {knob: value},
-                at=self.place,
-            )
-        else:
-            check(TrainSettings, asked, at=self.place)
-        self._require_a_trial(asked["epochs"], asked["processes"])
+    def current_sample(self) -> dict[str, Any] | None:
+        """Return the sample for the settings in `params.yaml`, or None if the ranges do not contain them."""
+        current = self.current.model_dump()
+        sample = {name: values.to_optuna(current[name]) for name, values in self.ranges.items()}
+        return None if None in sample.values() else sample
 
-    def _require_a_trial(self, epochs: int, processes: int) -> None:
+    def _check_value(self, name: str, value: Any) -> None:
+        """Check a value for one setting. Combinations are checked in each trial, since other settings change too."""
+        settings = {**self.current.model_dump(), name: value}
+        if name in TrainSettings.model_fields:
+            field = TrainSettings.model_fields[name]
+            fields: dict[str, Any] = {name: (field.annotation, field)}
+            check(create_model("SingleSetting", __base__=Settings, **fields), {name: value}, at=self.section)
+        else:
+            check(TrainSettings, settings, at=self.section)
+        self._require_one_process_and_epochs(settings["epochs"], settings["processes"])
+
+    def _require_one_process_and_epochs(self, epochs: int, processes: int) -> None:
         if not epochs:
             raise UsageError(
-                f"{self.place}: a trial of 0 epochs trains nothing. Set epochs for the model, or give them a range."
+                f"{self.section}: a trial of 0 epochs trains nothing. Set the model's epochs, or a range above 0."
             )
         if processes > 1:
             raise UsageError(
-                f"{self.place}: a trial is trained in one process. Set processes to 1; to use several GPUs, run the "
-                "same search on each at once: they share its trials."
+                f"{self.section}: a trial is trained in one process. Set processes to 1. To use several GPUs, start "
+                "the same search once per GPU: the searches share their trials."
             )
 
 
-def _kind(knob: str) -> Any:
-    return TrainSettings.model_fields[knob].annotation
+def format_value(value: object) -> str:
+    """Format a setting's value for a terminal."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _type_of(name: str) -> Any:
+    return TrainSettings.model_fields[name].annotation

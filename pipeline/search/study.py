@@ -1,4 +1,4 @@
-"""The trials of a search on disk: what is done outlives whatever ends the process."""
+"""Keep the trials of a search in a database, so that an interrupted search resumes."""
 
 from __future__ import annotations
 
@@ -27,24 +27,30 @@ from pipeline.search.space import Space
 log = logging.getLogger(__name__)
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-REASON = "reason"
-RUN_ID = "run_id"
-TODAY = "today"
+# Attributes of a trial.
+REASON = "reason"  # of its failure
+RUN_ID = "run_id"  # its MLflow run
+CURRENT = "today"  # set if the trial has the settings that params.yaml had when the study started
 
 Objective = Callable[[Trial, Path], float]
-"""A trial, and a folder that is its own while it runs, to its value. It raises `optuna.TrialPruned` when it ends early
-as a bad one, and `TrialFailed` when it breaks and others need not."""
+"""Runs a trial in a temporary folder and returns its value. Raises `optuna.TrialPruned` if the trial ends early, and
+`TrialFailed` if its settings make it fail."""
 
 
 class TrialFailed(Exception):
-    """One trial cannot be trained; the message says why."""
+    """One trial cannot be trained because of its settings. Other trials may succeed."""
 
 
 class StudyOnDisk:
-    """Optuna's study in a folder of its own, at which several processes may work at once.
+    """Optuna's study in a folder, which several processes can share.
 
-    A process holds a lock for as long as it runs a trial, and the system takes the lock from a process that dies: a
-    running trial that nobody holds is lost.
+    A process holds a file lock while it runs a trial. The operating system releases the lock when the process dies, so
+    a running trial without a locked file belongs to a killed process.
+
+    Args:
+        folder: The study's own folder.
+        space: The searched settings.
+        settings: The search settings.
     """
 
     def __init__(self, folder: Path, space: Space, settings: SearchSettings) -> None:
@@ -55,9 +61,9 @@ class StudyOnDisk:
         make_folder(folder)
         self._lock = FileLock(folder / "study.lock")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Processes that meet on a fresh database make its tables at the same time, and crash; these are made beside
-        # Optuna's own sessions.
-        with self._lock, errors_of(folder, DatabaseError):
+        # Processes crash if they create the tables of a new database at the same time. Optuna creates the tables
+        # outside its sessions, so SQLAlchemy's errors arrive here unwrapped.
+        with self._lock, database_errors_explained(folder, DatabaseError):
             self._study = optuna.create_study(
                 storage=f"sqlite:///{folder / 'study.db'}",
                 study_name=folder.name,
@@ -68,15 +74,17 @@ class StudyOnDisk:
 
     @property
     def name(self) -> str:
+        """Return the study's name, which contains the model's."""
         return self._study.study_name
 
     @property
     def minimises(self) -> bool:
+        """Return whether lower values are better."""
         return self._study.direction == StudyDirection.MINIMIZE
 
     @property
     def run_id(self) -> str | None:
-        """Of the MLflow run above those of the trials, once there is one."""
+        """Return the id of the search's MLflow run, or None before the first trial."""
         return self._study.user_attrs.get(RUN_ID)
 
     @run_id.setter
@@ -84,52 +92,59 @@ class StudyOnDisk:
         self._study.set_user_attr(RUN_ID, run_id)
 
     def trials(self) -> list[FrozenTrial]:
+        """Return all trials in the order of their numbers."""
         return self._study.get_trials()
 
     def best(self) -> FrozenTrial:
-        """Of the trials that are complete, one of which there is."""
+        """Return the best complete trial. There must be at least one."""
         return self._study.best_trial
 
     def finished(self) -> list[FrozenTrial]:
-        """The trials that were trained to their end or pruned."""
+        """Return the trials that are complete or pruned."""
         return self._study.get_trials(states=FINISHED)
 
-    def fail_lost(self) -> list[FrozenTrial]:
-        """Marks as failed the trials whose process is gone, and returns them."""
+    def fail_killed_trials(self) -> list[FrozenTrial]:
+        """Mark the trials of killed processes as failed, and return them."""
         with self._lock:
-            lost = [trial for trial in self._study.get_trials(states=(TrialState.RUNNING,)) if self._is_lost(trial)]
-            for trial in lost:
+            running = self._study.get_trials(states=(TrialState.RUNNING,))
+            killed = [trial for trial in running if not self._has_process(trial)]
+            for trial in killed:
                 self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
                 shutil.rmtree(self._folder_of(trial), ignore_errors=True)
-        return lost
+        return killed
 
     def optimise(self, objective: Objective, wanted: int) -> None:
-        """Runs trials until `wanted` are finished or running, here or elsewhere, or as many have failed here."""
-        failed = 0
-        while failed < wanted and (begun := self._begin(wanted)):
-            failed += not self._run(*begun, objective)
+        """Run trials until enough of them are finished or running, or until `wanted` trials have failed here.
 
-    def _begin(self, wanted: int) -> tuple[Trial, FileLock] | None:
+        Args:
+            objective: Runs one trial.
+            wanted: Number of finished and running trials of all processes to reach.
+        """
+        failed = 0
+        while failed < wanted and (started := self._start(wanted)):
+            failed += not self._run(*started, objective)
+
+    def _start(self, wanted: int) -> tuple[Trial, FileLock] | None:
+        """Sample a trial and lock it. Return None if enough trials are finished or running."""
         with self._lock:
             if len(self._study.get_trials(states=(*FINISHED, TrialState.RUNNING))) >= wanted:
                 return None
-            today = self.space.drawn_today()
-            if today and not self._knows_today():
-                self._study.enqueue_trial(today, user_attrs={TODAY: True})
-            # A seed of its own for each trial: one that goes on must not draw anew what the one before it drew.
+            current = self.space.current_sample()
+            if current and not self._has_tried_current():
+                self._study.enqueue_trial(current, user_attrs={CURRENT: True})
+            # With one seed for all trials, a resumed search would sample the first trials again.
             self._study.sampler = TPESampler(seed=self._seed + len(self._study.trials))
             trial = self._study.ask(self.space.distributions())
-            hold = self._hold(trial)
-            hold.acquire()
-            return trial, hold
+            lock = self._lock_of(trial)
+            lock.acquire()
+            return trial, lock
 
-    def _knows_today(self) -> bool:
-        """Whether the settings that the study began with are a trial that has come, or may come, to an end of its own:
-        one that was broken off says nothing of them."""
-        return any(TODAY in trial.user_attrs and not _broken_off(trial) for trial in self._study.trials)
+    def _has_tried_current(self) -> bool:
+        """Return whether a trial has the settings of `params.yaml`. Interrupted trials do not count."""
+        return any(CURRENT in trial.user_attrs and not _is_interrupted(trial) for trial in self._study.trials)
 
-    def _run(self, trial: Trial, hold: FileLock, objective: Objective) -> bool:
-        """Whether the trial has finished."""
+    def _run(self, trial: Trial, lock: FileLock, objective: Objective) -> bool:
+        """Run a trial, and return whether it is complete or pruned."""
         value, state = None, TrialState.FAIL
         try:
             value, state = objective(trial, self._folder_of(trial)), TrialState.COMPLETE
@@ -141,17 +156,18 @@ class StudyOnDisk:
         finally:
             self._study.tell(trial, value, state)
             shutil.rmtree(self._folder_of(trial), ignore_errors=True)
-            hold.release()
+            lock.release()
         return state in FINISHED
 
-    def _is_lost(self, trial: FrozenTrial) -> bool:
+    def _has_process(self, trial: FrozenTrial) -> bool:
+        """Return whether a running process holds the trial's lock."""
         try:
-            with self._hold(trial).acquire(blocking=False):
-                return True
+            with self._lock_of(trial).acquire(blocking=False):
+                return False
         except Timeout:
-            return False
+            return True
 
-    def _hold(self, trial: Trial | FrozenTrial) -> FileLock:
+    def _lock_of(self, trial: Trial | FrozenTrial) -> FileLock:
         return FileLock(self._folder_of(trial) / "lock")
 
     def _folder_of(self, trial: Trial | FrozenTrial) -> Path:
@@ -159,32 +175,37 @@ class StudyOnDisk:
 
 
 @contextmanager
-def errors_of(folder: Path, *others: type[Exception]) -> Iterator[None]:
-    """Makes of Optuna's word that the database of the study in `folder` broke, and of `others`, an error of ours: who
-    knows no better takes it for MLflow's.
+def database_errors_explained(folder: Path, *others: type[Exception]) -> Iterator[None]:
+    """Turn errors of the study's database into our own errors, which distinguish it from MLflow's database.
+
+    Args:
+        folder: The study's folder.
+        others: Exceptions to handle besides Optuna's.
 
     Raises:
-        Rejected: the database is damaged.
-        TemporaryFailure: it cannot be used now.
+        Rejected: The database is damaged.
+        TemporaryFailure: The database is locked or otherwise unavailable.
     """
     try:
         yield
     except (StorageInternalError, *others) as error:
         cause = error.__cause__ or error
-        why = str(getattr(cause, "orig", cause))
-        if lacking := machine_errors.in_our_words(error):
+        reason = str(getattr(cause, "orig", cause))
+        if lacking := machine_errors.translate_error(error):
             raise lacking from error
-        if DAMAGED.search(why):
+        if DAMAGED.search(reason):
             raise Rejected(
-                f"What the search has come to, {folder}, is damaged: {why}. Remove that folder; the search then begins "
-                "anew."
+                f"The search's database in {folder} is damaged: {reason}. Remove that folder and run the command again "
+                "to start a new search."
             ) from error
         raise TemporaryFailure(
-            f"The search's database in {folder} cannot be used: {why}. The same command goes on once that has passed."
+            f"The search's database in {folder} is not available: {reason}. Run the command again later to resume the "
+            "search."
         ) from error
 
 
-def _broken_off(trial: FrozenTrial) -> bool:
+def _is_interrupted(trial: FrozenTrial) -> bool:
+    """Return whether the trial failed for another reason than its settings."""
     return trial.state == TrialState.FAIL and REASON not in trial.user_attrs
 
 

@@ -1,4 +1,4 @@
-"""What a search suggests: the best trial's knobs, for a person to put into `params.yaml`."""
+"""Suggest the settings of the best trial of a search, and write them into `params.yaml` on request."""
 
 from __future__ import annotations
 
@@ -11,46 +11,47 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.files import write_text
 from pipeline.paths import SEARCHES
-from pipeline.search.study import RUN_ID, TODAY, StudyOnDisk
+from pipeline.search.study import CURRENT, RUN_ID, StudyOnDisk
 from pipeline.settings import set_params
 
 
 class Suggestion(BaseModel):
-    """reports/search/MODEL.yaml."""
+    """Best trial of a search, as in `reports/search/MODEL.yaml`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     study: str
     metric: str
-    bertscore: str | None = None  # by whom that is measured, where it is the metric
-    value: float  # of the metric
-    today: float | None  # of the settings that params.yaml had when the study began; None if they were no trial
-    trial: int
-    run_id: str  # of MLflow
-    trials: dict[str, int]  # state → how many
-    train: dict[str, Any]  # the knobs to set
+    bertscore: str | None = None  # model and layer that measure the metric, if it is BERTScore
+    value: float  # value of the metric
+    today: float | None  # value with the settings of params.yaml when the study started; None without such a trial
+    trial: int  # number of the best trial
+    run_id: str  # its MLflow run
+    trials: dict[str, int]  # state → number of trials
+    train: dict[str, Any]  # the suggested training settings
 
     def as_yaml(self) -> str:
-        """Where and how the knobs stand in `params.yaml`."""
+        """Format the settings as they appear in `params.yaml`."""
         return yaml.safe_dump({"models": {self.model: {"train": self.train}}}, sort_keys=False)
 
     def write(self) -> None:
+        """Write `reports/search/MODEL.yaml`."""
         write_text(SEARCHES / f"{self.model}.yaml", yaml.safe_dump(self.model_dump(), sort_keys=False))
 
     def apply(self) -> None:
-        """Writes the knobs into `params.yaml`.
+        """Write the settings into `params.yaml`.
 
         Raises:
-            UsageError: other entries would change with this one.
+            UsageError: Other entries share the model's entry through a YAML anchor.
         """
         set_params(["models", self.model, "train"], self.train)
 
 
 def suggest(study: StudyOnDisk) -> Suggestion | None:
-    """The knobs of the best trial that is complete; None where none is."""
-    found = study.trials()
-    complete = [trial for trial in found if trial.state == TrialState.COMPLETE]
+    """Return the settings of the best complete trial, or None if no trial is complete."""
+    trials = study.trials()
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
         return None
     best = study.best()
@@ -58,11 +59,11 @@ def suggest(study: StudyOnDisk) -> Suggestion | None:
         model=study.space.model,
         study=study.name,
         metric=study.metric,
-        bertscore=str(study.space.today.bertscore) if study.metric == "bertscore_f1" else None,
+        bertscore=str(study.space.current.bertscore) if study.metric == "bertscore_f1" else None,
         value=best.value,
-        today=next((trial.value for trial in complete if TODAY in trial.user_attrs), None),
+        today=next((trial.value for trial in complete if CURRENT in trial.user_attrs), None),
         trial=best.number,
         run_id=best.user_attrs[RUN_ID],
-        trials=dict(Counter(trial.state.name.lower() for trial in found)),
+        trials=dict(Counter(trial.state.name.lower() for trial in trials)),
         train=study.space.values(best.params),
     )

@@ -1,4 +1,4 @@
-"""One trial: a training as the train stage would do it, in an MLflow run of its own."""
+"""Run one trial of a search: a training like that of the train stage, in its own MLflow run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from pipeline.machine_errors import lacks_memory
 from pipeline.paths import TRAINING_SPLITS
 from pipeline.registry.tracking import training_run
 from pipeline.registry.training_log import LogToMlflow
-from pipeline.search.space import Space
+from pipeline.search.space import Space, format_value
 from pipeline.search.study import RUN_ID, TrialFailed
-from pipeline.search.tables import short
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
-from pipeline.training.trainer import Diverged, LearntNothing, Score, TooLittleMemory, fit
+from pipeline.training.trainer import Score, TooLittleMemory, TrainingDiverged, WeightsUnchanged, fit
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ STATE_TAG = "trial.state"
 
 @dataclass(frozen=True)
 class TrainTrial:
-    """The objective of a search. Its value is the metric at the epoch that a training keeps: the one of least loss."""
+    """Objective of a search: the metric at the epoch with the lowest validation loss, whose weights are kept."""
 
     space: Space
     metric: str
@@ -40,20 +39,31 @@ class TrainTrial:
     train: pd.DataFrame
     validation: pd.DataFrame
     client: MlflowClient
-    tags: dict[str, str]  # of each run
+    tags: dict[str, str]  # tags of all runs
 
     def __call__(self, trial: Trial, folder: Path) -> float:
-        drawn = self.space.values(trial.params)
-        log.info("trial %d: %s", trial.number, ", ".join(f"{knob} {short(value)}" for knob, value in drawn.items()))
+        """Train with the trial's settings, and return the metric.
+
+        Args:
+            trial: The trial.
+            folder: A temporary folder for checkpoints.
+
+        Raises:
+            TrialFailed: The training failed because of the trial's settings.
+            optuna.TrialPruned: The trial ended early.
+        """
+        values = self.space.values(trial.params)
+        description = ", ".join(f"{name} {format_value(value)}" for name, value in values.items())
+        log.info("trial %d: %s", trial.number, description)
         with training_run(
             f"{self.space.model} trial {trial.number}",
-            params={**self.space.model_settings.model_dump(exclude={"train"}), **self.space.fixed, **drawn},
+            params={**self.space.model_settings.model_dump(exclude={"train"}), **self.space.fixed, **values},
             tags={"trial": str(trial.number), **self.tags},
             splits=TRAINING_SPLITS,
             nested=True,
         ) as run_id:
             trial.set_user_attr(RUN_ID, run_id)
-            pruner = _Prune(trial, self.metric)
+            pruner = _PruneHopelessTrial(trial, self.metric)
             state = "failed"
             try:
                 curves = self._fit(trial, folder, [LogToMlflow(self.client, run_id), pruner])
@@ -68,13 +78,13 @@ class TrainTrial:
         return value
 
     def _fit(self, trial: Trial, folder: Path, callbacks: list[TrainerCallback]) -> pd.DataFrame:
-        clear_device_cache(garbage_collection=True)  # of the trial before
+        clear_device_cache(garbage_collection=True)  # from the previous trial
         try:
             return self._fit_with(self.space.settings(trial.params), folder, callbacks)
         except Exception as error:
-            if not _is_of_this_trial_alone(error):
+            if not _depends_on_settings(error):
                 raise
-            raise TrialFailed(_why(error)) from error
+            raise TrialFailed(_explain(error)) from error
 
     def _fit_with(self, settings: TrainSettings, folder: Path, callbacks: list[TrainerCallback]) -> pd.DataFrame:
         texts = [*self.train["text"], *self.train["title"]]
@@ -91,20 +101,22 @@ class TrainTrial:
         )
 
 
-def _is_of_this_trial_alone(error: Exception) -> bool:
+def _depends_on_settings(error: Exception) -> bool:
+    """Return whether other trials may succeed although this one failed."""
     return isinstance(error, (Rejected, UsageError, TooLittleMemory)) or lacks_memory(error)
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, Diverged):
-        return "its loss grew beyond all numbers"  # at a rate that the search has drawn, and no entry of params.yaml
-    if isinstance(error, LearntNothing):
+def _explain(error: Exception) -> str:
+    """Return the reason without a remedy for `params.yaml`: the search has chosen the settings."""
+    if isinstance(error, TrainingDiverged):
+        return "its loss became infinite or not a number"
+    if isinstance(error, WeightsUnchanged):
         return "it changed no weight"
-    return "there was too little memory for it" if lacks_memory(error) else str(error)
+    return "it ran out of memory" if lacks_memory(error) else str(error)
 
 
-class _Prune(TrainerCallback):
-    """Tells Optuna how each epoch went, and ends the training where it sees no hope."""
+class _PruneHopelessTrial(TrainerCallback):
+    """Report the metric of each epoch to Optuna, and end the training if Optuna prunes the trial."""
 
     def __init__(self, trial: Trial, metric: str) -> None:
         self._trial = trial
@@ -120,6 +132,6 @@ class _Prune(TrainerCallback):
         **kwargs: object,
     ) -> None:
         self._trial.report(metrics[f"eval_{self._metric}"], round(state.epoch))
-        # After its last epoch there is nothing left to spare.
+        # After the last epoch, pruning saves no time.
         if state.global_step < state.max_steps and self._trial.should_prune():
             self.pruned = control.should_training_stop = True

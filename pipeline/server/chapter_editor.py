@@ -1,4 +1,4 @@
-"""What can be done with a talk on the page: read it, find its chapters, correct, compare and keep them."""
+"""What the page and the HTTP API do with a transcript: read it, write chapters, correct, compare and save them."""
 
 from __future__ import annotations
 
@@ -9,242 +9,267 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.chapters.chaptering import cut, entitled, lacking
-from pipeline.chapters.corrections import file_name, how_to_train, keep_corrections
-from pipeline.chapters.edited_table import Row, from_rows, named
+from pipeline.chapters.corrections import lesson_file_name, save_corrections, training_command
+from pipeline.chapters.divide_transcript import divide_transcript
+from pipeline.chapters.edited_table import ChapterRow, chapters_from_table, rename_lesson
 from pipeline.chapters.segmentation import ChaptersSettings
+from pipeline.chapters.title_chapters import add_titles, untitled_texts
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry.fallback_title import Shown
-from pipeline.server.current_version import Present
-from pipeline.server.isolated_reading import read_apart
+from pipeline.server.isolated_reading import read_isolated
 from pipeline.server.settings import PageSettings, ServeSettings
-from pipeline.server.title_queue import Desk, Full
+from pipeline.server.title_queue import QueueFull, TitleQueue, WrittenTitles
+from pipeline.server.version_watcher import VersionWatcher
 from pipeline.titles.other_models import titles_by
 from pipeline.transcripts import chapter_files
-from pipeline.transcripts.chapter import Chaptered
-from pipeline.transcripts.transcript import Talk
+from pipeline.transcripts.chapter import ChapteredTranscript
+from pipeline.transcripts.transcript import Transcript
 
-PASTED = "Pasted talk"
-_JSON = re.compile(r"\s*(\{|\[\s*[{\]])")  # and no line such as [0:00] or [Music]
-_PART = 4  # texts asked for at once: the slowest of models writes their titles long before anyone's time is up
-_LOOK = 0.2  # seconds between two looks at whether anyone still waits
-_SHORTEST = 0.01  # minutes of a chapter
+PASTED_NAME = "Pasted talk"
+_JSON = re.compile(r"\s*(\{|\[\s*[{\]])")  # but not a line such as [0:00] or [Music]
+_TEXTS_PER_REQUEST = 4  # few enough for the slowest model to title within the time limit
+_SECONDS_BETWEEN_CHECKS = 0.2  # of whether the client still waits
+_SHORTEST_MINUTES = 0.01
 _SUFFIXES = {name: suffix for suffix, name in chapter_files.SUFFIXES.items()}
 
 Progress = Callable[[int, int], object]
-"""Told how many titles are written, and of how many."""
+"""Receives the number of titles written so far, and of all titles."""
 
-Wanted = Callable[[], bool]
-"""Tells whether anyone still waits for what is worked on."""
-
-
-class Failed(Rejected):
-    """The encoder or the model is at fault, and nothing that was asked."""
+IsWaiting = Callable[[], bool]
+"""Returns whether the client still waits for the answer."""
 
 
-class Late(TemporaryFailure):
-    """The titles took longer to write than anyone is let wait."""
+class ModelFailed(Rejected):
+    """The encoder or the model failed, not the request."""
 
 
-class Abandoned(Exception):
-    """Nobody waits for the answer any more."""
+class TimeLimitExceeded(TemporaryFailure):
+    """Writing the titles took longer than the time limit."""
+
+
+class ClientLeft(Exception):
+    """The client no longer waits for the answer."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A talk's chapters. `version` wrote the titles that were lacking."""
+class ChaptersResult:
+    """The chapters of a transcript. `version` wrote the missing titles; None if none were missing."""
 
-    chaptered: Chaptered
+    lesson: ChapteredTranscript
     version: str | None
 
 
-class Editor:
-    """Works for all who have the page open, by one desk, within `limits` and `page`.
+class ChapterEditor:
+    """Serves all visitors of the page and all clients of the API.
 
     Args:
+        queue: the queue for titles.
+        watcher: the loaded version.
+        limits: limits on requests.
+        page: limits on transcripts.
         folder: for uploads, downloads and pasted transcripts.
     """
 
-    def __init__(self, desk: Desk, present: Present, limits: ServeSettings, page: PageSettings, folder: Path) -> None:
-        self._desk = desk
-        self._present = present
+    def __init__(
+        self, queue: TitleQueue, watcher: VersionWatcher, limits: ServeSettings, page: PageSettings, folder: Path
+    ) -> None:
+        self._queue = queue
+        self._watcher = watcher
         self._limits = limits
         self._page = page
         self.folder = folder
 
-    def read(self, path: Path) -> list[Talk]:
-        """The talks of an uploaded file in which anything is said. The file is removed.
+    def read(self, path: Path) -> list[Transcript]:
+        """Read the transcripts of an uploaded file, and remove the file. Lessons without lines are left out.
 
         Raises:
-            Rejected: it holds none, or a longer one than we take.
+            Rejected: the file is not a transcript, or one of its transcripts is too long.
         """
         try:
             if path.stat().st_size > self._limits.megabytes * 1_000_000:
                 raise Rejected(
-                    f"{path.name} has more than {self._limits.megabytes:g} MB. Give the transcript of one talk."
+                    f"{path.name} is larger than {self._limits.megabytes:g} MB. Give the transcript of one lesson."
                 )
-            talks = [talk for talk in read_apart(path) if talk.lines]
+            transcripts = [transcript for transcript in read_isolated(path) if transcript.lines]
         finally:
             path.unlink(missing_ok=True)
-        for talk in talks:
-            words = sum(len(line.text.split()) for line in talk.lines)
+        for transcript in transcripts:
+            words = sum(len(line.text.split()) for line in transcript.lines)
             if words > self._page.words:
                 raise Rejected(
-                    f"{talk.name} has {words:,} words, and {self._page.words:,} are taken. Split it in two, or let "
-                    "`lectern chapters` do it."
+                    f"{transcript.name} has {words:,} words. The limit is {self._page.words:,}. Split the transcript, "
+                    "or use `lectern chapters`."
                 )
-        return talks
+        return transcripts
 
-    def read_pasted(self, text: str) -> Talk:
-        """The talk of a pasted transcript.
+    def read_pasted(self, text: str) -> Transcript:
+        """Read a pasted transcript.
 
         Raises:
-            Rejected: it is none, or a longer one than we take.
+            Rejected: the text is not a transcript, or is too long.
         """
         suffix = ".json" if _JSON.match(text) else ".txt"
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            path = Path(folder) / f"{PASTED}{suffix}"
+            path = Path(folder) / f"{PASTED_NAME}{suffix}"
             path.write_text(text, encoding="utf-8", errors="replace")
             return self.read(path)[0]
 
     def chapters(
         self,
-        talk: Talk,
+        transcript: Transcript,
         minutes: float | None = None,
         progress: Progress = lambda *_: None,
         *,
         until: float = math.inf,
-        wanted: Wanted = lambda: True,
-    ) -> Found:
-        """Cut `talk` into chapters and title them. Topics that it has already are kept.
+        is_waiting: IsWaiting = lambda: True,
+    ) -> ChaptersResult:
+        """Divide a transcript into chapters and title them. Known topics are kept.
 
         Args:
             minutes: average length of a chapter; None or 0 uses the value in `params.yaml`.
-            until: when to give up, by `time.monotonic`.
-            wanted: whether anyone still waits for the chapters.
+            until: when to give up, on the clock of `time.monotonic`.
+            is_waiting: stops the work if the client has left.
 
         Raises:
-            Abandoned: nobody waits any more.
-            Rejected: there would be too many.
-            Failed: the encoder cannot be had, or the model failed.
-            Late: it is later than `until`, or some of the titles took too long.
-            TemporaryFailure: no version is loaded, or the server has too much to do.
+            ClientLeft: the client no longer waits.
+            Rejected: there would be too many chapters.
+            ModelFailed: the encoder cannot be loaded, or the model failed.
+            TimeLimitExceeded: it is later than `until`, or some titles took too long.
+            TemporaryFailure: no version is loaded, or the queue is full.
         """
-        if not wanted():
-            raise Abandoned
-        if minutes and minutes < _SHORTEST:
-            raise Rejected(f"Chapters of {minutes:g} minutes are too short. Ask for {_SHORTEST:g} minutes or more.")
+        if not is_waiting():
+            raise ClientLeft
+        if minutes and minutes < _SHORTEST_MINUTES:
+            raise Rejected(
+                f"Chapters of {minutes:g} minutes are too short. Enter {_SHORTEST_MINUTES:g} minutes or more."
+            )
         settings = ChaptersSettings.read()
         settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
-        many = len(talk.topics) or round(talk.end_seconds / 60 / settings.minutes)
-        if many > self._page.chapters:
+        count = len(transcript.topics) or round(transcript.end_seconds / 60 / settings.minutes)
+        if count > self._page.chapters:
             raise Rejected(
-                f"That would be {many:,} chapters, and {self._page.chapters:,} are taken. Ask for longer ones."
+                f"That would be {count:,} chapters. The limit is {self._page.chapters:,}. Enter more minutes per "
+                "chapter."
             )
         try:
-            parts = cut(talk, settings)
+            lesson = divide_transcript(transcript, settings)
         except (Rejected, UsageError) as error:
-            raise Failed(str(error)) from None
-        texts = lacking([parts])
-        version, written = self._titles(texts, progress, until, wanted) if texts else (None, [])
+            raise ModelFailed(str(error)) from None
+        texts = untitled_texts([lesson])
+        if not texts:
+            return ChaptersResult(add_titles(lesson, {}), None)
+        version, written = self._write_titles(texts, progress, until, is_waiting)
         titles = {text: shown.title for text, shown in zip(texts, written, strict=True)}
         fallbacks = {text for text, shown in zip(texts, written, strict=True) if shown.fallback}
-        return Found(entitled(parts, titles, fallbacks), version)
+        return ChaptersResult(add_titles(lesson, titles, fallbacks), version)
 
-    def edited(self, talk: Talk, rows: Sequence[Row], course: str, lesson: str) -> Chaptered:
-        """`talk`, as a person names it, in the chapters of their table.
+    def edited(
+        self, transcript: Transcript, rows: Sequence[ChapterRow], course: str, lesson: str
+    ) -> ChapteredTranscript:
+        """Divide a transcript into the chapters of an edited table, under the entered names.
 
         Raises:
-            Rejected: a row is no chapter, or there are too many.
+            Rejected: a row is not a chapter, or there are too many rows.
         """
         if len(rows) > self._page.chapters:
-            raise Rejected(f"The table has {len(rows):,} rows, and {self._page.chapters:,} are taken. Take some away.")
-        course, lesson = named(talk, course, lesson)
-        return from_rows(replace(talk, course_title=course, lesson_num=lesson), rows)
+            raise Rejected(f"The table has {len(rows):,} rows. The limit is {self._page.chapters:,}. Delete some.")
+        return chapters_from_table(rename_lesson(transcript, course, lesson), rows)
 
-    def file(self, talk: Chaptered, form: str, folder: Path) -> Path:
+    def file(self, lesson: ChapteredTranscript, form: str, folder: Path) -> Path:
         """Write the chapters into `folder` as a file of the format `form`."""
-        out = folder / f"{file_name(talk)}{_SUFFIXES[chapter_files.format_of(form, Path(f'.{form}'))]}"
-        chapter_files.write_chapters([talk], out, form)
+        name = chapter_files.format_of(form, Path(f".{form}"))
+        out = folder / f"{lesson_file_name(lesson)}{_SUFFIXES[name]}"
+        chapter_files.write_chapters([lesson], out, name)
         return out
 
-    def keep(self, talk: Chaptered) -> tuple[Path, str]:
-        """Keeps the chapters as a workbook to train on; returns it and the command that does.
+    def save(self, lesson: ChapteredTranscript) -> tuple[Path, str]:
+        """Save the chapters as a workbook for training.
+
+        Returns:
+            The workbook, and the command that trains on it.
 
         Raises:
-            Rejected: a workbook cannot hold them.
+            Rejected: a workbook cannot hold the chapters, or the folder cannot be written.
         """
         folder = self._page.corrections
         try:
-            return keep_corrections(talk, folder), how_to_train(folder)
+            return save_corrections(lesson, folder), training_command(folder)
         except OSError as error:
-            raise Rejected(f"{folder} cannot be written to ({error.strerror}). page.corrections names it.") from None
+            raise Rejected(
+                f"Cannot write to {folder} ({error.strerror}). Set another folder in params.yaml, page.corrections."
+            ) from None
 
-    def compare(self, talk: Chaptered, models: Sequence[str], *, wanted: Wanted = lambda: True) -> dict[str, list[str]]:
-        """Let each model title each chapter. A title is empty where nothing is said or the model has none to give.
+    def compare(
+        self, lesson: ChapteredTranscript, models: Sequence[str], *, is_waiting: IsWaiting = lambda: True
+    ) -> dict[str, list[str]]:
+        """Let each model title each chapter. A title is empty if the chapter has no words or the model has no title.
+
+        Args:
+            is_waiting: stops before the next model if the client has left.
 
         Raises:
-            Abandoned: nobody waits any more, by `wanted`, which is asked before each model.
-            UsageError: there is no such model.
-            Rejected: a version does not load.
+            ClientLeft: the client no longer waits.
+            UsageError: a model does not exist.
+            Rejected: a version cannot be loaded.
         """
-        spoken = [chapter.asked for chapter in talk.chapters if chapter.text]
+        texts = [chapter.model_input for chapter in lesson.chapters if chapter.text]
         titles = {}
         for model in models:
-            if not wanted():
-                raise Abandoned
-            written = iter(titles_by(model, spoken))
-            titles[model] = [next(written) if chapter.text else "" for chapter in talk.chapters]
+            if not is_waiting():
+                raise ClientLeft
+            written = iter(titles_by(model, texts))
+            titles[model] = [next(written) if chapter.text else "" for chapter in lesson.chapters]
         return titles
 
-    def _titles(
-        self, texts: Sequence[str], progress: Progress, until: float, wanted: Wanted
-    ) -> tuple[str, list[Shown]]:
-        """Title `texts` by one version, in parts, so that a request for one title need not wait for a whole talk."""
-        version, written, part = "", [], min(_PART, self._limits.batch)
+    def _write_titles(
+        self, texts: Sequence[str], progress: Progress, until: float, is_waiting: IsWaiting
+    ) -> WrittenTitles:
+        """Title all texts by one version, in small requests, so that other clients wait only for a part of them."""
+        version, written = "", list[Shown]()
+        size = min(_TEXTS_PER_REQUEST, self._limits.batch)
         while len(written) < len(texts):
             progress(len(written), len(texts))
-            now, titles = self._part(texts[len(written) : len(written) + part], until, wanted)
-            if version and now != version:  # another one was promoted meanwhile
+            part = self._request_titles(texts[len(written) : len(written) + size], until, is_waiting)
+            if version and part.version != version:  # the served version has changed: start over
                 written = []
             else:
-                written += titles
-            version = now
-        return version, written
+                written += part.titles
+            version = part.version
+        return WrittenTitles(version, written)
 
-    def _part(self, texts: Sequence[str], until: float, wanted: Wanted) -> tuple[str, list[Shown]]:
+    def _request_titles(self, texts: Sequence[str], until: float, is_waiting: IsWaiting) -> WrittenTitles:
         until = min(time.monotonic() + self._limits.seconds, until)
-        if self._present.version is None:
-            raise TemporaryFailure(self._present.problem or "The model is being loaded. Try again in a moment.")
+        if self._watcher.version is None:
+            raise TemporaryFailure(self._watcher.problem or "The model is still loading. Try again in a moment.")
         try:
-            future = self._desk.submit(texts)
-        except Full as full:
-            raise TemporaryFailure(f"Too many are asking just now. Try again in {full.seconds} s.") from None
+            future = self._queue.submit(texts)
+        except QueueFull as full:
+            raise TemporaryFailure(f"The server is busy. Try again in {full.seconds} s.") from None
         try:
-            self._wait(future, until, wanted)
+            self._wait(future, until, is_waiting)
             return future.result()
-        except (Abandoned, Late):
+        except (ClientLeft, TimeLimitExceeded):
             future.cancel()
             raise
         except concurrent.futures.CancelledError:
-            raise TemporaryFailure("The server is ending. Try again once it is back.") from None
+            raise TemporaryFailure("The server is stopping. Try again later.") from None
         except Exception as error:
-            raise Failed(f"The model failed: {type(error).__name__}. The server's log says more.") from None
+            raise ModelFailed(f"The model failed ({type(error).__name__}). See the server's log.") from None
 
-    def _wait(self, future: Future, until: float, wanted: Wanted) -> None:
+    def _wait(self, future: Future[WrittenTitles], until: float, is_waiting: IsWaiting) -> None:
         """Return once `future` is done.
 
         Raises:
-            Abandoned: nobody waits for it any more.
-            Late: it is not done in time.
+            ClientLeft: the client no longer waits.
+            TimeLimitExceeded: the future is not done in time.
         """
         while not future.done():
             left = until - time.monotonic()
             if left <= 0:
-                raise Late(f"The titles were not written within {self._limits.seconds:g} s. Try again.")
-            if not wanted():
-                raise Abandoned
-            concurrent.futures.wait([future], timeout=min(left, _LOOK))
+                raise TimeLimitExceeded(f"The titles were not ready within {self._limits.seconds:g} s. Try again.")
+            if not is_waiting():
+                raise ClientLeft
+            concurrent.futures.wait([future], timeout=min(left, _SECONDS_BETWEEN_CHECKS))

@@ -1,11 +1,12 @@
 """Refuse requests that pages of other sites send to a server on this machine.
 
-A browser lets any page send requests to http://127.0.0.1. It names the page's site in `Origin` or `Sec-Fetch-Site`,
-headers that a page cannot change. In DNS rebinding, a foreign host name leads to this machine, so the browser takes the
-foreign page for the server's own; that name then stands in `Host`. Programs such as curl send `Host` only.
+A browser lets any page send requests to http://127.0.0.1. It names the page's site in the headers `Origin` or
+`Sec-Fetch-Site`, which a page cannot change. In DNS rebinding, an attacker's host name resolves to this machine, so the
+browser treats the attacker's page as the server's own. The name is then in the header `Host`. Programs such as curl
+send `Host` only.
 
-A browser sends `Sec-Fetch-Site` to https and to this machine alone. `FRAMES` keeps foreign pages from framing the
-servers elsewhere too.
+A browser sends `Sec-Fetch-Site` only over https or to this machine. Over plain http to other machines, `FRAMES` still
+prevents foreign pages from framing the server's pages.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from starlette.websockets import WebSocketClose
 from pipeline.errors import UsageError
 
 HOSTS = "LECTERN_HOSTS"
-"""Environment variable with more host names of the servers, separated by commas: the name of a proxy, for example."""
+"""Environment variable with further host names of the servers, separated by commas; for example, a proxy's name."""
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 FRAMES = ("Content-Security-Policy", "frame-ancestors 'self'")
-"""Header of an answer that has no policy of its own."""
+"""Header that is added to answers without a policy of their own."""
 
 _DOCKER_HOST = "host.docker.internal"
-"""Name of this machine in a container of Docker Desktop. No name server outside gives a name below `internal` away."""
+"""Name of this machine in Docker Desktop's containers. `internal` is reserved, so an attacker cannot register it."""
 
 _HOST = re.compile(r"(?P<name>\[[^\]]+\]|[^:]+)(:\d+)?")
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
@@ -43,10 +44,10 @@ _LONGEST = 100  # characters of a header that an answer repeats
 
 
 def configured_hosts() -> tuple[str, ...]:
-    """Host names from the environment, without ports.
+    """Read the further host names from the environment, without ports.
 
     Raises:
-        UsageError: one is no host name.
+        UsageError: one of them is not a host name.
     """
     return tuple(_host_name(each.strip().lower()) for each in os.environ.get(HOSTS, "").split(",") if each.strip())
 
@@ -55,14 +56,14 @@ def _host_name(text: str) -> str:
     found = _HOST.fullmatch(text)
     if found is None or not (_NAME.fullmatch(found["name"]) or _is_address(found["name"])):
         raise UsageError(
-            f"{text!r} in {HOSTS} is no host name. Write names with commas between them, such as "
+            f"{text!r} in {HOSTS} is not a host name. Write names separated by commas, such as "
             "lectern.example,10.0.0.7."
         )
     return found["name"]
 
 
 class Refusal(NamedTuple):
-    """Status and sentence of an answer."""
+    """Status and message of the answer to a refused request."""
 
     status: int
     why: str
@@ -70,11 +71,10 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True)
 class OriginCheck:
-    """Rule for the requests that a server answers.
+    """Decides which requests a server answers.
 
-    Attributes:
-        names: host names of the server, in lower case.
-        addresses: whether each IP address counts as one too. DNS rebinding needs a name.
+    names: host names of the server, in lower case.
+    addresses: whether the server also answers to any IP address. DNS rebinding needs a name, so this is safe.
     """
 
     names: frozenset[str]
@@ -82,10 +82,10 @@ class OriginCheck:
 
     @classmethod
     def listening_on(cls, host: str) -> Self:
-        """Rule for a server that listens on `host`. Ports are not compared, since a tunnel may change them.
+        """Create the check for a server that listens on `host`. Ports are ignored, because a tunnel may change them.
 
         Raises:
-            UsageError: a configured name is no host name.
+            UsageError: a configured name is not a host name.
         """
         names = frozenset({*LOCAL, _DOCKER_HOST, *configured_hosts()})
         if host in LOCAL:
@@ -93,7 +93,7 @@ class OriginCheck:
         return cls(names | {host.lower(), socket.gethostname().lower()}, addresses=True)
 
     def refusal(self, method: str, headers: Mapping[str, str]) -> Refusal | None:
-        """Refuse a request, or return None. The keys of `headers` are in lower case."""
+        """Return why a request is refused, or None to answer it. The keys of `headers` are in lower case."""
         host = headers.get("host", "").lower()
         if not self._is_own(host):
             found = _HOST.fullmatch(host)
@@ -115,9 +115,9 @@ class OriginCheck:
 
 
 class SameOrigin:
-    """ASGI middleware that answers the requests and WebSockets that `check` refuses, and reads no body of theirs.
+    """ASGI middleware that refuses requests and WebSockets by `check`, without reading their bodies.
 
-    Its answers, and those of the application, say that only the server's own pages may frame them.
+    It adds `FRAMES` to all answers, so that only the server's own pages can frame them.
     """
 
     def __init__(self, app: ASGIApp, *, check: OriginCheck) -> None:
@@ -130,17 +130,17 @@ class SameOrigin:
         else:
             refusal = self._check.refusal(scope.get("method", "GET"), Headers(scope=scope))
         app = _answer(scope, refusal) if refusal else self._app
-        await app(scope, receive, _unframed(send))
+        await app(scope, receive, _with_frame_policy(send))
 
 
-def _unframed(send: Send) -> Send:
-    async def send_unframed(message: Message) -> None:
+def _with_frame_policy(send: Send) -> Send:
+    async def send_with_frame_policy(message: Message) -> None:
         if message["type"] == "http.response.start":
             message = {**message, "headers": list(message.get("headers", ()))}
             MutableHeaders(scope=message).setdefault(*FRAMES)
         await send(message)
 
-    return send_unframed
+    return send_with_frame_policy
 
 
 def _answer(scope: Scope, refusal: Refusal) -> ASGIApp:
@@ -150,14 +150,17 @@ def _answer(scope: Scope, refusal: Refusal) -> ASGIApp:
 
 
 def _loaded_from(host: str, origin: str) -> bool:
-    """True if a page with this origin was loaded from `host`. A proxy may speak https to it and http to the server."""
+    """Return whether a page with this origin was loaded from `host`.
+
+    The schemes may differ: a proxy may use https to the browser and http to the server.
+    """
     scheme, _, authority = origin.partition("://")
     port = _DEFAULT_PORTS.get(scheme)
     return port is not None and authority.removesuffix(port) == host.removesuffix(port)
 
 
 def _follows_link(method: str, headers: Mapping[str, str]) -> bool:
-    """True if the browser opens the answer as a page of its own. Prefect's pages link to those of MLflow."""
+    """Return whether the browser follows a link and shows the answer as a page. Prefect's pages link to MLflow's."""
     return (method, headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("GET", "navigate", "document")
 
 

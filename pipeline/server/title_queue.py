@@ -1,4 +1,4 @@
-"""The queue of the server: requests wait here, one worker takes several at once, and too many are turned away."""
+"""The queue for titles: one worker titles several waiting requests at once. A full queue rejects new requests."""
 
 from __future__ import annotations
 
@@ -16,152 +16,158 @@ from pipeline.registry.fallback_title import Shown
 _log = logging.getLogger(__name__)
 
 
-class Answer(NamedTuple):
+class WrittenTitles(NamedTuple):
+    """Titles in the order of the texts, and the version that wrote them as NAME/NUMBER."""
+
     version: str
     titles: list[Shown]
 
 
-@dataclass(eq=False)
-class Job:
-    """One request's texts, and what is written of their titles, all of it by one version.
+WriteTitles = Callable[[list[str]], WrittenTitles]
 
-    done: what whoever gives up on it cancels. It begins to run when all is written, for what runs cannot be cancelled.
+
+class QueueFull(Exception):
+    """The queue has no room for another request. `seconds`: when to retry."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Queue full; retry in {seconds} s.")
+        self.seconds = seconds
+
+
+@dataclass(eq=False)
+class _Request:
+    """The texts of a request, and the titles written so far, all by one version.
+
+    result: cancelled if the client gives up. It is set to running only when all titles are there, because a running
+        future cannot be cancelled.
     """
 
     texts: Sequence[str]
-    done: Future[Answer] = field(default_factory=Future)
+    result: Future[WrittenTitles] = field(default_factory=Future)
     titles: list[Shown] = field(default_factory=list)
     version: str = ""
 
-    def left(self, most: int) -> Sequence[str]:
-        """The next `most` of the texts that have no titles yet."""
+    def next_texts(self, most: int) -> Sequence[str]:
+        """Return the next texts without titles, at most `most`."""
         return self.texts[len(self.titles) :][:most]
 
-    def take(self, version: str, titles: Sequence[Shown]) -> None:
-        """The titles of the next texts; by another version than those before, they and those count for nothing."""
+    def add(self, version: str, titles: Sequence[Shown]) -> None:
+        """Add the titles of the next texts. If the version has changed, drop all titles and start over."""
         if self.titles and version != self.version:
             self.titles.clear()
             return
         self.version = version
         self.titles += titles
-        if not self.left(1) and self.done.set_running_or_notify_cancel():
-            self.done.set_result(Answer(version, self.titles))
+        if not self.next_texts(1) and self.result.set_running_or_notify_cancel():
+            self.result.set_result(WrittenTitles(version, self.titles))
 
     def fail(self, error: Exception) -> None:
-        if self.done.set_running_or_notify_cancel():
-            self.done.set_exception(error)
+        if self.result.set_running_or_notify_cancel():
+            self.result.set_exception(error)
 
 
-class Full(Exception):
-    """As many wait as may. `seconds`: after which it is worth to ask again."""
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"as many requests wait as may; come back in {seconds} s")
-        self.seconds = seconds
-
-
-Write = Callable[[list[str]], Answer]
-
-
-class Desk:
-    """Takes jobs and has them done, in the order in which they came. Jobs that are cancelled take up no place.
+class TitleQueue:
+    """Titles requests in the order of their arrival. Cancelled requests take no room in the queue.
 
     Args:
-        write: titles for texts.
-        waiting: jobs that may wait.
-        batch: texts that are written at once, of several jobs if the first has fewer.
+        write_titles: writes titles for texts.
+        waiting: most waiting requests.
+        batch: most texts titled at once, from several requests if the first has fewer.
     """
 
-    def __init__(self, write: Write, *, waiting: int, batch: int) -> None:
-        self._write = write
-        self._most = waiting
+    def __init__(self, write_titles: WriteTitles, *, waiting: int, batch: int) -> None:
+        self._write_titles = write_titles
+        self._most_waiting = waiting
         self._batch = batch
-        self._jobs: deque[Job] = deque()
-        self._changed = threading.Condition()  # guards _jobs and _ending
-        self._ending = False
+        self._requests: deque[_Request] = deque()
+        self._changed = threading.Condition()  # guards _requests and _closing
+        self._closing = False
         self._worker = threading.Thread(target=self._work, name="titles", daemon=True)
-        self._seconds_a_job = 1.0
+        self._seconds_per_request = 1.0
 
     @property
     def waiting(self) -> int:
+        """Number of waiting requests."""
         with self._changed:
-            return len(_still_wanted(self._jobs))
+            return len(_unfinished(self._requests))
 
     def open(self) -> None:
+        """Start the worker."""
         self._worker.start()
 
     def close(self) -> None:
-        """Return once the part at hand is written. All jobs that still wait are cancelled."""
+        """Finish the current batch, then cancel all waiting requests."""
         with self._changed:
-            self._ending = True
+            self._closing = True
             self._changed.notify_all()
         self._worker.join()
-        for job in self._jobs:
-            job.done.cancel()
+        for request in self._requests:
+            request.result.cancel()
 
-    def submit(self, texts: Sequence[str]) -> Future[Answer]:
-        """Queue a request for titles. Once the desk closes, the future is cancelled: nobody would do the work.
+    def submit(self, texts: Sequence[str]) -> Future[WrittenTitles]:
+        """Queue a request for titles. If the queue is closing, the returned future is cancelled.
 
         Raises:
-            Full: too many wait already.
+            QueueFull: the queue has no room.
         """
-        job = Job(texts)
+        request = _Request(texts)
         with self._changed:
-            if self._ending:
-                job.done.cancel()
-                return job.done
-            self._jobs = deque(_still_wanted(self._jobs))
-            if len(self._jobs) >= self._most:
-                raise Full(max(1, round(len(self._jobs) * self._seconds_a_job)))
-            self._jobs.append(job)
+            if self._closing:
+                request.result.cancel()
+                return request.result
+            self._requests = deque(_unfinished(self._requests))
+            if len(self._requests) >= self._most_waiting:
+                raise QueueFull(max(1, round(len(self._requests) * self._seconds_per_request)))
+            self._requests.append(request)
             self._changed.notify_all()
-        return job.done
+        return request.result
 
     def _work(self) -> None:
-        while jobs := self._next():
-            self._do(jobs)
+        while requests := self._wait_for_requests():
+            self._title(requests)
 
-    def _next(self) -> list[Job]:
-        """Wait for jobs and take the first ones, up to a batch of texts; none once the desk closes."""
+    def _wait_for_requests(self) -> list[_Request]:
+        """Wait for requests and take the first ones, up to a batch of texts; none if the queue is closing."""
         with self._changed:
-            while not self._ending:
-                found: list[Job] = []
+            while not self._closing:
+                taken: list[_Request] = []
                 texts = 0
-                while self._jobs and texts < self._batch:
-                    job = self._jobs.popleft()
-                    if not job.done.done():
-                        found.append(job)
-                        texts += len(job.texts)
-                if found:
-                    return found
+                while self._requests and texts < self._batch:
+                    request = self._requests.popleft()
+                    if not request.result.done():
+                        taken.append(request)
+                        texts += len(request.texts)
+                if taken:
+                    return taken
                 self._changed.wait()
             return []
 
-    def _do(self, jobs: list[Job]) -> None:
-        """Part by part: of what somebody gives up on meanwhile, no more is written than the part at hand."""
-        start, many = time.monotonic(), len(jobs)
-        while jobs := _still_wanted(jobs):
-            self._do_part(jobs)
-        self._seconds_a_job = (time.monotonic() - start) / many
+    def _title(self, requests: list[_Request]) -> None:
+        """Title requests batch by batch, so that a request cancelled meanwhile costs one batch at most."""
+        start, count = time.monotonic(), len(requests)
+        while requests := _unfinished(requests):
+            self._title_batch(requests)
+        self._seconds_per_request = (time.monotonic() - start) / count
 
-    def _do_part(self, jobs: Sequence[Job]) -> None:
-        part: list[tuple[Job, Sequence[str]]] = []
+    def _title_batch(self, requests: Sequence[_Request]) -> None:
+        batch: list[tuple[_Request, Sequence[str]]] = []
         room = self._batch
-        for job in jobs:
+        for request in requests:
             if room:
-                part.append((job, job.left(room)))
-                room -= len(part[-1][1])
+                batch.append((request, request.next_texts(room)))
+                room -= len(batch[-1][1])
         try:
-            version, titles = self._write([text for _, texts in part for text in texts])
-        except Exception as error:  # whatever a model raises: the next request may be better off
-            _log.exception("%d requests failed", len(part))
-            for job, _ in part:
-                job.fail(error)
+            version, titles = self._write_titles([text for _, texts in batch for text in texts])
+        except Exception as error:  # any error of a model; other requests may succeed
+            _log.exception("%d requests failed", len(batch))
+            for request, _ in batch:
+                request.fail(error)
             return
         written = iter(titles)
-        for job, texts in part:
-            job.take(version, [next(written) for _ in texts])
+        for request, texts in batch:
+            request.add(version, [next(written) for _ in texts])
 
 
-def _still_wanted(jobs: Iterable[Job]) -> list[Job]:
-    return [job for job in jobs if not job.done.done()]
+def _unfinished(requests: Iterable[_Request]) -> list[_Request]:
+    """Return the requests that still need titles: neither cancelled nor finished."""
+    return [request for request in requests if not request.result.done()]

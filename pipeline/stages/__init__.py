@@ -1,4 +1,4 @@
-"""Stages of the pipeline: `pipeline/stages/NAME.py` is the stage NAME of dvc.yaml."""
+"""The stages of the pipeline: `pipeline/stages/NAME.py` is the stage NAME of dvc.yaml."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def run_stage(name: str = "", *model: str) -> None:
     """Run one stage in the project that holds the working directory.
 
     Args:
-        name: the stage.
-        model: for a stage of one model, its entry under `models` in params.yaml.
+        name: the name of the stage.
+        model: for a stage of one model, the name of its entry under `models` in params.yaml.
 
     Raises:
         UsageError: there is no such stage, the model is missing, or an earlier stage has not run.

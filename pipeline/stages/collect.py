@@ -1,7 +1,6 @@
-"""`collect`: hashes of all contestants' results, and their curves in one table.
+"""The stage `collect`: hashes of the contestants' results, and their training curves in one table.
 
-The stages that compare models depend on these instead of on whole folders, where models that are no longer contestants
-may have left results.
+The stages that compare models depend on these hashes. Whole folders may hold results of former contestants.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pipeline.training.record import read_training
 
 
 def run() -> None:
+    """Write the hashes and the table of curves."""
     contestants = read_contestants()
     write_json(
         COLLECTED,

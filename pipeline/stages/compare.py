@@ -1,4 +1,4 @@
-"""The leaderboard, the report that explains it, and a copy of the best model."""
+"""The stage `compare`: the leaderboard, the report that explains it, and a copy of the best model."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import shutil
 import pandas as pd
 
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.leaderboard import CompareSettings, as_markdown, build_leaderboard
+from pipeline.evaluation.leaderboard import CompareSettings, build_leaderboard
+from pipeline.evaluation.leaderboard_text import as_markdown
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import read_results
 from pipeline.evaluation.report import render_report
+from pipeline.evaluation.results import read_results
 from pipeline.files import folder_aside, write_json, write_text
 from pipeline.paths import BEST_MODEL, COLLECTED, LEADERBOARD, LEADERBOARD_MD, MODELS, REPORT, SPLITS
 from pipeline.training.record import read_training
 
 
 def run() -> None:
+    """Compare all models and write the leaderboard, the report and the best model."""
     settings, evaluation = CompareSettings.read(), EvaluateSettings.read()
     contestants = list(json.loads(COLLECTED.read_text(encoding="utf-8")))
     results = {model: read_results(model) for model in [*BASELINES, *contestants]}

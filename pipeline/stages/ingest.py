@@ -1,4 +1,4 @@
-"""The stage `ingest`: the workbook, read and checked, as two tables."""
+"""The stage `ingest`: the tables of the workbook, checked."""
 
 from pipeline.data.problems import by_kind, summary
 from pipeline.data.workbook import IngestSettings, ingest
@@ -7,6 +7,7 @@ from pipeline.paths import LINES, TOPICS
 
 
 def run() -> None:
+    """Read and check the workbook, and write its topics and lines."""
     path = IngestSettings.read().workbook
     workbook = ingest(path)
     for table, target in ((workbook.topics, TOPICS), (workbook.lines, LINES)):

@@ -1,24 +1,25 @@
-"""The stage `merge`: every line under its topic."""
+"""The stage `merge`: the lines of each topic as one example."""
 
 import pandas as pd
 
-from pipeline.data.formulas import as_text_cell
-from pipeline.data.lessons import LESSON
-from pipeline.data.merge import merge
+from pipeline.data.cell_values import escape_formula
+from pipeline.data.examples import build_examples
+from pipeline.data.workbook_schema import LESSON
 from pipeline.files import file_aside
 from pipeline.paths import EXAMPLES, LINES, SET_ASIDE, TOPICS
 
-_TYPED = [*LESSON, "title", "text"]  # the columns whose cells somebody has written
+_TEXT_COLUMNS = [*LESSON, "title", "text"]  # text from the workbook, which may look like a formula
 
 
 def run() -> None:
+    """Write the examples, and the lines and topics that belong to none with the reason."""
     lines = pd.read_parquet(LINES)
-    merged = merge(pd.read_parquet(TOPICS), lines)
+    merged = build_examples(pd.read_parquet(TOPICS), lines)
     with file_aside(EXAMPLES, durable=False) as aside:
         merged.examples.to_parquet(aside, index=False)
-    shown = merged.set_aside.assign(**{name: merged.set_aside[name].map(as_text_cell) for name in _TYPED})
+    shown = merged.set_aside.assign(**{name: merged.set_aside[name].map(escape_formula) for name in _TEXT_COLUMNS})
     with file_aside(SET_ASIDE, durable=False) as aside:
-        shown.to_csv(aside, index=False, encoding="utf-8-sig")  # the mark lets Excel know that it is UTF-8
+        shown.to_csv(aside, index=False, encoding="utf-8-sig")  # the byte order mark tells Excel that it is UTF-8
     counts = merged.set_aside["what"].value_counts()
     print(f"{len(merged.examples):,} examples from {len(lines):,} lines")
     print(f"set aside in {SET_ASIDE}: {counts.get('line', 0):,} lines, {counts.get('topic', 0):,} topics")

@@ -1,6 +1,6 @@
-"""`register`: the best model of the leaderboard as a new version, the challenger, with its model card.
+"""The stage `register`: the best model of the leaderboard as a new version, the challenger, with its model card.
 
-A DVC experiment registers nothing: it only says which model it would register.
+A DVC experiment registers nothing and only names the model.
 """
 
 from __future__ import annotations
@@ -13,31 +13,33 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.data.split import Splits
+from pipeline.evaluation.figures import curves_figure, score_figure
 from pipeline.evaluation.leaderboard import Leaderboard, read_leaderboard
-from pipeline.evaluation.predictions import read_results
+from pipeline.evaluation.leaderboard_text import as_markdown
+from pipeline.evaluation.results import read_results
 from pipeline.experiments import experiment
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card
 from pipeline.models.generation import GenerateSettings
 from pipeline.models.seen_examples import count_seen
 from pipeline.paths import LEADERBOARD, MODELS, REGISTERED, SPLITS
-from pipeline.registry.lineage import code_that_writes_titles, md5
-from pipeline.registry.logged_figures import log_figures
+from pipeline.registry.lineage import md5, title_code_hashes
 from pipeline.registry.model_card import Facts, keep_card, write_card
+from pipeline.registry.registration import Registered, register
 from pipeline.registry.tracking import connect, find_run, has_evaluation, log_evaluation
-from pipeline.registry.versions import Registered, RegisterSettings, register
-from pipeline.training.record import read_training
+from pipeline.registry.versions import RegisterSettings
+from pipeline.training.record import Training, read_training
 
 
 def run() -> None:
-    """Register the best model of the leaderboard, or the version that it already is, as the challenger."""
+    """Make the best model of the leaderboard the challenger; register it first if it is not a version yet."""
     settings = RegisterSettings.read()
     leaderboard = read_leaderboard(LEADERBOARD)
     if name := experiment():
         write_json(REGISTERED, {"experiment": name, "model": leaderboard.best})
         print(
-            f"{leaderboard.best} is the best model of experiment '{name}'. Experiments register nothing; to register "
-            f"it: dvc exp apply {name} && lectern run"
+            f"{leaderboard.best} is the best model of experiment '{name}'. Experiments register nothing. To register "
+            f"it, run: dvc exp apply {name} && lectern run"
         )
         return
     best = leaderboard.row(leaderboard.best)
@@ -46,7 +48,7 @@ def run() -> None:
     tags = {
         "model": best.model,
         "model.md5": model_md5,
-        "model.code": " ".join(code_that_writes_titles(Path("pipeline"))),
+        "model.code": " ".join(title_code_hashes(Path("pipeline"))),
         "beats_baselines": str(leaderboard.best_beats_baselines).lower(),
         **{f"validation.{name}": f"{value:.4f}" for name, value in best.validation.items()},
         **{f"test.{name}": f"{interval.mean:.4f}" for name, interval in best.test.items()},
@@ -59,16 +61,27 @@ def run() -> None:
         if not row.is_baseline:
             trained = read_training(row.model)
             _log_missing_scores(client, row.model, trained.run.run_id)
-            log_figures(client, trained, leaderboard)
+            _log_figures(client, trained, leaderboard)
     write_json(REGISTERED, asdict(Registered(settings.name, int(version.version), best.model, model_md5, run_id)))
     print(f"{best.model} is version {version.version} of '{settings.name}', the challenger")
 
 
 def _log_missing_scores(client: MlflowClient, model: str, run_id: str) -> None:
-    """Log scores to the run of a training that gave the same model as an earlier one: DVC does not score it again."""
+    """Log scores to the run of a training that repeated an earlier result: DVC does not score the same model again."""
     run = find_run(client, run_id)
     if run and not has_evaluation(run):
         log_evaluation(client, run_id, *read_results(model))
+
+
+def _log_figures(client: MlflowClient, training: Training, leaderboard: Leaderboard) -> None:
+    """Log the training's curves and the leaderboard to the run of the training, if this tracking server knows it."""
+    run_id = training.run.run_id
+    if find_run(client, run_id) is None:
+        return
+    if not training.curves.empty:
+        client.log_figure(run_id, curves_figure(training.curves, training.run.bertscore), "curves.png")
+    client.log_figure(run_id, score_figure(leaderboard), "leaderboard.png")
+    client.log_text(run_id, as_markdown(leaderboard), "leaderboard.md")
 
 
 def _facts(
@@ -85,8 +98,8 @@ def _facts(
         name=version.name,
         number=str(version.version),
         tags=tags,
-        # MLflow adds those of generation, by the group's name and a slash.
-        knobs={name: value for name, value in known.data.params.items() if "/" not in name} if known else {},
+        # Without the settings of generation, which MLflow stores as GROUP/NAME.
+        settings={name: value for name, value in known.data.params.items() if "/" not in name} if known else {},
         folder=Card.model_validate_json((MODELS / best / "lectern.json").read_text(encoding="utf-8")),
         generate=generate,
         training=read_training(best).run,

@@ -1,20 +1,21 @@
-"""`score@MODEL`: the scores of one model's titles, also in the MLflow run of its training."""
+"""The stage `score@MODEL`: the scores of one model's titles, also in the MLflow run of its training."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import scored_predictions, write_results
-from pipeline.evaluation.written_titles import MEASURED_SPLITS, read_titles
-from pipeline.registry.outages import patiently
+from pipeline.evaluation.predicted_titles import MEASURED_SPLITS, read_titles
+from pipeline.evaluation.results import scored_predictions, write_results
+from pipeline.registry.outages import retry
 from pipeline.registry.tracking import connect, log_evaluation
 from pipeline.training.record import read_training
 
 
 def run(model: str) -> None:
+    """Score the titles of `model`, write the results and log them to MLflow."""
     settings = EvaluateSettings.read()
-    # Not a dependency of the stage: a training repeated with the same result gets its scores from `register`.
+    # The run is not a dependency of this stage: if a training repeats its result, `register` logs the scores.
     client, run_id = connect(), read_training(model).run.run_id
     titles, seconds, seen = read_titles(model)
     by_split = {split: titles[titles["split"] == split] for split in MEASURED_SPLITS}
@@ -23,5 +24,5 @@ def run(model: str) -> None:
     ]
     predictions = pd.concat(scored, ignore_index=True)
     metrics = write_results(model, predictions, settings, seconds, seen)
-    patiently(lambda: log_evaluation(client, run_id, metrics, predictions), "What was evaluated")
+    retry(lambda: log_evaluation(client, run_id, metrics, predictions), "The evaluation")
     print(f"{model}: validation ROUGE-1 {metrics.validation['rouge1']:.4f}, test ROUGE-1 {metrics.test['rouge1']:.4f}")

@@ -1,22 +1,23 @@
-"""The stage `split`: train, validation and test, with no lesson on two sides."""
+"""The stage `split`: training, validation and test examples. No lesson is in two splits."""
 
 import pandas as pd
 
-from pipeline.data.lessons import LESSON
+from pipeline.data.expectations import require_valid
 from pipeline.data.split import LEAKS, SplitSettings, lessons_by_side, split
-from pipeline.data.suites import require_fit
+from pipeline.data.workbook_schema import LESSON
 from pipeline.files import file_aside, write_json
 from pipeline.paths import EXAMPLES, EXPECTATIONS, SPLIT_VALIDATION, SPLITS
 
 
 def run() -> None:
+    """Split the examples, and check that no lesson is in two splits."""
     settings = SplitSettings.read()
     splits = split(pd.read_parquet(EXAMPLES), settings)
     if settings.by == "random":
         write_json(SPLIT_VALIDATION, {"success": False, "failed": {}, "tables": [], "note": LEAKS}, durable=False)
     else:
         suites = {"splits": EXPECTATIONS / "splits.json"}
-        require_fit({"splits": lessons_by_side(splits)}, suites, SPLIT_VALIDATION, docs=None)
+        require_valid({"splits": lessons_by_side(splits)}, suites, SPLIT_VALIDATION, docs=None)
     for name, examples in splits.items():
         with file_aside(SPLITS / f"{name}.parquet", durable=False) as aside:
             examples.to_parquet(aside, index=False)

@@ -1,4 +1,4 @@
-"""`train@MODEL`: one model, fine-tuned on the training split."""
+"""The stage `train@MODEL`: one model, fine-tuned on the training split."""
 
 from __future__ import annotations
 
@@ -11,63 +11,63 @@ import torch
 from mlflow import MlflowClient
 from transformers import TrainerCallback
 
-from pipeline.data.openings import usual_opening
+from pipeline.data.lesson_openings import usual_opening_title
 from pipeline.errors import UsageError
-from pipeline.evaluation.epoch_score import epoch_score
+from pipeline.evaluation.metrics import epoch_score
 from pipeline.files import folder_aside, write_text
-from pipeline.models.checkpoint_sources import find
+from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.checkpoints import ModelSettings, save_model
 from pipeline.models.device import training_device
-from pipeline.models.layers import summarise
+from pipeline.models.layer_groups import summarise
 from pipeline.models.precision import training_precision
-from pipeline.models.seen_examples import Seen
+from pipeline.models.seen_examples import SeenExamples
 from pipeline.models.title_cleanup import learn_style
-from pipeline.paths import MODELS, STATE, TRAINING_SPLITS
-from pipeline.registry.lineage import lineage_tags
+from pipeline.paths import CHECKPOINTS, MODELS, TRAINING_SPLITS
+from pipeline.registry.lineage import checkpoint_tags, lineage_tags, training_fingerprint
 from pipeline.registry.tracking import training_run
-from pipeline.registry.training_fingerprint import checkpoint_tags, training_fingerprint
 from pipeline.registry.training_log import LogToMlflow
+from pipeline.training.curves import COLUMNS
 from pipeline.training.multi_gpu import (
-    end_with_launcher,
-    in_several_processes,
+    exit_with_launcher,
     is_first_process,
-    is_one_of_several,
-    processes,
+    is_launched,
+    launch,
+    process_count,
 )
 from pipeline.training.prepare import Prepared, prepare
-from pipeline.training.preview import preview
 from pipeline.training.record import Training, TrainingRun, write_training
 from pipeline.training.resume import Stopwatch
 from pipeline.training.settings import TrainSettings
-from pipeline.training.trackers import reporters, require_reporters
-from pipeline.training.trainer import CURVES, Diverged, LearntNothing, fit
+from pipeline.training.trackers import require_trackers, tracker_callbacks
+from pipeline.training.trainer import TrainingDiverged, WeightsUnchanged, fit
 
 
 def run(model: str) -> None:
+    """Train `model`, in several processes if params.yaml asks for them, and write its folder and its record."""
     model_settings = ModelSettings.read(model)
     settings = TrainSettings.of_model(model, model_settings)
-    require_reporters(settings.report_to)
-    if is_one_of_several():
-        end_with_launcher()
+    require_trackers(settings.report_to)
+    if is_launched():
+        exit_with_launcher()
     elif settings.processes > 1:
         training_device(settings.device, compute=False)
-        in_several_processes(settings.processes, "train", model)
+        launch(settings.processes, "train", model)
         return
     _require_processes(model, settings)
     device = training_device(settings.device, processes=settings.processes)
     train, validation = (pd.read_parquet(path) for path in TRAINING_SPLITS.values())
-    model_settings = model_settings.pinned()
-    # Named after all that the training depends on: what another one left can never be gone on from by mistake.
+    model_settings = model_settings.with_pinned_checkpoint()
+    # The name has a hash of all inputs: a training never resumes from the checkpoints of another one.
     start = checkpoint_tags(model_settings)
-    fingerprint = training_fingerprint(model_settings, settings.of_what_is_learnt(), start)
-    resume_from = STATE / "checkpoints" / f"{model}-{fingerprint}"
-    # By the first process alone: the others have no GPU yet on which to load a model, and nobody reads their scores.
+    fingerprint = training_fingerprint(model_settings, settings.affecting_weights(), start)
+    resume_from = CHECKPOINTS / f"{model}-{fingerprint}"
+    # Only in the first process: the others have no GPU yet to load a model on, and their scores are not used.
     score = epoch_score(settings.bertscore if settings.epochs and is_first_process() else None)
     prepared = prepare(model, model_settings, settings, [*train["text"], *train["title"]])
 
     def fit_with(callbacks: Sequence[TrainerCallback]) -> pd.DataFrame:
         if not settings.epochs:
-            return pd.DataFrame(columns=CURVES)
+            return pd.DataFrame(columns=COLUMNS)
         return fit(
             prepared.trained,
             prepared.inputs,
@@ -82,39 +82,40 @@ def run(model: str) -> None:
     if not is_first_process():
         fit_with([])
         return
-    checkpoint = None if model_settings.scratch else find(model_settings.checkpoint)
+    checkpoint = None if model_settings.scratch else find_checkpoint(model_settings.checkpoint)
     learnt_from = train if settings.epochs else train.head(0)
-    seen = Seen.of_training(learnt_from, validation, checkpoint, model_settings.checkpoint)
+    seen = SeenExamples.of_training(learnt_from, validation, checkpoint, model_settings.checkpoint)
     lineage = {**lineage_tags(), **start, **device.tags()}
     if settings.epochs:
         precision = training_precision(settings.precision, prepared.network, prepared.inputs.family, resume_from)
         print(f"{model} trains on {device}, in {precision}", flush=True)
         lineage["device.precision"] = precision
     else:
-        print(f"{model} is taken as it comes", flush=True)
+        print(f"{model} is used without training", flush=True)
     try:
         _train_and_keep(model, model_settings, settings, lineage, prepared, train, seen, fit_with, resume_from)
-    except (Diverged, LearntNothing):
-        shutil.rmtree(resume_from, ignore_errors=True)  # nothing to resume: another machine may compute otherwise
+    except (TrainingDiverged, WeightsUnchanged):
+        shutil.rmtree(resume_from, ignore_errors=True)  # nothing to resume: another machine may get other results
         raise
     shutil.rmtree(resume_from, ignore_errors=True)
 
 
 def _require_processes(model: str, settings: TrainSettings) -> None:
-    """
+    """Check the number of processes.
+
     Raises:
-        UsageError: others were started than the settings were made for, or more than there are GPUs.
+        UsageError: it differs from the one in params.yaml, or exceeds the number of GPUs.
     """
-    if processes() != settings.processes:
+    if process_count() != settings.processes:
         raise UsageError(
-            f"{processes()} processes were started, and params.yaml says processes: {settings.processes} for '{model}'."
-            " Set it there: the stage then starts them itself."
+            f"{process_count()} processes were started, but params.yaml has processes: {settings.processes} for "
+            f"'{model}'. Change it there: the stage starts the processes itself."
         )
     gpus = torch.cuda.device_count()
     if 0 < gpus < settings.processes:
         raise UsageError(
-            f"params.yaml says processes: {settings.processes} for '{model}', one a GPU, and there are {gpus} here. "
-            "Lower it."
+            f"params.yaml has processes: {settings.processes} for '{model}', one for each GPU, and this machine has "
+            f"{gpus} GPUs. Lower it."
         )
 
 
@@ -125,14 +126,14 @@ def _train_and_keep(
     lineage: dict[str, str],
     prepared: Prepared,
     train: pd.DataFrame,
-    seen: Seen,
+    seen: SeenExamples,
     fit_with: Callable[[Sequence[TrainerCallback]], pd.DataFrame],
     resume_from: Path,
 ) -> None:
-    """Trains inside an MLflow run, and writes the model folder and the record of its training.
+    """Train inside an MLflow run; write the model folder and the record of its training.
 
     Args:
-        resume_from: says which run an interrupted training was in, and how long it took.
+        resume_from: the folder of checkpoints, with the MLflow run and the duration of an interrupted training.
     """
     size = prepared.size()
     if not settings.epochs:
@@ -148,12 +149,12 @@ def _train_and_keep(
         client.log_text(
             run_id, summarise(prepared.network, prepared.inputs.family).to_csv(index=False), "model_summary.csv"
         )
-        client.log_text(run_id, preview(prepared.inputs, train), "batch_preview.txt")
-        with reporters(settings.report_to, model, run_id) as others:
+        client.log_text(run_id, prepared.preview(train), "batch_preview.txt")
+        with tracker_callbacks(settings.report_to, model, run_id) as others:
             curves = fit_with([watch, LogToMlflow(client, run_id), *others])
         seconds = round(watch.seconds, 1)
         prepared.merge()
-        card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening(train))})
+        card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening_title(train))})
         with folder_aside(MODELS / model) as folder:
             save_model(folder, prepared.network, prepared.inputs.tokenizer, card, model_settings.weights)
             seen.write(folder)

@@ -1,317 +1,283 @@
-"""A folder that transcripts are put into: each is titled once, and what was written stands in one table."""
+"""Title the files of a folder, the inbox. Each is titled once; a second folder, the outbox, gets the titles."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import logging
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.data.fallbacks import KEYPHRASE
-from pipeline.data.formulas import as_text_cell
-from pipeline.data.tables import table_files
-from pipeline.data.workbook_files import is_workbook
+from pipeline.data.fallback_titles import KEYPHRASE
+from pipeline.data.folder_reader import table_files
+from pipeline.data.tables import is_workbook
 from pipeline.errors import Rejected, UsageError
-from pipeline.files import file_aside, make_folder, write_json
+from pipeline.files import make_folder
 from pipeline.monitoring.batch_log import log_batch
 from pipeline.paths import STATE
-from pipeline.titles.titling import Version, title_texts
-from pipeline.titles.workbook import fill_titles
-from pipeline.transcripts.reading import refuse_too_large
+from pipeline.titles.batch_titling import title_texts
+from pipeline.titles.outbox import (
+    RejectedFile,
+    TitledFile,
+    read_rejected,
+    read_titled,
+    write_rejected,
+    write_titled,
+)
+from pipeline.titles.served_version import ServedVersion
+from pipeline.titles.workbook import fill_titles, read_untitled
+from pipeline.transcripts.reading import check_size
 
-TABLE = "titles.csv"
-REFUSED = "not_titled.json"
-"""In the outbox: what could not be titled at the last walk, and why. A file that is mended is no longer in it."""
-
-IGNORED = "ignored, since neither .txt nor a workbook"
-_WHEN = "%Y-%m-%dT%H:%M:%SZ"
-_SOON = timedelta(seconds=2)  # a row is written after its workbook, in whole seconds
+IGNORED = "ignored, because neither .txt nor a workbook"
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_WRITE_DELAY = timedelta(seconds=2)  # a row is written after its workbook, and its time has whole seconds
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of titles.csv: a file of the inbox that was titled.
+class FolderResult:
+    """What one run over the inbox did.
 
-    title: a text's; empty for a workbook.
-    workbook: the filled workbook's name in the outbox; empty for a text.
-    fallback: `keyphrase` where the model wrote no title of use, and the title is one; a workbook marks its own.
+    titled: the rows added to titles.csv.
+    titled_before: number of files that earlier runs have titled.
+    failed: the reason by file.
+    failed_before: the failed files that an earlier run rejected with the same content.
+    ignored: files of other kinds.
     """
 
-    file: str
-    sha256: str
-    title: str
-    workbook: str
-    version: str
-    when: str  # UTC
-    fallback: str = ""
-
-
-@dataclass(frozen=True)
-class RejectedFile:
-    """A file of the inbox that could not be titled as it is, and why."""
-
-    file: str
-    sha256: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a walk through the inbox did.
-
-    failed: why, by file.
-    waiting: those of the failed that were refused as they are at an earlier walk.
-    ignored: files of a kind that is not titled.
-    """
-
-    titled: list[Row]
-    before: int
+    titled: list[TitledFile]
+    titled_before: int
     failed: dict[str, str]
-    waiting: list[str]
+    failed_before: list[str]
     ignored: list[str]
 
     @property
-    def news(self) -> bool:
-        """Whether a file failed that did not before, or was another then."""
-        return len(self.waiting) < len(self.failed)
+    def has_new_failures(self) -> bool:
+        """Whether a file failed that did not fail before, or that failed with other content."""
+        return len(self.failed_before) < len(self.failed)
 
     def summary(self) -> str:
-        """A line, and one for each file that needs a person."""
-        said = [f"{len(self.titled):,} files titled, {self.before:,} titled before, {len(self.failed):,} not titled"]
+        """Describe the result in one line, with one more line for each file to check."""
+        messages = [
+            f"{len(self.titled):,} files titled, {self.titled_before:,} titled before, {len(self.failed):,} not titled"
+        ]
         if fallbacks := [row.file for row in self.titled if row.fallback]:
-            said.append(f"  a keyphrase, since the model wrote nothing of use: {', '.join(fallbacks)}")
-        said += [f"  {file}: {why}" for file, why in self.failed.items() if file not in self.waiting]
-        said += [f"  as before, {file}: {self.failed[file]}" for file in self.waiting]
+            messages.append(f"  a keyphrase, because the model wrote no usable title: {', '.join(fallbacks)}")
+        messages += [f"  {file}: {why}" for file, why in self.failed.items() if file not in self.failed_before]
+        messages += [f"  as before, {file}: {self.failed[file]}" for file in self.failed_before]
         if self.ignored:
-            said.append(f"  {IGNORED}: {', '.join(self.ignored)}")
-        return "\n".join(said)
+            messages.append(f"  {IGNORED}: {', '.join(self.ignored)}")
+        return "\n".join(messages)
 
 
-def title_inbox(inbox: Path, outbox: Path, version: Version, *, again: bool = False) -> Done:
-    """Titles what is new in `inbox`: each .txt as one passage, each workbook topic by topic.
+def title_inbox(inbox: Path, outbox: Path, version: ServedVersion, *, again: bool = False) -> FolderResult:
+    """Title the new files of an inbox: each .txt as one passage, each workbook topic by topic.
 
-    A file is known by its content. A broken one holds up no other, and is tried again each time.
+    A file is recognised by its content. A broken file does not stop the others; the next run tries it again.
 
     Args:
-        again: whether to title anew what another version has titled.
+        again: also title the files that another version has titled.
 
     Raises:
-        UsageError: `outbox` is a file, or is `inbox`.
-        Rejected: the version does not load, or titles.csv is not ours.
+        UsageError: `outbox` is a file, or the same folder as `inbox`.
+        Rejected: the version cannot be loaded, or titles.csv lacks columns.
     """
     if outbox.exists() and (not outbox.is_dir() or outbox.samefile(inbox)):
-        raise UsageError(f"--out {outbox} must be a folder of its own: titles.csv and the filled workbooks go there.")
+        raise UsageError(
+            f"--out {outbox} must be a folder other than the inbox, for titles.csv and the titled workbooks. "
+            "Name another folder."
+        )
     make_folder(STATE)
     with FileLock(STATE / "titles.lock"):
-        return _Walk(inbox, outbox, version, again).go()
+        return _InboxRun(inbox, outbox, version, again).run()
 
 
-class _Walk:
-    def __init__(self, inbox: Path, outbox: Path, version: Version, again: bool) -> None:
+@dataclass
+class _NewFiles:
+    """The files to title, each with the row that will describe it."""
+
+    texts: dict[TitledFile, str] = field(default_factory=dict)
+    workbooks: dict[TitledFile, Path] = field(default_factory=dict)
+
+
+class _InboxRun:
+    """One run over the inbox. It writes titles.csv after each step, so that an interrupted run keeps its titles."""
+
+    def __init__(self, inbox: Path, outbox: Path, version: ServedVersion, again: bool) -> None:
+        self._inbox = inbox
         self._outbox = outbox
         self._version = version
         self._again = again
-        self._rows = read_rows(outbox / TABLE)
-        self._refused_before = {each.sha256 for each in read_refused(outbox)}
-        self._refused: list[RejectedFile] = []
-        self._done = Done([], 0, {}, [], ignored_files(inbox, outbox))
-        self._before = 0
-        self._paths = [path for path in _paths(inbox, outbox) if _is_titled(path)]
+        self._rows = read_titled(outbox)
+        self._rejected_before = {each.sha256 for each in read_rejected(outbox)}
+        self._rejected: list[RejectedFile] = []
+        self._titled: list[TitledFile] = []
+        self._titled_before = 0
+        self._failed: dict[str, str] = {}
+        self._failed_before: list[str] = []
 
-    def go(self) -> Done:
-        texts: dict[Row, str] = {}
-        workbooks: dict[Row, Path] = {}
-        for path in self._paths:
+    def run(self) -> FolderResult:
+        new = self._find_new_files()
+        if new.texts:
+            self._title_texts(new.texts)
+        for row, path in new.workbooks.items():
+            self._title_workbook(row, path)
+        write_rejected(self._outbox, self._rejected)
+        return FolderResult(
+            titled=self._titled,
+            titled_before=self._titled_before,
+            failed=self._failed,
+            failed_before=self._failed_before,
+            ignored=ignored_files(self._inbox, self._outbox),
+        )
+
+    def _find_new_files(self) -> _NewFiles:
+        new = _NewFiles()
+        for path in _list_files(self._inbox, self._outbox):
+            if not _can_be_titled(path):
+                continue
             try:
-                row = self._new_row(path)
+                row = self._row_to_fill(path)
                 if row is None:
                     continue
                 if is_workbook(path):
-                    workbooks[row] = path
+                    new.workbooks[row] = path
                 else:
-                    texts[row] = _read(path)
+                    new.texts[row] = _read(path)
             except OSError as error:
                 self._fail(path.name, error)
             except Rejected as error:
-                self._fail(path.name, error, _digest(path))
-        if texts:
-            self._title(texts)
-        for row, path in workbooks.items():
-            self._fill(row, path)
-        write_refused(self._outbox, self._refused)
-        return replace(self._done, before=self._before)
+                self._fail(path.name, error, _sha256(path))
+        return new
 
-    def _new_row(self, path: Path) -> Row | None:
-        """A row to be filled for `path`; None where its content has its title already."""
-        row = Row(path.name, _digest(path), "", "", str(self._version), _now())
-        # Of each file its last row: after a rollback, what the present version once wrote has been replaced since.
+    def _row_to_fill(self, path: Path) -> TitledFile | None:
+        """Return an unfilled row for a new file; None if its content has a title.
+
+        A copy of a titled file gets the title of its original.
+        """
+        row = TitledFile(path.name, _sha256(path), "", "", str(self._version), _now())
+        # Only the last row of each file counts: after a rollback, later titles have replaced this version's.
         latest = {old.file: old for old in self._rows if old.sha256 == row.sha256}
-        known = [old for old in latest.values() if self._counts(old)]
-        if not known:
+        current = [old for old in latest.values() if self._is_current(old)]
+        if not current:
             return row
-        if all(old.file != row.file for old in known):
-            self._keep([replace(known[-1], file=row.file)])  # a copy of a file that has its title
+        if all(old.file != row.file for old in current):
+            self._add_rows([replace(current[-1], file=row.file)])
         else:
-            self._before += 1
+            self._titled_before += 1
         return None
 
-    def _counts(self, row: Row) -> bool:
+    def _is_current(self, row: TitledFile) -> bool:
+        """Return whether the titles of a row are still there, and by a version that need not be replaced."""
         if self._again and row.version != str(self._version):
             return False
-        return not row.workbook or ((self._outbox / row.workbook).is_file() and self._is_last(row))
+        return not row.workbook or ((self._outbox / row.workbook).is_file() and self._wrote_last(row))
 
-    def _is_last(self, row: Row) -> bool:
-        """Whether its workbook was not written anew since, from another content or by another version."""
+    def _wrote_last(self, row: TitledFile) -> bool:
+        """Return whether the titled copy of a row was not replaced since, for other content or by another version."""
         last = next(each for each in reversed(self._rows) if each.workbook == row.workbook)
         return (last.sha256, last.version) == (row.sha256, row.version)
 
-    def _title(self, texts: dict[Row, str]) -> None:
-        titled = title_texts(texts.values(), self._version)
-        rows = [
-            replace(row, title=titled.titles[text], when=_now(), fallback=KEYPHRASE if text in titled.fallbacks else "")
-            for row, text in texts.items()
-        ]
-        for row in rows:
-            if not row.title:
-                why = Rejected(f"version {row.version} wrote no title of use, and it has no keyphrase.")
-                self._fail(row.file, why, row.sha256)
-        self._keep([row for row in rows if row.title])
-        log_batch([*texts.values()], [titled.written(text) for text in texts.values()], str(self._version))
-        titled.forget()
+    def _title_texts(self, texts: dict[TitledFile, str]) -> None:
+        batch = title_texts(texts.values(), self._version)
+        titled = []
+        for row, text in texts.items():
+            if title := batch.titles[text]:
+                fallback = KEYPHRASE if text in batch.fallbacks else ""
+                titled.append(replace(row, title=title, when=_now(), fallback=fallback))
+            else:
+                why = f"Version {row.version} wrote no usable title, and the text has no keyphrase. Add more text."
+                self._fail(row.file, Rejected(why), row.sha256)
+        self._add_rows(titled)
+        log_batch([*texts.values()], [batch.title_by_model(text) for text in texts.values()], str(self._version))
+        batch.discard_resume_files()
 
-    def _fill(self, row: Row, path: Path) -> None:
-        # With what it was made from, so that `week`, `week.xlsm` and `week.xlsx` do not end in one file.
-        made_from = f"{path.name}.tables" if path.is_dir() else path.name.removesuffix(".xlsx")
-        out = self._outbox / f"{made_from}.titled.xlsx"
-        corrected = self._set_aside_corrected(out)
+    def _title_workbook(self, row: TitledFile, path: Path) -> None:
+        # The full name of the source, so that `week`, `week.xlsm` and `week.xlsx` get different copies.
+        source = f"{path.name}.tables" if path.is_dir() else path.name.removesuffix(".xlsx")
+        out = self._outbox / f"{source}.titled.xlsx"
+        corrected = self._rename_corrected(out)
         try:
-            filled = fill_titles(path, out, self._version)
+            result = fill_titles(path, read_untitled(path), out, self._version)
         except (OSError, Rejected) as error:
             self._fail(path.name, error, row.sha256)
             if corrected:
                 corrected.rename(out)
         else:
             if corrected:
-                _log.warning("%s was changed by hand since it was written: it is %s now", out.name, corrected.name)
-            _log.info("%s", filled.summary())
-            self._keep([replace(row, workbook=out.name, when=_now())])
+                _log.warning("%s was changed by hand, so it was renamed to %s", out.name, corrected.name)
+            _log.info("%s", result.summary())
+            self._add_rows([replace(row, workbook=out.name, when=_now())])
 
-    def _set_aside_corrected(self, out: Path) -> Path | None:
-        """Gives what stands at `out` a name of its own, if a person has changed it since it was written, or put it."""
+    def _rename_corrected(self, out: Path) -> Path | None:
+        """Rename the file at `out` if a person has changed or added it. Return its new path, else None."""
         if not out.is_file():
             return None
-        written = [_moment(row.when) for row in self._rows if row.workbook == out.name]
+        times = [_parse_time(row.when) for row in self._rows if row.workbook == out.name]
+        written = max(filter(None, times), default=datetime.min.replace(tzinfo=UTC))
         changed = datetime.fromtimestamp(out.stat().st_mtime, UTC)
-        if changed <= max(filter(None, written), default=datetime.min.replace(tzinfo=UTC)) + _SOON:
+        if changed <= written + _WRITE_DELAY:
             return None
         return out.rename(out.with_name(f"{out.stem}.{changed:%Y%m%dT%H%M%SZ}.xlsx"))
 
-    def _keep(self, rows: list[Row]) -> None:
+    def _add_rows(self, rows: list[TitledFile]) -> None:
         self._rows += rows
-        self._done.titled.extend(rows)
-        write_rows(self._outbox / TABLE, self._rows)
+        self._titled += rows
+        write_titled(self._outbox, self._rows)
 
     def _fail(self, file: str, error: Exception, sha256: str = "") -> None:
-        self._done.failed[file] = str(error)
-        # A disk that is full, or a folder that is closed, is no fault of the file's, and always news.
+        self._failed[file] = str(error)
+        # An OSError, such as a full disk, is not the file's fault. It is reported each time.
         if isinstance(error, Rejected):
-            self._refused.append(RejectedFile(file, sha256, str(error)))
-            if sha256 in self._refused_before:
-                self._done.waiting.append(file)
+            self._rejected.append(RejectedFile(file, sha256, str(error)))
+            if sha256 in self._rejected_before:
+                self._failed_before.append(file)
 
 
 def ignored_files(inbox: Path, outbox: Path) -> list[str]:
-    """The names in `inbox` of what is of a kind that is not titled."""
-    return [path.name for path in _paths(inbox, outbox) if not _is_titled(path)]
+    """List the names of the files in `inbox` that cannot be titled."""
+    return [path.name for path in _list_files(inbox, outbox) if not _can_be_titled(path)]
 
 
-def _paths(inbox: Path, outbox: Path) -> list[Path]:
+def _list_files(inbox: Path, outbox: Path) -> list[Path]:
     return sorted(
         path for path in inbox.iterdir() if not path.name.startswith((".", "~$")) and path.resolve() != outbox
     )
 
 
-def _is_titled(path: Path) -> bool:
+def _can_be_titled(path: Path) -> bool:
     return is_workbook(path) or (not path.is_dir() and path.suffix.lower() == ".txt")
 
 
 def _read(path: Path) -> str:
-    refuse_too_large(path)
+    check_size(path)
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise Rejected(f"it is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
+        raise Rejected(f"It is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     if not text:
-        raise Rejected("it holds no text. Put the transcript in, or take the file away.")
+        raise Rejected("It is empty. Add the transcript, or remove the file.")
     return text
 
 
-def _digest(path: Path) -> str:
-    """SHA-256 of the content: of a folder, of its tables with their names."""
+def _sha256(path: Path) -> str:
+    """Hash the content of a file, or the tables of a folder with their names."""
     if path.is_dir():
-        parts = "".join(f"{file.name} {_digest(file)}\n" for file in table_files(path))
+        parts = "".join(f"{file.name} {_sha256(file)}\n" for file in table_files(path))
         return hashlib.sha256(parts.encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime(_WHEN)
+    return datetime.now(UTC).strftime(_TIME_FORMAT)
 
 
-def _moment(when: str) -> datetime | None:
-    """None for what a spreadsheet program has made of a time."""
+def _parse_time(when: str) -> datetime | None:
+    """Parse a time of titles.csv; None if a spreadsheet program has changed its format."""
     try:
-        return datetime.strptime(when, _WHEN).replace(tzinfo=UTC)
+        return datetime.strptime(when, _TIME_FORMAT).replace(tzinfo=UTC)
     except ValueError:
         return None
-
-
-def read_refused(outbox: Path) -> list[RejectedFile]:
-    """What the last walk could not title; nothing where that cannot be read, so that it is told of once more."""
-    try:
-        return [RejectedFile(**each) for each in json.loads((outbox / REFUSED).read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
-        return []
-
-
-def write_refused(outbox: Path, refused: list[RejectedFile]) -> None:
-    if refused:
-        write_json(outbox / REFUSED, [asdict(each) for each in refused])
-    else:
-        (outbox / REFUSED).unlink(missing_ok=True)
-
-
-_ADDED = {"fallback"}  # after others had been written: a titles.csv without it is ours
-
-
-def read_rows(table: Path) -> list[Row]:
-    """The rows of a titles.csv, the oldest first; none where there is no such file.
-
-    Raises:
-        Rejected: it has other columns.
-    """
-    if not table.is_file():
-        return []
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        wanted = [field.name for field in fields(Row)]
-        if reader.fieldnames is None or not {*wanted} - _ADDED <= {*reader.fieldnames}:
-            raise Rejected(
-                f"{table} lacks some of the columns {', '.join(wanted)}. Put it elsewhere; a new one is made."
-            )
-        return [Row(**{name: (row.get(name) or "").removeprefix("'") for name in wanted}) for row in reader]
-
-
-def write_rows(table: Path, rows: list[Row]) -> None:
-    """`rows` as a CSV whose cells a spreadsheet takes for text."""
-    with file_aside(table) as aside, aside.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows({name: as_text_cell(cell) for name, cell in asdict(row).items()} for row in rows)

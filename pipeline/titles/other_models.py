@@ -1,8 +1,7 @@
-"""What the other models would say: the registered versions, the trained models, and what needs no training."""
+"""Titles by models other than the served version: registered versions, trained models and baselines."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import pandas as pd
@@ -12,32 +11,31 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.paths import MODELS, TRAINING_SPLITS
-from pipeline.registry.fallback_title import shown
+from pipeline.registry.fallback_title import choose_titles
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, named_version, versions
-from pipeline.titles.titling import as_version, writer_of
+from pipeline.registry.versions import RegisterSettings, get_version, list_versions
+from pipeline.titles.served_version import load_titler, to_served_version
 
 _BASELINE = "baseline: "
 _TRAINED = "trained: "
-_OF_THE_TRAINING_SPLIT = "frequent-title"
-_log = logging.getLogger(__name__)
+_NEEDS_TRAINING_SPLIT = "frequent-title"
 
 
-def other_models() -> list[str]:
-    """Their names, as `titles_by` takes them: the versions, the newest first, what is trained, and the baselines.
+def list_models() -> list[str]:
+    """List the models that `titles_by` accepts: versions, newest first, then trained models, then baselines.
 
     Raises:
         TemporaryFailure: the registry does not answer.
     """
     name = RegisterSettings.read().name
-    found = [
+    registered = [
         " ".join([f"{name}/{version.version}", *(f"({alias})" for alias in aliases)])
-        for version, aliases in versions(connect(), name)
+        for version, aliases in list_versions(connect(), name)
     ]
     trained = [f"{_TRAINED}{name}" for name in _trained_models()]
-    split = TRAINING_SPLITS["train"].is_file()
-    baselines = [f"{_BASELINE}{each}" for each in BASELINES if split or each != _OF_THE_TRAINING_SPLIT]
-    return [*found, *trained, *baselines]
+    has_split = TRAINING_SPLITS["train"].is_file()
+    baselines = [f"{_BASELINE}{each}" for each in BASELINES if has_split or each != _NEEDS_TRAINING_SPLIT]
+    return [*registered, *trained, *baselines]
 
 
 def _trained_models() -> list[str]:
@@ -45,40 +43,40 @@ def _trained_models() -> list[str]:
 
 
 def titles_by(model: str, texts: Sequence[str]) -> list[str]:
-    """A title for each text, by one of `other_models`; an empty one where it has none to give.
+    """Title each text with one of `list_models`. A title is empty if the model has none.
 
     Raises:
-        UsageError: there is no such model.
-        Rejected: the version does not load.
+        UsageError: the model does not exist.
+        Rejected: the version cannot be loaded.
     """
     if model.startswith(_BASELINE):
-        return _by_baseline(model.removeprefix(_BASELINE), texts)
+        return _titles_by_baseline(model.removeprefix(_BASELINE), texts)
     if model.startswith(_TRAINED):
-        return _by_trained(model.removeprefix(_TRAINED), texts)
+        return _titles_by_trained(model.removeprefix(_TRAINED), texts)
     name, _, number = model.split(" ", maxsplit=1)[0].rpartition("/")
     if name != RegisterSettings.read().name or not number.isdecimal():
-        raise _no_such(model)
-    write = writer_of(as_version(named_version(connect(), name, int(number))))
-    return [shown.title for shown in write([*texts])] if texts else []
+        raise _unknown_model(model)
+    write_titles = load_titler(to_served_version(get_version(connect(), name, int(number))))
+    return [title.title for title in write_titles([*texts])] if texts else []
 
 
-def _no_such(model: str) -> UsageError:
-    return UsageError(f"There is no model {model!r}. Open the page anew: it lists those that there are.")
+def _unknown_model(model: str) -> UsageError:
+    return UsageError(f"Model {model!r} does not exist. Reload the page to see the list of models.")
 
 
-def _by_trained(name: str, texts: Sequence[str]) -> list[str]:
+def _titles_by_trained(name: str, texts: Sequence[str]) -> list[str]:
     if name not in _trained_models():
-        raise _no_such(f"{_TRAINED}{name}")
+        raise _unknown_model(f"{_TRAINED}{name}")
     titler = open_titler(MODELS / name, GenerateSettings.read(name))
-    return [each.title for each in shown(texts, titler.titles([*texts]), titler.style)]
+    return [each.title for each in choose_titles(texts, titler.titles([*texts]), titler.style)]
 
 
-def _by_baseline(name: str, texts: Sequence[str]) -> list[str]:
+def _titles_by_baseline(name: str, texts: Sequence[str]) -> list[str]:
     if name not in BASELINES:
-        raise UsageError(f"There is no baseline {name!r}. Use one of {', '.join(BASELINES)}.")
+        raise UsageError(f"Baseline {name!r} does not exist. Use one of {', '.join(BASELINES)}.")
     path = TRAINING_SPLITS["train"]
     train = pd.DataFrame({"title": []})
     if path.is_file():
-        wanted = [column for column in ("title", "opens") if column in read_schema(path).names]
-        train = pd.read_parquet(path, columns=wanted)
+        columns = [column for column in ("title", "opens") if column in read_schema(path).names]
+        train = pd.read_parquet(path, columns=columns)
     return BASELINES[name](train, texts)

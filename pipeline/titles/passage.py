@@ -1,86 +1,94 @@
-"""A title for one passage, from the version that counts."""
+"""Title one passage."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
 
 from pipeline.errors import Rejected, UsageError
-from pipeline.models.title_cleanup import usable
-from pipeline.titles.titling import load, present_version
-from pipeline.transcripts.reading import LARGEST, refuse_too_large
+from pipeline.models.title_cleanup import is_usable_title
+from pipeline.titles.served_version import ServedVersion, load_version
+from pipeline.transcripts.reading import LARGEST, check_size
 
 _log = logging.getLogger(__name__)
 
 
 def read_passage(source: str) -> str:
-    """The text that `source` stands for: `-` is standard input, a file's path its content, anything else itself.
+    """Return the passage: standard input for `-`, a file's content for its path, else `source` itself.
 
     Raises:
-        UsageError: there is no text, or the file is not text.
-        Rejected: it is larger than any talk.
+        UsageError: the passage is empty, or the file is not UTF-8 text.
+        Rejected: the passage is too large.
     """
     try:
-        text = sys.stdin.read(LARGEST) if source == "-" else _content(source)
+        text = sys.stdin.read(LARGEST) if source == "-" else _file_content(source)
     except UnicodeDecodeError as error:
-        raise UsageError(f"'{source}' is not a text file in UTF-8: {error.reason} at byte {error.start}.") from None
+        raise UsageError(
+            f"'{source}' is not a text file in UTF-8: {error.reason} at byte {error.start}. Save it as UTF-8."
+        ) from None
+    if text is None:
+        if _looks_like_a_path(source):
+            raise UsageError(
+                f"File '{source}' does not exist. Give a passage in quotes, the path of a text file, or -."
+            )
+        text = source
     if len(text) >= LARGEST:
-        raise Rejected(f"The text has more than {LARGEST // 1_000_000} MB, which no passage has. Give one passage.")
-    if text is source and _looks_like_a_path(source):
-        raise UsageError(f"There is no file '{source}'. Give a passage in quotes, the path of a text file, or -.")
+        raise Rejected(
+            f"The text is larger than {LARGEST // 1_000_000} MB, too large for a passage. Give a part of it."
+        )
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise UsageError("The text is not UTF-8. Put it into a file in UTF-8, and give its path.") from None
+        raise UsageError("The text is not UTF-8. Save it in a UTF-8 file and give the file's path.") from None
     if not text.strip():
-        raise UsageError("There is no text to title. Give a passage, the path of a text file, or - for standard input.")
+        raise UsageError("The passage is empty. Give a passage, the path of a text file, or - for standard input.")
     return text
 
 
-def _content(source: str) -> str:
+def _file_content(source: str) -> str | None:
+    """Return the content of the file at `source`; None if there is no such file."""
     try:
         path = Path(source)
         if not path.is_file():
-            return source
-        refuse_too_large(path)
+            return None
+        check_size(path)
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise
-    except (OSError, ValueError):  # a passage may be too long to be a path, or hold what none can
-        return source
+    except (OSError, ValueError):  # a passage may be too long for a path, or have characters that a path cannot have
+        return None
 
 
 def _looks_like_a_path(source: str) -> bool:
     return len(source.split()) == 1 and ("/" in source or bool(Path(source).suffix[1:]))
 
 
-def title_passage(text: str, knobs: dict[str, object], *, fast: bool = False) -> list[str]:
-    """Candidate titles for `text`, the best first, from the champion, else the challenger.
+def title_passage(text: str, version: ServedVersion, parameters: Mapping[str, object]) -> list[str]:
+    """Write candidate titles for a passage, best first.
 
-    Where the version writes none of use, the text's best keyphrase stands in, and a warning says so.
+    If the model writes no usable title, the result is the best keyphrase of the text, and a warning is logged.
 
     Args:
-        knobs: what the registered model's signature lets a caller turn.
-        fast: whether by its export.
+        parameters: generation parameters that the signature of the registered model allows.
 
     Raises:
-        Rejected: nothing is registered, the version cannot be loaded, or there is not even a keyphrase.
-        UsageError: a knob's value is out of its range, or there is no export.
+        Rejected: the version cannot be loaded, or the text has no keyphrase either.
+        UsageError: a parameter is out of range.
     """
-    version = present_version(fast=fast)
-    predict = load(version)
+    predict = load_version(version)
     try:
-        written = predict([text], knobs).iloc[0]
+        written = predict([text], parameters).iloc[0]
     except (ValueError, mlflow.MlflowException) as error:
         raise UsageError(str(error)) from None
     if not written["fallback"]:
-        return list(filter(usable, written["candidates"]))
+        return list(filter(is_usable_title, written["candidates"]))
     if not written["title"]:
         raise Rejected(
-            f"Version {version.number} wrote no title of use, and the text has no keyphrase. Give more of it."
+            f"Version {version.number} wrote no usable title, and the text has no keyphrase. Give a longer passage."
         )
-    _log.warning("%s wrote no title of use; this is a keyphrase of the text instead", f"version {version.number}")
+    _log.warning("Version %s wrote no usable title. This is a keyphrase of the text.", version.number)
     return [written["title"]]

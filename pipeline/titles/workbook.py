@@ -1,4 +1,4 @@
-"""Titles for the topics of a workbook that lack one. All else in the workbook stays as it is."""
+"""Fill in the missing titles of a workbook, in a copy. Everything else in the workbook stays the same."""
 
 from __future__ import annotations
 
@@ -11,136 +11,147 @@ import pandas as pd
 from openpyxl.cell.cell import MergedCell
 from openpyxl.worksheet.worksheet import Worksheet
 
-from pipeline.data.fallbacks import FALLBACK, KEYPHRASE, mark
-from pipeline.data.lessons import LESSON
-from pipeline.data.merge import merge
-from pipeline.data.openings import asked
+from pipeline.data.examples import build_examples
+from pipeline.data.fallback_titles import KEYPHRASE, fallback_note
+from pipeline.data.lesson_openings import marked_texts
 from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.tables import open_tables
-from pipeline.data.workbook import TOPICS, Workbook, read_workbook
-from pipeline.data.workbook_files import as_cell, write_tables
+from pipeline.data.workbook import Workbook, read_workbook
+from pipeline.data.workbook_files import fit_into_cell, write_workbook
+from pipeline.data.workbook_schema import FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected
 from pipeline.files import file_aside
 from pipeline.monitoring.batch_log import log_batch
-from pipeline.titles.titling import Version, title_texts
+from pipeline.titles.batch_titling import title_texts
+from pipeline.titles.served_version import ServedVersion
 
-_SAME_TIME = 0.001  # seconds; Excel keeps a time as a fraction of a day
-_SHOWN = 10
+_TIME_TOLERANCE = 0.001  # seconds; Excel stores a time as a fraction of a day
+_ROWS_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Filled:
-    """What became of a workbook's topics.
+class TitledWorkbook:
+    """What was done to a workbook. Rows have the numbers that Excel shows.
 
-    fallbacks: rows, as Excel shows them, whose title is a keyphrase, since the model wrote none of use.
-    silent, wordless: rows that still lack a title: no line is under them; there is no keyphrase either.
+    written, kept: number of titles written and of titles that were there.
+    fallbacks: rows whose title is a keyphrase, because the model wrote no usable title.
+    without_lines: rows without a title, because the topic has no transcript lines.
+    without_title: rows without a title, because the text has no keyphrase either.
     """
 
     out: Path
     written: int
     kept: int
     fallbacks: list[int]
-    silent: list[int]
-    wordless: list[int]
+    without_lines: list[int]
+    without_title: list[int]
 
     def summary(self) -> str:
-        """One line, and one more for each reason why a topic has no title."""
-        said = [f"{self.out}: {self.written:,} titles written, {self.kept:,} kept"]
+        """Describe the result in one line, with one more line for each kind of topic to check."""
+        messages = [f"{self.out}: {self.written:,} titles written, {self.kept:,} kept"]
         if self.fallbacks:
-            said.append(
-                f"  {len(self.fallbacks):,} of them are keyphrases, since the model wrote nothing of use "
-                f"({_places(self.fallbacks)}; the column {FALLBACK} marks them). Look them over."
+            messages.append(
+                f"  {len(self.fallbacks):,} of them are keyphrases, because the model wrote no usable title "
+                f"({_list_rows(self.fallbacks)}; the column {FALLBACK} marks them). Check them."
             )
-        for rows, why in ((self.silent, "no line is under them"), (self.wordless, "the model wrote none")):
+        reasons = (
+            (self.without_lines, "they have no transcript lines"),
+            (self.without_title, "the model wrote no usable title and the text has no keyphrase"),
+        )
+        for rows, reason in reasons:
             if rows:
-                said.append(
-                    f"  {len(rows):,} topics have no title, since {why} ({_places(rows)}). Fill them in by hand."
+                messages.append(
+                    f"  {len(rows):,} topics have no title, because {reason} ({_list_rows(rows)}). "
+                    "Fill them in by hand."
                 )
-        return "\n".join(said)
+        return "\n".join(messages)
 
 
-def _places(rows: list[int]) -> str:
-    return f"{TOPICS}, row " + ", ".join(f"{row:,}" for row in rows[:_SHOWN]) + (", ..." if rows[_SHOWN:] else "")
+def _list_rows(rows: list[int]) -> str:
+    numbers = ", ".join(f"{row:,}" for row in rows[:_ROWS_SHOWN])
+    return f"{TOPICS}, row {numbers}" + (", ..." if rows[_ROWS_SHOWN:] else "")
 
 
-def output_beside(workbook: Path) -> Path:
-    """`lessons.titled.xlsx` for `lessons.xlsx` and for the folder `lessons`."""
+def default_output(workbook: Path) -> Path:
+    """Return the default path of the titled copy: `lessons.titled.xlsx` for `lessons.xlsx` or the folder `lessons`."""
     return workbook.with_name(f"{workbook.name if workbook.is_dir() else workbook.stem}.titled.xlsx")
 
 
-def fill_titles(path: Path, out: Path, version: Version) -> Filled:
-    """Writes the workbook at `path` to `out`, with a title for each topic that lacks one and has lines.
-
-    Killed half-way, the same call goes on where it was.
+def read_untitled(path: Path) -> Workbook:
+    """Read a workbook in which titles may be missing.
 
     Raises:
-        WorkbookRejected: the workbook has errors other than empty titles.
-        Rejected: the version does not load, or what is to be written does not fit into a sheet.
-    """
-    workbook = read_lacking_titles(path)
-    topics = workbook.topics
-    lacking = topics[topics["title"] == ""]
-    texts = _texts(workbook, lacking)
-    titled = title_texts(texts.values(), version)
-    titles = {row: as_cell(titled.titles[text]) for row, text in texts.items()}
-    written = {row: title for row, title in titles.items() if title}
-    marks = {row: mark(KEYPHRASE, title) for row, title in written.items() if texts[row] in titled.fallbacks}
-    with file_aside(out) as aside:
-        _write(path, workbook, written, marks, aside)
-        _compare(path, topics, aside)
-    log_batch([*texts.values()], [titled.written(text) for text in texts.values()], str(version))
-    titled.forget()
-    return Filled(
-        out=out,
-        written=len(written),
-        kept=len(topics) - len(lacking),
-        fallbacks=[*marks],
-        silent=[row for row in lacking["row"].tolist() if row not in texts],
-        wordless=[row for row, title in titles.items() if not title],
-    )
-
-
-def read_lacking_titles(path: Path) -> Workbook:
-    """The workbook at `path`, whose topics may lack their titles, and which is sound in all else.
-
-    Raises:
-        WorkbookRejected: it is not.
+        WorkbookRejected: the workbook has other errors.
     """
     workbook = read_workbook(path)
-    rest = [problem for problem in workbook.problems if not _is_empty_title(problem)]
-    if errors(rest):
-        raise WorkbookRejected(path, rest)
+    others = [problem for problem in workbook.problems if not _is_missing_title(problem)]
+    if errors(others):
+        raise WorkbookRejected(path, others)
     return workbook
 
 
-def _is_empty_title(problem: Problem) -> bool:
+def _is_missing_title(problem: Problem) -> bool:
     return problem.kind == "empty title"
 
 
-def _texts(workbook: Workbook, lacking: pd.DataFrame) -> dict[int, str]:
-    """By the row of each topic that lacks its title: what a title is asked for, if anything is said under it."""
-    start = [*LESSON, "start_seconds"]  # no two topics share it: that would be an error of the workbook
-    examples = merge(workbook.topics, workbook.lines).examples
-    found = lacking[[*start, "row"]].merge(examples[[*start, "text", "opens"]], on=start)
-    return dict(zip(found["row"].tolist(), asked(found), strict=True))
+def fill_titles(path: Path, workbook: Workbook, out: Path, version: ServedVersion) -> TitledWorkbook:
+    """Write a copy of a workbook with a title for each topic that lacks one and has transcript lines.
+
+    After an interruption, the same call resumes.
+
+    Args:
+        path: the workbook to copy.
+        workbook: its content, from `read_untitled`.
+        out: the copy.
+
+    Raises:
+        Rejected: the version cannot be loaded, or the copy would lose a topic or change a time.
+    """
+    topics = workbook.topics
+    untitled = topics[topics["title"] == ""]
+    texts = _model_inputs(workbook, untitled)
+    batch = title_texts(texts.values(), version)
+    titles = {row: fit_into_cell(batch.titles[text]) for row, text in texts.items()}
+    written = {row: title for row, title in titles.items() if title}
+    marks = {row: fallback_note(KEYPHRASE, title) for row, title in written.items() if texts[row] in batch.fallbacks}
+    with file_aside(out) as aside:
+        if path.is_dir():
+            _write_tables(aside, workbook, written, marks, path)
+        else:
+            _write_into_copy(aside, written, marks, path)
+        _check_copy(aside, topics, path)
+    log_batch([*texts.values()], [batch.title_by_model(text) for text in texts.values()], str(version))
+    batch.discard_resume_files()
+    return TitledWorkbook(
+        out=out,
+        written=len(written),
+        kept=len(topics) - len(untitled),
+        fallbacks=[*marks],
+        without_lines=[row for row in untitled["row"].tolist() if row not in texts],
+        without_title=[row for row, title in titles.items() if not title],
+    )
 
 
-def _write(path: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], out: Path) -> None:
-    if path.is_dir():
-        _write_tables(path, workbook, titles, marks, out)
-    else:
-        _write_into_copy(path, titles, marks, out)
+def _model_inputs(workbook: Workbook, untitled: pd.DataFrame) -> dict[int, str]:
+    """Map the rows of untitled topics to the text that a model gets. Topics without lines are left out."""
+    start = [*LESSON, "start_seconds"]  # identifies a topic: the checks reject two topics with the same start
+    examples = build_examples(workbook.topics, workbook.lines).examples
+    found = untitled[[*start, "row"]].merge(examples[[*start, "text", "opens"]], on=start)
+    return dict(zip(found["row"].tolist(), marked_texts(found), strict=True))
 
 
-def _write_into_copy(path: Path, titles: dict[int, str], marks: dict[int, str], out: Path) -> None:
-    """The workbook with `titles` in its topic column. Formulas become the values that Excel saved for them, which is
-    what was read; they would have none until Excel computed them again."""
+def _write_into_copy(out: Path, titles: dict[int, str], marks: dict[int, str], path: Path) -> None:
+    """Copy the workbook at `path` and write titles into its topic column.
+
+    Formulas become the values that Excel saved for them. Otherwise the copy would have no values until Excel computes
+    them again.
+    """
     tables, _ = open_tables(path, {TOPICS: ("topic",)})
     letter = tables[TOPICS].places["topic"].split()[0]
     try:
         book = openpyxl.load_workbook(path, data_only=True)
-    except Exception as error:  # of many kinds, for what Excel opens and openpyxl does not
-        raise Rejected(f"{path} cannot be copied ({error}). Save it anew in Excel as .xlsx.") from error
+    except Exception as error:  # openpyxl fails in many ways on files that Excel opens
+        raise Rejected(f"{path} cannot be copied ({error}). Save it again in Excel as .xlsx.") from error
     sheet = book[tables[TOPICS].name]
     for row, title in titles.items():
         cell = sheet[f"{letter}{row}"]
@@ -149,20 +160,20 @@ def _write_into_copy(path: Path, titles: dict[int, str], marks: dict[int, str], 
             cell = sheet[f"{letter}{row}"]
         cell.value = title
         if cell.data_type != "s":
-            cell.data_type = "s"  # a title may begin with "=", and is no formula
+            cell.data_type = "s"  # a title that begins with "=" is not a formula
     if marks:
-        _mark(sheet, letter, marks)
+        _mark_fallbacks(sheet, letter, marks)
     book.save(out)
 
 
-def _mark(sheet: Worksheet, letter: str, marks: dict[int, str]) -> None:
-    """Says in the column `FALLBACK`, a new one unless there is one, which titles are keyphrases."""
+def _mark_fallbacks(sheet: Worksheet, letter: str, marks: dict[int, str]) -> None:
+    """Write `marks` into the column `FALLBACK`, added if it is missing. `letter` names the topic column."""
     header = next(cell.row for cell in sheet[letter] if cell.value is not None)
     names = {str(cell.value).strip().lower(): cell.column for cell in sheet[header]}
     column = names.get(FALLBACK, sheet.max_column + 1)
     sheet.cell(header, column, FALLBACK)
-    for row, said in marks.items():
-        sheet.cell(row, column, said)
+    for row, text in marks.items():
+        sheet.cell(row, column, text)
 
 
 def _unmerge(sheet: Worksheet, coordinate: str) -> None:
@@ -171,22 +182,25 @@ def _unmerge(sheet: Worksheet, coordinate: str) -> None:
             sheet.unmerge_cells(str(merged))
 
 
-def _write_tables(path: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], out: Path) -> None:
+def _write_tables(out: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], path: Path) -> None:
     topics = workbook.topics
     filled = topics["title"].mask(topics["title"] == "", topics["row"].map(titles).fillna(""))
-    write_tables(path, topics.assign(title=filled), workbook.lines, out, marks)
+    write_workbook(path, topics.assign(title=filled), workbook.lines, out, marks)
 
 
-def _compare(path: Path, topics: pd.DataFrame, written: Path) -> None:
-    """Raises:
-    Rejected: what was written is not read as it was meant, so that nothing is handed out that lost a topic or a time.
+def _check_copy(out: Path, topics: pd.DataFrame, path: Path) -> None:
+    """Read the copy and check that it has the same topics at the same times.
+
+    Raises:
+        Rejected: a topic is missing or a time differs.
     """
-    again = read_lacking_titles(written).topics
-    same = len(again) == len(topics) and all(
-        math.isclose(a, b, abs_tol=_SAME_TIME)
-        for a, b in zip(topics["start_seconds"].tolist(), again["start_seconds"].tolist(), strict=True)
+    copied = read_untitled(out).topics
+    same = len(copied) == len(topics) and all(
+        math.isclose(a, b, abs_tol=_TIME_TOLERANCE)
+        for a, b in zip(topics["start_seconds"].tolist(), copied["start_seconds"].tolist(), strict=True)
     )
     if not same:
         raise Rejected(
-            f"{path} cannot be copied with its times unchanged. Save both sheets as CSV in a folder and title that."
+            f"{path} cannot be copied without changing its times. Save both sheets as CSV in a folder and title the "
+            "folder."
         )

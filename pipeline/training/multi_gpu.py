@@ -1,4 +1,4 @@
-"""One training in several processes, one a GPU."""
+"""Run one training in several processes, one per GPU."""
 
 from __future__ import annotations
 
@@ -16,42 +16,44 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-_LAUNCHER = "LECTERN_LAUNCHER"  # its process id, for the processes that it starts
+_LAUNCHER = "LECTERN_LAUNCHER"  # process id of the launcher, in the environment of the processes that it starts
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and logs: the only one, or the first of several."""
+    """Return whether this process writes and logs: it is the only process, or the first of several."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def is_one_of_several() -> bool:
-    """Whether `torchrun`, `accelerate launch` or `in_several_processes` has started this process."""
+def is_launched() -> bool:
+    """Return whether `torchrun`, `accelerate launch` or `launch` has started this process."""
     return "RANK" in os.environ
 
 
-def processes() -> int:
-    """How many share this training, this one included."""
+def process_count() -> int:
+    """Return the number of processes that share this training."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def end_with_launcher() -> None:
-    """Kills this process once the one that started it is gone, however that ended: a training that goes on for nobody
-    would write where the next one goes on from."""
+def exit_with_launcher() -> None:
+    """Kill this process as soon as its launcher ends, for whatever reason.
+
+    Otherwise it would continue to write checkpoints into the folder from which the next training resumes.
+    """
     launcher = int(os.environ.get(_LAUNCHER, os.getppid()))
 
     def watch() -> None:
-        with suppress(psutil.NoSuchProcess):  # gone already
+        with suppress(psutil.NoSuchProcess):  # it has ended already
             psutil.Process(launcher).wait()
         os.kill(os.getpid(), signal.SIGKILL)
 
     Thread(target=watch, name="launcher", daemon=True).start()
 
 
-def in_several_processes(count: int, *words: str) -> None:
-    """Runs `python -m pipeline WORDS` in `count` processes of this machine that know of each other, as torchrun does.
+def launch(count: int, *arguments: str) -> None:
+    """Run `python -m pipeline ARGUMENTS` in `count` processes on this machine that form one group, as torchrun does.
 
     Raises:
-        SystemExit: one of them failed, with its exit code; or this process is told to end, by SIGINT or SIGTERM.
+        SystemExit: A process failed, with its exit code, or this process received SIGINT or SIGTERM.
     """
     os.environ[_LAUNCHER] = str(os.getpid())
     with tempfile.TemporaryDirectory() as logs:
@@ -66,9 +68,9 @@ def in_several_processes(count: int, *words: str) -> None:
             logs_specs=DefaultLogsSpecs(log_dir=logs),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "pipeline", *words)
+            elastic_launch(config, sys.executable)("-m", "pipeline", *arguments)
         except ChildFailedError as error:
             _, failure = error.get_first_failure()
             raise SystemExit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode) from None
-        except SignalException as told:
-            raise SystemExit(128 + told.sigval) from None
+        except SignalException as signalled:
+            raise SystemExit(128 + signalled.sigval) from None

@@ -1,4 +1,4 @@
-"""Which parameters an optimiser moves, how fast, and when."""
+"""Build optimisers with a learning rate per layer group, and unfreeze layer groups one by one."""
 
 from __future__ import annotations
 
@@ -14,48 +14,55 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.models.families import GROUPS, Family
-from pipeline.models.layers import group_of
+from pipeline.models.layer_groups import group_of
 from pipeline.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
 
 def trainable_groups(model: PreTrainedModel, family: Family) -> dict[str, list[nn.Parameter]]:
-    """Layer group → its parameters that train; the group nearest to the text first, none that is empty."""
-    found: dict[str, list[nn.Parameter]] = defaultdict(list)
+    """Return the trainable parameters by layer group, from the embedding to the head, without empty groups."""
+    groups: dict[str, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            found[group_of(name, family)].append(parameter)
-    return {group: found[group] for group in GROUPS if group in found}
+            groups[group_of(name, family)].append(parameter)
+    return {group: groups[group] for group in GROUPS if group in groups}
 
 
 def build_optimiser(model: PreTrainedModel, family: Family, settings: TrainSettings) -> Optimizer:
-    """The optimiser of that name in `pytorch_optimizer`, over all parameters of `model` that train.
+    """Build the optimiser of `pytorch_optimizer` that the settings name, for all trainable parameters.
 
-    Each layer group learns `discriminative` times as fast as the one below it, the topmost at `learning_rate`: the
-    discriminative fine-tuning of Howard and Ruder, 2018: "Universal Language Model Fine-tuning for Text
-    Classification". Vectors, which are biases and the scales of norms, do not decay.
+    The topmost layer group has the rate `learning_rate`, and each group below has the rate of the group above divided
+    by `discriminative`. This is the discriminative fine-tuning of Howard and Ruder, "Universal Language Model
+    Fine-tuning for Text Classification", 2018, arXiv:1801.06146. Weight decay applies to matrices, but not to biases
+    and scales of norms.
     """
     groups = trainable_groups(model, family)
     parameters: list[dict[str, Any]] = []
-    for above, group in enumerate(reversed(groups)):
-        rate = settings.learning_rate / settings.discriminative**above
+    for groups_above, group in enumerate(reversed(groups)):
+        rate = settings.learning_rate / settings.discriminative**groups_above
         for decays in (True, False):
             chosen = [parameter for parameter in groups[group] if (parameter.dim() > 1) == decays]
             if chosen:
                 decay = settings.weight_decay if decays else 0.0
                 parameters.append({"params": chosen, "lr": rate, "weight_decay": decay})
     kind = load_optimizer(settings.optimiser)
-    # PyTorch's own have a kernel that goes through all parameters at once.
+    # PyTorch's own optimisers have a faster kernel for all parameters at once.
     options = {"fused": True} if kind in (torch.optim.Adam, torch.optim.AdamW) else {}
     return kind(parameters, lr=settings.learning_rate, **options)
 
 
 class GradualUnfreezing(TrainerCallback):
-    """Train the topmost layer group first, and after every so many epochs one more, from the head down.
+    """Train the topmost layer group first, and unfreeze the next lower group every few epochs.
 
-    The gradual unfreezing of Howard and Ruder, 2018: "Universal Language Model Fine-tuning for Text Classification".
-    Parameters that are frozen when this is made stay frozen. Layer groups that never get their turn are warned of.
+    This is the gradual unfreezing of Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification",
+    2018, arXiv:1801.06146. Parameters that are frozen from the start stay frozen. A warning names layer groups that
+    the training ends too early to unfreeze.
+
+    Args:
+        model: The model.
+        family: The model's family.
+        every: Epochs between two groups.
     """
 
     def __init__(self, model: PreTrainedModel, family: Family, every: int) -> None:
@@ -87,13 +94,13 @@ class GradualUnfreezing(TrainerCallback):
             )
 
     def _frozen_in(self, epoch: int) -> list[str]:
-        """The layer groups that do not train yet in that epoch, counted from 0."""
+        """Return the layer groups that are still frozen in an epoch, counted from 0."""
         return list(self._groups)[1 + epoch // self._every :]
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # A training that resumes within an epoch is past its beginning here.
+        # When a training resumes within an epoch, the epoch has a fraction here.
         frozen = self._frozen_in(int(state.epoch or 0))
         for group, parameters in self._groups.items():
             for parameter in parameters:

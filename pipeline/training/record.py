@@ -1,4 +1,4 @@
-"""What a training leaves of itself for later stages: reports/training/MODEL/."""
+"""Write and read the record of a training for later stages: reports/training/MODEL/."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ from pipeline.paths import TRAINING
 
 
 class TrainingRun(BaseModel):
-    """run.json."""
+    """`run.json`: the MLflow run, size and duration of a training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run_id: str  # of MLflow; another tracking server does not know it
+    run_id: str  # MLflow run, which only the tracking server of the training has
     parameters: int
     trainable_parameters: int
     seconds: float
-    bertscore: str | None = None  # by whom it was measured after each epoch
-    lineage: dict[str, str]  # the run's tags, for a tracking server that does not know it
+    bertscore: str | None = None  # model and layer that measured BERTScore after each epoch
+    lineage: dict[str, str]  # the run's tags, for tracking servers that do not have the run
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a model was trained."""
+    """Record of a training."""
 
     run: TrainingRun
-    curves: pd.DataFrame  # curves.csv: a row an epoch; none for a model that was taken as it comes
+    curves: pd.DataFrame  # curves.csv: one row per epoch; empty for a model without training
 
 
 def write_training(model: str, training: Training) -> None:
+    """Write `run.json` and `curves.csv` of a model."""
     with file_aside(TRAINING / model / "curves.csv") as path:
         training.curves.to_csv(path, index=False)
     write_text(TRAINING / model / "run.json", training.run.model_dump_json(indent=2) + "\n")
 
 
 def read_training(model: str) -> Training:
-    """What `write_training` wrote for `model`.
+    """Read the record that `write_training` wrote for a model.
 
     Raises:
-        Rejected: it is not there, or cannot be read.
+        Rejected: A file is missing or damaged.
     """
     folder = TRAINING / model
     try:
@@ -51,7 +52,7 @@ def read_training(model: str) -> Training:
         return Training(run, pd.read_csv(folder / "curves.csv"))
     except FileNotFoundError as error:
         raise Rejected(
-            f"{error.filename} is not here: '{model}' has not been trained. Run `dvc repro` first."
+            f"{error.filename} does not exist: '{model}' has not been trained. Run `dvc repro` first."
         ) from None
     except ValueError as error:
-        raise Rejected(f"{folder} does not tell how '{model}' was trained: {error}. Train it again.") from None
+        raise Rejected(f"The training record of '{model}' in {folder} is damaged: {error}. Train it again.") from None

@@ -1,4 +1,4 @@
-"""What a training that is interrupted leaves, and goes on from."""
+"""Save what an interrupted training resumes from: checkpoints within epochs, and the elapsed time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class SaveWithinEpochs(TrainerCallback):
-    """Leaves a checkpoint also within an epoch, so many minutes after the last one."""
+    """Save a checkpoint within an epoch when the last one is older than `minutes`."""
 
     def __init__(self, minutes: float) -> None:
         self._seconds = 60 * minutes
@@ -31,58 +31,62 @@ class SaveWithinEpochs(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._last = time.monotonic()
-        if state.is_world_process_zero:  # after a power loss, the training resumes from it
+        if state.is_world_process_zero:  # flush the checkpoint to disk, so that it survives a power loss
             sync(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # An epoch's last step is saved once it is evaluated: who goes on from its end evaluates it no more.
-        if not state.epoch.is_integer() and self._is_time(args.device):
+        # The trainer saves after an epoch's last step and its validation. A checkpoint before the validation would let
+        # a resumed training skip it.
+        if not state.epoch.is_integer() and self._is_due(args.device):
             control.should_save = True
 
-    def _is_time(self, device: torch.device) -> bool:
-        """By the first process's clock: all of them save, or none does."""
-        over = time.monotonic() - self._last >= self._seconds
-        return bool(broadcast(torch.tensor(int(over), device=device)))
+    def _is_due(self, device: torch.device) -> bool:
+        """Return whether a checkpoint is due by the first process's clock, so that all processes agree."""
+        is_due = time.monotonic() - self._last >= self._seconds
+        return bool(broadcast(torch.tensor(int(is_due), device=device)))
 
 
 class Stopwatch(TrainerCallback):
-    """How long a training takes: of one that was interrupted, also what it had taken up to where it is gone on from.
+    """Measure the seconds of a training, including those before the checkpoint from which it resumes.
 
     Args:
-        kept: a file of this training's own.
+        file: The training's own file for the seconds up to its last checkpoint.
     """
 
-    def __init__(self, kept: Path) -> None:
+    def __init__(self, file: Path) -> None:
         self.seconds = 0.0
-        self._kept = kept
-        self._began = 0.0
+        self._file = file
+        self._start = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        before = float(self._kept.read_text(encoding="utf-8")) if self._kept.exists() else 0.0
-        self._began = time.monotonic() - before
+        before = float(self._file.read_text(encoding="utf-8")) if self._file.exists() else 0.0
+        self._start = time.monotonic() - before
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._look()
+        self._record()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._look()
+        self._record()
 
-    def _look(self) -> None:
-        self.seconds = time.monotonic() - self._began
-        write_text(self._kept, str(self.seconds))
+    def _record(self) -> None:
+        self.seconds = time.monotonic() - self._start
+        write_text(self._file, str(self.seconds))
 
 
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint of an interrupted run. Its state file is written last: without it whole, it is half."""
-    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
-    if not whole:
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """Return the latest complete checkpoint of an interrupted training, or None.
+
+    The trainer writes a checkpoint's state file last, so a checkpoint is complete if its state file is valid.
+    """
+    complete = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
+    if not complete:
         return None
-    last = max(whole, key=lambda checkpoint: int(checkpoint.name.removeprefix("checkpoint-")))
-    log.info("going on from %s", last.name)
+    last = max(complete, key=lambda checkpoint: int(checkpoint.name.removeprefix("checkpoint-")))
+    log.info("resuming from %s", last.name)
     return str(last)
 
 

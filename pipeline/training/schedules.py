@@ -1,4 +1,4 @@
-"""The learning rate of each step of a training."""
+"""Schedule the learning rate over the steps of a training."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from pipeline.training.settings import TrainSettings
 
-_SHORTEST_CYCLE_STEPS = 3  # a rise and a fall take two steps each, and share one
+_MIN_CYCLE_STEPS = 3  # the rise and the fall take two steps each, and share the peak
 
 
 def build_schedule(optimiser: Optimizer, settings: TrainSettings, steps: int) -> LRScheduler:
-    """Scale the rates of `optimiser`, which are those of the peak, for each of so many steps.
+    """Build the schedule of a training.
 
-    Every step learns: no rate is 0, and one step has the rate of the peak. A training too short for `one-cycle` gets
-    `constant` instead, with the same warm-up.
+    No step has a rate of 0, and at least one step has the peak rate. If a training is too short for `one-cycle`, it
+    gets `constant` with the same warm-up.
+
+    Args:
+        optimiser: Its rates are the peak rates.
+        settings: The schedule and its warm-up.
+        steps: Number of steps of the training.
     """
-    if settings.schedule == "one-cycle" and steps >= _SHORTEST_CYCLE_STEPS:
+    if settings.schedule == "one-cycle" and steps >= _MIN_CYCLE_STEPS:
         return _one_cycle(optimiser, settings.warmup, steps)
     warmup = min(math.ceil(settings.warmup * steps), steps - 1)
 
@@ -31,8 +36,12 @@ def build_schedule(optimiser: Optimizer, settings: TrainSettings, steps: int) ->
 
 
 def _one_cycle(optimiser: Optimizer, warmup: float, steps: int) -> OneCycleLR:
-    """Smith and Topin, 2018: "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates"."""
-    # A whole number, so that a step meets the peak.
+    """Build the one-cycle schedule.
+
+    Source: Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates",
+    2018, arXiv:1708.07120.
+    """
+    # Rounded, so that one step has exactly the peak rate.
     rise = min(max(2, round(warmup * steps)), steps - 1)
     peaks = [group["lr"] for group in optimiser.param_groups]
     return OneCycleLR(optimiser, max_lr=peaks, total_steps=steps, pct_start=rise / steps)

@@ -1,62 +1,47 @@
-"""Trackers that a training reports to besides MLflow: `train.report_to`, through transformers' own callbacks."""
+"""Report a training to TensorBoard or W&B besides MLflow, with transformers' own callbacks."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
-from pipeline.errors import UsageError
-from pipeline.experiments import main_project
-from pipeline.files import make_private_folder
-from pipeline.paths import STATE
+from pipeline.experiments import main_state
+from pipeline.extras import require_extra
 
 
-def require_reporters(names: Sequence[str]) -> None:
-    """Check that the package of each tracker in `names` is installed.
+def require_trackers(names: Sequence[str]) -> None:
+    """Check that the packages of all trackers are installed.
 
     Raises:
-        UsageError: one is missing.
+        UsageError: A package is missing.
     """
-    missing = [name for name in names if not _is_installed(name)]
-    if missing:
-        raise UsageError(
-            f"train.report_to in params.yaml names {', '.join(missing)}, which is not installed. In the project's "
-            f"folder, run: pip install -e '.[{','.join(missing)}]'"
-        )
+    for name in names:
+        require_extra(name, user=f"'{name}' under train.report_to in params.yaml")
 
 
 @contextmanager
-def reporters(names: Sequence[str], model: str, run_id: str) -> Iterator[list[TrainerCallback]]:
-    """The callbacks that report one training to the trackers in `names`.
+def tracker_callbacks(names: Sequence[str], model: str, run_id: str) -> Iterator[list[TrainerCallback]]:
+    """Open trackers, and yield the callbacks that report a training to them.
 
-    Both trackers know the training by its MLflow run, so that a resumed training continues its earlier curves.
+    Both trackers identify the training by its MLflow run, so a resumed training continues its earlier curves.
+
+    Args:
+        names: `report_to` in `params.yaml`.
+        model: The model's name.
+        run_id: The training's MLflow run.
     """
     with ExitStack() as open_trackers:
         callbacks: list[TrainerCallback] = []
         if "tensorboard" in names:
-            callbacks.append(_tensorboard(_state() / "tensorboard" / f"{model}-{run_id}"))
+            callbacks.append(_tensorboard(main_state() / "tensorboard" / f"{model}-{run_id}"))
         if "wandb" in names:
             callbacks.append(open_trackers.enter_context(_wandb(model, run_id)))
         yield callbacks
-
-
-def _is_installed(package: str) -> bool:
-    found = find_spec(package)
-    # A folder of that name in the working directory has no origin: W&B itself leaves one.
-    return found is not None and found.origin is not None
-
-
-def _state() -> Path:
-    """The state folder of the main project: a temporary copy for an experiment is deleted with its curves."""
-    state = main_project() / STATE
-    make_private_folder(state)
-    return state
 
 
 def _tensorboard(folder: Path) -> TensorBoardCallback:
@@ -74,8 +59,8 @@ def _wandb(model: str, run_id: str) -> Iterator[WandbCallback]:
         name=model,
         id=run_id,
         resume="allow",
-        dir=str(_state()),
-        # The stage's output may name servers and files; W&B gets the figures only.
+        dir=str(main_state()),
+        # W&B gets only figures: the stage's console output can contain names of servers and files.
         settings=wandb.Settings(console="off"),
     ):
         yield WandbCallback()

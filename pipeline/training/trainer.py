@@ -1,9 +1,8 @@
-"""Fine-tuning: transformers' own trainer with our schedule, our batches and our titles after each epoch."""
+"""Fine-tune a model with transformers' trainer, and write titles for the validation split after each epoch."""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,71 +20,64 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.modeling_utils import PreTrainedModel
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from pipeline.errors import Rejected, TemporaryFailure
 from pipeline.machine_errors import lacks_memory
-from pipeline.models.cross_attention import states_instead_of_keys
-from pipeline.models.features import Encoded, Features, frozen_part
+from pipeline.models.features import EncodedTexts, Features, frozen_part
 from pipeline.models.generation import GenerateSettings, Titler
-from pipeline.models.inputs import IGNORED, Example, Inputs, micro_batches
-from pipeline.models.memory import in_halves
+from pipeline.models.inputs import Example, Inputs, micro_batches
+from pipeline.models.out_of_memory import halve_when_out_of_memory
 from pipeline.models.precision import training_precision
+from pipeline.training.arguments import build_arguments
+from pipeline.training.batches import (
+    SeededLengthSampler,
+    build_examples,
+    count_title_tokens,
+    source_tokens,
+    title_cost,
+)
+from pipeline.training.curves import curves_from
 from pipeline.training.optimisers import GradualUnfreezing, build_optimiser
-from pipeline.training.resume import SaveWithinEpochs, last_whole_checkpoint
+from pipeline.training.progress import progress_callback
+from pipeline.training.resume import SaveWithinEpochs, last_complete_checkpoint
 from pipeline.training.schedules import build_schedule
 from pipeline.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
-_Validated = tuple[Example, str, str]
+_ValidationRow = tuple[Example, str, str]
 """An example of the validation split with its text and its title."""
 
 Score = Callable[[list[str], list[str]], dict[str, float]]
-"""Predicted and true titles to the mean of each score."""
-
-# A token that attends to a whole text is as much as several that do not.
-_TEXT_TOKENS_A_TITLE_TOKEN = 8
-
-CURVES = ["epoch", "step", "train_loss", "validation_loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "learning_rate"]
-BERTSCORE_CURVES = ["bertscore_precision", "bertscore_recall", "bertscore_f1"]  # where it is measured
+"""Returns the mean of each score for generated and true titles."""
 
 
 class TooLittleMemory(TemporaryFailure):
-    """For one example, on this device."""
+    """The device has too little memory for one example."""
 
 
-class Diverged(Rejected):
-    """The loss of a training grew beyond all numbers."""
+class TrainingDiverged(Rejected):
+    """The loss of a training became infinite or NaN."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The loss grew beyond all numbers. In params.yaml, lower the model's learning_rate, or set precision: "
-            "float32."
+            "The training diverged: its loss is infinite or not a number. In params.yaml, lower the model's "
+            "learning_rate, or set precision: float32."
         )
 
 
-class LearntNothing(Rejected):
-    """All weights are as they were before the training."""
+class WeightsUnchanged(Rejected):
+    """A training left all weights as they were."""
 
     def __init__(self, steps: int) -> None:
         super().__init__(
-            f"The training changed no weight in {steps} steps: its steps were skipped, or too small to count. In "
-            "params.yaml, raise the model's learning_rate, train for more steps (epochs, or a smaller batch_size), or "
-            "set precision: float32."
+            f"The training changed no weight in {steps} steps: all steps were skipped or too small. In params.yaml, "
+            "raise the model's learning_rate, train for more steps (more epochs, or a smaller batch_size), or set "
+            "precision: float32."
         )
 
 
@@ -100,29 +92,35 @@ def fit(
     resume_from: Path,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> pd.DataFrame:
-    """Train `model` in place and leave it with the weights of its best epoch.
+    """Train `model` in place, and leave it with the weights of its best epoch.
 
     Args:
-        train, validation: examples, with the columns `text` and `title`.
-        score: applied after each epoch to greedy titles for the validation split.
-        resume_from: a folder of this training's own for checkpoints. An interrupted training resumes from there. The
-            caller removes it once the trained model is safe.
+        model: The model, or the model with LoRA's adapters.
+        inputs: The model's inputs.
+        train: Training examples with the columns `text` and `title`.
+        validation: Validation examples with the same columns.
+        settings: The training's settings.
+        score: Scores greedy titles of the validation split after each epoch.
+        resume_from: The training's own folder for checkpoints. An interrupted training resumes from its last
+            checkpoint. The caller deletes the folder after it has saved the model.
+        callbacks: More callbacks for the trainer.
 
     Returns:
-        One row for each epoch (`CURVES`, `BERTSCORE_CURVES`).
+        One row per epoch, as `pipeline.training.curves` describes.
 
     Raises:
-        TooLittleMemory: one example needs more memory than the device has.
-        Diverged: the validation loss was no number after any epoch.
-        LearntNothing: the weights are those that `model` had before.
+        TooLittleMemory: One example needs more memory than the device has.
+        TrainingDiverged: The validation loss is not a finite number after any epoch.
+        WeightsUnchanged: The weights are the same as before.
     """
-    before = _hashes(model)
+    before = _hash_weights(model)
+    precision = training_precision(settings.precision, unwrap_peft_model(model), inputs.family, resume_from)
     trainer = _TitleTrainer(
         model=model,
-        args=_arguments(settings, inputs, model, resume_from),
-        data_collator=_as_they_are,
-        train_dataset=_examples(inputs, train),
-        eval_dataset=_examples(inputs, validation),
+        args=build_arguments(settings, precision, resume_from),
+        data_collator=_keep_list,
+        train_dataset=build_examples(inputs, train),
+        eval_dataset=build_examples(inputs, validation),
         callbacks=[
             *callbacks,
             *_early_stopping(settings),
@@ -134,24 +132,29 @@ def fit(
         validation=validation,
         score=score,
     )
-    # The library's own would print every step's loss.
+    # The library's own callbacks print the loss of every step.
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(_ProgressBar() if sys.stderr.isatty() else _LogLines())
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(resume_from))
-    # Once the first process is back, its caller may remove what the others still read.
+    trainer.add_callback(progress_callback())
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(resume_from))
+    # When the first process returns, its caller may delete files that the others still read.
     trainer.accelerator.wait_for_everyone()
-    trainer.leave_half_precision()
-    curves = _curves(trainer.state)
-    # The first process says it for all of them.
-    if trainer.is_world_process_zero() and not np.isfinite(curves["validation_loss"]).any():
-        raise Diverged
-    if trainer.is_world_process_zero() and _hashes(model) == before:
-        raise LearntNothing(trainer.state.global_step)
+    trainer.restore_full_precision()
+    curves = curves_from(trainer.state)
+    if trainer.is_world_process_zero():  # only one process reports the error
+        if not np.isfinite(curves["validation_loss"]).any():
+            raise TrainingDiverged
+        if _hash_weights(model) == before:
+            raise WeightsUnchanged(trainer.state.global_step)
     return curves
 
 
 class _TitleTrainer(Trainer):
+    """transformers' trainer with our optimiser, schedule, micro-batches, features and validation."""
+
+    optimizer: Any
+    lr_scheduler: Any
+
     def __init__(
         self, *, inputs: Inputs, settings: TrainSettings, validation: pd.DataFrame, score: Score, **kwargs: Any
     ) -> None:
@@ -168,8 +171,10 @@ class _TitleTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Sequence[Example] | None = None) -> Sampler[int]:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        lengths = [*map(self._length(), dataset)]
-        return _ByLength(self.args.train_batch_size, lengths, self.args.seed, lambda: int(self.state.epoch or 0))
+        lengths = [*map(self._cost(), dataset)]
+        return SeededLengthSampler(
+            self.args.train_batch_size, lengths, self.args.seed, lambda: int(self.state.epoch or 0)
+        )
 
     def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -183,7 +188,7 @@ class _TitleTrainer(Trainer):
         return self.lr_scheduler
 
     def _run_epoch(self, **kwargs: Any) -> None:
-        """None where the training had stopped early, and was killed before it had ended."""
+        """Run an epoch, unless early stopping had ended the training before it was interrupted."""
         stops = [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
         if any(each.early_stopping_patience_counter >= each.early_stopping_patience for each in stops):
             self.control.should_training_stop = True
@@ -193,72 +198,75 @@ class _TitleTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: list[Example], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One step of the optimiser's gradients, in as many micro-batches as the memory wants. Returns the loss."""
+        """Compute the gradients of one optimiser step in micro-batches, and return its loss.
+
+        When memory runs out, the micro-batches are halved for the rest of the training.
+        """
         features = self._current_features()
         model.train()
-        # Dropout stays in every other layer, also in a frozen one between layers that train. No gradient reaches this
-        # part, and its output is kept for all steps: it must be the same each time.
+        # Without dropout in the frozen part, whose output is cached for all steps. Other frozen layers keep it.
         for module in self._frozen_part:
             module.eval()
-        self.optimizer.train()  # a schedule-free one keeps two sets of weights: one to train, and one to use
+        self.optimizer.train()  # a schedule-free optimiser has separate weights for training and for use
         while True:
             try:
-                return self._accumulate(model, inputs, features)
+                return self._accumulate_gradients(model, inputs, features)
             except (RuntimeError, MemoryError) as error:
                 if not lacks_memory(error):
                     raise
-            # Here, since the error holds on to the tensors of the step that broke.
+            # Outside the except block: the error keeps the tensors of the failed step alive.
             model.zero_grad()
-            self._take_less_memory(inputs)
+            self._halve_micro_batches(inputs)
 
-    def _accumulate(self, model: nn.Module, examples: list[Example], features: Features | None) -> Tensor:
+    def _accumulate_gradients(self, model: nn.Module, examples: list[Example], features: Features | None) -> Tensor:
         batches = self._micro_batches(examples)
-        # Each title token of the step counts alike, whichever micro-batch and process it is in.
-        learnt = self.accelerator.reduce(torch.tensor(_title_tokens(examples), device=self.args.device)).item()
+        # All title tokens of a step have the same weight, in every micro-batch and process.
+        own_tokens = torch.tensor(count_title_tokens(examples), device=self.args.device)
+        all_tokens = self.accelerator.reduce(own_tokens).item()
         total = torch.zeros((), device=self.args.device)
-        with states_instead_of_keys(self._network, self._inputs.family):
-            for batch in batches:
-                with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
-                    share = self.accelerator.num_processes * _title_tokens(batch) / learnt
-                    loss = self._mean_loss(model, batch, features) * share
-                    self.accelerator.backward(loss)
-                total += loss.detach()
+        for batch in batches:
+            with nullcontext() if batch is batches[-1] else self.accelerator.no_sync(model):
+                share = self.accelerator.num_processes * count_title_tokens(batch) / all_tokens
+                loss = self._mean_loss(model, batch, features) * share
+                self.accelerator.backward(loss)
+            total += loss.detach()
         return total
 
     def _micro_batches(self, examples: list[Example]) -> list[list[Example]]:
-        return micro_batches(examples, self._length(), self._micro_batch_tokens)
+        return micro_batches(examples, self._cost(), self._micro_batch_tokens)
 
-    def _length(self) -> Callable[[Example], int]:
-        """Of an example: what the work of training on it, and the memory for that, grow with."""
+    def _cost(self) -> Callable[[Example], int]:
+        """Return the function that estimates the time and memory for an example, in text tokens."""
         reads_texts = self._inputs.family.causal or not frozen_part(self._network, self._inputs.family)
-        return _source_tokens if reads_texts else _title_weight
+        return source_tokens if reads_texts else title_cost
 
-    def _mean_loss(self, model: nn.Module, examples: list[Example], features: Features | Encoded | None) -> Tensor:
-        """The mean over the titles' tokens."""
+    def _mean_loss(self, model: nn.Module, examples: list[Example], features: Features | EncodedTexts | None) -> Tensor:
+        """Compute the mean loss of the title tokens."""
         batch = self._prepare_inputs(self._inputs.training_batch(examples, features))
-        with features.left_out() if features else nullcontext():
+        with features.frozen_layers_skipped() if features else nullcontext():
             return model(**batch, use_cache=False).loss
 
-    def _take_less_memory(self, examples: list[Example]) -> None:
-        """Halves the micro-batches.
+    def _halve_micro_batches(self, examples: list[Example]) -> None:
+        """Halve the size of the micro-batches.
 
         Raises:
-            TooLittleMemory: one example is too much already; or others share the step, and would wait for us for ever.
+            TooLittleMemory: The micro-batches have one example each, or other processes share the step. They would
+                wait forever for this process.
         """
         batches = self._micro_batches(examples)
         if len(batches) == len(examples) or self.accelerator.num_processes > 1:
             raise TooLittleMemory(
                 f"There is too little memory for micro-batches of {self._micro_batch_tokens} tokens, with texts of up "
-                f"to {max(map(_source_tokens, examples))}. In params.yaml, lower micro_batch_tokens or "
+                f"to {max(map(source_tokens, examples))}. In params.yaml, lower micro_batch_tokens or "
                 "max_source_tokens, or set gradient_checkpointing: true."
             )
-        several = [len(batch) * self._length()(batch[0]) for batch in batches if len(batch) > 1]
-        self._micro_batch_tokens = max(several) // 2
+        sizes = [len(batch) * self._cost()(batch[0]) for batch in batches if len(batch) > 1]
+        self._micro_batch_tokens = max(sizes) // 2
         clear_device_cache(garbage_collection=True)
-        log.warning("Out of memory: going on with micro-batches of %d tokens", self._micro_batch_tokens)
+        log.warning("Out of memory: the training continues with micro-batches of %d tokens", self._micro_batch_tokens)
 
     def _current_features(self) -> Features | None:
-        """Features of the layers that are frozen now; None where none are."""
+        """Return the features of the layers that are frozen now, or None if no layer is frozen."""
         part = frozen_part(self._network, self._inputs.family)
         if part != self._frozen_part:
             self._frozen_part, self._features = part, None
@@ -270,67 +278,71 @@ class _TitleTrainer(Trainer):
         return self._features
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        """Loss and scores of the validation split; each process does its share."""
+        """Compute loss and scores of the validation split. Each process handles its share of the examples."""
         self.model.eval()
         self.optimizer.eval()
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         share = [*zip(self.eval_dataset, self._texts, self._titles, strict=True)][rank::processes]
         features = self._current_features()
-        groups = self._read_together(share, features)
-        watched = tqdm(groups, desc="validation", unit="batch", disable=len(groups) < 2 or not sys.stderr.isatty())
-        judged = [
-            part for group in watched for part in in_halves(lambda some: [self._loss_and_titles(some, features)], group)
+        groups = self._group_for_encoder(share, features)
+        show_bar = len(groups) > 1 and sys.stderr.isatty()
+        results = [
+            result
+            for group in tqdm(groups, desc="validation", unit="batch", disable=not show_bar)
+            for result in halve_when_out_of_memory(lambda rows: [self._loss_and_titles(rows, features)], group)
         ]
-        pairs = [pair for _, written in judged for pair in written]
+        pairs = [pair for _, written in results for pair in written]
         predicted, true = zip(*gather_object(pairs), strict=True)
-        # Of one type in all processes, one without an example too.
-        loss = torch.tensor(sum(loss for loss, _ in judged), dtype=torch.float32, device=self.args.device)
+        # The type is fixed, since a process without examples would have a sum of integers.
+        loss = torch.tensor(sum(loss for loss, _ in results), dtype=torch.float32, device=self.args.device)
         loss = self.accelerator.reduce(loss).item()
-        scores = {"loss": loss / _title_tokens(self.eval_dataset), **self._score(list(predicted), list(true))}
+        scores = {"loss": loss / count_title_tokens(self.eval_dataset), **self._score(list(predicted), list(true))}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(self._texts))
 
-    def _read_together(self, share: list[_Validated], features: Features | None) -> list[list[_Validated]]:
-        """`share` in as many groups as may be in memory, of what an encoder that trains makes of them."""
+    def _group_for_encoder(self, share: list[_ValidationRow], features: Features | None) -> list[list[_ValidationRow]]:
+        """Divide rows into groups whose encoder output fits into memory. Without an encoder to run, one group does."""
         if self._inputs.family.causal or features:
             return [share] if share else []
-        share = sorted(share, key=lambda each: _source_tokens(each[0]), reverse=True)
+        share = sorted(share, key=lambda row: source_tokens(row[0]), reverse=True)
         size = self.args.per_device_eval_batch_size
         return [share[start : start + size] for start in range(0, len(share), size)]
 
     def _loss_and_titles(
-        self, group: Sequence[_Validated], features: Features | None
+        self, rows: Sequence[_ValidationRow], features: Features | None
     ) -> tuple[float, list[tuple[str, str]]]:
-        """The sum over the titles' tokens; and what the model writes, beside the true titles."""
-        examples, texts, titles = map(list, zip(*group, strict=True))
-        read = features or self._encoded(examples)
-        loss = self._sum_of_losses(examples, read)
-        # A causal model writes on from every layer's keys and values, and the features are one layer's.
-        known = None if self._inputs.family.causal else read
-        titler = Titler(self._network, self._inputs, _greedy(self._inputs, self._settings), known)
-        with self._writing():
+        """Return the summed loss of the title tokens, and the pairs of generated and true titles."""
+        examples, texts, titles = map(list, zip(*rows, strict=True))
+        encoded = features or self._encode(examples)
+        loss = self._sum_of_losses(examples, encoded)
+        # A causal model needs keys and values of every layer, but features are the output of one layer.
+        reusable = None if self._inputs.family.causal else encoded
+        titler = Titler(self._network, self._inputs, _greedy(self._inputs, self._settings), reusable)
+        with self._cpu_in_float32():
             written = titler.best_titles(texts, progress="validation titles")
         return loss, [*zip(written, titles, strict=True)]
 
-    def _encoded(self, examples: list[Example]) -> Encoded | None:
-        """For loss and titles alike, in the training's precision, which the library gives to the whole model alone."""
+    def _encode(self, examples: list[Example]) -> EncodedTexts | None:
+        """Encode texts once for loss and titles, in the training's precision."""
         if self._inputs.family.causal:
             return None
+        # The library's own autocast covers only a call of the whole model.
         with self.accelerator.autocast():
-            return Encoded(self._network, self._inputs, [example.source for example in examples])
+            return EncodedTexts(self._network, self._inputs, [example.source for example in examples])
 
     @torch.inference_mode()
-    def _sum_of_losses(self, examples: list[Example], features: Features | Encoded | None) -> float:
-        """Over the titles' tokens."""
+    def _sum_of_losses(self, examples: list[Example], features: Features | EncodedTexts | None) -> float:
+        """Sum the losses of the title tokens."""
         batches = self._micro_batches(examples)
-        with states_instead_of_keys(self._network, self._inputs.family):
-            return sum(self._mean_loss(self.model, batch, features).item() * _title_tokens(batch) for batch in batches)
+        return sum(self._mean_loss(self.model, batch, features).item() * count_title_tokens(batch) for batch in batches)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """While the block runs, a processor computes in float32: to cast all weights for each token of a title takes
-        longer than to use them."""
-        half = vars(self.model).pop("forward", None) if self.args.device.type == "cpu" else None
+    def _cpu_in_float32(self) -> Iterator[None]:
+        """Compute in float32 on a CPU within the block. Casting all weights for each token takes longer than it saves.
+
+        The library casts in the model's attribute `forward`.
+        """
+        half = self.model.__dict__.pop("forward", None) if self.args.device.type == "cpu" else None
         try:
             yield
         finally:
@@ -338,7 +350,7 @@ class _TitleTrainer(Trainer):
                 self.model.forward = half
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Weights without those that never train: whoever goes on has opened the same model, and has these."""
+        """Save only weights that train. A resumed training opens the same model and therefore has the others."""
         if isinstance(self.model, PeftModel):
             super()._save(output_dir, state_dict)
             return
@@ -349,92 +361,31 @@ class _TitleTrainer(Trainer):
         save_file(weights, folder / SAFE_WEIGHTS_NAME)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """None: that a checkpoint lacks what never trains is no news."""
+        """Suppress the warning that a checkpoint lacks frozen weights."""
 
-    def leave_half_precision(self) -> None:
-        """The library has the model compute in half precision for good, whoever uses it then."""
+    def restore_full_precision(self) -> None:
+        """Remove the half-precision wrapper that the library leaves around the model's `forward`."""
         for name in ("forward", "_original_forward"):
-            vars(self.model).pop(name, None)
+            self.model.__dict__.pop(name, None)
 
     def floating_point_ops(self, inputs: list[Example]) -> int:
-        """Not counted: the library's estimate knows nothing of layers that are left out."""
+        """Return 0: the library's estimate ignores that frozen layers are skipped."""
         return 0
 
 
-class _ByLength(LengthGroupedSampler):
-    """Texts of like length together, in an order that seed and epoch decide: a resumed run meets the same batches."""
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]) -> None:
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self._seed = seed
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        # Asked for, since the library tells a sampler its epoch, but not where several processes go on within one.
-        self.generator.manual_seed(self._seed + self._epoch())
-        return super().__iter__()
-
-
-class _ProgressBar(ProgressCallback):
-    """The library's bar, without a line for every step."""
-
-    def on_log(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
-class _LogLines(TrainerCallback):
-    """Where nobody watches a bar: a line for every tenth of the steps, and one for every epoch."""
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % max(1, state.max_steps // 10) == 0:
-            log.info("step %d of %d", state.global_step, state.max_steps)
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
-        log.info(
-            "epoch %g of %g: validation loss %.4f, ROUGE-1 %.4f",
-            state.epoch,
-            state.num_train_epochs,
-            metrics["eval_loss"],
-            metrics["eval_rouge1"],
-        )
-
-
-def _hashes(model: PreTrainedModel | PeftModel) -> dict[str, int]:
-    """One hash for each weight, by its name: a training changes at least one of them."""
+def _hash_weights(model: PreTrainedModel | PeftModel) -> dict[str, int]:
+    """Return a hash of each weight by its name."""
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     return {name: torch.hash_tensor(weight).view(torch.int64).item() for name, weight in weights.items()}
 
 
-def _as_they_are(examples: list[Example]) -> list[Example]:
+def _keep_list(examples: list[Example]) -> list[Example]:
+    """Collate nothing: `training_step` divides a batch into micro-batches first."""
     return examples
 
 
-def _source_tokens(example: Example) -> int:
-    return len(example.source)
-
-
-def _title_weight(example: Example) -> int:
-    """Where a frozen encoder reads the text, which keeps nothing for a backward pass."""
-    return _TEXT_TOKENS_A_TITLE_TOKEN * len(example.labels)
-
-
-def _title_tokens(examples: Sequence[Example]) -> int:
-    return sum(label != IGNORED for example in examples for label in example.labels)
-
-
-def _examples(inputs: Inputs, frame: pd.DataFrame) -> list[Example]:
-    return [inputs.example(text, title) for text, title in zip(frame["text"], frame["title"], strict=True)]
-
-
 def _greedy(inputs: Inputs, settings: TrainSettings) -> GenerateSettings:
-    """Settings that are quick and enough to see a curve; the stage `predict` generates as `generate` says."""
+    """Return fast generation settings, which suffice for a curve. The stage `predict` uses those of `params.yaml`."""
     return GenerateSettings(
         num_beams=1,
         max_new_tokens=inputs.max_target_tokens,
@@ -449,60 +400,6 @@ def _early_stopping(settings: TrainSettings) -> list[TrainerCallback]:
     return [EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else []
 
 
-def _unfreezing(model: PreTrainedModel, inputs: Inputs, settings: TrainSettings) -> list[TrainerCallback]:
+def _unfreezing(model: PreTrainedModel | PeftModel, inputs: Inputs, settings: TrainSettings) -> list[TrainerCallback]:
     every = settings.unfreeze_every
     return [GradualUnfreezing(unwrap_peft_model(model), inputs.family, every)] if every else []
-
-
-def _arguments(
-    settings: TrainSettings, inputs: Inputs, model: PreTrainedModel | PeftModel, folder: Path
-) -> TrainingArguments:
-    on_gpu = torch.cuda.is_available()
-    precision = training_precision(settings.precision, unwrap_peft_model(model), inputs.family, folder)
-    # `accelerate launch` sets it as its user's defaults have it, and params.yaml is to say what a training is.
-    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=2 * settings.batch_size,
-        max_grad_norm=settings.max_gradient_norm,
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
-        activation_checkpointing=settings.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        torch_compile=settings.compile,
-        use_cpu=not on_gpu,
-        ddp_find_unused_parameters=False,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=2,  # the best and the last; of one, the end of the training would take the last away
-        restore_callback_states_from_checkpoint=True,  # early stopping's patience
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        remove_unused_columns=False,
-        dataloader_pin_memory=on_gpu,
-        disable_tqdm=not sys.stderr.isatty(),
-        report_to="none",
-        seed=settings.seed,
-    )
-    # Of several GPUs that it sees, a process uses one: the library would split each batch between them.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
-
-
-def _curves(state: TrainerState) -> pd.DataFrame:
-    """One row an epoch, from the trainer's log, which a resumed run shares with the interrupted one."""
-    steps = pd.DataFrame([entry for entry in state.log_history if "loss" in entry])
-    epochs = pd.DataFrame([entry for entry in state.log_history if "eval_loss" in entry])
-    epochs = epochs.rename(columns={"eval_loss": "validation_loss"}).rename(
-        columns=lambda name: name.removeprefix("eval_")
-    )
-    epoch_of_step = steps["step"].map(lambda step: (epochs["step"] < step).sum())
-    epochs["train_loss"] = steps.groupby(epoch_of_step)["loss"].mean().reindex(epochs.index)
-    epochs["learning_rate"] = steps.groupby(epoch_of_step)["learning_rate"].last().reindex(epochs.index)
-    return epochs[[*CURVES, *(name for name in BERTSCORE_CURVES if name in epochs)]]

@@ -1,21 +1,21 @@
-"""Chapters of a talk, before and after they have titles."""
+"""The chapters of a transcript, before and after they have titles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.data.fallbacks import KEYPHRASE, NUMBER, mark
-from pipeline.data.openings import marked
-from pipeline.transcripts.transcript import Talk
+from pipeline.data.fallback_titles import KEYPHRASE, NUMBER, fallback_note
+from pipeline.data.lesson_openings import mark_opening
+from pipeline.transcripts.transcript import Transcript
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of a talk.
+    """A part of a transcript.
 
-    text: what is said in it; may be empty under a known topic.
-    opens: whether what is said begins with it, and goes on.
+    text: the words of its lines; may be empty below a known topic.
+    opens: whether the lesson's first words are in it and other chapters with words follow.
     """
 
     start_seconds: float
@@ -25,22 +25,22 @@ class Chapter:
     opens: bool = False
 
     @property
-    def asked(self) -> str:
-        """Its text as a title is asked for it."""
-        return marked(self.text) if self.opens else self.text
+    def model_input(self) -> str:
+        """The text that a model gets to write the title. An opening is marked."""
+        return mark_opening(self.text) if self.opens else self.text
 
 
 @dataclass(frozen=True)
-class Chaptered:
-    """A talk and its chapters, which hold all of its lines, in the order of time.
+class ChapteredTranscript:
+    """A transcript and its chapters, in order of time. Together the chapters hold all lines.
 
-    kept: how many titles were known.
-    added: whether the first chapter was put before the first known topic.
-    unnamed: the numbers of the chapters that no title was written for.
-    keyphrases: the numbers of those whose titles are keyphrases, since the model wrote nothing of use.
+    kept: number of titles that were known.
+    added: whether a chapter was added before the first known topic.
+    unnamed: numbers of the chapters that have no title yet, only their number.
+    keyphrases: numbers of the chapters whose title is a keyphrase, because the model wrote no usable title.
     """
 
-    talk: Talk
+    transcript: Transcript
     chapters: list[Chapter]
     kept: int = 0
     added: bool = False
@@ -48,30 +48,33 @@ class Chaptered:
     keyphrases: tuple[int, ...] = ()
 
     @property
-    def marks(self) -> list[str]:
-        """What the column `FALLBACK` says of each chapter's title; nothing of most."""
+    def fallback_marks(self) -> list[str]:
+        """The cell of the column `FALLBACK` for each chapter; empty for titles of the model or of a person."""
         kinds = dict.fromkeys(self.keyphrases, KEYPHRASE) | dict.fromkeys(self.unnamed, NUMBER)
         return [
-            mark(kinds[number], chapter.title) if number in kinds else ""
+            fallback_note(kinds[number], chapter.title) if number in kinds else ""
             for number, chapter in enumerate(self.chapters, start=1)
         ]
 
     def remarks(self) -> list[str]:
-        """What a person should look at."""
-        said = []
+        """List what a person should check."""
+        remarks = []
         if self.added:
-            said.append(f"{self.talk.name}: words are said before its first topic, so a chapter at 0:00 was added.")
+            remarks.append(
+                f"{self.transcript.name}: the transcript starts before the first topic, so a chapter at 0:00 was added."
+            )
         if self.keyphrases:
-            said.append(
-                f"{self.talk.name}: {len(self.keyphrases):,} of the titles are keyphrases, since the model wrote "
-                f"nothing of use (chapter {_listed(self.keyphrases)}). Look them over."
+            remarks.append(
+                f"{self.transcript.name}: {len(self.keyphrases):,} of the titles are keyphrases, because the model "
+                f"wrote no usable title (chapter {_comma_separated(self.keyphrases)}). Check them."
             )
         if self.unnamed:
-            said.append(
-                f"{self.talk.name}: no title was written for chapter {_listed(self.unnamed)}. Write it by hand."
+            remarks.append(
+                f"{self.transcript.name}: no title was written for chapter {_comma_separated(self.unnamed)}. "
+                "Write one by hand."
             )
-        return said
+        return remarks
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _comma_separated(numbers: Sequence[int]) -> str:
     return ", ".join(f"{number:,}" for number in numbers)

@@ -1,4 +1,4 @@
-"""Chapters as files: what YouTube, video players, people, spreadsheets and programs read."""
+"""Write chapters to files: for YouTube, video players, people, spreadsheets and programs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.cells import as_clock
-from pipeline.data.fallbacks import FALLBACK
-from pipeline.data.formulas import as_text_cell
-from pipeline.data.sheets import NAMES
-from pipeline.data.workbook import LINES, TOPICS
-from pipeline.data.workbook_files import may_be_written, must_be_workbook, write_tables
+from pipeline.data.cell_values import as_clock, escape_formula
+from pipeline.data.workbook_files import require_writable, require_xlsx, write_workbook
+from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, TOPICS
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, write_text
-from pipeline.transcripts.chapter import Chaptered
-from pipeline.transcripts.timestamps import as_stamp, as_written
-from pipeline.transcripts.transcript import Talk
+from pipeline.transcripts.chapter import ChapteredTranscript
+from pipeline.transcripts.timestamps import short_time, youtube_time
+from pipeline.transcripts.transcript import Transcript
 
-_MARKS = r"([\\`*_\[\]<>#|])"
-_MARKUP, _ESCAPED = re.compile(_MARKS), re.compile(rf"\\{_MARKS}")
-_NOT_ON_YOUTUBE = str.maketrans("<>", "‹›")  # which refuses angle brackets in a description
-_YOUTUBE_CHAPTERS, _YOUTUBE_SECONDS = 3, 10
+_MARKDOWN_CHARACTERS = r"([\\`*_\[\]<>#|])"
+_UNESCAPED, _ESCAPED = re.compile(_MARKDOWN_CHARACTERS), re.compile(rf"\\{_MARKDOWN_CHARACTERS}")
+_YOUTUBE_BRACKETS = str.maketrans("<>", "‹›")  # YouTube rejects angle brackets in a description
+_YOUTUBE_FEWEST_CHAPTERS, _YOUTUBE_SHORTEST_SECONDS = 3, 10
 SUFFIXES = {
     ".txt": "youtube",
     ".vtt": "vtt",
@@ -40,177 +37,200 @@ SUFFIXES = {
 
 
 def format_of(name: str | None, out: Path | None) -> str:
-    """The format that was asked for by name, or by the suffix of `out`; YouTube's without either.
+    """Return the output format: `name`, else the one of the suffix of `out`, else `youtube`.
 
     Raises:
-        UsageError: there is no such format, or it cannot be printed.
+        UsageError: the format does not exist, or cannot be printed.
     """
     if name is None:
         name = SUFFIXES.get(out.suffix.lower()) if out else "youtube"
         if name is None:
-            raise UsageError(
-                f"--out {out}: no format has that suffix. Use one of {', '.join(SUFFIXES)}, or say --format."
-            )
+            raise UsageError(f"--out {out}: unknown suffix. Use one of {', '.join(SUFFIXES)}, or add --format.")
     if name not in SUFFIXES.values():
-        raise UsageError(f"--format {name}: there is no such format. Use one of {', '.join(SUFFIXES.values())}.")
+        raise UsageError(f"--format {name}: unknown format. Use one of {', '.join(SUFFIXES.values())}.")
     if name == "xlsx" and out is None:
         raise UsageError("A workbook cannot be printed. Name a file: --out chapters.xlsx.")
     return name
 
 
 def check_out(out: Path, name: str, *, overwrite: bool) -> None:
-    """Raises:
-    UsageError: `out` is a folder, is there and must not be overwritten, or is no .xlsx where the format is.
+    """Check that the format `name` can be written to `out`.
+
+    Raises:
+        UsageError: `out` is a folder, exists without `overwrite`, or lacks the suffix .xlsx that a workbook needs.
     """
     if name == "xlsx":
-        must_be_workbook(out)
-    may_be_written(out, overwrite=overwrite)
+        require_xlsx(out)
+    require_writable(out, overwrite=overwrite)
 
 
-def check_talks(talks: Sequence[Talk], name: str) -> None:
-    """Raises:
-    UsageError: the format holds the chapters of one talk, and there are several.
+def check_count(transcripts: Sequence[Transcript], name: str) -> None:
+    """Check that one file of the format `name` can hold the chapters of all transcripts.
+
+    Raises:
+        UsageError: the format allows one transcript, and there are more.
     """
-    if name == "vtt" and len(talks) > 1:
+    if name == "vtt" and len(transcripts) > 1:
         raise UsageError(
-            f"A WebVTT file is of one video, and there are {len(talks):,} lessons. Use csv, json, md or xlsx."
+            f"A WebVTT file describes one video, and there are {len(transcripts):,} lessons. Use csv, json, md or xlsx."
         )
 
 
-def as_youtube(talks: Sequence[Chaptered]) -> str:
-    """A line a chapter for a video's description: its start, in whole seconds of which no two chapters share one, and
-    its title. The first starts at 0:00, without which YouTube shows none."""
+def as_youtube(lessons: Sequence[ChapteredTranscript]) -> str:
+    """Format chapters for the description of a YouTube video: one line each, with start and title.
+
+    YouTube needs whole seconds, a first chapter at 0:00, and different starts.
+    """
     blocks = []
-    for talk in talks:
-        starts = accumulate([0, *(int(chapter.start_seconds) for chapter in talk.chapters[1:])], _after)
+    for lesson in lessons:
+        starts = accumulate(
+            [0, *(int(chapter.start_seconds) for chapter in lesson.chapters[1:])], _at_least_a_second_later
+        )
         rows = [
-            f"{as_stamp(start)} {chapter.title.translate(_NOT_ON_YOUTUBE)}"
-            for start, chapter in zip(starts, talk.chapters, strict=True)
+            f"{youtube_time(start)} {chapter.title.translate(_YOUTUBE_BRACKETS)}"
+            for start, chapter in zip(starts, lesson.chapters, strict=True)
         ]
-        blocks.append("\n".join([*([_heading(talk.talk)] if len(talks) > 1 else []), *rows, ""]))
+        blocks.append("\n".join([*([_heading(lesson.transcript)] if len(lessons) > 1 else []), *rows, ""]))
     return "\n".join(blocks)
 
 
-def _after(before: int, start: int) -> int:
+def _at_least_a_second_later(before: int, start: int) -> int:
     return max(start, before + 1)
 
 
-def as_webvtt(talks: Sequence[Chaptered]) -> str:
-    """A WebVTT file of the kind `chapters`: a cue a chapter, as video players read it."""
+def as_webvtt(lessons: Sequence[ChapteredTranscript]) -> str:
+    """Format chapters as a WebVTT file of the kind `chapters`, for video players."""
     cues = []
-    for chapter in (chapter for talk in talks for chapter in talk.chapters):
-        times = f"{_vtt_time(chapter.start_seconds)} --> {_vtt_time(chapter.end_seconds)}"
+    for chapter in (chapter for lesson in lessons for chapter in lesson.chapters):
+        times = f"{_webvtt_time(chapter.start_seconds)} --> {_webvtt_time(chapter.end_seconds)}"
         cues.append(f"{times}\n{html.escape(chapter.title, quote=False)}\n")
     return "\n".join(["WEBVTT\n", *cues])
 
 
-def as_markdown(talks: Sequence[Chaptered]) -> str:
-    """A heading a talk, and a list of its chapters."""
+def as_markdown(lessons: Sequence[ChapteredTranscript]) -> str:
+    """Format chapters as Markdown: a heading for each lesson, and a list of its chapters."""
     blocks = []
-    for talk in talks:
-        rows = [f"- {as_written(chapter.start_seconds)} {_without_markup(chapter.title)}" for chapter in talk.chapters]
-        blocks.append("\n".join([f"## {_without_markup(_heading(talk.talk))}", "", *rows, ""]))
+    for lesson in lessons:
+        rows = [
+            f"- {short_time(chapter.start_seconds)} {_escape_markdown(chapter.title)}" for chapter in lesson.chapters
+        ]
+        blocks.append("\n".join([f"## {_escape_markdown(_heading(lesson.transcript))}", "", *rows, ""]))
     return "\n".join(blocks)
 
 
-def as_csv(talks: Sequence[Chaptered]) -> str:
-    """A table with the columns of a workbook's topics, whose cells a spreadsheet takes for text; and `FALLBACK`, if
-    there is anything to say in it."""
+def as_csv(lessons: Sequence[ChapteredTranscript]) -> str:
+    """Format chapters as CSV with the columns of a workbook's topics.
+
+    A spreadsheet program reads every cell as text. The column `FALLBACK` is left out if it would be empty.
+    """
     file = io.StringIO(newline="")
     writer = csv.writer(file)
-    marked = any(any(talk.marks) for talk in talks)
-    writer.writerow([*NAMES[TOPICS], *([FALLBACK] if marked else [])])
-    for talk in talks:
-        for chapter, said in zip(talk.chapters, talk.marks, strict=True):
-            cells = (talk.talk.course_title, talk.talk.lesson_num, as_clock(chapter.start_seconds), chapter.title)
-            writer.writerow([as_text_cell(cell) for cell in (*cells, *([said] if marked else []))])
+    with_marks = any(any(lesson.fallback_marks) for lesson in lessons)
+    writer.writerow([*COLUMN_NAMES[TOPICS], *([FALLBACK] if with_marks else [])])
+    for lesson in lessons:
+        course, number = lesson.transcript.course_title, lesson.transcript.lesson_num
+        for chapter, mark in zip(lesson.chapters, lesson.fallback_marks, strict=True):
+            cells = (course, number, as_clock(chapter.start_seconds), chapter.title, *([mark] if with_marks else []))
+            writer.writerow([escape_formula(cell) for cell in cells])
     return file.getvalue()
 
 
-def as_json(talks: Sequence[Chaptered]) -> str:
-    """A list of lessons, each with its chapters; times in seconds. `FALLBACK` is there where it says anything."""
+def as_json(lessons: Sequence[ChapteredTranscript]) -> str:
+    """Format chapters as JSON: a list of lessons, each with its chapters; times in seconds.
+
+    A chapter has the key `FALLBACK` if its title is a fallback.
+    """
     content = [
         {
-            "course_title": talk.talk.course_title,
-            "lesson_num": talk.talk.lesson_num,
+            "course_title": lesson.transcript.course_title,
+            "lesson_num": lesson.transcript.lesson_num,
             "chapters": [
                 {"start_seconds": each.start_seconds, "end_seconds": each.end_seconds, "title": each.title}
-                | ({FALLBACK: said} if said else {})
-                for each, said in zip(talk.chapters, talk.marks, strict=True)
+                | ({FALLBACK: mark} if mark else {})
+                for each, mark in zip(lesson.chapters, lesson.fallback_marks, strict=True)
             ],
         }
-        for talk in talks
+        for lesson in lessons
     ]
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-TEXTS: dict[str, Callable[[Sequence[Chaptered]], str]] = {
+TEXTS: dict[str, Callable[[Sequence[ChapteredTranscript]], str]] = {
     "youtube": as_youtube,
     "vtt": as_webvtt,
     "md": as_markdown,
     "csv": as_csv,
     "json": as_json,
 }
+"""The formats that are text, with the function that writes each."""
 
 
-def remarks(talk: Chaptered, name: str) -> list[str]:
-    """What a person should look at before the chapters go where the format `name` is read."""
-    said = talk.remarks()
-    short = any(chapter.end_seconds - chapter.start_seconds < _YOUTUBE_SECONDS for chapter in talk.chapters)
-    if name == "youtube" and (short or len(talk.chapters) < _YOUTUBE_CHAPTERS):
-        said.append(
-            f"{talk.talk.name}: YouTube shows chapters only where there are {_YOUTUBE_CHAPTERS} or more, "
-            f"of {_YOUTUBE_SECONDS} seconds or more each."
+def remarks(lesson: ChapteredTranscript, name: str) -> list[str]:
+    """List what a person should check before using the chapters in the format `name`."""
+    found = lesson.remarks()
+    durations = [chapter.end_seconds - chapter.start_seconds for chapter in lesson.chapters]
+    if name == "youtube" and (len(durations) < _YOUTUBE_FEWEST_CHAPTERS or min(durations) < _YOUTUBE_SHORTEST_SECONDS):
+        found.append(
+            f"{lesson.transcript.name}: YouTube shows chapters only if there are {_YOUTUBE_FEWEST_CHAPTERS} or more "
+            f"and each lasts {_YOUTUBE_SHORTEST_SECONDS} seconds or more."
         )
-    return said
+    return found
 
 
-def write_chapters(talks: Sequence[Chaptered], out: Path, name: str) -> None:
-    """The chapters of `talks` in the format `name`: all of the file or nothing.
+def write_chapters(lessons: Sequence[ChapteredTranscript], out: Path, name: str) -> None:
+    """Write chapters to `out` in the format `name`. If this fails, `out` stays unchanged.
 
     Raises:
-        Rejected: a workbook cannot hold them.
+        Rejected: a workbook cannot hold the chapters.
     """
     if name == "xlsx":
         with file_aside(out) as aside:
-            write_tables(out, *_tables(talks), aside, _marks(talks))
+            write_workbook(out, _topics_table(lessons), _lines_table(lessons), aside, _fallback_marks(lessons))
     else:
-        write_text(out, ("\ufeff" if name == "csv" else "") + TEXTS[name](talks))  # Excel takes it for UTF-8 by that
+        byte_order_mark = "\ufeff" if name == "csv" else ""  # Excel needs it to recognise UTF-8
+        write_text(out, byte_order_mark + TEXTS[name](lessons))
 
 
-def _tables(talks: Sequence[Chaptered]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The topics and the lines of a workbook."""
-    topics = [
-        (talk.talk.course_title, talk.talk.lesson_num, chapter.start_seconds, chapter.title)
-        for talk in talks
-        for chapter in talk.chapters
-    ]
-    lines = [(talk.talk.course_title, talk.talk.lesson_num, *line) for talk in talks for line in talk.talk.lines]
-    return tuple(
-        pd.DataFrame(rows, columns=[*NAMES[name].values()]).assign(row=range(2, len(rows) + 2))
-        for name, rows in ((TOPICS, topics), (LINES, lines))
+def _topics_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
+    return _table(
+        TOPICS,
+        [
+            (lesson.transcript.course_title, lesson.transcript.lesson_num, chapter.start_seconds, chapter.title)
+            for lesson in lessons
+            for chapter in lesson.chapters
+        ],
     )
 
 
-def _marks(talks: Sequence[Chaptered]) -> dict[int, str]:
-    """By row of the topics' table, what the column `FALLBACK` says of its title."""
-    said = [each for talk in talks for each in talk.marks]
-    return {row: each for row, each in enumerate(said, start=2) if each}
+def _lines_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
+    transcripts = [lesson.transcript for lesson in lessons]
+    return _table(LINES, [(each.course_title, each.lesson_num, *line) for each in transcripts for line in each.lines])
 
 
-def _heading(talk: Talk) -> str:
-    return f"{talk.course_title}, lesson {talk.lesson_num}"
+def _table(name: str, rows: list[tuple[str, str, float, str]]) -> pd.DataFrame:
+    """Build a table with the row numbers that Excel will show, below the heading."""
+    return pd.DataFrame(rows, columns=[*COLUMN_NAMES[name].values()]).assign(row=range(2, len(rows) + 2))
 
 
-def _without_markup(text: str) -> str:
-    return _MARKUP.sub(r"\\\1", text)
+def _fallback_marks(lessons: Sequence[ChapteredTranscript]) -> dict[int, str]:
+    """Map rows of the topics table to the cell of the column `FALLBACK`; rows with an empty cell are left out."""
+    marks = [mark for lesson in lessons for mark in lesson.fallback_marks]
+    return {row: mark for row, mark in enumerate(marks, start=2) if mark}
 
 
-def from_markdown(text: str) -> str:
-    """What `as_markdown` was given."""
+def _heading(transcript: Transcript) -> str:
+    return f"{transcript.course_title}, lesson {transcript.lesson_num}"
+
+
+def _escape_markdown(text: str) -> str:
+    return _UNESCAPED.sub(r"\\\1", text)
+
+
+def unescape_markdown(text: str) -> str:
+    """Undo the escapes that `as_markdown` writes."""
     return _ESCAPED.sub(r"\1", text)
 
 
-def _vtt_time(seconds: float) -> str:
+def _webvtt_time(seconds: float) -> str:
     whole, milli = divmod(round(seconds * 1000), 1000)
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}.{milli:03}"

@@ -24,7 +24,7 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostr
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from pipeline.data.cells import LONGEST, without_controls
+from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
 from pipeline.transcripts.transcript import Topic
 
@@ -92,13 +92,13 @@ def read_chapter_list(text: str, name: str) -> list[Topic] | None:
         RecursionError,
     ) as error:
         raise Rejected(f"{name} is a damaged chapter list ({found.name}): {error}. Export it again.") from None
-    if wrong := next((topic for topic in topics if not 0 <= topic.seconds <= LONGEST), None):
+    if wrong := next((topic for topic in topics if not 0 <= topic.seconds <= MAX_SECONDS), None):
         raise Rejected(f"{name}: chapter '{wrong.title}' starts at {wrong.seconds:g} s, which is not a valid time.")
     return sorted((Topic(seconds, _one_line(title)) for seconds, title in topics), key=lambda topic: topic.seconds)
 
 
 def _one_line(text: object) -> str:
-    return " ".join(without_controls(str(text or "")).split())
+    return " ".join(replace_control_characters(str(text or "")).split())
 
 
 def _clock_seconds(written: str) -> float:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-from pipeline.data.cells import LONGEST, without_controls
+from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
-from pipeline.transcripts.timestamps import unescaped
-from pipeline.transcripts.transcript import Spoken
+from pipeline.transcripts.timestamps import unescape_html
+from pipeline.transcripts.transcript import RawLine
 
 _WORDS_OF_A_LINE = 15  # a service that gives words only: lines end here, at the latest
 _PAUSE = 1.0  # seconds of silence that end such a line
@@ -45,7 +45,7 @@ class _Format:
     per_second: float = 1.0
 
 
-def read_json(text: str, name: str) -> list[Spoken]:
+def read_json(text: str, name: str) -> list[RawLine]:
     """Read the lines of a JSON transcript of any known kind.
 
     Args:
@@ -83,7 +83,7 @@ def parse_json(text: str, name: str) -> Any:
         raise Rejected(f"{name} is JSON that no caption program writes. Download or export it again.") from None
 
 
-def _spoken(entry: _Entry, number: int, kind: _Format, name: str) -> Spoken:
+def _spoken(entry: _Entry, number: int, kind: _Format, name: str) -> RawLine:
     where = f"{name} ({kind.name}), entry {number:,}"
     if not isinstance(entry.text, str):
         raise Rejected(f"{where}: the text is {str(entry.text)[:60]!r}. Download or export the file again.")
@@ -92,7 +92,7 @@ def _spoken(entry: _Entry, number: int, kind: _Format, name: str) -> Spoken:
     if end is None and entry.duration is not None:
         end = start + _seconds(entry.duration, kind, where)
     speaker = entry.speaker if isinstance(entry.speaker, str | int) and not isinstance(entry.speaker, bool) else ""
-    return Spoken(start, end, without_controls(unescaped(entry.text)), str(speaker).strip())
+    return RawLine(start, end, replace_control_characters(unescape_html(entry.text)), str(speaker).strip())
 
 
 def _seconds(value: Any, kind: _Format, where: str) -> float:
@@ -100,7 +100,7 @@ def _seconds(value: Any, kind: _Format, where: str) -> float:
         number = float(value) / kind.per_second if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not 0 <= number <= LONGEST:
+    if not 0 <= number <= MAX_SECONDS:
         raise Rejected(f"{where}: {str(value)[:60]!r} is not a time. Download or export the file again.")
     return number
 

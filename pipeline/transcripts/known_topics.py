@@ -1,4 +1,4 @@
-"""Topics that somebody has given already: as a workbook, CSV, WebVTT or JSON, or as lines such as `0:00 Title`."""
+"""Read topics that are already known: from a workbook, CSV, WebVTT or JSON, or from lines such as `0:00 Title`."""
 
 from __future__ import annotations
 
@@ -13,158 +13,179 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from pipeline.data.cells import LONGEST, as_clock, without_controls
-from pipeline.data.consistency import problems_of_lessons
-from pipeline.data.fallbacks import FALLBACK, stands_in, without_stand_ins
-from pipeline.data.formulas import APOSTROPHE
-from pipeline.data.lessons import LESSON
+from pipeline.data.cell_values import FORMULA_ESCAPE, MAX_SECONDS, as_clock, replace_control_characters
+from pipeline.data.fallback_titles import is_fallback, without_fallback_titles
+from pipeline.data.lesson_checks import check_lessons
 from pipeline.data.problems import Problem, WorkbookRejected, errors
-from pipeline.data.sheets import NAMES, understand
-from pipeline.data.tables import open_tables
-from pipeline.data.workbook import TOPICS
-from pipeline.data.workbook_files import is_workbook
+from pipeline.data.sheet_parsing import parse_sheet
+from pipeline.data.tables import is_workbook, open_tables
+from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import read_cues
-from pipeline.transcripts.chapter_files import from_markdown
-from pipeline.transcripts.reading import decoded
+from pipeline.transcripts.chapter_files import unescape_markdown
+from pipeline.transcripts.reading import read_text
 from pipeline.transcripts.timed_json import parse_json
-from pipeline.transcripts.timed_text import stamped
-from pipeline.transcripts.transcript import Talk, Topic
+from pipeline.transcripts.timed_text import split_at_times
+from pipeline.transcripts.transcript import Topic, Transcript
 
 Lesson = tuple[str, str]
-_COLUMNS = {TOPICS: tuple(NAMES[TOPICS])}
+"""course_title and lesson_num."""
+
+UNNAMED: Lesson = ("", "")
+"""The lesson of a file that names none."""
+
+_COLUMNS = {TOPICS: tuple(COLUMN_NAMES[TOPICS])}
 
 
-class _Chapter(BaseModel):
-    start_seconds: Annotated[float, Field(ge=0, le=LONGEST)]
+class _JsonChapter(BaseModel):
+    start_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)]
     title: str = ""
-    fallback: str | bool = ""  # HTTP says no more than that it is one
+    fallback: str | bool = ""  # a text in files, a boolean in answers over HTTP
 
     @property
     def topic(self) -> Topic:
-        title = " ".join(without_controls(self.title).split())
-        return Topic(self.start_seconds, "" if stands_in(title, str(self.fallback)) else title)
+        title = " ".join(replace_control_characters(self.title).split())
+        return Topic(self.start_seconds, "" if is_fallback(title, str(self.fallback)) else title)
 
 
-class _Lesson(BaseModel):
+class _JsonLesson(BaseModel):
     course_title: str = ""
     lesson_num: str = ""
-    chapters: list[_Chapter]
+    chapters: list[_JsonChapter]
 
 
-def with_topics(talks: Sequence[Talk], path: Path) -> list[Talk]:
-    """`talks`, each with the topics that the file at `path` has for it, instead of its own. The topics of one lesson go
-    to the one talk; those of several to the lessons of their names.
+def replace_topics(transcripts: Sequence[Transcript], path: Path) -> list[Transcript]:
+    """Replace the topics of transcripts with those in the file at `path`.
+
+    If there is one transcript and one lesson in the file, they belong together. Otherwise lessons are matched by name,
+    and a transcript that the file does not name keeps its topics.
 
     Raises:
-        UsageError: there is nothing at `path`.
-        Rejected: it cannot be read, or holds topics of a lesson that is not among `talks`.
+        UsageError: `path` does not exist.
+        Rejected: the file cannot be read, or has topics of a lesson that is not among `transcripts`.
     """
     known = read_topics(path)
-    if len(talks) == len(known) == 1:
-        return [replace(talks[0], topics=next(iter(known.values())))]
-    strangers = [lesson for lesson in known if lesson not in {(talk.course_title, talk.lesson_num) for talk in talks}]
-    if strangers:
-        course, number = strangers[0]
-        whose = f"has topics of lesson {number} of {course}, which is not" if course else "does not say which it is of"
+    if len(transcripts) == len(known) == 1:
+        return [replace(transcripts[0], topics=next(iter(known.values())))]
+    lessons = [(transcript.course_title, transcript.lesson_num) for transcript in transcripts]
+    unknown = [lesson for lesson in known if lesson not in lessons]
+    if unknown:
+        course, number = unknown[0]
+        if not course:
+            raise Rejected(
+                f"{path} does not say which of the {len(transcripts):,} lessons its topics belong to. Give the topics "
+                "in a workbook or a CSV with course_title and lesson_num."
+            )
         raise Rejected(
-            f"{path} {whose} among the {len(talks):,} lesson(s) to be given chapters. Name course and lesson as they "
-            "are named there, in a workbook or a CSV, or take what is of none away."
+            f"{path} has topics of lesson {number} of {course}, but the transcripts have no such lesson. Correct "
+            "course_title and lesson_num, or delete these topics."
         )
-    return [replace(talk, topics=known.get((talk.course_title, talk.lesson_num), talk.topics)) for talk in talks]
+    return [
+        replace(transcript, topics=known.get(lesson, transcript.topics))
+        for transcript, lesson in zip(transcripts, lessons, strict=True)
+    ]
 
 
 def read_topics(path: Path) -> dict[Lesson, list[Topic]]:
-    """The topics of each lesson, in the order of time. A file that names no lesson is of one, whatever its name. Titles
-    that are marked as standing in for one do not count.
+    """Read the topics of each lesson, in order of time. Titles that are marked as fallbacks are left empty.
 
     Raises:
-        UsageError: there is nothing at `path`.
-        Rejected: what is there holds no topics, or cannot be read; the message names file and line.
+        UsageError: `path` does not exist.
+        Rejected: the file has no topics, or cannot be read. The message names file and line.
     """
     if is_workbook(path):
-        return _of_tables(path, path)
+        return _read_tables(path, path)
     if not path.is_file():
-        raise UsageError(f"--topics {path}: there is no such file. Give a workbook, a CSV or lines such as 0:00 Title.")
+        raise UsageError(f"--topics {path} does not exist. Give a workbook, a CSV or lines such as 0:00 Title.")
     if path.suffix.lower() == ".csv":
-        return _of_csv(path)
-    text = decoded(path)
+        return _read_csv(path)
+    text = read_text(path)
     if path.suffix.lower() == ".json":
-        return _of_json(path, text)
+        return _read_json(path, text)
     if text.startswith("WEBVTT"):
-        topics = [Topic(cue.seconds, cue.text) for cue in read_cues(text, path.name, rolls=False)]
+        topics = [Topic(cue.seconds, cue.text) for cue in read_cues(text, path.name, may_roll=False)]
     else:
         if path.suffix.lower() == ".md":
-            text = from_markdown(text)
-        topics = [Topic(each.seconds, each.beside or "".join(each.below[:1])) for each in stamped(text, path.name)]
+            text = unescape_markdown(text)
+        passages = split_at_times(text, path.name)
+        topics = [Topic(each.seconds, each.beside or "".join(each.below[:1])) for each in passages]
     if not topics:
-        raise Rejected(f"{path} holds no topics. Write one a line, as in 0:00 Title.")
-    return {("", ""): _rising(topics, path)}
+        raise Rejected(f"{path} has no topics. Write one on each line, such as 0:00 Title.")
+    _check_order(topics, path)
+    return {UNNAMED: topics}
 
 
-def _of_csv(path: Path) -> dict[Lesson, list[Topic]]:
+def _read_csv(path: Path) -> dict[Lesson, list[Topic]]:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(path, Path(folder) / f"{TOPICS}.csv")
-        return _of_tables(Path(folder), path)
+        return _read_tables(Path(folder), path)
 
 
-def _of_tables(tables_at: Path, path: Path) -> dict[Lesson, list[Topic]]:
-    """The topics of the workbook or folder `tables_at`, whose user knows it as `path`. A table may name no lessons."""
-    tables, problems = open_tables(tables_at, _COLUMNS, (FALLBACK,))
+def _read_tables(source: Path, path: Path) -> dict[Lesson, list[Topic]]:
+    """Read the topics of a workbook or a folder of tables. A table may lack the columns that name a lesson.
+
+    Args:
+        source: the workbook or folder to read.
+        path: the file that the user gave, for messages. It differs from `source` for a CSV.
+    """
+    tables, problems = open_tables(source, _COLUMNS, (FALLBACK,))
+    unnamed = False
     if TOPICS in tables:
-        sheet, found = understand(tables[TOPICS], NAMES[TOPICS])
+        sheet, found = parse_sheet(tables[TOPICS], COLUMN_NAMES[TOPICS])
         problems += found
-        if tables_at != path:
-            sheet = replace(sheet, rows=_without_apostrophes(sheet.rows))
-        if nameless := not {*LESSON} & {*sheet.rows}:
+        if source != path:
+            sheet = replace(sheet, rows=_remove_apostrophes(sheet.rows))
+        if unnamed := not {*LESSON} & {*sheet.rows}:
             sheet = replace(sheet, rows=sheet.rows.assign(course_title=path.stem, lesson_num="1"))
             problems = [problem for problem in problems if problem.column not in LESSON]
         if {*LESSON, sheet.time} <= {*sheet.rows}:
-            problems += problems_of_lessons(sheet, None)
-    problems = [_placed(problem, tables_at, path) for problem in problems if problem.kind != "empty title"]
+            problems += check_lessons(sheet, None)
+    problems = [_name_file(problem, source, path) for problem in problems if problem.kind != "empty title"]
     if errors(problems):
         raise WorkbookRejected(path, problems)
-    rows = without_stand_ins(sheet.rows, tables_at)
-    lessons = rows.sort_values("start_seconds").groupby(LESSON, sort=False)
-    return {("", "") if nameless else lesson: _topics(rows) for lesson, rows in lessons}
+    known = without_fallback_titles(sheet.rows, source)
+    lessons = known.sort_values("start_seconds").groupby(LESSON, sort=False)
+    return {UNNAMED if unnamed else lesson: _topics(rows) for lesson, rows in lessons}
 
 
-def _placed(problem: Problem, tables_at: Path, path: Path) -> Problem:
-    return problem if tables_at == path else replace(problem, sheet=path.name)
+def _name_file(problem: Problem, source: Path, path: Path) -> Problem:
+    return problem if source == path else replace(problem, sheet=path.name)
 
 
 def _topics(rows: pd.DataFrame) -> list[Topic]:
     return [Topic(*topic) for topic in zip(rows["start_seconds"].tolist(), rows["title"].tolist(), strict=True)]
 
 
-def _without_apostrophes(rows: pd.DataFrame) -> pd.DataFrame:
-    """An apostrophe keeps a spreadsheet from taking a cell of a CSV for a formula."""
+def _remove_apostrophes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Remove the apostrophe that keeps a spreadsheet program from reading a CSV cell as a formula."""
     texts = [column for column in (*LESSON, "title") if column in rows]
-    return rows.assign(**{column: rows[column].str.replace(APOSTROPHE, "", regex=True) for column in texts})
+    return rows.assign(**{column: rows[column].str.replace(FORMULA_ESCAPE, "", regex=True) for column in texts})
 
 
-def _of_json(path: Path, text: str) -> dict[Lesson, list[Topic]]:
+def _read_json(path: Path, text: str) -> dict[Lesson, list[Topic]]:
     try:
-        lessons = TypeAdapter(list[_Lesson]).validate_python(parse_json(text, path.name))
+        lessons = TypeAdapter(list[_JsonLesson]).validate_python(parse_json(text, path.name))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise Rejected(
-            f"{path}, {place or 'as a whole'}: {first['msg']}. It must be as `lectern chapters` writes it: a list of "
-            "lessons, each with its chapters, each with start_seconds and title."
+            f"{path}, {place or 'the whole file'}: {first['msg']}. Use the form that `lectern chapters` writes: a list "
+            "of lessons, each with its chapters, each with start_seconds and title."
         ) from None
-    return {
-        (lesson.course_title, lesson.lesson_num): _rising([chapter.topic for chapter in lesson.chapters], path)
+    topics = {
+        (lesson.course_title, lesson.lesson_num): [chapter.topic for chapter in lesson.chapters]
         for lesson in lessons
         if lesson.chapters
     }
+    for each in topics.values():
+        _check_order(each, path)
+    return topics
 
 
-def _rising(topics: list[Topic], path: Path) -> list[Topic]:
+def _check_order(topics: list[Topic], path: Path) -> None:
     for before, after in pairwise(topics):
         if after.seconds <= before.seconds:
             raise Rejected(
-                f"{path}: the topic at {as_clock(after.seconds)} follows one at {as_clock(before.seconds)}. Put them "
-                "in order, each with a time of its own. Topics of several talks go into a workbook or a CSV."
+                f"{path}: the topic at {as_clock(after.seconds)} follows one at {as_clock(before.seconds)}. Put the "
+                "topics in order of time, each with a different time. For several lessons, use a workbook or a CSV."
             )
-    return topics

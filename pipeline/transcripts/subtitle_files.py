@@ -8,9 +8,9 @@ from typing import NoReturn
 from pysubs2 import SSAFile
 from pysubs2.exceptions import Pysubs2Error, UnknownFPSError
 
-from pipeline.data.cells import LONGEST, without_controls
+from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
-from pipeline.transcripts.transcript import Spoken
+from pipeline.transcripts.transcript import RawLine
 
 _SIGNS = {
     "ass": re.compile(r"^\[Script Info\]|^Dialogue:", re.MULTILINE | re.IGNORECASE),
@@ -29,7 +29,7 @@ def subtitle_format(text: str) -> str | None:
     return next((name for name, sign in _SIGNS.items() if sign.search(start)), None)
 
 
-def read_subtitles(text: str, name: str, kind: str) -> list[Spoken]:
+def read_subtitles(text: str, name: str, kind: str) -> list[RawLine]:
     """Read the lines of a subtitle file.
 
     Args:
@@ -55,14 +55,14 @@ def read_subtitles(text: str, name: str, kind: str) -> list[Spoken]:
     except (Pysubs2Error, ValueError, IndexError, OverflowError) as error:
         _refuse(name, str(error))
     lines = [event for event in subtitles if not event.is_comment]
-    if any(not 0 <= event.start <= LONGEST * 1000 for event in lines):
+    if any(not 0 <= event.start <= MAX_SECONDS * 1000 for event in lines):
         _refuse(name, "a time is out of range")
     return [
-        Spoken(
+        RawLine(
             event.start / 1000,
             event.end / 1000,
-            without_controls(" ".join(event.plaintext.split())),
-            without_controls(event.name.strip()),
+            replace_control_characters(" ".join(event.plaintext.split())),
+            replace_control_characters(event.name.strip()),
         )
         for event in lines
     ]

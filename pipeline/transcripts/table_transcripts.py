@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import NamedTuple
 
-from pipeline.data.cells import without_controls
+from pipeline.data.cell_values import replace_control_characters
 from pipeline.errors import Rejected
-from pipeline.transcripts.timestamps import Stamp, rows_of, seconds_of
-from pipeline.transcripts.transcript import Spoken
+from pipeline.transcripts.timestamps import WrittenTime, parse_times, split_lines
+from pipeline.transcripts.transcript import RawLine
 
 START = ("start", "start time", "start_time", "starttime", "from", "time", "timestamp", "begin")
 END = ("end", "end time", "end_time", "endtime", "to")
@@ -35,7 +35,7 @@ def is_table(text: str) -> bool:
     return bool(rows) and _columns(rows[0].split(delimiter)) is not None
 
 
-def read_table(text: str, name: str) -> list[Spoken]:
+def read_table(text: str, name: str) -> list[RawLine]:
     """Read a line of a transcript from each row of a table.
 
     Times are h:mm:ss, mm:ss or seconds. Whisper's TSV has milliseconds, which are recognised by its columns.
@@ -52,7 +52,7 @@ def read_table(text: str, name: str) -> list[Spoken]:
     header = next(reader)
     columns = _columns(header)
     assert columns is not None
-    stamps, lines = [], []
+    times, lines = [], []
     try:
         for row in reader:
             if not any(cell.strip() for cell in row):
@@ -60,21 +60,21 @@ def read_table(text: str, name: str) -> list[Spoken]:
             at = reader.line_num + skipped
             if len(row) <= max(columns.start, columns.text):
                 raise Rejected(f"{name}, line {at:,}: the row has {len(row)} of {len(header)} columns. Complete it.")
-            stamps.append(Stamp(at, row[columns.start]))
+            times.append(WrittenTime(at, row[columns.start]))
             lines.append(row)
     except csv.Error as error:
         raise Rejected(f"{name}, line {reader.line_num + skipped:,}: not a row of a table ({error}).") from None
-    starts = _times(stamps, name, header)
-    ends = _ends(stamps, lines, columns, name, header)
+    starts = _times(times, name, header)
+    ends = _ends(times, lines, columns, name, header)
     return [
-        Spoken(start, end, without_controls(row[columns.text]), _cell(row, columns.speaker))
+        RawLine(start, end, replace_control_characters(row[columns.text]), _cell(row, columns.speaker))
         for start, end, row in zip(starts, ends, lines, strict=True)
     ]
 
 
 def _head(text: str) -> tuple[list[str], str, int]:
     """Return the rows from the header on, their delimiter, and the number of lines above the header."""
-    rows = rows_of(text.lstrip("\ufeff"))
+    rows = split_lines(text.lstrip("\ufeff"))
     skipped = 0
     while skipped < len(rows) and (not rows[skipped].strip() or rows[skipped].lower().startswith(_SEPARATOR_LINE)):
         skipped += 1
@@ -95,24 +95,26 @@ def _columns(header: Sequence[str]) -> _Columns | None:
     return _Columns(start, text, find(END), find(SPEAKER))
 
 
-def _times(stamps: Sequence[Stamp], name: str, header: Sequence[str]) -> list[float]:
-    if _has_milliseconds(stamps, header):
-        return [int(stamp.written) / 1000 for stamp in stamps]
-    return seconds_of([Stamp(stamp.at, stamp.written.strip()) for stamp in stamps], name)
+def _times(times: Sequence[WrittenTime], name: str, header: Sequence[str]) -> list[float]:
+    if _has_milliseconds(times, header):
+        return [int(time.text) / 1000 for time in times]
+    return parse_times([WrittenTime(time.line_number, time.text.strip()) for time in times], name)
 
 
-def _has_milliseconds(stamps: Sequence[Stamp], header: Sequence[str]) -> bool:
+def _has_milliseconds(times: Sequence[WrittenTime], header: Sequence[str]) -> bool:
     """Return whether this is Whisper's TSV: its three columns, and whole numbers for times."""
-    return list(header) == ["start", "end", "text"] and all(stamp.written.isdecimal() for stamp in stamps)
+    return list(header) == ["start", "end", "text"] and all(time.text.isdecimal() for time in times)
 
 
 def _ends(
-    stamps: Sequence[Stamp], lines: Sequence[Sequence[str]], columns: _Columns, name: str, header: Sequence[str]
+    times: Sequence[WrittenTime], lines: Sequence[Sequence[str]], columns: _Columns, name: str, header: Sequence[str]
 ) -> list[float] | list[None]:
     if columns.end is None or any(not _cell(row, columns.end) for row in lines):
         return [None] * len(lines)
     return _times(
-        [Stamp(stamp.at, _cell(row, columns.end)) for stamp, row in zip(stamps, lines, strict=True)], name, header
+        [WrittenTime(time.line_number, _cell(row, columns.end)) for time, row in zip(times, lines, strict=True)],
+        name,
+        header,
     )
 
 

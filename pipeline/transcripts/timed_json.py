@@ -1,19 +1,20 @@
-"""Captions as YouTube hands them out in JSON: timed text (`events`), or a list of {text, start, duration}."""
+"""Read captions in YouTube's JSON: timed text with `events`, or a list of {text, start, duration}."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from pipeline.data.cells import LONGEST, without_controls
+from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
-from pipeline.transcripts.timestamps import unescaped
-from pipeline.transcripts.transcript import Spoken
+from pipeline.transcripts.timestamps import unescape_html
+from pipeline.transcripts.transcript import RawLine
 
-_Seconds = Annotated[float, Field(ge=0, le=LONGEST)]
-_Milliseconds = Annotated[float, Field(ge=0, le=LONGEST * 1000)]
+_Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+_Milliseconds = Annotated[float, Field(ge=0, le=MAX_SECONDS * 1000)]
+_Content = TypeVar("_Content")
 
 
 class _Segment(BaseModel):
@@ -32,55 +33,69 @@ class _Snippet(BaseModel):
     duration: _Seconds = 0
 
 
-def read_json(text: str, name: str) -> list[Spoken]:
-    """What is said in each event or entry.
+def read_json(text: str, file_name: str) -> list[RawLine]:
+    """Read the captions in `text`.
 
     Args:
-        name: of the file, for messages.
+        file_name: the file's name, for messages.
 
     Raises:
-        Rejected: it is not JSON, or none of YouTube's.
+        Rejected: `text` is not JSON, or has neither of YouTube's forms.
     """
-    content = parse_json(text, name)
+    content = parse_json(text, file_name)
     if isinstance(content, dict) and "events" in content:
-        events = _checked(TypeAdapter(list[_Event]), content["events"], f"{name}, events")
+        events = _validate(TypeAdapter(list[_Event]), content["events"], f"{file_name}, events")
         return [
-            _spoken(event.tStartMs / 1000, event.dDurationMs / 1000, "".join(part.utf8 for part in event.segs))
+            _line(event.tStartMs / 1000, event.dDurationMs / 1000, "".join(part.utf8 for part in event.segs))
             for event in events
         ]
     if not isinstance(content, list):
-        raise Rejected(f"{name} holds neither YouTube's 'events' nor a list of {{text, start, duration}}.")
-    snippets = _checked(TypeAdapter(list[_Snippet]), content, name)
-    return [_spoken(said.start, said.duration, said.text) for said in snippets]
+        raise Rejected(
+            f"{file_name} has neither YouTube's 'events' nor a list of {{text, start, duration}}. Download the "
+            "captions again, or give them as .vtt or .srt."
+        )
+    snippets = _validate(TypeAdapter(list[_Snippet]), content, file_name)
+    return [_line(snippet.start, snippet.duration, snippet.text) for snippet in snippets]
 
 
-def parse_json(text: str, name: str) -> Any:
-    """Raises:
-    Rejected: `text` is not JSON.
+def parse_json(text: str, file_name: str) -> Any:
+    """Parse JSON that can be written as UTF-8.
+
+    Raises:
+        Rejected: `text` is not such JSON.
     """
     try:
         content = json.loads(text)
         json.dumps(content, ensure_ascii=False).encode("utf-8")
         return content
     except UnicodeEncodeError as error:
-        half = error.object[error.start].encode("unicode_escape").decode()
-        raise Rejected(f"{name} holds half a character ({half}), which is no text. Fetch it anew.") from None
+        surrogate = error.object[error.start].encode("unicode_escape").decode()
+        raise Rejected(
+            f"{file_name} contains half a character ({surrogate}). Download or export the file again."
+        ) from None
     except json.JSONDecodeError as error:
-        raise Rejected(f"{name}, line {error.lineno:,}: it is not JSON ({error.msg}). Save or fetch it anew.") from None
-    except (RecursionError, ValueError):  # nested without end, or a number of thousands of digits
-        raise Rejected(f"{name} is JSON that no program for captions writes. Fetch it anew.") from None
+        raise Rejected(
+            f"{file_name}, line {error.lineno:,}: this is not JSON ({error.msg}). Download or export the file again."
+        ) from None
+    except (RecursionError, ValueError):  # nested too deeply, or a number with thousands of digits
+        raise Rejected(
+            f"{file_name} is nested too deeply or has a number that is too long. Download or export the file again."
+        ) from None
 
 
-def _spoken(start: float, duration: float, text: str) -> Spoken:
-    return Spoken(start, start + duration, without_controls(unescaped(text)))
+def _line(start: float, duration: float, text: str) -> RawLine:
+    return RawLine(start, start + duration, replace_control_characters(unescape_html(text)))
 
 
-def _checked(kind: TypeAdapter, content: Any, name: str) -> Any:
+def _validate(kind: TypeAdapter[_Content], content: Any, place: str) -> _Content:
     try:
         return kind.validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        entry, *within = first["loc"] or ("",)
-        place = f"entry {entry + 1:,}" if isinstance(entry, int) else "the list"
-        where = " ".join([place, *map(str, within)])
-        raise Rejected(f"{name}, {where}: {first['msg']} (it is {str(first['input'])[:60]!r}).") from None
+        entry, *fields = first["loc"] or ("",)
+        part = f"entry {entry + 1:,}" if isinstance(entry, int) else "the list"
+        where = " ".join([part, *map(str, fields)])
+        raise Rejected(
+            f"{place}, {where}: {first['msg']}, but found {str(first['input'])[:60]!r}. Correct the value, or download "
+            "the captions again."
+        ) from None

@@ -1,4 +1,7 @@
-"""Plain text with times: before what is said, or in a line of their own above it, as in YouTube's transcript panel."""
+"""Read plain text with times: each time before its words, or on a line of its own above them.
+
+YouTube's transcript panel copies as the second form.
+"""
 
 from __future__ import annotations
 
@@ -7,76 +10,79 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from pipeline.errors import Rejected
-from pipeline.transcripts.timestamps import Stamp, rows_of, seconds_of
-from pipeline.transcripts.transcript import Spoken
+from pipeline.transcripts.timestamps import WrittenTime, parse_times, split_lines
+from pipeline.transcripts.transcript import RawLine
 
 _TIME = r"\d+:\d+(?::\d+)?(?:[.,]\d+)?"
-_STAMPED = re.compile(
+_TIMED_LINE = re.compile(
     rf"\s*(?:[-*•]\s+)?[(\[]?(?P<time>{_TIME})(?:(?:\s*(?:-->|[-–—])\s*|,){_TIME})?[)\]]?(?:\s*[-–—:|](?=\s))?(?:\s+(?P<rest>.*)|\s*)"
 )
-_ALOUD = re.compile(r"\d{1,4} (?:hour|minute|second)s?(?:, \d\d? (?:minute|second)s?)*")
-_PART = re.compile(r"(\d+) (hour|minute|second)")
+_TIME_IN_WORDS = re.compile(r"\d{1,4} (?:hour|minute|second)s?(?:, \d\d? (?:minute|second)s?)*")
+_AMOUNT = re.compile(r"(\d+) (hour|minute|second)")
 _SECONDS = {"hour": 3600, "minute": 60, "second": 1}
 
 
-class Stamped(NamedTuple):
-    """What stands beside a time, and the lines below it up to the next time."""
+class TimedPassage(NamedTuple):
+    """The text that follows a time, on the same line (`beside`) and on the lines below it, up to the next time."""
 
-    at: int
+    line_number: int
     seconds: float
     beside: str
     below: list[str]
 
 
-def stamped(text: str, name: str) -> list[Stamped]:
-    """Each time that begins a line of `text`, with what follows it. Text before the first one belongs to no time.
+def split_at_times(text: str, file_name: str) -> list[TimedPassage]:
+    """Split `text` at the lines that begin with a time. Text before the first time is left out.
 
     Args:
-        name: of the file, for messages.
+        file_name: the file's name, for messages.
 
     Raises:
         Rejected: a time cannot be read.
     """
-    found: list[tuple[Stamp, str, list[str]]] = []
-    for at, row in enumerate(rows_of(text), start=1):
-        if match := _STAMPED.fullmatch(row):
-            found.append((Stamp(at, match["time"]), (match["rest"] or "").strip(), []))
-        elif found and row.strip():
-            found[-1][2].append(row.strip())
-    seconds = seconds_of([stamp for stamp, _, _ in found], name)
-    return [Stamped(stamp.at, time, *rest) for (stamp, *rest), time in zip(found, seconds, strict=True)]
+    times: list[WrittenTime] = []
+    passages: list[tuple[str, list[str]]] = []
+    for line_number, line in enumerate(split_lines(text), start=1):
+        if match := _TIMED_LINE.fullmatch(line):
+            times.append(WrittenTime(line_number, match["time"]))
+            passages.append(((match["rest"] or "").strip(), []))
+        elif passages and line.strip():
+            passages[-1][1].append(line.strip())
+    return [
+        TimedPassage(time.line_number, seconds, beside, below)
+        for time, seconds, (beside, below) in zip(times, parse_times(times, file_name), passages, strict=True)
+    ]
 
 
-def read_timed_text(text: str, name: str) -> list[Spoken]:
-    """What is said from each time on; what stands before the first one is said at 0:00.
+def read_timed_text(text: str, file_name: str) -> list[RawLine]:
+    """Read a transcript in plain text. Text before the first time counts as spoken at 0:00.
 
     Args:
-        name: of the file, for messages.
+        file_name: the file's name, for messages.
 
     Raises:
-        Rejected: there is no time, one cannot be read, or one is before the one above it.
+        Rejected: the text has no times, a time cannot be read, or the times are not in order.
     """
-    found = stamped(text, name)
-    if not found:
-        raise Rejected(
-            f"{name} holds no times. Begin its lines with when they are said, as in 0:01:05 so now we turn to."
-        )
-    for before, after in pairwise(found):
+    passages = split_at_times(text, file_name)
+    if not passages:
+        raise Rejected(f"{file_name} has no times. Begin each line with its time, such as 0:01:05 so now we turn to.")
+    for before, after in pairwise(passages):
         if after.seconds < before.seconds:
             raise Rejected(
-                f"{name}, line {after.at:,}: its time is before the one in line {before.at:,}. Put the lines in order; "
-                "if it is no time but what is said, write it without the colon."
+                f"{file_name}, line {after.line_number:,}: its time is before the time in line "
+                f"{before.line_number:,}. Put the lines in order of time. If it is a spoken number, write it without "
+                "the colon."
             )
-    spoken = [Spoken(each.seconds, None, " ".join([each.beside, *_said(each)])) for each in found]
-    head = " ".join(rows_of(text)[: found[0].at - 1])
-    return [Spoken(0.0, None, head), *spoken]
+    lines = [RawLine(each.seconds, None, " ".join([each.beside, *_spoken_below(each)])) for each in passages]
+    head = " ".join(split_lines(text)[: passages[0].line_number - 1])
+    return [RawLine(0.0, None, head), *lines]
 
 
-def _said(each: Stamped) -> list[str]:
-    """The lines below a time, without the one in which YouTube's panel repeats it in words."""
-    first = each.below[0] if each.below and not each.beside else ""
-    if _ALOUD.fullmatch(first) and sum(int(n) * _SECONDS[unit] for n, unit in _PART.findall(first)) == int(
-        each.seconds
-    ):
-        return each.below[1:]
-    return each.below
+def _spoken_below(passage: TimedPassage) -> list[str]:
+    """Return the lines below a time, without the line in which YouTube's panel repeats the time in words."""
+    first = passage.below[0] if passage.below and not passage.beside else ""
+    if _TIME_IN_WORDS.fullmatch(first):
+        seconds = sum(int(amount) * _SECONDS[unit] for amount, unit in _AMOUNT.findall(first))
+        if seconds == int(passage.seconds):
+            return passage.below[1:]
+    return passage.below

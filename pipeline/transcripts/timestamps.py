@@ -1,4 +1,4 @@
-"""Text files with times: their lines, and the times as people and programs write them."""
+"""Times in text files: read them as people and programs write them, and write them as people do."""
 
 from __future__ import annotations
 
@@ -10,54 +10,63 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.data.cells import LONGEST, Fault, as_clock, as_seconds
+from pipeline.data.cell_values import MAX_SECONDS, Fault, as_clock, as_seconds
 from pipeline.errors import Rejected
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_WRONG = {Fault.TOO_LONG: f"is over {LONGEST / 3600:,.0f} hours", Fault.BELOW_ZERO: "is a time below zero"}
+_FAULTS = {Fault.TOO_LONG: f"is over {MAX_SECONDS / 3600:,.0f} hours", Fault.BELOW_ZERO: "is negative"}
 
 
-class Stamp(NamedTuple):
-    """A time as it is written, and the line that it stands in."""
+class WrittenTime(NamedTuple):
+    """A time as the file writes it, and the number of its line, counted from 1."""
 
-    at: int
-    written: str
+    line_number: int
+    text: str
 
 
-def rows_of(text: str) -> list[str]:
-    """The lines of `text` as an editor numbers them, who ends none at what only Unicode calls a line separator."""
+def split_lines(text: str) -> list[str]:
+    """Split `text` into the lines that an editor numbers. `str.splitlines` would also split at Unicode separators."""
     return _LINE_END.split(text)
 
 
-def unescaped(text: str) -> str:
-    """`text` with the characters that HTML's references such as `&amp;` stand for."""
+def unescape_html(text: str) -> str:
+    """Replace HTML references such as `&amp;` with their characters."""
     try:
         return html.unescape(text)
-    except ValueError:  # a reference by a number of thousands of digits stands for no character
+    except ValueError:  # a numeric reference with thousands of digits
         return text
 
 
-def seconds_of(stamps: Sequence[Stamp], name: str) -> list[float]:
-    """The seconds of each; `name` is the file's, for the message.
+def parse_times(times: Sequence[WrittenTime], file_name: str) -> list[float]:
+    """Convert written times to seconds.
+
+    Args:
+        file_name: the file's name, for messages.
 
     Raises:
-        Rejected: one of them is not a time.
+        Rejected: one of the texts is not a time.
     """
-    times = as_seconds(pd.Series([stamp.written for stamp in stamps], dtype="str"))
-    wrong = np.flatnonzero(times.fault != Fault.NONE)
-    if wrong.size:
-        at, written = stamps[wrong[0]]
-        why = _WRONG.get(Fault(times.fault[wrong[0]]), "is not a time")
-        raise Rejected(f"{name}, line {at:,}: {written[:60]!r} {why}. Write h:mm:ss or mm:ss.")
-    return times.seconds.tolist()
+    parsed = as_seconds(pd.Series([time.text for time in times], dtype="str"))
+    faulty = np.flatnonzero(parsed.fault != Fault.NONE)
+    if faulty.size:
+        raise Rejected(
+            f"{file_name}, line {times[faulty[0]].line_number:,}: "
+            + time_fault(times[faulty[0]].text, Fault(parsed.fault[faulty[0]]))
+        )
+    return parsed.seconds.tolist()
 
 
-def as_stamp(seconds: float) -> str:
-    """As YouTube writes a chapter's start, in whole seconds: 0:00, 12:05, 1:02:03."""
+def time_fault(text: str, fault: Fault) -> str:
+    """Describe why `text` is not a usable time, and what to write instead."""
+    return f"{text[:60]!r} {_FAULTS.get(fault, 'is not a time')}. Write h:mm:ss or mm:ss."
+
+
+def youtube_time(seconds: float) -> str:
+    """Format whole seconds as YouTube does: 0:00, 12:05, 1:02:03."""
     minutes, whole = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{whole:02}" if minutes >= 60 else f"{minutes}:{whole:02}"
 
 
-def as_written(seconds: float) -> str:
-    """As a person would write it: as `as_stamp`, unless there is a fraction."""
-    return as_stamp(seconds) if seconds == int(seconds) else as_clock(seconds)
+def short_time(seconds: float) -> str:
+    """Format seconds as `youtube_time` does, with a fraction if there is one."""
+    return youtube_time(seconds) if seconds == int(seconds) else as_clock(seconds)

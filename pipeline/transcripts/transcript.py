@@ -1,4 +1,4 @@
-"""A talk: lines with times, and the topics that are known of it."""
+"""The transcript of one lesson: timed lines, and the topics that are already known."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-_WORDS_A_SECOND = 2.5  # as lectures are spoken; how long a last line lasts whose end nobody wrote down
+_WORDS_PER_SECOND = 2.5  # typical of lectures; estimates the end of a last line that has no end time
 
 
 class Line(NamedTuple):
-    """What is said from `seconds` on; its words stand one space apart, and there is one at least."""
+    """A line of a transcript, spoken from `seconds` on. It has at least one word; single spaces separate words."""
 
     seconds: float
     text: str
 
 
 class Topic(NamedTuple):
-    """A known start of a chapter; `title` is empty where nobody has given one."""
+    """The known start of a chapter. `title` is empty if the topic is untitled."""
 
     seconds: float
     title: str
 
 
 @dataclass(frozen=True)
-class Talk:
-    """One lesson, whose lines stand in the order of time. Where there are none, there are topics.
+class Transcript:
+    """The lines and known topics of one lesson, both in order of time. A transcript without lines has topics.
 
-    end_seconds: after the start of the last line, or of the last topic where there is none.
-    topics: those known already, in the order of time.
+    end_seconds: end of the lesson, after the start of its last line or topic.
     """
 
     course_title: str
@@ -40,17 +39,17 @@ class Talk:
 
     @property
     def name(self) -> str:
-        """The lesson, for a message."""
+        """Name of the lesson in messages."""
         return f"lesson {self.lesson_num} of {self.course_title}"
 
     @property
-    def begins(self) -> float:
-        """When its first line is said; after everything where none is."""
+    def first_line_seconds(self) -> float:
+        """Start of the first line; infinity if there are no lines."""
         return self.lines[0].seconds if self.lines else math.inf
 
 
-class Spoken(NamedTuple):
-    """A line as a file holds it; `end_seconds` is None where the file does not say."""
+class RawLine(NamedTuple):
+    """A line as a file holds it. `end_seconds` is None if the file gives no end."""
 
     seconds: float
     end_seconds: float | None
@@ -58,7 +57,14 @@ class Spoken(NamedTuple):
     speaker: str = ""
 
 
-def end_of(lines: Sequence[Line], said: float = 0.0) -> float:
-    """When a talk of `lines` ends, which is `said` if that is after the start of its last line."""
+def end_of_transcript(lines: Sequence[Line], end_in_file: float = 0.0) -> float:
+    """Return when a transcript ends, in seconds.
+
+    Args:
+        lines: the lines, in order of time; at least one.
+        end_in_file: the latest end that the file gives. If the last line starts later, its length is estimated.
+    """
     last = lines[-1]
-    return said if said > last.seconds else last.seconds + len(last.text.split()) / _WORDS_A_SECOND
+    if end_in_file > last.seconds:
+        return end_in_file
+    return last.seconds + len(last.text.split()) / _WORDS_PER_SECOND

@@ -9,10 +9,10 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from pipeline.data.cells import LONGEST, without_controls
+from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
-from pipeline.transcripts.timestamps import unescaped
-from pipeline.transcripts.transcript import Spoken
+from pipeline.transcripts.timestamps import unescape_html
+from pipeline.transcripts.transcript import RawLine
 
 _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)(?::(\d+(?:\.\d+)?))?")
 _OFFSET = re.compile(r"(\d+(?:\.\d+)?)(h|m|s|ms|f|t)")
@@ -26,7 +26,7 @@ def is_xml(text: str) -> bool:
     return text.lstrip("\ufeff \t\r\n").startswith(("<?xml", "<tt", "<transcript", "<timedtext"))
 
 
-def read_xml(text: str, name: str) -> list[Spoken]:
+def read_xml(text: str, name: str) -> list[RawLine]:
     """Read the lines of an XML transcript.
 
     Args:
@@ -59,7 +59,7 @@ def read_xml(text: str, name: str) -> list[Spoken]:
     return spoken
 
 
-def _ttml(root: Element, name: str) -> Iterator[Spoken]:
+def _ttml(root: Element, name: str) -> Iterator[RawLine]:
     frames = float(root.get(f"{_TTML_PARAMETERS}frameRate") or _FRAMES)
     ticks = float(root.get(f"{_TTML_PARAMETERS}tickRate") or 1.0)
     for paragraph in _elements(root, "p"):
@@ -71,7 +71,7 @@ def _ttml(root: Element, name: str) -> Iterator[Spoken]:
         last = None if end is None else _ttml_seconds(end, frames, ticks, name)
         if last is None and duration is not None:
             last = start + _ttml_seconds(duration, frames, ticks, name)
-        yield Spoken(start, last, _words(paragraph))
+        yield RawLine(start, last, _words(paragraph))
 
 
 def _ttml_seconds(written: str, frames: float, ticks: float, name: str) -> float:
@@ -86,7 +86,7 @@ def _ttml_seconds(written: str, frames: float, ticks: float, name: str) -> float
     return _within(found, written, name)
 
 
-def _timed_text(root: Element, name: str) -> Iterator[Spoken]:
+def _timed_text(root: Element, name: str) -> Iterator[RawLine]:
     """Read srv3, whose lines are `p` in milliseconds, or srv2, whose lines are `text` in milliseconds."""
     for line in [*_elements(root, "p"), *_elements(root, "text")]:
         start, duration = line.get("t"), line.get("d")
@@ -94,14 +94,14 @@ def _timed_text(root: Element, name: str) -> Iterator[Spoken]:
             continue
         begin = _number(start, name, per_second=1000)
         end = begin + _number(duration, name, per_second=1000) if duration else None
-        yield Spoken(begin, end, _words(line))
+        yield RawLine(begin, end, _words(line))
 
 
-def _transcript(root: Element, name: str) -> Iterator[Spoken]:
+def _transcript(root: Element, name: str) -> Iterator[RawLine]:
     """Read srv1, whose lines are `text` in seconds."""
     for line in _elements(root, "text"):
         start, duration = _number(line.get("start") or "", name), line.get("dur")
-        yield Spoken(start, start + _number(duration, name) if duration else None, _words(line))
+        yield RawLine(start, start + _number(duration, name) if duration else None, _words(line))
 
 
 def _number(written: str, name: str, *, per_second: float = 1.0) -> float:
@@ -112,7 +112,7 @@ def _number(written: str, name: str, *, per_second: float = 1.0) -> float:
 
 
 def _within(seconds: float, written: str, name: str) -> float:
-    if not 0 <= seconds <= LONGEST:
+    if not 0 <= seconds <= MAX_SECONDS:
         raise _not_a_time(written, name)
     return seconds
 
@@ -133,4 +133,4 @@ def _words(element: Element) -> str:
     """Return the text of an element, with a space for each line break."""
     for line_break in _elements(element, "br"):
         line_break.text = " "
-    return without_controls(" ".join(unescaped("".join(element.itertext())).split()))
+    return replace_control_characters(" ".join(unescape_html("".join(element.itertext())).split()))

@@ -5,27 +5,29 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.chapters.corrections import keep_corrections
-from pipeline.chapters.edited_table import Row, as_rows, from_rows, named
+from pipeline.chapters.corrections import save_corrections
+from pipeline.chapters.edited_table import ChapterRow, chapters_from_table, rename_lesson, table_rows
 from pipeline.errors import Rejected
-from pipeline.transcripts.transcript import Line, Talk, Topic
+from pipeline.transcripts.transcript import Line, Topic, Transcript
 
-TALK = Talk("C", "1", [Line(0.0, "hello"), Line(61.5, "so"), Line(3700.0, "bye")], 3710.0)
+TALK = Transcript("C", "1", [Line(0.0, "hello"), Line(61.5, "so"), Line(3700.0, "bye")], 3710.0)
 
 
-def test_a_table_is_read_as_it_was_shown() -> None:
-    rows = [Row("0:00", "Intro"), Row("0:01:01.5", "A <b> & =1"), Row("1:01:40", "End")]
-    done = from_rows(TALK, rows)
+def test_an_unedited_table_is_read_back_unchanged() -> None:
+    rows = [ChapterRow("0:00", "Intro"), ChapterRow("0:01:01.5", "A <b> & =1"), ChapterRow("1:01:40", "End")]
+    done = chapters_from_table(TALK, rows)
     assert [(each.start_seconds, each.end_seconds, each.text) for each in done.chapters] == [
         (0.0, 61.5, "hello"), (61.5, 3700.0, "so"), (3700.0, 3710.0, "bye"),
     ]  # fmt: skip
-    assert as_rows(done) == rows
+    assert table_rows(done) == rows
     assert done.remarks() == []
 
 
-def test_empty_rows_do_not_count_and_titles_stand_on_one_line() -> None:
-    done = from_rows(TALK, [Row("", " "), Row("0", " In\n tro\0 "), Row("", ""), Row("90", "End")])
-    assert as_rows(done) == [Row("0:00", "In tro"), Row("1:30", "End")]
+def test_empty_rows_are_skipped_and_titles_have_one_line() -> None:
+    done = chapters_from_table(
+        TALK, [ChapterRow("", " "), ChapterRow("0", " In\n tro\0 "), ChapterRow("", ""), ChapterRow("90", "End")]
+    )
+    assert table_rows(done) == [ChapterRow("0:00", "In tro"), ChapterRow("1:30", "End")]
 
 
 @pytest.mark.parametrize(
@@ -36,32 +38,31 @@ def test_empty_rows_do_not_count_and_titles_stand_on_one_line() -> None:
         ([("0:00", "A"), ("", ""), ("1:00", " ")], "Row 3 (1:00) has no title"),
         ([("0:00", "A"), ("", "B")], "Row 2 (B) has no time"),
         ([("0:00", "A"), ("soon", "B")], "Row 2: 'soon' is not a time"),
-        ([("0:00", "A"), ("-1:00", "B")], "Row 2: '-1:00' is a time below zero"),
+        ([("0:00", "A"), ("-1:00", "B")], "Row 2: '-1:00' is negative"),
         ([("0:00", "A"), ("2:00", "B"), ("1:00", "C")], "Row 3: 1:00 is not after the time of row 2, 2:00"),
         ([("0:00", "A"), ("0:00", "B")], "Row 2: 0:00 is not after"),
-        ([("0:00", "A"), ("2:00:00", "B")], "Row 2: 2:00:00 is after the end of the talk, 1:01:50"),
-        ([("0:30", "A")], "Row 1: words are said before 0:30"),
+        ([("0:00", "A"), ("2:00:00", "B")], "Row 2: 2:00:00 is after the end of the transcript, 1:01:50"),
+        ([("0:30", "A")], "Row 1: the transcript starts before 0:30"),
         ([("0:00", "A" * 501)], "row 1 is longer"),
     ],
 )
-def test_a_row_that_is_no_chapter_is_named(rows: list[tuple[str, str]], why: str) -> None:
+def test_an_invalid_row_is_named(rows: list[tuple[str, str]], why: str) -> None:
     with pytest.raises(Rejected) as refused:
-        from_rows(TALK, [Row(*row) for row in rows])
+        chapters_from_table(TALK, [ChapterRow(*row) for row in rows])
     assert why in str(refused.value)
 
 
-def test_a_talk_is_called_as_a_workbook_would_call_it() -> None:
-    assert named(TALK, " My \n course ", "02") == ("My course", "2")
-    assert named(TALK, " ", "") == ("C", "1")
+def test_a_lesson_is_renamed_as_in_a_workbook() -> None:
+    renamed = rename_lesson(TALK, " My \n course ", "02")
+    assert (renamed.course_title, renamed.lesson_num) == ("My course", "2")
+    assert rename_lesson(TALK, " ", "") == TALK
 
 
-def test_a_number_that_nobody_has_changed_is_not_kept_to_train_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chapter_without_a_title_is_not_saved_for_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    rows = [Row("0:00", "Intro"), Row("1:01.5", "Chapter 3"), Row("1:01:40", "Chapter 4")]
+    rows = [ChapterRow("0:00", "Intro"), ChapterRow("1:01.5", "Chapter 3"), ChapterRow("1:01:40", "Chapter 4")]
     with pytest.raises(Rejected, match=r"0:01:01\.5 Chapter 3, 1:01:40 Chapter 4\. Write"):
-        keep_corrections(from_rows(TALK, rows), tmp_path / "kept")
+        save_corrections(chapters_from_table(TALK, rows), tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     given = replace(TALK, topics=[Topic(61.5, "Chapter 3"), Topic(3700.0, "Chapter 4")])
-    assert keep_corrections(from_rows(given, rows), tmp_path / "kept").is_file()
+    assert save_corrections(chapters_from_table(given, rows), tmp_path / "kept").is_file()

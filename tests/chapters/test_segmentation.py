@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, chapter_starts, passages_of
+from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, chapter_starts, split_passages
 from pipeline.errors import UsageError
-from pipeline.transcripts.transcript import Line, Talk
+from pipeline.transcripts.transcript import Line, Transcript
 from tests.conftest import ROOT
 
 SETTINGS = ChaptersSettings.read(ROOT / "params.yaml")
@@ -19,33 +19,33 @@ SUBJECTS = {
 }
 
 
-def talk_about(*subjects: str, lines: int = 12, seconds: float = 6.0) -> Talk:
-    """`lines` lines of each subject in turn."""
+def transcript_about(*subjects: str, lines: int = 12, seconds: float = 6.0) -> Transcript:
+    """Make a transcript with `lines` lines about each subject in turn."""
     said = [f"{SUBJECTS[subject]} {n}" for subject in subjects for n in range(lines)]
-    return Talk("C", "1", [Line(n * seconds, text) for n, text in enumerate(said)], len(said) * seconds)
+    return Transcript("C", "1", [Line(n * seconds, text) for n, text in enumerate(said)], len(said) * seconds)
 
 
-def test_chapters_begin_where_the_subject_changes() -> None:
-    starts = chapter_starts(talk_about("bread", "stars", "goals"), SETTINGS, count=3)
+def test_chapters_start_where_the_subject_changes() -> None:
+    starts = chapter_starts(transcript_about("bread", "stars", "goals"), SETTINGS, count=3)
     assert starts == pytest.approx([0, 72, 144], abs=12)
 
 
-def test_the_mean_length_decides_how_many_there_are_and_three_are_the_fewest() -> None:
-    talk = talk_about("bread", "stars", "goals", "bread")
+def test_the_average_length_sets_the_count_with_a_minimum_of_three() -> None:
+    talk = transcript_about("bread", "stars", "goals", "bread")
     assert len(chapter_starts(talk, SETTINGS.model_copy(update={"minutes": 0.8}))) == 6
     assert len(chapter_starts(talk, SETTINGS)) == 3
 
 
-def test_more_chapters_than_there_is_room_for_are_misused() -> None:
-    with pytest.raises(UsageError, match="the most is 3"):
-        chapter_starts(talk_about("bread", "stars", lines=3), SETTINGS, count=9)
+def test_too_many_chapters_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="Use --count 3 or less"):
+        chapter_starts(transcript_about("bread", "stars", lines=3), SETTINGS, count=9)
 
 
-def test_a_talk_of_one_line_is_one_chapter() -> None:
-    assert chapter_starts(Talk("C", "1", [Line(3.0, "hi")], 4.0), SETTINGS) == [0.0]
+def test_a_transcript_of_one_line_is_one_chapter() -> None:
+    assert chapter_starts(Transcript("C", "1", [Line(3.0, "hi")], 4.0), SETTINGS) == [0.0]
 
 
-def test_the_cut_is_the_best_of_all() -> None:
+def test_the_best_cut_is_found() -> None:
     east, north = np.array([1.0, 0.0]), np.array([0.0, 1.0])
     vectors = np.array([east, east, north, north, north, east])
     assert best_cuts(vectors, np.arange(7.0), 3, shortest=1) == [2, 5]
@@ -54,7 +54,7 @@ def test_the_cut_is_the_best_of_all() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.data())
-def test_chapters_rise_and_none_is_too_short(data: st.DataObject) -> None:
+def test_chapters_are_in_order_and_none_is_too_short(data: st.DataObject) -> None:
     vectors = data.draw(
         arrays(np.float32, st.tuples(st.integers(1, 12), st.just(3)), elements=st.floats(-1, 1, width=32))
     )
@@ -69,12 +69,12 @@ def test_chapters_rise_and_none_is_too_short(data: st.DataObject) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 300), st.integers(1, 30)), min_size=1, max_size=40), st.integers(1, 40))
-def test_passages_hold_every_word_once_and_begin_in_seconds_of_their_own(said: list, words: int) -> None:
+def test_passages_have_every_word_once_and_different_seconds(said: list, words: int) -> None:
     lines = [Line(seconds, " ".join(["word"] * count)) for seconds, count in sorted(said)]
-    passages = passages_of(Talk("C", "1", lines, lines[-1].seconds + 1), words)
+    passages = split_passages(Transcript("C", "1", lines, lines[-1].seconds + 1), words)
     assert " ".join(passages.texts) == " ".join(line.text for line in lines)
     assert passages.starts[0] == 0
     assert (np.diff(passages.starts) > 0).all()
-    # Read back in whole seconds, each line is where it was.
+    # Read back from whole seconds, each line is in the same passage.
     again = np.searchsorted(passages.starts, [line.seconds for line in lines], side="right") - 1
     assert again.tolist() == (np.searchsorted(passages.firsts, range(len(lines)), side="right") - 1).tolist()

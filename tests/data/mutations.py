@@ -1,4 +1,4 @@
-"""Workbooks and tables changed at random, and the law that holds for each: nothing is lost, or it is refused."""
+"""Random changes of workbooks and tables. Each result is read without loss, or rejected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.merge import merge
+from pipeline.data.examples import build_examples
 from pipeline.data.problems import errors
 from pipeline.data.workbook import Workbook, read_workbook
 from tests.odd_workbooks import CLOCK, DATE, DURATION, LINES, PLAIN, TOPICS, Cell, Row, book, number
@@ -51,86 +51,86 @@ _CELLS = st.one_of(
 )
 
 
-class Law(NamedTuple):
-    """How many were read and how many refused; the longest that one took."""
+class Counts(NamedTuple):
+    """Numbers of workbooks that were read and rejected, and the longest time for one of them."""
 
     read: int
-    refused: int
+    rejected: int
     seconds: float
 
 
 def lines_and_topics(read: Workbook) -> tuple[int, int]:
-    """As many of each as stand in examples or are set aside."""
-    merged = merge(read.topics, read.lines)
-    aside = merged.set_aside["what"].value_counts()
-    lines = merged.examples["lines"].map(len).sum() + aside.get("line", 0)
-    return int(lines), int(len(merged.examples) + aside.get("topic", 0))
+    """Return the numbers of lines and topics that are in examples or set aside."""
+    built = build_examples(read.topics, read.lines)
+    aside = built.set_aside["what"].value_counts()
+    lines = built.examples["lines"].map(len).sum() + aside.get("line", 0)
+    return int(lines), int(len(built.examples) + aside.get("topic", 0))
 
 
 def nothing_is_lost(read: Workbook) -> bool:
-    """Lines in = lines in examples + lines set aside; and so with topics."""
+    """Return whether each line and each topic is in an example or set aside."""
     return lines_and_topics(read) == (len(read.lines), len(read.topics))
 
 
-def changed_cells(folder: Path, count: int) -> Law:
-    """Cells of every type at every place, rows and columns moved, doubled and left out."""
+def changed_cells(folder: Path, count: int) -> Counts:
+    """Change cells, and move, duplicate or remove rows and columns."""
 
     def judge(tables: tuple[list[Row], list[Row]]) -> bool:
         topics, lines = tables
         read = read_workbook(book(folder / "mutated.xlsx", topics, lines))
-        if is_refused(read):
+        if is_rejected(read):
             return False
         seen = tuple(sum(map(_shows_something, rows)) - 1 for rows in (lines, topics))  # without the header
         assert lines_and_topics(read) == seen
         return True
 
-    return _tried(_books(), judge, count)
+    return _count_outcomes(_books(), judge, count)
 
 
-def changed_bytes(folder: Path, count: int) -> Law:
-    """Bytes of any part of the archive, whose check sum is right all the same."""
-    with zipfile.ZipFile(book(folder / "sound.xlsx")) as archive:
-        sound = {name: archive.read(name) for name in archive.namelist()}
+def changed_bytes(folder: Path, count: int) -> Counts:
+    """Change bytes of a part of the archive, with a valid checksum."""
+    with zipfile.ZipFile(book(folder / "valid.xlsx")) as archive:
+        valid = {name: archive.read(name) for name in archive.namelist()}
 
     def judge(change: tuple[str, Callable[[bytes], bytes]]) -> bool:
         part, mutate = change
         path = book(folder / "mutated.xlsx", change=lambda parts: parts.update({part: mutate(parts[part])}))
         return is_read_whole(read_workbook(path))
 
-    return _tried(st.tuples(st.sampled_from(sorted(sound)), _mutations()), judge, count)
+    return _count_outcomes(st.tuples(st.sampled_from(sorted(valid)), _mutations()), judge, count)
 
 
-def changed_tables(folder: Path, count: int) -> Law:
-    """Bytes of a folder's CSV files."""
-    sound = {
+def changed_tables(folder: Path, count: int) -> Counts:
+    """Change bytes of CSV files in a folder."""
+    valid = {
         "lesson_topics.csv": "\n".join(",".join(map(str, row)) for row in TOPICS).encode(),
         "lesson_transcripts.csv": "\n".join(",".join(map(str, row)) for row in LINES).encode(),
     }
 
     def judge(change: tuple[str, Callable[[bytes], bytes]]) -> bool:
         changed, mutate = change
-        for name, content in sound.items():
+        for name, content in valid.items():
             (folder / name).write_bytes(mutate(content) if name == changed else content)
         return is_read_whole(read_workbook(folder))
 
-    return _tried(st.tuples(st.sampled_from(sorted(sound)), _mutations()), judge, count)
+    return _count_outcomes(st.tuples(st.sampled_from(sorted(valid)), _mutations()), judge, count)
 
 
 def is_read_whole(read: Workbook) -> bool:
-    """Whether it was read, and then nothing is lost; else it was refused."""
-    if is_refused(read):
+    """Return whether a workbook was read, and check that nothing was lost; false if it was rejected."""
+    if is_rejected(read):
         return False
     assert nothing_is_lost(read)
     return True
 
 
-def is_refused(read: Workbook) -> bool:
+def is_rejected(read: Workbook) -> bool:
     found = errors(read.problems)
     assert all(problem.message and problem.remedy and problem.place for problem in found)
     return bool(found)
 
 
-def _tried(examples: st.SearchStrategy, judge: Callable[..., bool], count: int) -> Law:
+def _count_outcomes(examples: st.SearchStrategy, judge: Callable[..., bool], count: int) -> Counts:
     outcomes, longest = Counter(), 0.0
 
     @settings(max_examples=count, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck])
@@ -142,7 +142,7 @@ def _tried(examples: st.SearchStrategy, judge: Callable[..., bool], count: int) 
         longest = max(longest, time.monotonic() - start)
 
     hold()
-    return Law(outcomes[True], outcomes[False], round(longest, 1))
+    return Counts(outcomes[True], outcomes[False], round(longest, 1))
 
 
 @st.composite
@@ -171,7 +171,7 @@ def _books(draw: st.DrawFn) -> tuple[list[Row], list[Row]]:
 
 
 def _mutations() -> st.SearchStrategy[Callable[[bytes], bytes]]:
-    """Bytes put in, taken out, or doubled, somewhere."""
+    """Insert, remove or replace bytes at a random position."""
 
     def mutation(share: float, length: int, new: bytes, *, keep: bool) -> Callable[[bytes], bytes]:
         def mutate(content: bytes) -> bytes:

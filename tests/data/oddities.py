@@ -1,4 +1,4 @@
-"""What people and programs hand in for a workbook: how each is made, and what is to be said of it."""
+"""Unusual and damaged workbooks: how to make each, and the errors that it must give."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ from tests.odd_workbooks import (
 
 
 class Odd(NamedTuple):
-    """A workbook as none should be.
+    """An unusual workbook.
 
-    kinds: of the errors that are to be found, with the sheet (or nothing) and row of each; none: it is right.
-    fits_a_sheet: whether Excel's cells hold all of it, so that it can be written as a titled workbook.
+    Attributes:
+        make: writes the workbook to a folder and returns its path.
+        kinds: the expected errors: kind, sheet and row of each; empty for a valid workbook.
+        fits_a_sheet: whether cells of Excel can hold its content, so that it can be written as a titled workbook.
     """
 
     make: Callable[[Path], Path]
@@ -42,7 +44,7 @@ class Odd(NamedTuple):
 
 
 def _with_topic(*row: Cell | str | float | None) -> Callable[[Path], Path]:
-    """A fourth topic, on row 5, that has a line."""
+    """Add a fourth topic, on row 5, and a line for it."""
     lines = [*LINES, ["Clouds", "2A", "1:40:00", "and snow"]]
     return lambda folder: book(folder / "odd.xlsx", [*TOPICS, list(row)], lines)
 
@@ -95,7 +97,7 @@ def _zip(**parts: bytes) -> Callable[[Path], Path]:
 
 
 def _claiming(part: str, size: int) -> Callable[[Path], Path]:
-    """A part that is as large as a bomb's, as far as the archive's directory tells."""
+    """Add a part for which the archive's directory states a false size."""
 
     def make(folder: Path) -> Path:
         path = book(folder / "odd.xlsx")
@@ -108,7 +110,7 @@ def _claiming(part: str, size: int) -> Callable[[Path], Path]:
 
 
 def _repeated_text(folder: Path) -> Path:
-    """A text of a million letters in each of 100,000 cells: little in the file, 100 GB written out."""
+    """Use a text of a million letters in 100,000 cells: a small file, but 100 GB of text."""
     text = within(STRINGS, ">look up<", f">{'x' * 1_000_000}<")
     cell = '<row r="{0}"><c r="A{0}" t="s"><v>0</v></c><c r="D{0}" t="s"><v>20</v></c></row>'
     rows = "".join(cell.format(n) for n in range(5, 100_005))
@@ -119,7 +121,7 @@ def _repeated_text(folder: Path) -> Path:
 
 
 def _encrypted_entry(folder: Path) -> Path:
-    """The flag of an encrypted entry, which Excel does not set."""
+    """Set the flag of an encrypted entry, which Excel never sets."""
     path = book(folder / "odd.xlsx")
     content = bytearray(path.read_bytes())
     for mark, flag in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
@@ -162,22 +164,22 @@ T, L = "lesson_topics", "lesson_transcripts"
 FILE = [("not a workbook", None, None)]
 
 ODDITIES: dict[str, Odd] = {
-    # Cells of every type, in a title.
+    # Cells of every type.
     "a title that is a number": Odd(_topic(42)),
     "a title that is a date": Odd(_topic(number(45000, DATE))),
     "a title that is a duration": Odd(_topic(number(0.25, DURATION))),
     "a title that is true": Odd(_topic(Cell("b", "1"))),
-    "a title of emoji and families of them": Odd(_topic("🎉👩‍👩‍👧‍👦 \U0001f1e9\U0001f1ea")),
+    "a title of emoji": Odd(_topic("🎉👩‍👩‍👧‍👦 \U0001f1e9\U0001f1ea")),
     "a title from right to left": Odd(_topic("\u202eמה הם עננים\u202c و أمطار")),
     "a title of combining marks": Odd(_topic("e\u0301" + "\u0335" * 500)),
     "a title with control characters": Odd(_topic("a\x00b\x07c\x1b[2Jd\x7fe")),
-    "a title with half a character": Odd(_topic("a\ud83db")),
+    "a title with half a surrogate pair": Odd(_topic("a\ud83db")),
     "a title that looks escaped": Odd(_topic("_x0041_ _xZZZZ_")),
     "a title of markup": Odd(_topic("<script>alert(1)</script> & [bold]x[/bold] {{7*7}} $(touch x) `x` ; rm -rf x")),
     "a title that is a formula": Odd(_topic("=cmd|' /C calc'!A0")),
     "a title of 32,767 characters": Odd(_topic("x" * 32_767)),
-    "a title of spaces that are none": Odd(_topic("\u00a0\u2003\u200a"), [("empty title", T, 5)]),
-    "a title of marks without width": Odd(_topic("\u200b\ufeff")),
+    "a title of unusual spaces": Odd(_topic("\u00a0\u2003\u200a"), [("empty title", T, 5)]),
+    "a title of zero-width characters": Odd(_topic("\u200b\ufeff")),
     "a title with the result of a formula": Odd(_topic(Cell("str", "Snow", formula='"Sn"&"ow"'))),
     "a formula without its result": Odd(_topic(Cell("n", "", formula="A1")), [("empty title", T, 5)]),
     "a formula with an empty result": Odd(_topic(Cell("str", "", formula="A1")), [("empty title", T, 5)]),
@@ -203,13 +205,13 @@ ODDITIES: dict[str, Odd] = {
     ),
     "a time below zero": Odd(_at(number(-5 / 86400, CLOCK)), [("negative time", T, 5)]),
     "a date": Odd(_at(number(45000, DATE)), [("bad timestamp", T, 5)]),
-    "a date in letters": Odd(_at(Cell("d", "2024-05-01T10:00:00")), [("bad timestamp", T, 5)]),
-    "a time beyond all lectures": Odd(_at(number(1e300)), [("bad timestamp", T, 5)]),
-    "a duration beyond all bounds": Odd(_at(number(1e300, DURATION)), [("damaged row", T, 5)]),
+    "a date in ISO format": Odd(_at(Cell("d", "2024-05-01T10:00:00")), [("bad timestamp", T, 5)]),
+    "a time that is too long": Odd(_at(number(1e300)), [("bad timestamp", T, 5)]),
+    "a duration out of range": Odd(_at(number(1e300, DURATION)), [("damaged row", T, 5)]),
     "a time that is true": Odd(_at(Cell("b", "1")), [("bad timestamp", T, 5)]),
-    "no time at all": Odd(_at(" "), [("empty timestamp", T, 5)]),
+    "a blank time": Odd(_at(" "), [("empty timestamp", T, 5)]),
     # Shape.
-    "sheet names in other case": Odd(_changed(names=("LESSON_topics ", " Lesson_Transcripts"))),
+    "sheet names in another case": Odd(_changed(names=("LESSON_topics ", " Lesson_Transcripts"))),
     "hidden rows, columns and sheets, and a filter": Odd(
         _changed(
             within(BOOK, 'sheetId="2"', 'sheetId="2" state="veryHidden"'),
@@ -240,20 +242,20 @@ ODDITIES: dict[str, Odd] = {
             ),
         )
     ),
-    "two sheets of one name": Odd(
-        lambda folder: book(folder / "odd.xlsx", more={"Lesson_Topics": sheet(TOPICS)}), [("doubled sheet", T, None)]
+    "two sheets with one name": Odd(
+        lambda folder: book(folder / "odd.xlsx", more={"Lesson_Topics": sheet(TOPICS)}), [("duplicate sheet", T, None)]
     ),
     "a thousand other sheets": Odd(
         lambda folder: book(folder / "odd.xlsx", more={f"notes {n}": sheet([["x"]]) for n in range(1000)})
     ),
-    "a doubled header": Odd(
-        lambda folder: book(folder / "odd.xlsx", [[*TOPICS[0], "Topic "], *TOPICS[1:]]), [("doubled column", T, 1)]
+    "a duplicate header": Odd(
+        lambda folder: book(folder / "odd.xlsx", [[*TOPICS[0], "Topic "], *TOPICS[1:]]), [("duplicate column", T, 1)]
     ),
-    "blank and other headers between": Odd(
+    "blank and unused headers in between": Odd(
         lambda folder: book(folder / "odd.xlsx", [[r[0], None, r[1], " ", *r[2:], None, "notes"] for r in TOPICS])
     ),
     "no header": Odd(lambda folder: book(folder / "odd.xlsx", TOPICS[1:]), [("missing column", T, 1)] * 4),
-    "a header and nothing else": Odd(lambda folder: book(folder / "odd.xlsx", TOPICS[:1]), [("no rows", T, None)]),
+    "only a header": Odd(lambda folder: book(folder / "odd.xlsx", TOPICS[:1]), [("no rows", T, None)]),
     "sheets without a cell": Odd(
         lambda folder: book(folder / "odd.xlsx", [], []),
         [
@@ -261,15 +263,15 @@ ODDITIES: dict[str, Odd] = {
             *[("missing column", L, 1)] * 4,
         ],
     ),
-    "cells that do not say where they are": Odd(_changed(_raw(FIRST, rb' r="[A-Z]*\d+"', b""))),
+    "cells without addresses": Odd(_changed(_raw(FIRST, rb' r="[A-Z]*\d+"', b""))),
     "a header in 16,384 columns": Odd(
         lambda folder: book(folder / "odd.xlsx", [[*TOPICS[0], *(f"note {n}" for n in range(16_380))], *TOPICS[1:]])
     ),
-    # Far, large, and made to harm.
+    # Too large, or malicious.
     "a cell in the last column of the last row": Odd(
         _changed(within(FIRST, "</sheetData>", f'<row r="1048576">{_FAR}</row></sheetData>')), [("too large", T, None)]
     ),
-    "a cell that is written otherwise, there": Odd(
+    "a far cell in unusual XML": Odd(
         _changed(
             within(FIRST, "</sheetData>", "<row r='1048576'><c t='n' r='XFD1048576'><v>1</v></c></row></sheetData>")
         ),
@@ -304,10 +306,10 @@ ODDITIES: dict[str, Odd] = {
     "an archive that is larger than memory": Odd(
         _claiming("xl/media/image1.png", 3 << 30), [("too large", None, None)]
     ),
-    "a part that is larger than it says": Odd(_claiming("xl/theme.xml", 0), FILE),
+    "a part with a false size": Odd(_claiming("xl/theme.xml", 0), FILE),
     "ten thousand parts": Odd(_zip(**{f"a{n}": b"" for n in range(10_001)}), [("too large", None, None)]),
     "a billion laughs": Odd(_changed(_declaring(STRINGS, f'<!ENTITY l0 "ha">{_LAUGHS}<!ENTITY e "&l9;">')), FILE),
-    "an entity of a file": Odd(_changed(_declaring(STRINGS, '<!ENTITY e SYSTEM "file:///etc/passwd">')), FILE),
+    "an entity that names a file": Odd(_changed(_declaring(STRINGS, '<!ENTITY e SYSTEM "file:///etc/passwd">')), FILE),
     "an entity in the workbook's part": Odd(_changed(_declaring(BOOK, '<!ENTITY e "x">')), FILE),
     # Damaged.
     "an encrypted entry": Odd(_encrypted_entry, FILE),
@@ -315,14 +317,12 @@ ODDITIES: dict[str, Odd] = {
     "cut at a half": Odd(_cut(0.5), FILE),
     "cut by a byte": Odd(_cut(0.999), FILE),
     "an empty archive": Odd(_zip(), FILE),
-    "an archive of something else": Odd(_zip(**{"word/document.xml": b"<x/>"}), FILE),
-    "no part for a sheet": Odd(_changed(without(SECOND)), [("damaged sheet", L, None)]),
-    "no part for the workbook": Odd(_changed(without(BOOK)), [("missing sheet", T, None), ("missing sheet", L, None)]),
-    "no shared strings": Odd(_changed(without(STRINGS)), [("damaged sheet", T, None), ("damaged sheet", L, None)]),
-    "a shared string that is not there": Odd(
-        _changed(within(FIRST, "<v>0</v>", "<v>99999</v>")), [("damaged sheet", T, None)]
-    ),
-    "XML that breaks off": Odd(_changed(within(SECOND, "</sheetData>", "<row r=")), [("damaged sheet", L, None)]),
+    "an archive of a text document": Odd(_zip(**{"word/document.xml": b"<x/>"}), FILE),
+    "a missing sheet part": Odd(_changed(without(SECOND)), [("damaged sheet", L, None)]),
+    "a missing workbook part": Odd(_changed(without(BOOK)), [("missing sheet", T, None), ("missing sheet", L, None)]),
+    "missing shared strings": Odd(_changed(without(STRINGS)), [("damaged sheet", T, None), ("damaged sheet", L, None)]),
+    "a missing shared string": Odd(_changed(within(FIRST, "<v>0</v>", "<v>99999</v>")), [("damaged sheet", T, None)]),
+    "truncated XML": Odd(_changed(within(SECOND, "</sheetData>", "<row r=")), [("damaged sheet", L, None)]),
     "text that is not UTF-8": Odd(
         _changed(lambda parts: parts.update({STRINGS: parts[STRINGS].replace(b"look", b"\xff\xfe")})), FILE
     ),
@@ -330,11 +330,11 @@ ODDITIES: dict[str, Odd] = {
         _changed(lambda parts: parts.update({FIRST: parts[FIRST].decode().encode("utf-16")})),
         [*[("missing column", T, 1)] * 4],
     ),
-    # No workbook at all.
+    # Other formats.
     "an empty file": Odd(_bytes("odd.xlsx", b""), [("empty file", None, None)]),
-    "a CSV that is called .xlsx": Odd(_bytes("odd.xlsx", _HEAD_T + b"A,1,0,x\n"), FILE),
+    "a CSV with the suffix .xlsx": Odd(_bytes("odd.xlsx", _HEAD_T + b"A,1,0,x\n"), FILE),
     "an .xls": Odd(_bytes("odd.xls", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
-    "an .xls that is called .xlsx": Odd(_bytes("odd.xlsx", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
+    "an .xls with the suffix .xlsx": Odd(_bytes("odd.xlsx", bytes.fromhex("D0CF11E0A1B11AE1") + bytes(4096)), FILE),
     "an .xlsb": Odd(_zip(**{"xl/workbook.bin": b"x"}), FILE),
     "an .ods": Odd(_zip(**{"mimetype": b"x", "content.xml": b"<x/>"}), FILE),
     "a password": Odd(
@@ -344,7 +344,9 @@ ODDITIES: dict[str, Odd] = {
     "an .xlsm": Odd(
         lambda folder: book(folder / "odd.xlsm", change=lambda parts: parts.update({"xl/vbaProject.bin": b"x"}))
     ),
-    "a name of a shell's": Odd(lambda folder: book(folder / "; rm -rf x $(touch y) `z` 'q\" \u202e🎉.xlsx")),
+    "a file name with shell commands": Odd(
+        lambda folder: book(folder / "; rm -rf x $(touch y) `z` 'q\" \u202e🎉.xlsx")
+    ),
     "an image": Odd(_bytes("odd.xlsx", b"\x89PNG\r\n\x1a\n" + bytes(1000)), FILE),
     # Folders of tables.
     "a CSV of formulas and control characters": Odd(
@@ -363,10 +365,10 @@ ODDITIES: dict[str, Odd] = {
     "a CSV of one line of ten million letters": Odd(
         _csv(_HEAD_T + b"A,1,0,x\n", _HEAD_L + b"A,1,1," + b"x" * 10_000_000), fits_a_sheet=False
     ),
-    "a CSV with lines ended as of old": Odd(
+    "a CSV with old line ends": Odd(
         _csv((_HEAD_T + b"A,1,0,x\n").replace(b"\n", b"\r"), (_HEAD_L + b"A,1,1,x\n").replace(b"\n", b"\r\n"))
     ),
-    "a CSV of more columns than Excel has names for": Odd(
+    "a CSV with more columns than Excel can name": Odd(
         _csv(
             _HEAD_T.strip()
             + b","
@@ -381,7 +383,7 @@ ODDITIES: dict[str, Odd] = {
         _csv(_HEAD_T + b"A,1,0,x\n", _HEAD_L + b"A,1,1,x,y,z\nA,1,2,w\n"),
         [("too many cells", "lesson_transcripts.csv", 2)],
     ),
-    "a CSV of nothing but zeros": Odd(
+    "a CSV of zero bytes": Odd(
         _csv(bytes(5000), _HEAD_L + b"A,1,1,x\n"), [("missing column", "lesson_topics.csv", 1)] * 4
     ),
 }
@@ -390,6 +392,6 @@ NO_FILE: dict[str, Callable[[Path], Path]] = {
     "a pipe": _pipe,
     "a device": lambda _: Path("/dev/zero"),
     "a name that is too long": lambda folder: folder / ("x" * 5000),
-    "a name with a zero": lambda folder: folder / "x\0y.xlsx",
-    "a name that is no text": lambda folder: folder / "\udcff.xlsx",
+    "a name with a zero byte": lambda folder: folder / "x\0y.xlsx",
+    "a name that is not Unicode": lambda folder: folder / "\udcff.xlsx",
 }

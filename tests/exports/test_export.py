@@ -1,4 +1,4 @@
-"""A version that is exported writes the titles of the plain one."""
+"""Exported versions write the titles of the plain version."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from pipeline.data.openings import marked
+from pipeline.data.lesson_openings import mark_opening
 from pipeline.errors import Rejected, UsageError
-from pipeline.exports.export import export, kept, loss
+from pipeline.exports.export import choose_weights, export, measure_loss
 from pipeline.exports.export_card import ExportCard, Loss, Measured, Weights
 from pipeline.exports.fast_titler import FastTitler
 from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import SPLITS
-from pipeline.registry import versions
 from pipeline.registry.lineage import md5
+from pipeline.registry.registration import register as register_model
 from pipeline.registry.tracking import connect
+from pipeline.registry.versions import RegisterSettings
 from tests.command import lectern
 from tests.models.small import GREEDY, lively_model
 from tests.titles.small import write_book
@@ -44,11 +45,11 @@ def _version(folder: Path, family: str, examples: pd.DataFrame, settings=GREEDY)
     card = Card(model=family, family=family, checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
     save_model(folder, model, inputs.tokenizer, card, "float32")
     tags = {"model": family, "model.md5": md5(folder)}
-    name = versions.RegisterSettings.read().name
-    return versions.register(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
+    name = RegisterSettings.read().name
+    return register_model(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
 
 
-@pytest.mark.parametrize("family", ["t5", "mt5", "bart", "pegasus", "mbart", "causal"])
+@pytest.mark.parametrize("family", ["t5", "bart", "mbart", "causal"])
 def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path, examples: pd.DataFrame) -> None:
     card = export(_version(split / family, family, examples), split / "out")
     assert card.measured["float32"].same_titles == 1
@@ -57,7 +58,7 @@ def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path
     fast = FastTitler(split / "out")
     assert fast.best_titles(texts) == [fast.best_titles([text])[0] for text in texts]
     fast.style = TitleStyle(opening="Intro")
-    assert fast.best_titles([marked(texts[0]), texts[0]]) == ["Intro", fast.best_titles(texts[:1])[0]]
+    assert fast.best_titles([mark_opening(texts[0]), texts[0]]) == ["Intro", fast.best_titles(texts[:1])[0]]
     candidates = fast.titles(texts, {"candidates": 2, "num_beams": 3})
     assert {len(each) for each in candidates} == {2}
     drawn = fast.titles(texts[:3], {"do_sample": True, "seed": 7, "top_k": 0, "candidates": 3})
@@ -65,15 +66,14 @@ def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path
 
 
 @pytest.mark.parametrize("family", ["t5", "causal"])
-def test_beams_find_the_titles_that_the_plain_models_find(family: str, split: Path, examples: pd.DataFrame) -> None:
+def test_beam_search_finds_the_titles_of_the_plain_model(family: str, split: Path, examples: pd.DataFrame) -> None:
     card = export(_version(split / family, family, examples, BEAMS), split / "out")
-    assert card.measured["float32"].same_titles > 0.8  # it ends a search a little otherwise
+    assert card.measured["float32"].same_titles > 0.8  # CTranslate2 ends a search slightly differently
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_version_that_draws_its_titles_is_exported(seed: int, split: Path, examples: pd.DataFrame) -> None:
-    """The converted model draws other titles than the plain one, which says nothing of its weights."""
-    drawn = {"do_sample": True, "temperature": 0.7, "top_k": 0, "consensus": 4, "seed": seed}
+def test_a_version_that_samples_its_titles_is_exported(split: Path, examples: pd.DataFrame) -> None:
+    """The comparison uses no sampling, because the two models sample different titles for the same seed."""
+    drawn = {"do_sample": True, "temperature": 0.7, "top_k": 0, "consensus": 4, "seed": 1}
     settings = GenerateSettings(**{**GREEDY.model_dump(), **drawn})
     version = _version(split / "t5", "t5", examples, settings)
     titles = open_titler(split / "t5", settings).best_titles(examples["text"].tolist())
@@ -83,14 +83,14 @@ def test_a_version_that_draws_its_titles_is_exported(seed: int, split: Path, exa
     assert card.generate == settings
 
 
-def test_an_architecture_that_cannot_be_converted_is_refused(split: Path, examples: pd.DataFrame) -> None:
+def test_an_architecture_that_cannot_be_converted_is_rejected(split: Path, examples: pd.DataFrame) -> None:
     version = _version(split / "led", "led", examples)
     with pytest.raises(Rejected, match=r"family 'led' cannot be exported: .*LEDConfig"):
         export(version, split / "out")
     assert not (split / "out").exists()
 
 
-def test_an_export_is_measured_or_not_made(project: Path, examples: pd.DataFrame) -> None:
+def test_an_export_needs_a_test_split(project: Path, examples: pd.DataFrame) -> None:
     version = _version(project / "t5", "t5", examples)
     with pytest.raises(UsageError, match="dvc repro split"):
         export(version, project / "out")
@@ -102,48 +102,50 @@ def _lost(rng: np.random.Generator, mean: float, changed: float) -> Loss:
     test = pd.DataFrame({"course_title": "Course", "lesson_num": lessons})
     plain = rng.uniform(0.25, 0.75, len(test))
     changes = rng.normal(-mean / changed, 0.25, len(test)) * (rng.random(len(test)) < changed)
-    return loss(plain.tolist(), (plain + changes).clip(0, 1).tolist(), test)
+    return measure_loss(plain.tolist(), (plain + changes).clip(0, 1).tolist(), test)
 
 
 def _choice(float32: Loss, int8: Loss) -> Weights:
     found = {"float32": float32, "int8": int8}
-    return kept({name: Measured(rouge1=0.2, same_titles=1, titles_a_second=1, loss=found[name]) for name in found})
+    return choose_weights(
+        {name: Measured(rouge1=0.2, same_titles=1, titles_a_second=1, loss=found[name]) for name in found}
+    )
 
 
 SAME = Loss(mean=0, low=0, high=0)
 
 
-def test_weights_of_8_bits_that_lose_too_much_are_kept_once_in_twenty_times_at_most(project: Path) -> None:
+def test_int8_weights_that_lose_too_much_are_rarely_chosen(project: Path) -> None:
     rng = np.random.default_rng(1)
     assert sum(_choice(SAME, _lost(rng, 0.02, changed=0.7)) == "int8" for _ in range(60)) <= 3
     assert sum(_choice(SAME, _lost(rng, -0.01, changed=0.05)) == "int8" for _ in range(20)) > 10
     assert _choice(SAME, SAME) == "int8"
 
 
-def test_weights_of_32_bits_are_refused_only_if_they_are_shown_to_be_worse(project: Path) -> None:
+def test_float32_weights_are_rejected_only_if_provably_worse(project: Path) -> None:
     rng = np.random.default_rng(1)
     worse = Loss(mean=0.1, low=0.05, high=0.15)
-    kept_weights = []
+    chosen = []
     for _ in range(40):
         with suppress(Rejected):
-            kept_weights.append(_choice(_lost(rng, 0, changed=0.7), worse))
-    assert kept_weights.count("float32") >= 38
+            chosen.append(_choice(_lost(rng, 0, changed=0.7), worse))
+    assert chosen.count("float32") >= 38
     with pytest.raises(Rejected, match=r"loses 0\.1000 \[0\.0500, 0\.1500\].*conversion is at fault"):
         _choice(worse, worse)
 
 
-def test_an_export_says_why_its_weights_were_kept(split: Path, examples: pd.DataFrame) -> None:
+def test_the_summary_gives_the_reason_for_the_weights(split: Path, examples: pd.DataFrame) -> None:
     card = export(_version(split / "t5", "t5", examples), split / "out")
     losing = card.measured["int8"].model_copy(update={"loss": Loss(mean=0.02, low=-0.01, high=0.05)})
     unproven = card.model_copy(update={"weights": "float32", "measured": {**card.measured, "int8": losing}})
     assert "lost 0.0200 [-0.0100, 0.0500]" in unproven.summary(split)
-    assert "int8 may lose up to 0.0500, and 0.01 is allowed" in unproven.summary(split)
+    assert "int8 may lose up to 0.0500, more than the tolerated 0.01" in unproven.summary(split)
     sure = losing.model_copy(update={"loss": SAME})
     shown = card.model_copy(update={"weights": "int8", "measured": {**card.measured, "int8": sure}})
-    assert "int8 loses no more than 0.01" in shown.summary(split)
+    assert "int8 loses at most 0.01" in shown.summary(split)
 
 
-def test_titles_in_another_script_are_compared_by_their_words(project: Path, examples: pd.DataFrame) -> None:
+def test_titles_in_any_script_are_compared(project: Path, examples: pd.DataFrame) -> None:
     subjects = ("деревья", "графы", "потоки", "классы", "циклы", "массивы", "строки", "числа")
     texts = [f"сегодня мы с вами говорим о том что такое {subject} и зачем нужны {subject}" for subject in subjects]
     russian = examples[:8].assign(text=texts, title=[f"Зачем нужны {subject}" for subject in subjects])
@@ -154,7 +156,7 @@ def test_titles_in_another_script_are_compared_by_their_words(project: Path, exa
     assert export(version, project / "out").measured["plain"].rouge1 == 1
 
 
-def test_what_was_exported_titles_passages_and_workbooks(split: Path, examples: pd.DataFrame) -> None:
+def test_an_export_titles_passages_and_workbooks(split: Path, examples: pd.DataFrame) -> None:
     version = _version(split / "small", "causal", examples)
     text = examples["text"][3]
     done = lectern("title", text, "--fast", cwd=split)
@@ -170,8 +172,8 @@ def test_what_was_exported_titles_passages_and_workbooks(split: Path, examples: 
     assert openpyxl.load_workbook(split / "week.titled.xlsx")["lesson_topics"]["D2"].value
 
 
-def test_a_folder_that_is_no_export_is_left_alone(split: Path, examples: pd.DataFrame) -> None:
+def test_a_folder_that_is_not_an_export_is_not_overwritten(split: Path, examples: pd.DataFrame) -> None:
     _version(split / "small", "causal", examples)
     done = lectern("export", "--out", "data", cwd=split)
-    assert (done.returncode, "is no export" in done.stderr) == (2, True)
+    assert (done.returncode, "is not an export" in done.stderr) == (2, True)
     assert (SPLITS / "test.parquet").exists()

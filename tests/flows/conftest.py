@@ -18,9 +18,9 @@ import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.logging.handlers import APILogHandler
 
-from flows.services.prefect_server import api_url, prefect_service, report_to
+from flows.services.prefect_server import api_url, prefect_service, use_server
 from flows.services.service import free_port
-from tests.flows.toy_project import MakeProject, PrefectServer
+from tests.flows.toy_project import REFUSE, MakeProject, PrefectServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +37,7 @@ def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _run(sys.executable, "-m", "dvc", "config", "core.analytics", "false", cwd=folder)
     shutil.copy(ROOT / "prefect.toml", folder)
     (folder / "params.yaml").write_text("{}\n", encoding="utf-8")
+    (folder / "refuse.py").write_text(REFUSE, encoding="utf-8")
     return folder
 
 
@@ -56,7 +57,7 @@ def make_project(
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """The server that flow runs in this process report to."""
+    """The server to which flow runs in this process report."""
     folder = tmp_path_factory.mktemp("server")
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
@@ -67,14 +68,14 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
         patch.setenv("PREFECT_HOME", str(folder / "client"))
         patch.setenv("PREFECT_API_URL", api_url(port))
         server.wait_until_healthy()
-        report_to(api_url(port))
+        use_server(api_url(port))
         yield PrefectServer(api_url(port), folder / ".prefect" / "prefect.db")
         APILogHandler().flush()
 
 
 @pytest.fixture
 def webhook() -> Iterator[SimpleNamespace]:
-    """A server that keeps what it is told in `told`, and answers with `status`."""
+    """A server that keeps the messages it receives in `told`, and answers with `status`."""
     channel = SimpleNamespace(told=[], status=200)
 
     class Handler(BaseHTTPRequestHandler):

@@ -9,9 +9,9 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.titles import left, title_folder, titles
+from flows.titles import title_folder, titles, untitled
 from pipeline.settings import set_params
-from pipeline.titles.folder import RejectedFile, read_rows, write_refused
+from pipeline.titles.outbox import RejectedFile, read_titled, write_rejected
 from tests.conftest import SUBJECTS
 from tests.flows.toy_project import wait_for
 from tests.titles.small import register
@@ -40,8 +40,8 @@ def test_new_files_are_titled_and_shown_and_broken_ones_fail_the_run_once(folder
     (folder / "inbox/broken.txt").write_text("")
     state = titles(return_state=True)
     assert state.is_failed()
-    assert "broken.txt: it holds no text" in state.message
-    assert [row.file for row in read_rows(folder / "titles/titles.csv")] == ["a.txt"]
+    assert "broken.txt: It is empty" in state.message
+    assert [row.file for row in read_titled(folder / "titles")] == ["a.txt"]
     this = FlowRunFilterId(any_=[state.state_details.flow_run_id])
     with get_client(sync_client=True) as client:
         (run,) = client.read_task_runs(flow_run_filter=FlowRunFilter(id=this))
@@ -60,7 +60,7 @@ def test_a_broken_file_fails_one_run_and_is_named_by_the_later_ones_as_are_those
     assert state.is_completed()
     nothing, broken, ignored = state.message.splitlines()
     assert nothing == "Nothing was new."
-    assert broken.startswith("Waits to be mended: broken.txt: it holds no text")
+    assert broken.startswith("To be corrected: broken.txt: it holds no text")
     assert ignored == "1 ignored, since neither .txt nor a workbook: talk.vtt"
 
     (folder / "inbox/worse.txt").write_bytes(b"caf\xe9")
@@ -70,15 +70,15 @@ def test_a_broken_file_fails_one_run_and_is_named_by_the_later_ones_as_are_those
 def test_of_many_files_of_other_kinds_a_run_names_the_first(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02d}.vtt").touch()
-    (said,) = left(tmp_path, tmp_path / "titles")
-    assert said.startswith("30 ignored")
-    assert said.endswith("18.vtt, 19.vtt, 10 more")
+    (line,) = untitled(tmp_path, tmp_path / "titles")
+    assert line.startswith("30 ignored")
+    assert line.endswith("18.vtt, 19.vtt, 10 more")
 
 
 def test_of_a_long_refusal_a_later_run_says_the_first_line(tmp_path: Path) -> None:
-    write_refused(tmp_path / "titles", [RejectedFile("a.xlsx", "0", "a.xlsx has 2 errors:\nrow 3\nrow 4")])
-    assert left(tmp_path, tmp_path / "titles") == [
-        "Waits to be mended: a.xlsx: a.xlsx has 2 errors: (titles/not_titled.json has all of it)"
+    write_rejected(tmp_path / "titles", [RejectedFile("a.xlsx", "0", "a.xlsx has 2 errors:\nrow 3\nrow 4")])
+    assert untitled(tmp_path, tmp_path / "titles") == [
+        "To be corrected: a.xlsx: a.xlsx has 2 errors: (titles/not_titled.json has all of it)"
     ]
 
 
@@ -111,7 +111,7 @@ def test_a_link_that_leads_out_of_the_project_is_no_folder_in_it(folder: Path, t
     (folder / "linked").symlink_to(tmp_path)
     state = titles(outbox="linked", return_state=True)
     assert state.is_failed()
-    assert "outbox is 'linked', which is no folder inside of" in state.message
+    assert "outbox is 'linked', which is not a folder inside" in state.message
 
 
 def test_the_form_explains_every_parameter() -> None:

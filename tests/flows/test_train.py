@@ -26,7 +26,7 @@ CHAIN = f"""{TWO_STAGES}\
         outs: [three.txt]
 """
 
-# Ends well only if stage 1 and stage 2 run at the same time.
+# Succeeds only if stage 1 and stage 2 run at the same time.
 MEET_EACH_OTHER = (
     "touch here-${item} && timeout 30 sh -c 'until [ -e here-1 ] && [ -e here-2 ]; do sleep 0.1; done'"
     " && echo > met-${item}"
@@ -56,13 +56,13 @@ def task_states(flow_state: State) -> dict[str, str]:
         return {run.name: run.state_name for run in client.read_task_runs(flow_run_filter=this_run)}
 
 
-def test_after_the_flow_has_run_all_in_order_repro_finds_nothing_to_do(chain: Path):
+def test_repro_finds_nothing_to_do_after_the_flow(chain: Path):
     train(return_state=True)
     assert "up to date" in dvc("repro")
     assert ran(chain) == ["one", "two", "three"]
 
 
-def test_after_repro_the_flow_starts_no_task(chain: Path):
+def test_the_flow_starts_no_task_after_repro(chain: Path):
     dvc("repro", "--quiet")
     state = train(return_state=True)
     assert state.message == "Nothing was stale."
@@ -74,11 +74,11 @@ def test_only_stale_stages_run(chain: Path):
     (chain / "ran.txt").unlink()
     (chain / "dvc.yaml").write_text((chain / "dvc.yaml").read_text().replace("cp one.txt", "cp  one.txt"))
     assert task_states(train(return_state=True)).keys() == {"two", "three"}
-    # What two gives has not changed, so DVC has nothing to do for three.
+    # The output of two is unchanged, so DVC does not run three.
     assert ran(chain) == ["two"]
 
 
-def test_independent_stages_run_at_once_and_those_that_want_the_gpu_one_at_a_time(
+def test_independent_stages_run_in_parallel_and_gpu_stages_one_at_a_time(
     make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -103,9 +103,7 @@ def test_independent_stages_run_at_once_and_those_that_want_the_gpu_one_at_a_tim
     assert train(return_state=True).is_completed()
 
 
-def test_with_two_gpus_two_stages_train_at_once_each_on_its_own(
-    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
-):
+def test_two_stages_train_in_parallel_on_two_gpus(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     folder = make_project(f"""
         stages:
@@ -122,7 +120,7 @@ def test_with_two_gpus_two_stages_train_at_once_each_on_its_own(
     assert {(folder / f"met-{item}").read_text().strip() for item in (1, 2)} == {"3", "5"}
 
 
-def test_a_training_of_two_processes_has_two_gpus(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch):
+def test_a_training_of_two_processes_gets_two_gpus(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
     folder = make_project("""
         stages:
@@ -142,7 +140,7 @@ def test_a_training_of_two_processes_has_two_gpus(make_project: MakeProject, mon
     assert {*seen["big"], *seen["small"]} <= {"3", "5", "7"}
 
 
-# As the shipped graph: one stage writes a file for each model, whose training depends on it.
+# Like the shipped graph: one stage writes a file for each model, on which its training depends.
 SETTINGS_FIRST = """
     stages:
       settings:
@@ -161,7 +159,7 @@ SETTINGS_FIRST = """
 """
 
 
-def test_of_the_models_only_that_whose_settings_changed_is_trained_again(make_project: MakeProject):
+def test_only_the_model_whose_settings_changed_is_trained_again(make_project: MakeProject):
     folder = make_project(SETTINGS_FIRST)
     (folder / "params.yaml").write_text("{a: 1, b: 1}")
     assert train(return_state=True).message == "3 stages brought up to date."
@@ -173,19 +171,19 @@ def test_of_the_models_only_that_whose_settings_changed_is_trained_again(make_pr
     assert "up to date" in dvc("repro")
 
 
-def test_settings_that_are_refused_stop_the_run_before_any_training(make_project: MakeProject):
-    folder = make_project(SETTINGS_FIRST.replace("cmd: mkdir", "cmd: echo Nobody takes part. && exit 2 && mkdir"))
+def test_wrong_settings_stop_the_run_before_any_training(make_project: MakeProject):
+    folder = make_project(SETTINGS_FIRST.replace("cmd: mkdir", "cmd: python refuse.py 2 'Nobody takes part.' && mkdir"))
     (folder / "params.yaml").write_text("{a: 1, b: 1}")
     state = train(return_state=True)
     assert state.message == "1 of 1 stages failed.\nsettings has wrong settings:\n  Nobody takes part."
     assert ran(folder) == []
 
 
-def test_a_refusal_is_not_tried_again_and_stops_only_what_depends_on_it(make_project: MakeProject):
+def test_a_rejection_is_not_retried_and_stops_only_downstream_stages(make_project: MakeProject):
     folder = make_project("""
         stages:
           refuses:
-            cmd: echo x >> attempts.txt && echo "Row 7 has no title." && exit 1
+            cmd: echo x >> attempts.txt && python refuse.py 1 "Row 7 has no title."
             outs: [refused.txt]
           after:
             cmd: cp refused.txt after.txt
@@ -202,7 +200,7 @@ def test_a_refusal_is_not_tried_again_and_stops_only_what_depends_on_it(make_pro
     assert (folder / "attempts.txt").read_text().count("x") == 1
 
 
-def test_a_stage_that_crashed_is_tried_again(make_project: MakeProject):
+def test_a_stage_that_crashed_is_retried(make_project: MakeProject):
     make_project("""
         stages:
           shaky:
@@ -212,14 +210,14 @@ def test_a_stage_that_crashed_is_tried_again(make_project: MakeProject):
     assert train(return_state=True).is_completed()
 
 
-def test_a_missing_input_is_not_tried_again(make_project: MakeProject):
+def test_a_missing_input_is_not_retried(make_project: MakeProject):
     make_project("stages: {lone: {cmd: touch out.txt, deps: [nowhere.txt], outs: [out.txt]}}")
     state = train(return_state=True)
     assert "lone lacks an input" in state.message
     assert "nowhere.txt" in state.message
 
 
-def test_a_pretrained_model_that_cannot_be_had_stops_all_stages_before_the_first(make_project: MakeProject):
+def test_an_unreachable_pretrained_model_stops_the_run_before_the_first_stage(make_project: MakeProject):
     folder = make_project("""
         stages:
           prepare:
@@ -241,7 +239,7 @@ def test_a_pretrained_model_that_cannot_be_had_stops_all_stages_before_the_first
     assert not (folder / "prepared").exists()
 
 
-def test_a_registry_whose_database_is_damaged_is_said_to_be_so_before_the_first_stage(make_project: MakeProject):
+def test_a_damaged_registry_is_reported_before_the_first_stage(make_project: MakeProject):
     folder = make_project("""
         stages:
           train:
@@ -259,19 +257,19 @@ def test_a_registry_whose_database_is_damaged_is_said_to_be_so_before_the_first_
     assert not (folder / "model-one").exists()
 
 
-def test_a_slot_that_does_not_exist_is_named(make_project: MakeProject):
+def test_an_unknown_slot_is_named(make_project: MakeProject):
     make_project("stages: {lone: {cmd: touch out.txt, outs: [out.txt], meta: {slot: tpu}}}")
     assert "there is no slot 'tpu'" in train(return_state=True).message
 
 
-def test_a_graph_that_dvc_cannot_read_fails_the_run_in_dvcs_words(make_project: MakeProject):
+def test_dvc_explains_a_graph_that_it_cannot_read(make_project: MakeProject):
     make_project("stages: [")
     state = train(return_state=True)
     assert state.is_failed()
     assert "dvc.yaml" in state.message
 
 
-def test_pressing_cancel_ends_the_stage_and_what_it_started(make_project: MakeProject):
+def test_cancel_ends_the_stage_and_all_that_it_started(make_project: MakeProject):
     folder = make_project("stages: {slow: {cmd: echo $LECTERN_FLOW_RUN_ID > id && sleep 300, outs: [out.txt]}}")
 
     def press_cancel():
@@ -287,19 +285,19 @@ def test_pressing_cancel_ends_the_stage_and_what_it_started(make_project: MakePr
     assert processes_in(folder) == []
 
 
-def test_a_run_that_is_cancelled_while_it_waits_for_dvc_ends(chain: Path, monkeypatch: pytest.MonkeyPatch):
-    looks = []
+def test_a_run_can_be_cancelled_while_it_waits_for_dvc(chain: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = []
 
     def busy(root: Path):
-        """As a `dvc repro` that goes on for ever; after the first look, somebody presses Cancel."""
-        looks.append(root)
-        assert len(looks) < 3
+        """Behave like an endless `dvc repro`; after the first call, a user presses Cancel."""
+        calls.append(root)
+        assert len(calls) < 3
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(runtime.flow_run.id, Cancelled(), force=True)
         raise Busy("train@t5-tiny is at work.")
 
     monkeypatch.setattr("flows.train.read_plan", busy)
-    monkeypatch.setattr("flows.train.LOOK_AGAIN", 0.1)
+    monkeypatch.setattr("flows.train.POLL_SECONDS", 0.1)
     assert train(return_state=True).is_cancelled()
     assert ran(chain) == []
 
@@ -314,7 +312,8 @@ def test_a_second_run_in_the_work_tree_waits_for_the_first(chain: Path):
     assert ran(chain) == ["one", "two", "three"]
 
 
-def test_the_leaderboard_becomes_a_table_of_the_run(chain: Path):
+def test_the_leaderboard_becomes_a_table_of_the_run(make_project: MakeProject):
+    folder = make_project("stages: {}")
     rows = [
         {"model": "first-words", "validation": {"rouge1": 0.2}, "difference": None},
         {
@@ -324,8 +323,8 @@ def test_the_leaderboard_becomes_a_table_of_the_run(chain: Path):
             "difference": {"mean": 0.0, "low": -0.1, "high": 0.1},
         },
     ]
-    (chain / "reports").mkdir()
-    (chain / "reports" / "leaderboard.json").write_text(json.dumps({"rows": rows}))
+    (folder / "reports").mkdir()
+    (folder / "reports" / "leaderboard.json").write_text(json.dumps({"rows": rows}))
     state = train(return_state=True)
     with get_client(sync_client=True) as client:
         artifacts = client.request(

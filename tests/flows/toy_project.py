@@ -1,4 +1,4 @@
-"""What the tests of the flows do to a toy project."""
+"""A toy DVC project: its graphs, its stages, and the runs of its flows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from tests.conftest import ROOT
 
 MakeProject = Callable[[str], Path]
-"""Makes a project of a dvc.yaml, and makes it the working directory."""
+"""Makes a project with the given dvc.yaml, and makes it the working directory."""
 
 
 TWO_STAGES = """
@@ -32,17 +32,29 @@ TWO_STAGES = """
         deps: [one.txt]
         outs: [two.txt]
 """
-"""A dvc.yaml; each stage notes in ran.txt that it ran."""
+"""A dvc.yaml; each stage adds its name to ran.txt."""
+
+REFUSE = """
+import sys
+from pipeline.command import run_command
+from pipeline.errors import Rejected, UsageError
+
+def refuse():
+    raise {"1": Rejected, "2": UsageError}[sys.argv[1]](sys.argv[2])
+
+run_command(refuse)
+"""
+"""The script refuse.py of every toy project: `python refuse.py 1 MESSAGE` rejects the data of a stage."""
 
 
 SERVED = """
 deployments:
   - name: served
     entrypoint: {entrypoint}
-    description: What is served.
-    concurrency_limit: {{limit: 1, collision_strategy: ENQUEUE}}
+    work_pool: {{name: lectern, job_variables: {{working_dir: "{{{{ $PWD }}}}", command: python -m prefect.engine}}}}
+    pull: []
 """
-"""A prefect.yaml for one flow, named by its entrypoint."""
+"""A prefect.yaml for one flow, given its entrypoint."""
 
 
 class PrefectServer(NamedTuple):
@@ -51,7 +63,7 @@ class PrefectServer(NamedTuple):
 
 
 def dvc(*words: str) -> str:
-    """What `dvc` prints."""
+    """Run DVC and return its output."""
     return subprocess.run([sys.executable, "-m", "dvc", *words], capture_output=True, text=True, check=False).stdout
 
 
@@ -64,7 +76,7 @@ def wait_for(happened: Callable[[], object], seconds: float = 60) -> None:
 
 @contextmanager
 def serving() -> Iterator[None]:
-    """While the block runs, what prefect.yaml deploys is served."""
+    """Serve the deployments of prefect.yaml during the block."""
     environment = os.environ | {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PYTHONPATH": str(ROOT)}
     server = subprocess.Popen([sys.executable, "-m", "flows.services.deployments"], env=environment)
     try:

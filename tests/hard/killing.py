@@ -118,7 +118,7 @@ class Killing:
         return self.let_end(words)
 
     def _mended(self, words: Sequence[str], log: Path) -> bool:
-        """Whether `dvc repro` met a note of its own that was cut off, which docs/reliability.md says to remove."""
+        """Whether `dvc repro` met a note of its own that was cut off, which docs/operations.md says to remove."""
         if tuple(words) != DVC or "Unable to read RWLock-file" not in log.read_text(encoding="utf-8"):
             return False
         (self.folder / ".dvc/tmp/rwlock").unlink()

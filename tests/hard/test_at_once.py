@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.services.service import free_port
-from pipeline.registry import versions
+from pipeline.registry import promotion, versions
 from pipeline.registry.gate import Verdict
 from pipeline.settings import set_params
 from tests.command import lectern, start
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.hard
 FORCED = ("--force", "--because", "a rehearsal")
 PATIENCE = 180
 CROWD_PATIENCE = 900  # they take turns, and each tries one or two versions in a process of its own
-WAITS = "this goes on once that has ended."
+WAITS = "registers or promotes a version."
 
 SLOW_CHAIN = """
 stages:
@@ -102,8 +102,8 @@ def test_ten_promotions_and_ten_rollbacks_at_once_leave_one_champion_and_a_trail
     for known in (SUBJECTS, SUBJECTS[:4], SUBJECTS[:2]):
         register_quick(known)
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
-    for number in ("1", "2"):  # so that there is something to go back to
-        versions.promote(client, NAME, number, because="", judge=lambda new, _: Verdict(new.version, None, []))
+    for number in (1, 2):  # so that there is an earlier champion
+        promotion.promote(client, NAME, number, because="", judge=lambda new, _: Verdict(new.version, None, []))
     words = [("promote", str(1 + number % 3), *FORCED) for number in range(10)]
     words = [each for promotion in words for each in (promotion, ("rollback", "--because", "a rehearsal"))]
     streams = [project / f"streams-{number}" for number in range(len(words))]
@@ -119,8 +119,8 @@ def test_ten_promotions_and_ten_rollbacks_at_once_leave_one_champion_and_a_trail
         assert "Traceback" not in said, (each, said)
         if code:
             assert len([line for line in said.splitlines() if not line.endswith(WAITS)]) == 1, (each, said)
-    moves = versions.trail(client, NAME)
-    [champion] = [version for version, aliases in versions.versions(client, NAME) if versions.CHAMPION in aliases]
+    moves = promotion.trail(client, NAME)
+    [champion] = [version for version, aliases in versions.list_versions(client, NAME) if versions.CHAMPION in aliases]
     assert len(moves) == 2 + ended.count(0)
     assert {move.action for move in moves[2:]} == {"promote", "rollback"}
     assert [move.before for move in moves] == [None, *(move.version for move in moves[:-1])]

@@ -27,7 +27,7 @@ from pipeline.data.problems import errors
 from pipeline.data.workbook import read_workbook
 from pipeline.errors import UsageError
 from tests.command import lectern
-from tests.data.mutations import Law, changed_bytes, changed_cells, changed_tables, lines_and_topics
+from tests.data.mutations import Counts, changed_bytes, changed_cells, changed_tables, lines_and_topics
 from tests.data.oddities import NO_FILE, ODDITIES
 from tests.odd_workbooks import FIRST, SECOND, STRINGS, Parts, book
 
@@ -76,11 +76,11 @@ def _used() -> tuple[float, int]:
 
 @pytest.mark.parametrize("law", [changed_cells, changed_bytes, changed_tables])
 def test_of_hundreds_that_are_changed_at_random_nothing_is_lost(
-    law: Callable[[Path, int], Law], tmp_path: Path
+    law: Callable[[Path, int], Counts], tmp_path: Path
 ) -> None:
     found = measured(law, tmp_path, 300)
-    assert found.result.read + found.result.refused >= 300
-    assert min(found.result.read, found.result.refused) > 20
+    assert found.result.read + found.result.rejected >= 300
+    assert min(found.result.read, found.result.rejected) > 20
     assert found.result.seconds < SECONDS
     assert found.megabytes < MEGABYTES
 
@@ -219,7 +219,7 @@ def test_what_is_usable_goes_through_the_stages_and_loses_nothing(name: str, dvc
 
 @pytest.mark.parametrize("name", ODDITIES)
 def test_a_talk_is_given_chapters_or_refused(name: str, project: Path, examples: pd.DataFrame, tmp_path: Path) -> None:
-    from pipeline.data.workbook_files import is_workbook  # not by each process that reads a workbook
+    from pipeline.data.tables import is_workbook  # not by each process that reads a workbook
     from tests.titles.small import register
 
     register(project / "models/small", examples)

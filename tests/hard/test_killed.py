@@ -20,7 +20,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from pipeline.registry.versions import champions, trail
+from pipeline.registry.promotion import champions, trail
 from tests.conftest import SUBJECTS
 from tests.flows.promotable import NAME, register, write_splits
 from tests.hard.killing import DVC, RUN, Killing, made, require_whole, undo
@@ -142,8 +142,8 @@ def test_a_promotion_and_a_rollback_killed_anywhere_end_with_one_champion(
     killing = Killing(project, rng, longest=0, env=with_our_code())
     killing.let_end((*PROMOTION, "1"))
     moves = (
-        Moving((*PROMOTION, "2"), "already is the champion", ("1", "2")),
-        Moving(ROLLBACK, "has no champion to go back to", ("1",)),
+        Moving((*PROMOTION, "2"), "is already the champion", ("1", "2")),
+        Moving(ROLLBACK, "has no earlier champion to roll back to", ("1",)),
     )
     lengths = {move: _seconds(killing, move) for move in moves}
     kills: Counter[Moving] = Counter()

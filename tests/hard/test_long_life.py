@@ -25,7 +25,7 @@ from flows.services.service import free_port
 from pipeline.maintenance.removable import size
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import CHALLENGER, versions
+from pipeline.registry.versions import CHALLENGER, list_versions
 from tests.command import run_module
 from tests.conftest import ROOT
 from tests.training.small import environment
@@ -189,7 +189,7 @@ def test_after_fifty_runs_the_disk_holds_what_is_registered_or_recent_and_nothin
         if number % REGISTERED_EACH == 1:
             _register(client, number)
             with _statements() as statements:
-                assert len(versions(client, "lectern")) == registered
+                assert len(list_versions(client, "lectern")) == registered
             asked.append(len(statements))
         if number in (1, RUNS):
             looks.append(_look())
@@ -221,4 +221,4 @@ def test_of_more_versions_than_fit_on_a_page_none_is_overlooked(project: Path) -
     client.create_registered_model("lectern")
     for number in range(1, 1004):
         client.create_model_version("lectern", f"elsewhere/{number}")
-    assert [int(version.version) for version, _ in versions(client, "lectern")] == [*range(1003, 0, -1)]
+    assert [int(version.version) for version, _ in list_versions(client, "lectern")] == [*range(1003, 0, -1)]

@@ -202,7 +202,7 @@ def test_a_clock_that_goes_backwards_loses_no_epoch(project: Path, examples: pd.
         os.utime(path, (next_year, next_year))
     done = train()
     assert done.returncode == 0, done.stderr
-    assert "going on from checkpoint-" in done.stderr
+    assert "resuming from checkpoint-" in done.stderr
 
 
 @pytest.mark.hard

@@ -61,7 +61,7 @@ def backup(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_what_was_there_is_there_again_but_for_what_is_made_again(backup: Path, tmp_path: Path) -> None:
+def test_a_restored_project_equals_the_original_except_for_caches(backup: Path, tmp_path: Path) -> None:
     folder = tmp_path / "new folder"
     restore(backup, folder)
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -72,7 +72,7 @@ def test_what_was_there_is_there_again_but_for_what_is_made_again(backup: Path, 
     assert {path.name for path in backup.parent.iterdir()} == {"lectern.tar"}
 
 
-def test_an_empty_folder_may_be_the_working_directory(
+def test_a_backup_can_be_restored_into_the_empty_working_directory(
     backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "new").mkdir()
@@ -81,14 +81,14 @@ def test_an_empty_folder_may_be_the_working_directory(
     assert (tmp_path / "new/dvc.lock").is_file()
 
 
-def test_a_database_that_is_written_to_is_copied_as_it_is_at_one_moment(backup: Path, tmp_path: Path) -> None:
+def test_a_database_in_use_is_copied_as_a_consistent_snapshot(backup: Path, tmp_path: Path) -> None:
     restore(backup, tmp_path / "new")
     with closing(sqlite3.connect(tmp_path / "new/mlflow.db")) as connection:
         ((ones, twos),) = connection.execute("SELECT sum(n = 1), sum(n = 2) FROM t")
     assert ones == twos > 0
 
 
-def test_half_a_backup_and_another_tar_are_refused_and_leave_nothing(backup: Path, tmp_path: Path) -> None:
+def test_half_a_backup_and_a_foreign_tar_are_rejected(backup: Path, tmp_path: Path) -> None:
     other = backup.with_name("other.tar")
     with tarfile.open(other, "w") as tar:
         tar.add(backup, "backup")
@@ -100,7 +100,7 @@ def test_half_a_backup_and_another_tar_are_refused_and_leave_nothing(backup: Pat
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
-def test_a_backup_without_its_end_is_refused(backup: Path, tmp_path: Path) -> None:
+def test_a_truncated_backup_is_rejected(backup: Path, tmp_path: Path) -> None:
     with tarfile.open(backup) as tar:
         last = tar.getmembers()[-1]
     backup.write_bytes(backup.read_bytes()[: last.offset])
@@ -109,18 +109,18 @@ def test_a_backup_without_its_end_is_refused(backup: Path, tmp_path: Path) -> No
     assert not (tmp_path / "new").exists()
 
 
-def test_nothing_is_overwritten(backup: Path, filled: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there already"):
+def test_existing_files_and_folders_are_not_overwritten(backup: Path, filled: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="already exists"):
         restore(backup, filled)
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         back_up(backup)
-    with pytest.raises(UsageError, match="lies in the project"):
+    with pytest.raises(UsageError, match="is inside the project"):
         back_up(filled / "backup.tar")
     with pytest.raises(UsageError, match="no file"):
         restore(tmp_path / "none.tar", tmp_path / "new")
 
 
-def test_links_within_the_project_come_back_and_those_that_lead_out_are_named(
+def test_links_inside_the_project_are_restored_and_others_reported(
     filled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     place = tmp_path_factory.mktemp("elsewhere")
@@ -138,7 +138,7 @@ def test_links_within_the_project_come_back_and_those_that_lead_out_are_named(
     assert not any(os.path.lexists(new / name) for name in ("data", "models/passwords", "pipe"))
 
 
-def test_a_project_that_was_unpacked_by_hand_can_be_backed_up_again(backup: Path, tmp_path: Path) -> None:
+def test_a_project_unpacked_by_hand_can_be_backed_up(backup: Path, tmp_path: Path) -> None:
     with tarfile.open(backup) as tar:
         tar.extract("lectern-backup.json", filter="data")
     again = backup.with_name("again.tar")
@@ -146,7 +146,7 @@ def test_a_project_that_was_unpacked_by_hand_can_be_backed_up_again(backup: Path
     assert restore(again, tmp_path / "new").folder == Path.cwd()
 
 
-def test_branches_that_differ_by_case_come_back(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_branches_that_differ_only_by_case_are_restored(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
     for words in (
         ["init", "-q"],
@@ -163,13 +163,11 @@ def test_branches_that_differ_by_case_come_back(filled: Path, tmp_path_factory: 
     assert {"Fix", "fix/b"} <= {*said.stdout.split()}
 
 
-def test_a_backup_that_could_not_be_restored_is_not_made(
+def test_a_backup_that_could_not_be_restored_is_not_written(
     filled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     place = tmp_path_factory.mktemp("elsewhere")
     Path("Empty").symlink_to("models")
-    with pytest.raises(
-        Rejected, match=r"would not take this backup: 'empty/\.gitkeep' would be written through 'Empty'"
-    ):
+    with pytest.raises(Rejected, match=r"would refuse this backup: 'empty/\.gitkeep' would be written through 'Empty'"):
         back_up(place / "lectern.tar")
     assert list(place.iterdir()) == []

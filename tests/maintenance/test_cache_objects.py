@@ -29,7 +29,7 @@ def with_files(hashes: set[str] | frozenset[str], cache: Cache) -> set[str]:
 
 
 @given(caches(), st.frozensets(st.sampled_from(HASHES)), st.frozensets(st.sampled_from(HASHES)), TIMES)
-def test_nothing_goes_that_a_version_or_the_project_names_nor_a_file_of_a_folder_that_stays(
+def test_objects_of_versions_and_of_the_project_stay_with_all_their_files(
     cache: Cache, versions: frozenset[str], projects: frozenset[str], before: float
 ) -> None:
     going = unneeded(cache, versions=versions, projects=projects, before=before)
@@ -38,7 +38,7 @@ def test_nothing_goes_that_a_version_or_the_project_names_nor_a_file_of_a_folder
 
 
 @given(caches(), st.frozensets(st.sampled_from(HASHES)), TIMES)
-def test_what_made_a_version_stays_whole(cache: Cache, versions: frozenset[str], before: float) -> None:
+def test_all_outputs_of_a_stage_that_made_a_version_stay(cache: Cache, versions: frozenset[str], before: float) -> None:
     going = unneeded(cache, versions=versions, projects=frozenset(), before=before)
     for run in cache.runs:
         if run.outs & versions:
@@ -47,7 +47,7 @@ def test_what_made_a_version_stays_whole(cache: Cache, versions: frozenset[str],
 
 
 @given(caches(), st.frozensets(st.sampled_from(HASHES)), st.frozensets(st.sampled_from(HASHES)), TIMES)
-def test_what_is_recent_stays_and_what_stays_is_needed(
+def test_recent_entries_stay_and_older_ones_only_if_needed(
     cache: Cache, versions: frozenset[str], projects: frozenset[str], before: float
 ) -> None:
     going = unneeded(cache, versions=versions, projects=projects, before=before)
@@ -63,7 +63,7 @@ def test_what_is_recent_stays_and_what_stays_is_needed(
     assert not again.runs
 
 
-def test_an_old_result_that_nothing_names_goes_with_its_files() -> None:
+def test_an_old_unnamed_result_is_removed_with_its_files() -> None:
     cache = Cache(dict.fromkeys([FILES[0], FOLDERS[0]], 1.0), {FOLDERS[0]: frozenset([FILES[0]])}, ())
     cache = Cache(cache.objects, cache.folders, (CachedRun(Path("run"), frozenset([FOLDERS[0]]), 1.0),))
     going = unneeded(cache, versions=frozenset(), projects=frozenset(), before=2.0)

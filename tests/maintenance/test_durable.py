@@ -1,4 +1,4 @@
-"""What has to survive a power loss is on the disk before it has its name, and its name before anything relies on it."""
+"""Files that must survive a power loss: the content reaches the disk before the name, and the name before its use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import pandas as pd
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from flows.graph.run_overrides import params_as_asked
-from flows.graph.trained_workbooks import note_last
 from pipeline.files import folder_aside, made_once, write_json
 from pipeline.paths import PARAMS, STATE
 from pipeline.settings import set_params
@@ -26,7 +24,7 @@ Event = tuple[str, Path]
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
-    """What reaches the disk, in order: ("sync", its path), and ("name", the path that it is renamed to)."""
+    """Record what reaches the disk, in order: ("sync", path) and ("name", new path)."""
     seen: list[Event] = []
     fsync, replace = os.fsync, os.replace
 
@@ -47,7 +45,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
 
 
 def survives(path: Path, events: list[Event]) -> bool:
-    """Whether `path` got its name after its content, and the folder was synced after that."""
+    """Return whether the content of `path` was synced before its name, and the folder after it."""
     path = path.absolute()
     return ("name", path) in events and ("sync", path.parent) in events[events.index(("name", path)) :]
 
@@ -65,36 +63,29 @@ def _replace_folder() -> None:
         _fill(aside)
 
 
-def _ask() -> None:
-    with params_as_asked(None, 3, None):
-        pass
-
-
 @pytest.mark.parametrize(
     ("act", "paths"),
     [
         (lambda: set_params(["split"], {"seed": 2}), [PARAMS]),
-        (_ask, [STATE / "params_before.yaml", PARAMS]),
-        (note_last, [STATE / "trained_on.json"]),
         (_replace_folder, [Path("models/t5-tiny")]),
         (lambda: made_once(STATE / "converted/c", _fill), [STATE / "converted/c"]),
         (lambda: write_json(Path("reports/registered.json"), {"version": 1}), [Path("reports/registered.json")]),
     ],
-    ids=["params.yaml", "params of a run", "state", "model folder", "converted checkpoint", "registered version"],
+    ids=["params.yaml", "model folder", "converted checkpoint", "registered version"],
 )
-def test_it_survives_a_power_loss(
+def test_a_durable_file_is_synced_before_it_gets_its_name(
     act: Callable[[], object], paths: list[Path], project: Path, events: list[Event]
 ) -> None:
     act()
     assert [path for path in paths if not survives(path, events)] == []
 
 
-def test_a_new_folder_has_its_own_name_on_the_disk_too(project: Path, events: list[Event]) -> None:
+def test_the_name_of_a_new_folder_is_synced(project: Path, events: list[Event]) -> None:
     write_json(Path("a/b/state.json"), {})
     assert {("sync", project / "a/b"), ("sync", project / "a"), ("sync", project)} <= {*events}
 
 
-def test_a_version_is_registered_once_its_model_is_on_the_disk(
+def test_a_version_is_registered_after_its_model_is_synced(
     project: Path, examples: pd.DataFrame, events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     when_registered: list[Event] = []
@@ -110,7 +101,7 @@ def test_a_version_is_registered_once_its_model_is_on_the_disk(
     assert {("sync", weights), ("sync", weights.parent)} <= {*when_registered}
 
 
-def test_a_checkpoint_is_on_the_disk_before_the_training_goes_on(project: Path, events: list[Event]) -> None:
+def test_a_checkpoint_is_synced_before_the_training_continues(project: Path, events: list[Event]) -> None:
     checkpoint = project / "checkpoint-3"
     checkpoint.mkdir()
     (checkpoint / "model.safetensors").write_bytes(b"weights")
@@ -119,7 +110,7 @@ def test_a_checkpoint_is_on_the_disk_before_the_training_goes_on(project: Path, 
     assert {("sync", checkpoint / "model.safetensors"), ("sync", checkpoint), ("sync", project)} <= {*events}
 
 
-def test_what_a_stage_can_make_again_is_not_waited_for(project: Path, events: list[Event]) -> None:
+def test_outputs_of_stages_are_not_synced(project: Path, events: list[Event]) -> None:
     book = write_book(project / "lessons.xlsx", [("C", "1", "0:00:00", "Old")], [("C", "1", "0:00:01", "so we begin")])
     set_params(["ingest"], {"workbook": str(book)})
     events.clear()

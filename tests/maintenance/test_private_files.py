@@ -1,4 +1,4 @@
-"""What may hold a password or a token is for one user only, also where the umask keeps nobody out."""
+"""Files that may hold a password or a token are private under any umask."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from flows.cluster.worker import Source, work_tree
-from flows.graph.work_tree_lock import work_tree_lock
+from flows.graph.exclusive_access import work_tree_lock
 from flows.services.service import Service
-from flows.services.up import word_left
+from flows.services.up import address_file
 from pipeline.files import file_aside, write_text
 from pipeline.maintenance.backup import back_up, restore
 from pipeline.paths import STATE
-from pipeline.registry.tracking_database import create_database
+from pipeline.registry.tracking_store import create_database
 from tests.conftest import ROOT
 
 TOKEN = "pLanTed-s3cret"
@@ -43,7 +43,7 @@ def holding(secret: str, folder: Path) -> list[Path]:
 
 
 def reachable(path: Path, within: Path) -> bool:
-    """Whether another user can read `path`, if they get as far as `within`."""
+    """Return whether another user who can enter `within` can read `path`."""
     above = [each for each in path.parents if each != within and each.is_relative_to(within)]
     return bool(mode(path) & 0o077) and all(mode(each) & 0o077 for each in above)
 
@@ -60,9 +60,7 @@ def secrets(project: Path) -> Path:
     return project
 
 
-def test_a_backup_and_the_secrets_of_a_restored_project_are_for_one_user(
-    secrets: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_backup_and_restored_secrets_are_private(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     place = tmp_path_factory.mktemp("elsewhere")
     back_up(place / "lectern.tar")
     assert mode(place / "lectern.tar") == 0o600
@@ -76,7 +74,7 @@ def test_a_backup_and_the_secrets_of_a_restored_project_are_for_one_user(
     assert mode(place / "new/params.yaml") & 0o044
 
 
-def test_what_is_private_is_so_from_its_first_byte_on(tmp_path: Path) -> None:
+def test_a_private_file_is_private_from_its_first_byte(tmp_path: Path) -> None:
     with file_aside(tmp_path / "backup", private=True) as path:
         assert (mode(path), mode(path.parent)) == (0o600, 0o700)
         path.unlink()
@@ -86,9 +84,7 @@ def test_what_is_private_is_so_from_its_first_byte_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["missing", "for all to read"])
-def test_logs_and_addresses_and_databases_are_for_one_user(
-    before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logs_addresses_and_databases_are_private(before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     log = STATE / "logs/page.log"
     if before == "for all to read":
@@ -97,25 +93,25 @@ def test_logs_and_addresses_and_databases_are_for_one_user(
     with Service("It", [sys.executable, "-c", f"print('{TOKEN}')"], log=log) as it:
         it._child.wait()
     assert TOKEN in log.read_text(encoding="utf-8")
-    with word_left(STATE / "prefect.url", f"http://lectern:{TOKEN}@127.0.0.1"):
+    with address_file(STATE / "prefect.url", f"http://lectern:{TOKEN}@127.0.0.1"):
         assert mode(STATE / "prefect.url") == 0o600
     create_database("sqlite:///mlflow.db")
     assert (mode(STATE), mode(log), mode(Path("mlflow.db"))) == (0o700, 0o600, 0o600)
 
 
 @pytest.mark.parametrize("make", [work_tree_lock, lambda: write_text(STATE / "batches/deep/a.json", TOKEN)])
-def test_whoever_makes_the_state_folder_makes_it_for_one_user(make, tmp_path: Path, monkeypatch) -> None:
+def test_the_state_folder_is_always_created_private(make, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     make()
     assert mode(STATE) == 0o700
 
 
-def test_nothing_else_makes_the_state_folder() -> None:
+def test_only_these_functions_create_the_state_folder() -> None:
     code = [path for part in ("lectern", "pipeline", "flows") for path in (ROOT / part).rglob("*.py")]
     assert [path.name for path in code if "STATE.mkdir(" in path.read_text(encoding="utf-8")] == []
 
 
-def test_a_clone_whose_address_holds_a_token_is_for_one_user(
+def test_a_clone_with_a_token_in_its_address_is_private(
     project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trees = tmp_path_factory.mktemp("trees")

@@ -1,4 +1,4 @@
-"""Which MLflow runs may go, and that they are gone from disk afterwards."""
+"""The MLflow runs that `lectern clean` removes, and their files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mlflow.entities import ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.files import write_json, write_text
-from pipeline.maintenance.runs import RunFacts, runs_that_may_go, tracked
-from pipeline.maintenance.versions import all_versions, named_by
+from pipeline.maintenance.runs import RunFacts, find_tracked, unneeded_runs
+from pipeline.maintenance.version_needs import all_versions, named_by
 from pipeline.registry.tracking import EXPERIMENT, connect
 
 IDS = [f"run-{n}" for n in range(6)]
@@ -38,10 +38,10 @@ EACH_OTHERS_PARENT = [
 
 @example(EACH_OTHERS_PARENT, frozenset({"run-1"}), 1)
 @given(RUNS, st.frozensets(st.sampled_from(IDS)), st.floats(0, 100))
-def test_neither_a_named_run_goes_nor_its_parent_nor_its_child(
+def test_a_named_run_stays_with_its_parents_and_children(
     runs: list[RunFacts], named: frozenset[str], before: float
 ) -> None:
-    going = set(runs_that_may_go(runs, named, before))
+    going = set(unneeded_runs(runs, named, before))
     assert not going & named
     for run in runs:
         if run.run_id in named:
@@ -51,10 +51,10 @@ def test_neither_a_named_run_goes_nor_its_parent_nor_its_child(
 
 
 @given(RUNS, st.frozensets(st.sampled_from(IDS)), st.floats(0, 100))
-def test_no_run_goes_that_is_running_or_recent_unless_somebody_deleted_it(
+def test_running_and_recent_runs_stay_unless_deleted(
     runs: list[RunFacts], named: frozenset[str], before: float
 ) -> None:
-    going = set(runs_that_may_go(runs, named, before))
+    going = set(unneeded_runs(runs, named, before))
     assert all(run.deleted or not (run.running or run.last >= before) for run in runs if run.run_id in going)
 
 
@@ -85,13 +85,13 @@ def _left(client: MlflowClient) -> set[str]:
 
 
 def _clean(client: MlflowClient) -> int:
-    piles = tracked(client, named_by(all_versions(client)), time.time() - 30 * DAY).piles
+    piles = find_tracked(client, named_by(all_versions(client)), time.time() - 30 * DAY).removable
     for pile in piles:
         pile.remove()
     return sum(pile.count for pile in piles)
 
 
-def test_old_and_deleted_runs_go_with_their_artifacts_and_what_is_named_recent_or_running_stays(
+def test_old_and_deleted_runs_are_removed_with_their_artifacts(
     client: MlflowClient,
 ) -> None:
     search = _run(client, "search of the version")
@@ -119,7 +119,7 @@ def test_old_and_deleted_runs_go_with_their_artifacts_and_what_is_named_recent_o
     assert _clean(client) == 0
 
 
-def test_a_removal_that_was_cut_off_is_gone_on_with(client: MlflowClient) -> None:
+def test_an_interrupted_removal_is_completed_by_the_next_one(client: MlflowClient) -> None:
     for name in ("first", "second"):
         _run(client, name)
     half = next(Path("mlartifacts").rglob("said.txt"))
@@ -129,7 +129,7 @@ def test_a_removal_that_was_cut_off_is_gone_on_with(client: MlflowClient) -> Non
     assert _left(client) == set()
 
 
-def test_a_deleted_run_of_another_experiment_is_not_ours_to_remove(client: MlflowClient) -> None:
+def test_runs_of_other_experiments_are_not_removed(client: MlflowClient) -> None:
     other = client.create_experiment("other")
     run_id = client.create_run(other, start_time=0).info.run_id
     client.delete_run(run_id)

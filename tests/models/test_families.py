@@ -16,8 +16,8 @@ from pipeline.models.checkpoints import Card, ModelSettings, open_checkpoint
 from pipeline.models.families import FAMILIES, GROUPS
 from pipeline.models.generation import Titler
 from pipeline.models.inputs import IGNORED, Inputs
-from pipeline.models.layers import freeze, group_of, summarise
-from tests.models.small import GREEDY, lively_model, small_model, titles_after_learning
+from pipeline.models.layer_groups import freeze, group_of, summarise
+from tests.models.small import GREEDY, build_small_model, lively_model, small_model, titles_after_learning
 
 TALK, TITLE = "we talk about graphs", "Why graphs matter"
 
@@ -28,31 +28,18 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_same_texts_give_the_same_vocabulary(family: str, examples: pd.DataFrame) -> None:
-    first, *others = (FAMILIES[family].new_tokenizer(examples["text"].tolist(), 300).get_vocab() for _ in range(3))
+    first, *others = (FAMILIES[family].new_tokenizer(examples["text"].tolist(), 300).get_vocab() for _ in range(2))
     assert all(other == first for other in others)
 
 
-def test_every_parameter_of_every_family_is_in_a_layer_group(family: str, examples: pd.DataFrame) -> None:
+def test_every_parameter_is_in_a_layer_group(family: str, examples: pd.DataFrame) -> None:
     model, inputs = small_model(family, examples)
     groups = {group_of(name, inputs.family) for name, _ in model.named_parameters()}
     wanted = {group for group in ("embedding", "encoder", "decoder") if inputs.family.groups[group]}
     assert wanted <= groups <= set(GROUPS)
 
 
-def test_a_training_step_lowers_the_loss_of_every_family(family: str, examples: pd.DataFrame) -> None:
-    model, inputs = small_model(family, examples)
-    batch = inputs.training_batch([inputs.example(*row) for row in examples[["text", "title"]].head(4).to_numpy()])
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    model.train()
-    first = model(**batch).loss
-    for _ in range(3):
-        optimiser.zero_grad()
-        model(**batch).loss.backward()
-        optimiser.step()
-    assert model(**batch).loss < first
-
-
-def test_what_is_not_frozen_takes_part_in_every_step(family: str, examples: pd.DataFrame) -> None:
+def test_every_trainable_parameter_gets_a_gradient(family: str, examples: pd.DataFrame) -> None:
     model, inputs = small_model(family, examples)
     freeze(model, inputs.family, [], lower_layers=0)
     model(**inputs.training_batch([inputs.example(TALK, TITLE)])).loss.backward()
@@ -60,8 +47,8 @@ def test_what_is_not_frozen_takes_part_in_every_step(family: str, examples: pd.D
     assert not idle
 
 
-def test_what_a_model_has_learnt_is_what_it_writes(family: str, examples: pd.DataFrame) -> None:
-    """From its first token to its end: generation begins, goes on and ends as training did."""
+def test_a_model_writes_the_titles_that_it_has_learnt(family: str, examples: pd.DataFrame) -> None:
+    """Generation starts, continues and ends titles as training does."""
     written, learnt = titles_after_learning(*small_model(family, examples), examples)
     assert written == learnt
 
@@ -69,14 +56,14 @@ def test_what_a_model_has_learnt_is_what_it_writes(family: str, examples: pd.Dat
 def test_titles_do_not_depend_on_the_order_of_the_texts(family: str, examples: pd.DataFrame) -> None:
     model, inputs = lively_model(family, examples)
     texts = examples["text"].tolist()
-    longer = GREEDY.model_copy(update={"max_new_tokens": 16})  # a title of nonsense loses much by being tidied
+    longer = GREEDY.model_copy(update={"max_new_tokens": 16})  # the clean-up shortens nonsense
     titler = Titler(model, inputs, longer)
     titles = titler.titles(texts)
     assert len({*map(tuple, titles)}) > len(texts) / 2
     assert titler.titles(texts[::-1]) == titles[::-1]
 
 
-def test_titles_do_not_depend_on_what_is_padded_beside_them(family: str, examples: pd.DataFrame) -> None:
+def test_titles_do_not_depend_on_padding(family: str, examples: pd.DataFrame) -> None:
     model, inputs = lively_model(family, examples)
     texts = [examples["text"][0], examples["text"][7]]
     together = Titler(model, inputs, GREEDY).titles(texts)
@@ -85,7 +72,7 @@ def test_titles_do_not_depend_on_what_is_padded_beside_them(family: str, example
     assert together == alone
 
 
-def test_padding_of_labels_is_not_learnt(family: str, examples: pd.DataFrame) -> None:
+def test_the_loss_ignores_the_padding_of_labels(family: str, examples: pd.DataFrame) -> None:
     model, inputs = small_model(family, examples)
     model.eval()
     # Titles of different lengths, so that one of the labels is padded.
@@ -97,7 +84,7 @@ def test_padding_of_labels_is_not_learnt(family: str, examples: pd.DataFrame) ->
     assert together.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_freezing_a_group_leaves_it_as_it_is(family: str, examples: pd.DataFrame) -> None:
+def test_frozen_groups_do_not_train(family: str, examples: pd.DataFrame) -> None:
     model, inputs = small_model(family, examples)
     freeze(model, inputs.family, ["embedding", "encoder"], lower_layers=1)
     summary = summarise(model, inputs.family)
@@ -109,18 +96,18 @@ def test_freezing_a_group_leaves_it_as_it_is(family: str, examples: pd.DataFrame
     assert summary["trainable"].any()
 
 
-def test_a_text_all_in_capitals_is_read_as_one_in_small_letters(family: str, examples: pd.DataFrame) -> None:
+def test_a_text_in_capitals_is_lowered(family: str, examples: pd.DataFrame) -> None:
     _, inputs = small_model(family, examples)
     shouted = f"{TALK}, and about Dijkstra".upper()
     assert inputs.source(shouted) == inputs.source(shouted.lower())
 
 
-def test_a_model_reads_what_is_said_alone(family: str, examples: pd.DataFrame) -> None:
+def test_marks_of_sounds_are_not_read(family: str, examples: pd.DataFrame) -> None:
     _, inputs = small_model(family, examples)
     assert inputs.source("[Music] we talk\n[Applause]  about (laughter) graphs ♪") == inputs.source(TALK)
 
 
-def test_capitals_among_small_letters_stay(examples: pd.DataFrame) -> None:
+def test_capitals_in_a_mixed_text_stay(examples: pd.DataFrame) -> None:
     _, inputs = small_model("t5", examples)
     text = "NASA AND HOW WE talk about graphs"
     assert inputs.source(text) != inputs.source(text.lower())
@@ -133,7 +120,7 @@ def test_t5_is_asked_to_summarize(examples: pd.DataFrame) -> None:
     assert inputs.source(TALK) == prefixed != bare
 
 
-def test_what_t5_is_asked_takes_no_token_from_a_text(examples: pd.DataFrame) -> None:
+def test_the_prefix_of_t5_takes_no_tokens_from_a_text(examples: pd.DataFrame) -> None:
     _, inputs = small_model("t5", examples)
     text = " ".join(examples["text"])
     asked = inputs.tokenizer("summarize:", add_special_tokens=False)["input_ids"]
@@ -142,18 +129,18 @@ def test_what_t5_is_asked_takes_no_token_from_a_text(examples: pd.DataFrame) -> 
     assert inputs.source(text) == [*asked, *bare]
 
 
-def test_what_a_family_asks_needs_positions_beside_the_text(
+def test_a_prefix_takes_positions_from_a_text(
     few_positions: int, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FAMILIES, "bart", replace(FAMILIES["bart"], prefix="so: "))
-    _, inputs = small_model("bart", examples)
+    _, inputs = build_small_model("bart", examples["text"])
     room = few_positions - len(inputs.tokenizer("so:", add_special_tokens=False)["input_ids"])
-    small_model("bart", examples, max_source_tokens=room)
-    with pytest.raises(Rejected, match=f"max_source_tokens is {room + 1}, .* takes {room} tokens"):
-        small_model("bart", examples, max_source_tokens=room + 1)
+    build_small_model("bart", examples["text"], max_source_tokens=room)
+    with pytest.raises(Rejected, match=f"max_source_tokens is {room + 1}, .* takes at most {room} tokens"):
+        build_small_model("bart", examples["text"], max_source_tokens=room + 1)
 
 
-def test_mt5_which_knows_no_tasks_is_given_the_text_alone(examples: pd.DataFrame) -> None:
+def test_mt5_gets_texts_without_a_prefix(examples: pd.DataFrame) -> None:
     _, inputs = small_model("mt5", examples)
     assert inputs.source(TALK) == inputs.tokenizer(TALK)["input_ids"]
 
@@ -166,7 +153,7 @@ def test_led_attends_globally_to_its_first_token_in_training_and_in_generation(e
         assert batch["global_attention_mask"][:, 0].tolist() == [1, 1]
 
 
-def test_led_is_told_so_when_it_writes(examples: pd.DataFrame) -> None:
+def test_led_gets_its_global_attention_mask_in_generation(examples: pd.DataFrame) -> None:
     model, inputs = lively_model("led", examples)
     given: list[dict[str, Any]] = []
     model.get_encoder().register_forward_pre_hook(lambda _module, _args, named: given.append(named), with_kwargs=True)
@@ -175,7 +162,7 @@ def test_led_is_told_so_when_it_writes(examples: pd.DataFrame) -> None:
 
 
 def _first_tokens(model: PreTrainedModel, inputs: Inputs) -> tuple[list[int], list[int]]:
-    """The first two that the decoder is given of a title: in training, and when it writes one."""
+    """The first two tokens that the decoder reads in training, and those in generation."""
     given: list[int] = []
     model.get_decoder().register_forward_pre_hook(
         lambda _module, _args, named: given.extend(named["input_ids"][0].tolist()), with_kwargs=True
@@ -187,7 +174,7 @@ def _first_tokens(model: PreTrainedModel, inputs: Inputs) -> tuple[list[int], li
     return taught, given[:2]
 
 
-def test_mbart_names_the_language_behind_a_text_and_starts_a_title_with_it(examples: pd.DataFrame) -> None:
+def test_mbart_ends_a_text_with_the_language_and_starts_a_title_with_it(examples: pd.DataFrame) -> None:
     model, inputs = lively_model("mbart", examples)
     language = inputs.tokenizer.convert_tokens_to_ids("en_XX")
     assert inputs.source(TALK)[-1] == language
@@ -196,7 +183,7 @@ def test_mbart_names_the_language_behind_a_text_and_starts_a_title_with_it(examp
     assert written[0] == language
 
 
-def test_mbart_50_names_the_language_ahead_of_a_text_and_of_a_title(examples: pd.DataFrame) -> None:
+def test_mbart_50_starts_texts_and_titles_with_the_language(examples: pd.DataFrame) -> None:
     model, inputs = lively_model("mbart", examples)
     vocabulary = inputs.tokenizer.get_vocab()
     pieces = [(piece, 0.0) for piece in sorted(vocabulary, key=vocabulary.get)]
@@ -208,7 +195,7 @@ def test_mbart_50_names_the_language_ahead_of_a_text_and_of_a_title(examples: pd
     assert taught == written == [tokenizer.eos_token_id, language]
 
 
-def test_a_course_in_another_language_is_told_to_mbart(examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_the_setting_language_reaches_mbart(examples: pd.DataFrame, tmp_path: Path) -> None:
     model, inputs = lively_model("mbart", examples)
     model.save_pretrained(tmp_path)
     inputs.tokenizer.save_pretrained(tmp_path)
@@ -220,14 +207,14 @@ def test_a_course_in_another_language_is_told_to_mbart(examples: pd.DataFrame, t
     assert inputs.source(TALK)[-1] == german
     taught, written = _first_tokens(model, inputs)
     assert taught[0] == written[0] == german
-    with pytest.raises(Rejected, match=r"knows no language 'de'.*de_DE"):
+    with pytest.raises(Rejected, match=r"has no language 'de'.*de_DE"):
         open_checkpoint(settings.model_copy(update={"language": "de"}), [])
 
 
 @pytest.mark.parametrize(("family", "checkpoint"), [("bart", "somewhere"), ("mbart", "scratch")])
-def test_a_language_is_refused_where_nobody_is_told_it(family: str, checkpoint: str) -> None:
+def test_a_language_is_refused_for_monolingual_families_and_models_from_scratch(family: str, checkpoint: str) -> None:
     size = {"width": 32, "layers": 2, "heads": 2, "vocabulary": 400} if checkpoint == "scratch" else None
-    with pytest.raises(ValidationError, match="'language' goes with a checkpoint of a family that is told it: mbart"):
+    with pytest.raises(ValidationError, match=r"'language' needs .* a multilingual family: mbart"):
         ModelSettings(
             family=family,
             checkpoint=checkpoint,
@@ -239,7 +226,7 @@ def test_a_language_is_refused_where_nobody_is_told_it(family: str, checkpoint: 
 
 
 @pytest.mark.parametrize("family", ["blenderbot-small", "prophetnet", "encoder-decoder"])
-def test_a_tokenizer_that_knows_no_end_of_a_title_is_told(family: str, examples: pd.DataFrame) -> None:
+def test_tokenizers_without_an_end_token_get_one(family: str, examples: pd.DataFrame) -> None:
     _, inputs = small_model(family, examples)
     end = {"blenderbot-small": "__end__"}.get(family, "[SEP]")
     assert inputs.tokenizer.eos_token == end
@@ -255,10 +242,10 @@ def few_positions(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("t5", "mt5", "causal")])
-def test_a_model_takes_as_many_tokens_as_its_family_says(
+def test_positions_are_the_longest_inputs_that_a_model_takes(
     family: str, few_positions: int, examples: pd.DataFrame
 ) -> None:
-    model, inputs = small_model(family, examples)
+    model, inputs = build_small_model(family, examples["text"])
     source, target = inputs.family.positions(model.config)
 
     def loss(source: int, target: int) -> torch.Tensor:
@@ -270,8 +257,10 @@ def test_a_model_takes_as_many_tokens_as_its_family_says(
         loss(source, target + 1)
 
 
-def test_prophetnet_places_no_two_tokens_of_a_text_alike(few_positions: int, examples: pd.DataFrame) -> None:
-    model, inputs = small_model("prophetnet", examples)
+def test_prophetnet_gives_all_tokens_of_the_longest_text_different_positions(
+    few_positions: int, examples: pd.DataFrame
+) -> None:
+    model, inputs = build_small_model("prophetnet", examples["text"])
     longest, _ = inputs.family.positions(model.config)
     embedding = model.get_encoder().position_embeddings
     for length, are_distinct in ((longest, True), (longest + 1, False)):
@@ -279,14 +268,14 @@ def test_prophetnet_places_no_two_tokens_of_a_text_alike(few_positions: int, exa
         assert (places.unique().numel() == length) == are_distinct
 
 
-def test_titles_longer_than_a_model_has_positions_for_are_misused(examples: pd.DataFrame) -> None:
+def test_more_new_tokens_than_positions_are_refused(examples: pd.DataFrame) -> None:
     model, inputs = small_model("blenderbot-small", examples)
     with pytest.raises(UsageError, match=r"max_new_tokens is 1025, .* titles of 1024 tokens"):
         Titler(model, inputs, GREEDY.model_copy(update={"max_new_tokens": 1025}))
     Titler(model, inputs, GREEDY.model_copy(update={"max_new_tokens": 1024}))
 
 
-def test_a_causal_model_is_asked_through_its_chat_template(examples: pd.DataFrame) -> None:
+def test_a_causal_model_gets_its_chat_template(examples: pd.DataFrame) -> None:
     _, inputs = small_model("causal", examples)
     prompt = inputs.family.prompt
     chat = [{"role": "user", "content": prompt.question.format(text=TALK)}]
@@ -295,14 +284,14 @@ def test_a_causal_model_is_asked_through_its_chat_template(examples: pd.DataFram
     assert inputs.tokenizer.decode(inputs.source(TALK)) == asked
 
 
-def test_a_causal_model_learns_the_title_alone(examples: pd.DataFrame) -> None:
+def test_a_causal_model_learns_only_the_title(examples: pd.DataFrame) -> None:
     _, inputs = small_model("causal", examples)
     example = inputs.example("we talk about graphs", "Why graphs matter")
     learnt = [label for label in example.labels if label != IGNORED]
     assert inputs.tokenizer.decode(learnt) == " Why graphs matter<|im_end|>"
 
 
-def test_a_causal_model_loses_nothing_by_leaving_out_the_logits_of_the_transcript(examples: pd.DataFrame) -> None:
+def test_a_causal_model_has_the_same_loss_without_the_logits_of_the_transcript(examples: pd.DataFrame) -> None:
     model, inputs = small_model("causal", examples)
     model.eval()
     rows = [inputs.example(*row) for row in examples[["text", "title"]].head(3).to_numpy()]
@@ -313,7 +302,7 @@ def test_a_causal_model_loses_nothing_by_leaving_out_the_logits_of_the_transcrip
     assert model(**kept).loss.item() == pytest.approx(model(**everything).loss.item(), rel=1e-5)
 
 
-def test_a_causal_model_is_padded_where_it_does_not_write(examples: pd.DataFrame) -> None:
+def test_a_causal_model_is_padded_on_the_left(examples: pd.DataFrame) -> None:
     _, inputs = small_model("causal", examples)
     batch = inputs.batch([inputs.source("we talk about graphs and threads"), inputs.source("we talk")])
     assert batch["attention_mask"][:, -1].tolist() == [1, 1]

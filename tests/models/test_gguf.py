@@ -11,8 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.errors import Rejected
-from pipeline.models.checkpoints import ModelSettings, open_checkpoint
-from pipeline.models.gguf import converted
+from pipeline.models.checkpoints import ModelSettings, convert_gguf, open_checkpoint
 
 WIDTH, LAYERS, HEADS = 64, 2, 2
 TOKENS = ["<|im_start|>", "<|im_end|>", "Ġ", *"abcdefghijklmnopqrstuvwxyz", "th", "Ġth"]
@@ -96,24 +95,22 @@ def test_a_converted_file_gives_the_weights_and_tokens_that_it_holds(package: Pa
     assert chats[0] == chats[1] == f"<|im_start|>{text}<|im_end|>"
 
 
-def test_a_file_is_converted_once_also_by_those_who_want_it_at_the_same_time(
-    package: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, logger="pipeline.models.gguf")
+def test_concurrent_readers_convert_a_file_once(package: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="pipeline.models.checkpoints")
     with ThreadPoolExecutor(2) as pool:
-        folders = [*pool.map(lambda _: converted(package / "small.gguf", AutoModelForCausalLM), range(3))]
+        folders = [*pool.map(lambda _: convert_gguf(package / "small.gguf", AutoModelForCausalLM), range(3))]
     assert len({*folders}) == 1
-    assert [record.message for record in caplog.records] == ["converting small.gguf, once"]
+    assert [record.message for record in caplog.records] == ["Converting small.gguf"]
 
 
-def test_another_file_of_that_name_is_converted_anew(package: Path) -> None:
+def test_a_changed_file_is_converted_again(package: Path) -> None:
     before, _ = open_checkpoint(_settings(), [])
     _write_gguf(package / "small.gguf", seed=2)
     after, _ = open_checkpoint(_settings(), [])
     assert not torch.equal(before.model.embed_tokens.weight, after.model.embed_tokens.weight)
 
 
-def test_a_conversion_that_was_cut_off_leaves_nothing_behind(package: Path) -> None:
+def test_a_failed_conversion_leaves_no_folder(package: Path) -> None:
     whole = (package / "small.gguf").read_bytes()
     (package / "small.gguf").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(Rejected, match=r"'package:carrier/small.gguf' cannot be opened"):

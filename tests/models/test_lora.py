@@ -16,7 +16,7 @@ from pipeline.models.checkpoints import Card, load_model, save_model
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import Titler
 from pipeline.models.inputs import Inputs
-from pipeline.models.layers import count_parameters, freeze, group_of, summarise
+from pipeline.models.layer_groups import count_parameters, freeze, group_of, summarise
 from pipeline.models.lora import LoraSettings, merge, wrap
 from tests.models.small import GREEDY, small_model
 
@@ -61,7 +61,7 @@ def test_only_adapters_are_trained_and_a_step_lowers_the_loss(family: str, examp
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
-def test_the_merged_model_is_plain_and_gives_what_the_adapted_one_gave(
+def test_the_merged_model_is_plain_and_gives_the_adapted_models_logits(
     family: str, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
     model, inputs = small_model(family, examples)
@@ -95,7 +95,7 @@ def test_every_attention_of_a_family_is_adapted_and_nothing_else(family: str, ex
     assert all("attn" in name.lower() or "attention" in name.lower() for name in layers)
 
 
-def test_what_is_frozen_gets_no_adapter(family: str, examples: pd.DataFrame) -> None:
+def test_frozen_layers_get_no_adapter(family: str, examples: pd.DataFrame) -> None:
     model, inputs = small_model(family, examples)
     freeze(model, inputs.family, ["embedding", "encoder"], lower_layers=1)
     wrap(model, LoraSettings(rank=RANK, alpha=4, targets="all-linear"))
@@ -119,7 +119,7 @@ def test_layers_are_chosen_by_the_ends_of_their_names(examples: pd.DataFrame) ->
     assert _adapted(model) == expected | {f"model.encoder.layers.{i}.fc2" for i in (0, 1)}
 
 
-def test_targets_that_fit_nothing_are_misused(examples: pd.DataFrame) -> None:
+def test_targets_that_fit_no_layer_are_refused(examples: pd.DataFrame) -> None:
     model, inputs = small_model("t5", examples)
     freeze(model, inputs.family, ["decoder"], lower_layers=0)
     with pytest.raises(UsageError, match=r"lora\.targets \['EncDecAttention.q'\] fits no linear layer"):

@@ -17,7 +17,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from pipeline.errors import Rejected
 from pipeline.models.checkpoints import ModelSettings, open_checkpoint
-from pipeline.models.onnx_checkpoints import converted
+from pipeline.models.onnx_checkpoints import convert_onnx
 
 WORDS = ["<pad>", "</s>", "<unk>", *(f"▁{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]
 UNSIGNED, SIGNED = np.uint8, np.int8
@@ -148,12 +148,12 @@ def test_head_stays_apart_from_the_embedding_when_the_model_is_saved_again(packa
 def test_graphs_are_converted_once_until_a_file_changes(package: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="pipeline.models.onnx_checkpoints")
     write_folder(package / "t5", small_t5())
-    first = converted(package / "t5")
-    assert converted(package / "t5") == first
+    first = convert_onnx(package / "t5")
+    assert convert_onnx(package / "t5") == first
     tokenizer = json.loads((package / "t5" / "tokenizer.json").read_text(encoding="utf-8"))
     (package / "t5" / "tokenizer.json").write_text(json.dumps(tokenizer, indent=1), encoding="utf-8")
-    assert converted(package / "t5") != first
-    assert [record.message for record in caplog.records] == ["converting t5, once"] * 2
+    assert convert_onnx(package / "t5") != first
+    assert [record.message for record in caplog.records] == ["Converting t5"] * 2
 
 
 @pytest.mark.parametrize("file", ["encoder.onnx", "decoder.onnx"])

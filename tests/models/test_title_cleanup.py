@@ -1,4 +1,4 @@
-"""What a title may never be, whatever a model has written; and what a course's titles decide."""
+"""Properties of every cleaned-up title, and the influence of a course's titles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.models.title_cleanup import LONGEST, TitleStyle, learn_style, tidy, usable
+from pipeline.models.title_cleanup import LONGEST, TitleStyle, clean_up_title, is_usable_title, learn_style
 
 _PIECES = st.sampled_from(
     [
@@ -33,14 +33,14 @@ STYLES = st.builds(
 
 @given(WRITTEN, STYLES, WRITTEN)
 @example("0 a×A", TitleStyle(capitals="title", words=2), "")
-def test_a_tidy_title_is_tidy(written: str, style: TitleStyle, text: str) -> None:
-    title = tidy(written, style, text)
-    assert tidy(title, style, text) == title
+def test_cleaning_up_twice_changes_nothing(written: str, style: TitleStyle, text: str) -> None:
+    title = clean_up_title(written, style, text)
+    assert clean_up_title(title, style, text) == title
 
 
 @given(WRITTEN, STYLES)
 def test_a_title_is_one_line_of_words_within_its_length(written: str, style: TitleStyle) -> None:
-    title = tidy(written, style)
+    title = clean_up_title(written, style)
     assert title == " ".join(title.split())
     assert not title or any(map(str.isalnum, title))
     assert len(title.split()) <= style.words
@@ -48,8 +48,8 @@ def test_a_title_is_one_line_of_words_within_its_length(written: str, style: Tit
 
 
 @given(WRITTEN, STYLES)
-def test_no_title_holds_half_a_pair_a_tag_or_what_cannot_be_printed(written: str, style: TitleStyle) -> None:
-    title = tidy(written, style)
+def test_a_title_has_no_unpaired_quote_tag_or_control_character(written: str, style: TitleStyle) -> None:
+    title = clean_up_title(written, style)
     assert title.count('"') % 2 == 0
     for opening, closing in ("()", "[]", "{}", "«»"):
         assert title.count(opening) == title.count(closing)
@@ -61,12 +61,12 @@ def test_no_title_holds_half_a_pair_a_tag_or_what_cannot_be_printed(written: str
 
 
 @given(WRITTEN, STYLES, WRITTEN)
-def test_no_word_is_invented(written: str, style: TitleStyle, text: str) -> None:
+def test_the_clean_up_adds_no_letters(written: str, style: TitleStyle, text: str) -> None:
     given_, before = written, None
     while given_ != before:
         given_, before = html.unescape(given_), given_
     letters = iter(char for char in given_.casefold() if char.isalnum())
-    assert all(char in letters for char in tidy(written, style, text).casefold() if char.isalnum())
+    assert all(char in letters for char in clean_up_title(written, style, text).casefold() if char.isalnum())
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_no_word_is_invented(written: str, style: TitleStyle, text: str) -> None
         ('"?!"', ""),
     ],
 )
-def test_titles_as_models_write_them(written: str, title: str | None) -> None:
+def test_typical_outputs_of_models_are_cleaned_up(written: str, title: str | None) -> None:
     if title is None:
-        assert tidy(written, TitleStyle(words=10)) == "how to find the best of all the learning rates"
-        assert tidy(written, TitleStyle(words=5)) == "how to find the best"
-        assert tidy(written, TitleStyle(words=4)) == "how to find"
+        assert clean_up_title(written, TitleStyle(words=10)) == "how to find the best of all the learning rates"
+        assert clean_up_title(written, TitleStyle(words=5)) == "how to find the best"
+        assert clean_up_title(written, TitleStyle(words=4)) == "how to find"
     else:
-        assert tidy(written) == title
+        assert clean_up_title(written) == title
 
 
 TITLED = ["How To Measure When Things Change", "Pros and Cons of LSTM Architectures", "Model Performance Degrades"] * 2
@@ -115,18 +115,18 @@ PLAINLY = [
         (["Why"], "an lstm With the Rule of bayes"),
     ],
 )
-def test_capitals_are_those_of_the_courses_titles_and_of_the_text(titles: list[str], title: str) -> None:
+def test_capitals_follow_the_courses_titles_and_the_text(titles: list[str], title: str) -> None:
     text = "so today we look at Bayes and, with him, the rule"
-    assert tidy("an lstm With the Rule of bayes", learn_style(titles), text) == title
+    assert clean_up_title("an lstm With the Rule of bayes", learn_style(titles), text) == title
 
 
-def test_a_title_in_capitals_alone_gets_the_courses() -> None:
-    assert tidy("WELCOME TO THE RULE OF BAYES", learn_style(PLAINLY)) == "Welcome to the rule of Bayes"
-    assert tidy("welcome to pytorch", learn_style(PLAINLY), "we use PyTorch") == "Welcome to PyTorch"
-    assert tidy("WELCOME TO THE LSTM", learn_style(TITLED)) == "Welcome to the LSTM"
+def test_a_title_in_capitals_gets_the_courses_style() -> None:
+    assert clean_up_title("WELCOME TO THE RULE OF BAYES", learn_style(PLAINLY)) == "Welcome to the rule of Bayes"
+    assert clean_up_title("welcome to pytorch", learn_style(PLAINLY), "we use PyTorch") == "Welcome to PyTorch"
+    assert clean_up_title("WELCOME TO THE LSTM", learn_style(TITLED)) == "Welcome to the LSTM"
 
 
-def test_a_course_may_have_longer_titles_than_others() -> None:
+def test_the_word_limit_follows_the_courses_titles() -> None:
     assert learn_style(["one two three"]).words < learn_style([" ".join("abcdefghijklm")]).words
 
 
@@ -134,12 +134,12 @@ def test_a_course_may_have_longer_titles_than_others() -> None:
     "title",
     ["", "?", "the the the", "Deep learning and deep learning and deep learning", "graphgraphgraphgraphgraph"],
 )
-def test_what_goes_round_in_circles_is_of_no_use(title: str) -> None:
-    assert not usable(title)
+def test_empty_and_repetitive_titles_are_unusable(title: str) -> None:
+    assert not is_usable_title(title)
 
 
 @pytest.mark.parametrize(
     "title", ["Why", "1000000 rows", "Models of models", "Q & A", "What is what and why it is what"]
 )
-def test_what_reads_as_a_title_is_of_use(title: str) -> None:
-    assert usable(title)
+def test_short_and_unusual_titles_are_usable(title: str) -> None:
+    assert is_usable_title(title)

@@ -1,4 +1,4 @@
-"""What a model learns is what it writes with: one function of the text and of the title so far."""
+"""Training and generation compute the same function of the text and of the title so far."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.generation import decoder_start
 from pipeline.models.inputs import Inputs
 from pipeline.models.title_logits import logits_at_once, logits_by_steps
-from tests.models.small import lively_model, small_model
+from tests.models.small import build_small_model, lively_model, small_model
 
 METHOD = "get_predict_relative_pos_embeddings"
 
@@ -37,7 +37,7 @@ def _texts_and_titles(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_cached_steps_give_the_logits_of_the_whole_title(family: str, examples: pd.DataFrame) -> None:
+def test_generation_with_a_cache_gives_the_logits_of_training(family: str, examples: pd.DataFrame) -> None:
     model, inputs = lively_model(family, examples, STD)
     sources, titles = _texts_and_titles(model, inputs, examples)
     whole, steps = logits_at_once(model, inputs, sources, titles), logits_by_steps(model, inputs, sources, titles)
@@ -47,7 +47,7 @@ def test_cached_steps_give_the_logits_of_the_whole_title(family: str, examples: 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_token_of_a_title_depends_on_a_later_one(family: str, examples: pd.DataFrame) -> None:
+def test_a_title_token_does_not_depend_on_later_tokens(family: str, examples: pd.DataFrame) -> None:
     model, inputs = lively_model(family, examples, STD)
     sources, titles = _texts_and_titles(model, inputs, examples)
     whole = logits_at_once(model, inputs, sources, titles)
@@ -76,15 +76,15 @@ def test_a_training_batch_has_the_logits_that_titles_are_written_by(family: str,
 
 @pytest.fixture
 def library_biases(examples: pd.DataFrame) -> Callable[..., Tensor]:
-    """The library's own method, as it is before a model of the family is opened."""
-    small_model("prophetnet", examples)
+    """The library's own method, without the correction."""
+    build_small_model("prophetnet", examples["text"])
     return getattr(ProphetNetNgramSelfAttention, METHOD).__wrapped__
 
 
 def test_the_library_still_needs_its_prophetnet_corrected(
     library_biases: Callable[..., Tensor], examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If this fails, transformers is mended: delete pipeline/models/prophetnet.py and `correct_library`."""
+    """If this fails, transformers is corrected: delete pipeline/models/prophetnet.py and `correct_library`."""
     model, inputs = lively_model("prophetnet", examples, STD)
     sources, titles = _texts_and_titles(model, inputs, examples)
     corrected = logits_at_once(model, inputs, sources, titles)
@@ -92,7 +92,7 @@ def test_the_library_still_needs_its_prophetnet_corrected(
     assert (logits_at_once(model, inputs, sources, titles) - corrected).abs().max() > 0.1
 
 
-def test_a_prophetnet_is_corrected_from_whichever_place_it_is_opened(
+def test_prophetnet_is_corrected_wherever_it_is_opened(
     library_biases: Callable[..., Tensor], examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = {"max_source_tokens": 48, "max_target_tokens": 12}
@@ -100,8 +100,8 @@ def test_a_prophetnet_is_corrected_from_whichever_place_it_is_opened(
     model, inputs = small_model("prophetnet", examples)
     save_model(tmp_path, model, inputs.tokenizer, card, "float32")
     places = {
-        "scratch": lambda: small_model("prophetnet", examples),
-        "checkpoint": lambda: small_model("prophetnet", examples, checkpoint=str(tmp_path), scratch=None),
+        "scratch": lambda: build_small_model("prophetnet", examples["text"]),
+        "checkpoint": lambda: build_small_model("prophetnet", [], checkpoint=str(tmp_path), scratch=None),
         "model folder, also of a served version": lambda: load_model(tmp_path),
     }
     for place, open_model in places.items():

@@ -1,4 +1,4 @@
-"""What is titled is compared with the training split: laws of the comparison, and the command and its files."""
+"""Drift from the training split: laws of the comparison, the command and its files."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from pipeline.monitoring.measures import measure, measure_training, vocabulary
 from pipeline.paths import DRIFT, DRIFT_JSON, SPLITS
 from pipeline.settings import set_params
 from pipeline.titles.folder import title_inbox
-from pipeline.titles.titling import Version, present_version
-from pipeline.titles.workbook import fill_titles
+from pipeline.titles.served_version import ServedVersion, find_served_version
+from pipeline.titles.workbook import fill_titles, read_untitled
 from tests.command import lectern
 from tests.conftest import SUBJECTS
 from tests.titles.small import register, write_book
 
 BOUNDS = dict.fromkeys(Bounds.model_fields, 0.3)
-KNOBS = DriftSettings(days=30, fewest=5, confidence=0.99, bounds=Bounds(**BOUNDS))
+SETTINGS = DriftSettings(days=30, fewest=5, confidence=0.99, bounds=Bounds(**BOUNDS))
 GERMAN = "heute sprechen wir darüber warum das alles so wichtig ist und was wir daraus lernen können"
-VERSION = Version("lectern", "1", "identity")
+VERSION = ServedVersion("lectern", "1", "identity")
 
 
 def lessons(count: int, words: int = 30) -> pd.DataFrame:
-    """As many lessons of four topics, of common words and a few rare ones, of some `words` each."""
+    """Make lessons of four topics each, from common words and a few rare ones."""
     rng = np.random.default_rng(1)
     common = [
         "so",
@@ -77,29 +77,29 @@ def titled(texts: Sequence[str], titles: Sequence[str]) -> pd.DataFrame:
 AS_TRAINED = titled(TRAIN["text"].tolist(), TRAIN["title"].tolist())
 
 
-def judge(rows: pd.DataFrame, knobs: DriftSettings = KNOBS) -> Drift:
-    return compare(MEASURED, rows, knobs, version="lectern/1", notes=[])
+def judge(rows: pd.DataFrame, bounds: DriftSettings = SETTINGS) -> Drift:
+    return compare(MEASURED, rows, bounds, version="lectern/1", notes=[])
 
 
 def distances(drift: Drift) -> dict[str, float]:
     return {finding.measure: finding.distance for finding in drift.findings}
 
 
-def test_the_training_texts_themselves_are_at_no_distance() -> None:
+def test_the_training_texts_have_no_distance_from_themselves() -> None:
     found = judge(AS_TRAINED)
     assert found.drifted == []
     assert set(distances(found)) == set(Bounds.model_fields)
     assert set(distances(found).values()) == {0.0}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**32 - 1))
-def test_texts_drawn_from_the_training_texts_never_drift(seed: int) -> None:
+def test_samples_of_the_training_texts_never_drift(seed: int) -> None:
     drawn = AS_TRAINED.sample(len(AS_TRAINED), replace=True, random_state=np.random.default_rng(seed))
     assert judge(drawn).drifted == []
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(st.permutations(range(12)))
 def test_the_order_of_texts_does_not_matter(order: list[int]) -> None:
     rows = titled([*TRAIN["text"][:8], *[GERMAN] * 4], [*TRAIN["title"][:10], "", "x"])
@@ -108,11 +108,11 @@ def test_the_order_of_texts_does_not_matter(order: list[int]) -> None:
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-@settings(deadline=None, max_examples=20)
-def test_what_drifts_beyond_a_bound_drifts_beyond_every_lower_one(one: float, other: float) -> None:
+@settings(deadline=None, max_examples=8)
+def test_a_lower_bound_finds_at_least_the_same_drift(one: float, other: float) -> None:
     rows = titled([GERMAN] * 10, TRAIN["title"][:10].tolist())
     low, high = (
-        judge(rows, KNOBS.model_copy(update={"bounds": Bounds(**{**BOUNDS, "language": bound})})).drifted
+        judge(rows, SETTINGS.model_copy(update={"bounds": Bounds(**{**BOUNDS, "language": bound})})).drifted
         for bound in sorted([one, other])
     )
     assert set(high) <= set(low)
@@ -136,7 +136,7 @@ def test_each_kind_of_drift_is_named_by_its_measures(texts: list[str], titles: l
     assert set(judge(titled(texts, titles)).drifted) == drifted
 
 
-def test_words_of_one_training_lesson_alone_count_as_unknown_to_it() -> None:
+def test_words_of_only_one_training_lesson_count_as_unknown() -> None:
     train = pd.DataFrame(
         {
             "course_title": "C",
@@ -165,16 +165,17 @@ def watched(project: Path, examples: pd.DataFrame) -> Path:
     return project
 
 
-def test_a_workbook_and_a_folder_leave_their_numbers_and_none_of_their_words(watched: Path) -> None:
+def test_titled_workbooks_and_folders_are_logged_as_numbers_without_words(watched: Path) -> None:
     topics = [("C", "1", f"0:{minute:02}:00", None) for minute in range(6)]
     lines = [
         ("C", "1", f"0:{minute:02}:01", f"we talk about graphs and threads number {minute}") for minute in range(6)
     ]
     write_book(watched / "week.xlsx", topics, lines)
-    fill_titles(watched / "week.xlsx", watched / "out.xlsx", present_version())
+    book = watched / "week.xlsx"
+    fill_titles(book, read_untitled(book), watched / "out.xlsx", find_served_version())
     (watched / "in").mkdir()
     (watched / "in/talk.txt").write_text(GERMAN, encoding="utf-8")
-    title_inbox(watched / "in", watched / "out", present_version())
+    title_inbox(watched / "in", watched / "out", find_served_version())
     rows = read_batches(days_ago(1))
     assert rows["words"].tolist() == [8] * 6 + [16]
     assert rows["language"].tolist() == ["en"] * 6 + ["de"]
@@ -183,13 +184,13 @@ def test_a_workbook_and_a_folder_leave_their_numbers_and_none_of_their_words(wat
     assert b"sprechen" not in b"".join(file.read_bytes() for file in BATCHES.iterdir())
     done = lectern("drift", "--since", "7", cwd=watched)
     assert done.returncode == 1, done.stderr
-    assert "DRIFTED" in done.stdout
+    assert "DRIFT" in done.stdout
     assert "was trained on another split" in " ".join(done.stdout.split())
     assert "words" in json.loads(DRIFT_JSON.read_text(encoding="utf-8"))["drifted"]
     assert "<svg" in DRIFT.read_text(encoding="utf-8")
 
 
-def test_only_the_days_asked_for_and_the_version_that_titled_last_are_judged(watched: Path) -> None:
+def test_only_the_latest_version_and_the_given_days_are_judged(watched: Path) -> None:
     log_batch([GERMAN] * 9, ["x"] * 9, str(VERSION))
     for file in BATCHES.iterdir():
         file.rename(BATCHES / f"20200101T000000000000Z-{file.name[-16:]}")
@@ -202,7 +203,7 @@ def test_only_the_days_asked_for_and_the_version_that_titled_last_are_judged(wat
     assert (report_drift(far).texts, "language" in report_drift(far).drifted) == (59, True)
 
 
-def test_where_there_is_no_training_split_unknown_words_are_unknown(watched: Path) -> None:
+def test_without_a_training_split_unknown_words_are_not_measured(watched: Path) -> None:
     kept = (SPLITS / "train.parquet").rename(SPLITS / "kept.parquet")
     log_batch(TRAIN["text"][:9].tolist(), TRAIN["title"][:9].tolist(), str(VERSION))
     assert read_batches(days_ago(1))["unknown_words"].isna().all()

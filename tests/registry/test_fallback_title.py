@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from pipeline.models.title_cleanup import PLAIN
-from pipeline.registry.fallback_title import shown
+from pipeline.registry.fallback_title import choose_titles
 
 
-def test_a_keyphrase_is_looked_for_in_no_more_of_a_text_than_a_talk_has() -> None:
+def test_a_keyphrase_comes_from_the_part_of_a_text_that_a_lesson_would_fill() -> None:
     beginning = "so now we talk about hashing. " * 4000
     rest = "Then the Zebra Crossing came. " * 8000
-    (whole,) = shown([beginning + rest], [[]], PLAIN)
+    (whole,) = choose_titles([beginning + rest], [[]], PLAIN)
     assert (whole.title, whole.fallback) == ("talk about hashing", True)

@@ -1,4 +1,4 @@
-"""The matrix says what works, and where what does not work breaks."""
+"""The check of all families names the step at which a family fails."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pipeline.errors import UsageError
 from pipeline.models import scratch
 from pipeline.models.families import FAMILIES
 from pipeline.registry import family_check as module
-from pipeline.registry.family_check import Row, matrix, matrix_table
+from pipeline.registry.family_check import FamilyResult, check_families, families_table
 from tests.command import lectern
 
 
 def test_every_family_works_from_a_checkpoint_to_served_titles(project: Path) -> None:
     tracking = os.environ["MLFLOW_TRACKING_URI"]
-    rows = matrix()
+    rows = check_families()
     assert [(row.family, row.result, row.error) for row in rows] == [(family, "PASSED", None) for family in FAMILIES]
     assert all(row.parameters > 10_000 for row in rows)
     assert (Path.cwd(), os.environ["MLFLOW_TRACKING_URI"], mlflow.active_run()) == (project, tracking, None)
@@ -97,7 +97,7 @@ BREAKAGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 @pytest.mark.parametrize("step", BREAKAGES)
 def test_the_row_names_the_step_that_failed(step: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     BREAKAGES[step](monkeypatch)
-    (row,) = matrix(["t5"])
+    (row,) = check_families(["t5"])
     assert (row.passed, row.failed_at) == (False, step)
     assert (row.parameters is None) == (step == "open")
     printed = _printed([row])
@@ -105,24 +105,24 @@ def test_the_row_names_the_step_that_failed(step: str, project: Path, monkeypatc
     assert row.error in printed
 
 
-def _printed(rows: list[Row]) -> str:
+def _printed(rows: list[FamilyResult]) -> str:
     console = Console(width=1000)
     with console.capture() as captured:
-        console.print(matrix_table(rows))
+        console.print(families_table(rows))
     return captured.get()
 
 
 def test_the_table_of_all_families_says_which_one_the_library_has_dropped() -> None:
-    rows = [Row(family, "PASSED", 1.0) for family in FAMILIES]
+    rows = [FamilyResult(family, "PASSED", 1.0) for family in FAMILIES]
     assert "Not tried: xlm-prophetnet; transformers 4 was the last to carry it" in _printed(rows)
     assert "xlm-prophetnet" not in _printed(rows[:1])
 
 
 def test_an_unknown_family_is_misused() -> None:
     with pytest.raises(UsageError, match="no family t6; there are t5, mt5"):
-        matrix(["t5", "t6"])
+        check_families(["t5", "t6"])
 
 
 def test_a_family_that_the_library_has_dropped_is_said_to_be_gone() -> None:
     with pytest.raises(UsageError, match="xlm-prophetnet is gone: transformers 4 was the last"):
-        matrix(["xlm-prophetnet"])
+        check_families(["xlm-prophetnet"])

@@ -14,10 +14,10 @@ from transformers import GenerationConfig
 from pipeline.models.checkpoints import Card, load_inputs, save_model
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSettings, generation_config, open_titler
-from pipeline.models.title_cleanup import tidy
+from pipeline.models.title_cleanup import clean_up_title
 from pipeline.registry.model_card import usage
+from pipeline.registry.registration import register
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import register
 from tests.models.small import GREEDY, lively_model
 
 BEAMS = {"num_beams": 3, "length_penalty": 2.0, "no_repeat_ngram_size": 2, "min_new_tokens": 3}
@@ -60,7 +60,7 @@ def test_transformers_alone_writes_the_measured_titles_from_the_registered_folde
     tags = {"model": "small", "model.md5": "a", "model.code": "b"}
     register(MlflowClient(), "lectern", folder, settings, run_id=run.info.run_id, tags=tags)
     registered = mlflow.artifacts.download_artifacts("models:/lectern@challenger/artifacts/small")
-    assert [*map(tidy, titles_by_transformers(Path(registered), texts))] == measured
+    assert [*map(clean_up_title, titles_by_transformers(Path(registered), texts))] == measured
     assert len(set(measured)) > 1
 
 
@@ -72,7 +72,9 @@ def test_the_code_of_the_card_writes_the_titles_of_every_family(
     settings = GenerateSettings(**{**GREEDY.model_dump(), **otherwise})
     folder, texts = trained_folder(project, family, examples), examples["text"][:3].tolist()
     generation_config(folder, settings).save_pretrained(folder)
-    assert [*map(tidy, titles_by_transformers(folder, texts))] == open_titler(folder, settings).best_titles(texts)
+    assert [*map(clean_up_title, titles_by_transformers(folder, texts))] == open_titler(folder, settings).best_titles(
+        texts
+    )
 
 
 def test_the_code_of_the_card_cuts_a_long_text_where_lectern_does(project: Path, examples: pd.DataFrame) -> None:
@@ -82,7 +84,9 @@ def test_the_code_of_the_card_cuts_a_long_text_where_lectern_does(project: Path,
     inputs, card = load_inputs(folder)
     assert all(len(inputs.source(text)) > card.max_source_tokens for text in texts)
     generation_config(folder, GREEDY).save_pretrained(folder)
-    assert [*map(tidy, titles_by_transformers(folder, texts))] == open_titler(folder, GREEDY).best_titles(texts)
+    assert [*map(clean_up_title, titles_by_transformers(folder, texts))] == open_titler(folder, GREEDY).best_titles(
+        texts
+    )
 
 
 def test_drawn_titles_come_with_the_settings_that_draw_them(project: Path, examples: pd.DataFrame) -> None:

@@ -29,7 +29,7 @@ def test_files_and_folders_hash_as_dvc_hashes_them(tmp_path: Path) -> None:
         assert f"md5: {md5(tmp_path / name)}\n" in (tmp_path / f"{name}.dvc").read_text(encoding="utf-8")
 
 
-def test_a_changed_tree_is_dirty_but_not_for_what_dvc_locks(project: Path) -> None:
+def test_a_changed_tree_is_dirty_unless_only_dvc_lock_changed(project: Path) -> None:
     _run("git", "init", "--quiet", cwd=project)
     _run("git", "add", ".", cwd=project)
     _run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "first", cwd=project)
@@ -39,5 +39,5 @@ def test_a_changed_tree_is_dirty_but_not_for_what_dvc_locks(project: Path) -> No
     assert lineage_tags()["git.dirty"] == "true"
 
 
-def test_lineage_is_told_outside_git_too(project: Path) -> None:
+def test_lineage_outside_git_names_no_commit(project: Path) -> None:
     assert lineage_tags()["git.commit"] == "none"

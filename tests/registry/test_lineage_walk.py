@@ -1,4 +1,4 @@
-"""Walking from a version back to its workbook, in a small project that real git, DVC and MLflow keep."""
+"""`lectern lineage` in a small project with real git, DVC and MLflow."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.models.checkpoints import ModelSettings
-from pipeline.registry.lineage import lineage_tags, md5
+from pipeline.registry.lineage import checkpoint_tags, lineage_tags, md5
 from pipeline.registry.tracking import connect
-from pipeline.registry.training_fingerprint import checkpoint_tags
 from pipeline.settings import set_params
 from tests.command import lectern_here
 from tests.conftest import ROOT
@@ -117,7 +116,7 @@ def tags() -> dict[str, str]:
     return connect().get_model_version("lectern", "1").tags
 
 
-def test_all_is_found_though_the_work_tree_has_moved_on(folder: Path) -> None:
+def test_everything_is_found_after_the_work_tree_has_changed(folder: Path) -> None:
     code, places, _ = walked("1")
     assert code == 0
     assert list(places) == ALL
@@ -128,7 +127,7 @@ def test_all_is_found_though_the_work_tree_has_moved_on(folder: Path) -> None:
     assert {places[what] for what in ALL[4:]} == {"work tree, DVC's cache"}
 
 
-def test_the_weights_that_a_training_started_from_are_found_until_others_are_there(folder: Path) -> None:
+def test_a_checkpoint_is_found_until_its_weights_change(folder: Path) -> None:
     weights = Path("started/model.safetensors")
     weights.parent.mkdir()
     weights.with_name("config.json").write_text("{}", encoding="utf-8")
@@ -142,7 +141,7 @@ def test_the_weights_that_a_training_started_from_are_found_until_others_are_the
     assert "checkpoint cannot be fetched" in said
 
 
-def test_what_is_gone_is_named_until_the_remote_that_has_it_is_asked(folder: Path) -> None:
+def test_lost_files_are_named_unless_the_default_remote_has_them(folder: Path) -> None:
     lost = tags()["data.train.md5"], tags()["data.workbook.md5"]
     for digest in lost:
         forget(digest)
@@ -155,7 +154,7 @@ def test_what_is_gone_is_named_until_the_remote_that_has_it_is_asked(folder: Pat
     assert (code, places["workbook"]) == (0, "DVC's remote 'shelf'")
 
 
-def test_what_is_damaged_cannot_be_had(folder: Path) -> None:
+def test_a_damaged_file_counts_as_lost(folder: Path) -> None:
     damaged = cached(tags()["data.test.md5"])
     damaged.chmod(0o600)
     damaged.write_bytes(b"what a broken disk gives")
@@ -164,7 +163,7 @@ def test_what_is_damaged_cannot_be_had(folder: Path) -> None:
     assert damaged.exists()
 
 
-def test_what_registering_adds_to_a_model_folder_does_not_count(folder: Path) -> None:
+def test_files_that_registering_adds_do_not_change_the_hash(folder: Path) -> None:
     number = register()
     run_id = connect().get_model_version("lectern", number).run_id
     for name in ("README.md", "README.html", "generation_config.json"):
@@ -172,7 +171,7 @@ def test_what_registering_adds_to_a_model_folder_does_not_count(folder: Path) ->
     assert walked(number)[1]["model"].startswith("MLflow")
 
 
-def test_a_model_folder_counts_only_whole(folder: Path) -> None:
+def test_a_model_folder_in_the_cache_must_be_complete(folder: Path) -> None:
     number = register(weights=False, **{"model.md5": tags()["model.md5"]})
     assert walked(number)[1]["model"] == "DVC's cache"
     forget(tags()["data.train.md5"])  # its weights have the same content
@@ -182,7 +181,7 @@ def test_a_model_folder_counts_only_whole(folder: Path) -> None:
 
 @pytest.mark.parametrize("lost", ["model.safetensors", "lectern.json"])
 @pytest.mark.parametrize("left", ["", None], ids=["emptied", "gone"])
-def test_a_registered_model_counts_only_whole(lost: str, left: str | None, folder: Path) -> None:
+def test_a_registered_model_must_be_complete(lost: str, left: str | None, folder: Path) -> None:
     Path("models/small/lectern.json").write_text("{}", encoding="utf-8")
     client, number = connect(), register()
     assert walked(number)[1]["model"] == "MLflow, work tree"
@@ -194,40 +193,32 @@ def test_a_registered_model_counts_only_whole(lost: str, left: str | None, folde
     assert walked(number)[1]["model"] == "work tree"
 
 
-def test_the_card_in_its_folder_takes_nothing_from_a_registered_model(folder: Path) -> None:
-    client, number = connect(), register()
-    run_id = client.get_model_version("lectern", number).run_id
-    for name in ("README.md", "README.html"):
-        client.log_text(run_id, "a card", f"model/artifacts/small/{name}")
-    assert walked(number)[1]["model"] == "MLflow, work tree, DVC's cache"
-
-
 @pytest.mark.parametrize(
     ("written", "why"),
     [
-        ({"git.commit": "0" * 40}, "no such commit"),
-        ({"git.commit": "none"}, "outside of git"),
-        ({"git.dirty": "true"}, "changes that no commit holds"),
+        ({"git.commit": "0" * 40}, "lacks the commit"),
+        ({"git.commit": "none"}, "outside a git repository"),
+        ({"git.dirty": "true"}, "uncommitted changes"),
     ],
 )
-def test_code_that_no_commit_has_is_gone(written: dict[str, str], why: str, folder: Path) -> None:
+def test_code_without_a_clean_commit_counts_as_lost(written: dict[str, str], why: str, folder: Path) -> None:
     code, places, said = walked(register(**written))
     assert (code, why in places["code"], "code cannot be fetched" in said) == (1, True, True)
 
 
-def test_a_deleted_run_is_gone(folder: Path) -> None:
+def test_a_deleted_run_counts_as_lost(folder: Path) -> None:
     client: MlflowClient = connect()
     client.delete_run(client.get_model_version("lectern", "1").run_id)
     code, places, said = walked("1")
     assert (code, "deleted" in places["run"], "run cannot be fetched" in said) == (1, True, True)
 
 
-def test_examples_that_a_version_does_not_name_are_found_by_the_lock_at_its_commit(folder: Path) -> None:
+def test_examples_without_a_tag_are_found_through_dvc_lock_of_the_commit(folder: Path) -> None:
     older = {**tags(), "data.examples.md5": "missing"}
     assert walked(register(**older))[1]["examples"] == "DVC's cache"
 
 
-def test_a_remote_that_cannot_be_asked_is_no_loss(folder: Path) -> None:
+def test_a_remote_that_does_not_answer_is_a_temporary_failure(folder: Path) -> None:
     dvc("remote", "add", "--default", "away", "ssh://127.0.0.1:9/none")
     assert walked("1")[0] == 0  # the cache has it all
     forget(tags()["data.workbook.md5"])
@@ -235,6 +226,6 @@ def test_a_remote_that_cannot_be_asked_is_no_loss(folder: Path) -> None:
     assert (code, "remote does not answer" in said) == (75, True)
 
 
-def test_no_such_version_is_misused(folder: Path) -> None:
+def test_a_missing_version_is_a_usage_error(folder: Path) -> None:
     assert walked("9")[0] == 2
     assert lectern_here("lineage").returncode == 1  # neither champion nor challenger

@@ -1,4 +1,4 @@
-"""A version's model card: what it says, where it lies, and that nothing in a workbook can break out of it."""
+"""Model cards: their content, their places, and that text from a workbook cannot break out of them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.leaderboard import CompareSettings, build_leaderboard
 from pipeline.evaluation.metrics import EvaluateSettings
-from pipeline.evaluation.predictions import ModelMetrics, read_results, write_results
-from pipeline.evaluation.scores import SCORES
+from pipeline.evaluation.results import ModelMetrics, read_results, write_results
+from pipeline.evaluation.score_names import SCORES
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card, save_model
-from pipeline.models.seen_examples import Seen
+from pipeline.models.seen_examples import SeenExamples
 from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import LEADERBOARD, SPLITS
 from pipeline.registry.lineage import md5
 from pipeline.registry.model_card import as_page, read_card
 from pipeline.registry.tracking import connect, training_run
-from pipeline.registry.versions import named_version
+from pipeline.registry.versions import get_version
 from pipeline.settings import set_params
 from pipeline.stages import register
 from pipeline.training.record import Training, TrainingRun, write_training
@@ -129,14 +129,14 @@ def compare() -> None:
     write_json(LEADERBOARD, board.model_dump(mode="json"))
 
 
-def test_it_says_where_the_version_comes_from_and_how_good_it_is(registered: Path) -> None:
+def test_the_card_names_origin_and_quality(registered: Path) -> None:
     card = card_of(1)
     for fact in (
         "The best model is small, with rouge1 0.750",
         "beats the best baseline",
         f"| train | 8 | 8 | 1 | 540 | `{md5(SPLITS / 'train.parquet')}` |",
         "workbook `lessons.xlsx`, md5 `" + "w" * 32,
-        "No lesson stands in two splits.",
+        "No lesson is in two splits.",
         "1,234 parameters, of which\n321 were trained",
         r"| learning\_rate | 0.25 |",
         "| **small** | 0.750",
@@ -153,13 +153,13 @@ def test_it_says_where_the_version_comes_from_and_how_good_it_is(registered: Pat
     assert not [token for token in tokens if token.type == "inline" and token.content.startswith("|")]
 
 
-def test_what_opens_a_lesson_is_none_of_its_best_titles(registered: Path) -> None:
+def test_openings_are_not_among_the_best_titles(registered: Path) -> None:
     best = card_of(1).split("## Its best titles")[1].split("## Its worst titles")[0]
     assert [subject in best for subject in SUBJECTS[-3:]] == [True, False, True]
-    assert 'What opens a lesson it calls "Intro"' in card_of(1)
+    assert 'It titles the opening of a lesson "Intro"' in card_of(1)
 
 
-def test_it_lies_with_the_run_in_the_registered_folder_and_in_short_as_description(registered: Path) -> None:
+def test_the_card_is_with_the_run_in_the_model_folder_and_in_the_description(registered: Path) -> None:
     client, card = connect(), card_of(1)
     version = client.get_model_version("lectern", "1")
     run = json.loads(Path("reports/training/small/run.json").read_text())["run_id"]
@@ -176,11 +176,11 @@ def test_it_lies_with_the_run_in_the_registered_folder_and_in_short_as_descripti
     assert "lectern card 1" in version.description
 
 
-def test_what_dvc_knows_the_model_by_does_not_change(registered: Path) -> None:
+def test_the_card_does_not_change_the_hash_of_the_model_folder(registered: Path) -> None:
     assert connect().get_model_version("lectern", "1").tags["model.md5"] == md5(Path("models/small"))
 
 
-def test_its_head_is_what_the_hub_reads(registered: Path) -> None:
+def test_the_header_is_metadata_for_the_model_hub(registered: Path) -> None:
     head = yaml.safe_load(card_of(1).split("---\n")[1])
     (entry,) = head["model-index"]
     results = {metric["name"]: metric["value"] for result in entry["results"] for metric in result["metrics"]}
@@ -189,7 +189,7 @@ def test_its_head_is_what_the_hub_reads(registered: Path) -> None:
     assert "license" not in head
 
 
-def test_what_a_workbook_says_is_shown_as_it_is_and_never_runs(registered: Path) -> None:
+def test_html_in_a_workbook_is_shown_and_never_runs(registered: Path) -> None:
     done = lectern("card", "1", "--html", "card.html", cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     page = Path("card.html").read_text(encoding="utf-8")
@@ -200,16 +200,16 @@ def test_what_a_workbook_says_is_shown_as_it_is_and_never_runs(registered: Path)
     assert "model-index" not in page
 
 
-def test_a_version_without_a_card_or_that_is_not_there_says_what_to_do(registered: Path) -> None:
+def test_a_missing_card_or_version_is_an_error_with_a_remedy(registered: Path) -> None:
     client = connect()
     client.create_registered_model("other")
     with pytest.raises(Rejected, match="lectern register"):
         read_card(client, client.create_model_version("other", "elsewhere"))
     with pytest.raises(UsageError, match="lectern models"):
-        named_version(client, "lectern", 7)
+        get_version(client, "lectern", 7)
 
 
-def test_titles_of_another_test_split_make_no_card(registered: Path) -> None:
+def test_titles_of_another_test_split_are_rejected(registered: Path) -> None:
     test = SPLITS / "test.parquet"
     kept = test.read_bytes()
     try:
@@ -220,7 +220,7 @@ def test_titles_of_another_test_split_make_no_card(registered: Path) -> None:
         test.write_bytes(kept)
 
 
-def test_lessons_on_two_sides_a_lost_baseline_and_missing_titles_are_told(registered: Path) -> None:
+def test_the_card_warns_of_leaks_a_better_baseline_and_missing_titles(registered: Path) -> None:
     pd.read_parquet(SPLITS / "test.parquet").to_parquet(SPLITS / "train.parquet")
     lessons = {split: pd.read_parquet(SPLITS / f"{split}.parquet") for split in ("validation", "test")}
     measure("small", lessons, good=6, otherwise="")
@@ -228,12 +228,12 @@ def test_lessons_on_two_sides_a_lost_baseline_and_missing_titles_are_told(regist
     compare()
     register.run()
     card = card_of(1)
-    assert "**8 lessons stand in more than one split**" in card
+    assert "**8 lessons are in more than one split**" in card
     assert "- It was not shown to beat the best baseline, keyphrase." in card
-    assert "- It wrote no title at all for 2 of the test examples." in card
+    assert "- It wrote no title for 2 of the test examples." in card
 
 
-def test_a_description_by_a_person_stays_and_ours_is_renewed(registered: Path) -> None:
+def test_a_description_by_a_person_stays_and_a_generated_one_is_renewed(registered: Path) -> None:
     client = connect()
     set_params(["compare"], {"metric": "rouge2"})
     compare()
@@ -245,9 +245,9 @@ def test_a_description_by_a_person_stays_and_ours_is_renewed(registered: Path) -
     assert "rouge2 0.750" in card_of(1)
 
 
-def test_test_examples_that_the_model_has_seen_are_counted(registered: Path) -> None:
+def test_the_card_counts_test_examples_that_the_model_has_seen(registered: Path) -> None:
     test = pd.read_parquet(SPLITS / "test.parquet")
-    Seen.of_training(test.head(3), test.head(0), None, "scratch").write(Path("models/small"))
+    SeenExamples.of_training(test.head(3), test.head(0), None, "scratch").write(Path("models/small"))
     register.run()
     challenger = connect().get_model_version_by_alias("lectern", "challenger")
     assert "**3 test examples were in a training or validation split" in card_of(int(challenger.version))

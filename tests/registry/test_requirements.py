@@ -1,4 +1,4 @@
-"""A version runs where nothing is installed but what it says that it requires."""
+"""A version runs in an environment with its own requirements only."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import mlflow
-from mlflow import MlflowClient
+import pytest
 from packaging.requirements import Requirement
 
-from tests.registry.test_gate import registered  # noqa: F401 - a fixture
-from tests.registry.test_versions import NAME
+from tests.registry.small import NAME
 
 TITLE = """
 import json, sys
@@ -24,7 +23,7 @@ print(mlflow.pyfunc.load_model(sys.argv[2]).predict(["the gradient says where to
 
 
 def required(names: list[str]) -> set[str]:
-    """Those distributions and what they require in turn, extras aside, as far as it is installed."""
+    """Return these distributions and their requirements, without extras, as far as they are installed."""
     found: set[str] = set()
     while names:
         wanted = Requirement(names.pop())
@@ -39,7 +38,7 @@ def required(names: list[str]) -> set[str]:
 
 
 def install(names: set[str], folder: Path) -> None:
-    """An environment with those distributions, by links."""
+    """Make an environment with these distributions, by links."""
     for name in names:
         installed = distribution(name)
         for top in {file.parts[0] for file in installed.files or () if file.parts[0] not in ("..", "__pycache__")}:
@@ -48,7 +47,8 @@ def install(names: set[str], folder: Path) -> None:
                 link.symlink_to(Path(installed.locate_file(top)).resolve())
 
 
-def test_a_version_needs_nothing_that_it_does_not_require(registered: MlflowClient, tmp_path: Path) -> None:  # noqa: F811
+@pytest.mark.usefixtures("three_versions")
+def test_a_version_runs_with_its_requirements_only(tmp_path: Path) -> None:
     uri = f"models:/{NAME}/1"
     lines = Path(mlflow.artifacts.download_artifacts(f"{uri}/requirements.txt")).read_text(encoding="utf-8")
     environment = tmp_path / "environment"

@@ -1,4 +1,4 @@
-"""No metric of a training is lost, or there twice, whatever happens to the tracking server or to the training."""
+"""Each metric is logged exactly once, even if the tracking server or the training is interrupted."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Outage(TrainerCallback):
         self.back.start()
 
 
-def test_a_server_that_is_away_for_a_while_gets_every_metric_in_the_end(
+def test_every_metric_is_logged_after_an_outage_of_the_server(
     server: TrackingServer, project: Path, examples: pd.DataFrame, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = connect()
@@ -75,11 +75,11 @@ def test_a_server_that_is_away_for_a_while_gets_every_metric_in_the_end(
     curves, _ = train(examples, project, callbacks=(outage, LogToMlflow(client, run.info.run_id)), epochs=EPOCHS)
     outage.back.join()
     assert len(curves) == EPOCHS
-    assert "The training goes on" in caplog.text
+    assert "The training continues" in caplog.text
     assert_whole(histories(client, run.info.run_id), EPOCHS, steps=EPOCHS * 4)
 
 
-def test_an_evaluation_that_is_done_waits_for_a_server_that_is_away(
+def test_a_finished_evaluation_waits_for_the_server(
     server: TrackingServer,
     project: Path,
     examples: pd.DataFrame,
@@ -99,13 +99,13 @@ def test_an_evaluation_that_is_done_waits_for_a_server_that_is_away(
     monkeypatch.setattr(score_stage, "write_results", as_the_server_goes)
     score_stage.run("bart-tiny")
     back.join()
-    assert "What was evaluated waits" in caplog.text
+    assert "The evaluation waits" in caplog.text
     client = MlflowClient()
     (run,) = mlflow_runs(client)
     assert {"validation.rouge1", "test.rouge1"} <= run.data.metrics.keys()
 
 
-def test_scores_are_there_once_though_their_table_was_refused_at_first(
+def test_scores_are_logged_once_if_their_table_failed_at_first(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_project(project, examples, epochs=1)
@@ -134,7 +134,7 @@ def run_train_stage(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.hard
-def test_a_server_that_stays_away_ends_the_training_with_75_and_the_next_one_logs_all_of_it(
+def test_a_training_without_a_server_exits_with_75_and_the_next_one_logs_everything(
     server: TrackingServer,
     project: Path,
     examples: pd.DataFrame,
@@ -164,7 +164,7 @@ def test_a_server_that_stays_away_ends_the_training_with_75_and_the_next_one_log
     assert_whole(histories(client, run.info.run_id), EPOCHS, steps=EPOCHS * 4)
 
 
-def test_a_password_in_the_address_of_a_server_that_is_away_is_not_said(
+def test_the_message_about_a_server_hides_its_password(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

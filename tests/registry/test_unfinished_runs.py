@@ -1,4 +1,4 @@
-"""What a process that is killed leaves of MLflow's runs and of its database: the real command, the real signal."""
+"""MLflow runs and databases of killed processes: the real command, the real signal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.registry.unfinished_runs import killed
+from pipeline.registry.unfinished_runs import markers_of_killed
 from pipeline.settings import set_params
 from tests.command import kill_once, lectern
 from tests.training.small import environment, fill_project
@@ -30,14 +30,14 @@ def kill(project: Path) -> Callable[[Callable[[], object]], None]:
     return lambda happened: kill_once(happened, *STAGE, cwd=project, env=environment(), streams=streams)
 
 
-def test_the_run_of_a_killed_training_that_nobody_goes_on_with_is_ended(
+def test_the_run_of_a_killed_training_gets_the_status_killed(
     project: Path, examples: pd.DataFrame, kill: Callable[[Callable[[], object]], None]
 ) -> None:
     fill_project(project, examples, epochs=20, early_stopping=0)
     kill(lambda: [*project.glob(".lectern/checkpoints/*/mlflow_run_id")])
     ((lost, status),) = _statuses(project).items()
     assert status == "RUNNING"
-    assert killed()
+    assert markers_of_killed()
     set_params(["train"], {"epochs": 1})
     assert lectern(*STAGE, cwd=project, env=environment()).returncode == 0
     statuses = _statuses(project)
@@ -46,7 +46,7 @@ def test_the_run_of_a_killed_training_that_nobody_goes_on_with_is_ended(
     assert not [*(project / ".lectern/running").glob("*")]
 
 
-def test_a_database_that_was_being_made_when_its_process_was_killed_is_made_anew(
+def test_a_database_whose_creation_was_killed_is_created_again(
     project: Path, examples: pd.DataFrame, kill: Callable[[Callable[[], object]], None]
 ) -> None:
     fill_project(project, examples, epochs=1)

@@ -1,4 +1,4 @@
-"""A project in which a trial takes a second."""
+"""Build a project in which a trial takes a second."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_splits(folder: Path, examples: pd.DataFrame) -> None:
 
 
 def write_params(train: dict[str, Any] | None = None, **search: Any) -> None:
-    """Makes the shipped knobs in the working directory those of a small model and a small search."""
+    """Replace the settings in the working directory by those of a small model and a small search."""
     path = Path("params.yaml")
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     params["models"][MODEL] |= {

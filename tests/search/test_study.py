@@ -1,4 +1,4 @@
-"""The study on disk, with an objective that trains nothing."""
+"""Run studies on disk with an objective that trains nothing."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ def _states(study: StudyOnDisk) -> list[str]:
     return [trial.state.name for trial in study.trials()]
 
 
-def test_todays_settings_are_tried_first(study: StudyOnDisk) -> None:
+def test_the_settings_in_params_yaml_are_tried_first(study: StudyOnDisk) -> None:
     study.optimise(_rate, 2)
-    assert study.trials()[0].params == study.space.drawn_today()
+    assert study.trials()[0].params == study.space.current_sample()
 
 
-def test_todays_settings_are_tried_again_after_they_were_broken_off(study: StudyOnDisk) -> None:
+def test_the_settings_in_params_yaml_are_tried_again_after_an_interruption(study: StudyOnDisk) -> None:
     def stop(trial: Trial, folder: Path) -> float:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         study.optimise(stop, 2)
     study.optimise(_rate, 2)
-    today = study.space.drawn_today()
+    today = study.space.current_sample()
     assert [trial.params == today for trial in study.trials()] == [True, True, False]
 
 
-def test_todays_settings_are_not_tried_again_where_they_fail_by_themselves(study: StudyOnDisk) -> None:
+def test_the_settings_in_params_yaml_are_not_tried_again_after_a_failure(study: StudyOnDisk) -> None:
     def first_fails(trial: Trial, folder: Path) -> float:
         if trial.number == 0:
             raise TrialFailed("too large")
         return 1.0
 
     study.optimise(first_fails, 2)
-    assert [trial.params == study.space.drawn_today() for trial in study.trials()] == [True, False, False]
+    assert [trial.params == study.space.current_sample() for trial in study.trials()] == [True, False, False]
 
 
-def test_a_study_that_stops_and_goes_on_draws_what_one_in_one_go_draws(study: StudyOnDisk) -> None:
+def test_a_resumed_study_samples_the_same_trials_as_an_undisturbed_one(study: StudyOnDisk) -> None:
     for wanted in (2, 3, 5):
         _study().optimise(_rate, wanted)
     undisturbed = _study("undisturbed")
@@ -83,11 +83,11 @@ def test_several_processes_share_the_trials(study: StudyOnDisk) -> None:
     assert len({trial.params["learning_rate"] for trial in study.trials()}) == 6
 
 
-def test_a_running_trial_is_not_lost(study: StudyOnDisk) -> None:
+def test_a_running_trial_is_not_marked_as_failed(study: StudyOnDisk) -> None:
     seen: list[int] = []
 
     def look(trial: Trial, folder: Path) -> float:
-        seen.append(len(_study().fail_lost()))
+        seen.append(len(_study().fail_killed_trials()))
         return 1.0
 
     study.optimise(look, 1)
@@ -95,7 +95,7 @@ def test_a_running_trial_is_not_lost(study: StudyOnDisk) -> None:
     assert _states(study) == ["COMPLETE"]
 
 
-def test_a_trial_that_fails_is_made_up_for(study: StudyOnDisk) -> None:
+def test_a_failed_trial_is_replaced(study: StudyOnDisk) -> None:
     def second_fails(trial: Trial, folder: Path) -> float:
         if trial.number == 1:
             raise TrialFailed("too large")
@@ -105,7 +105,7 @@ def test_a_trial_that_fails_is_made_up_for(study: StudyOnDisk) -> None:
     assert _states(study) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
 
 
-def test_a_study_all_of_whose_trials_fail_ends(study: StudyOnDisk) -> None:
+def test_a_study_ends_when_all_trials_fail(study: StudyOnDisk) -> None:
     def fail(trial: Trial, folder: Path) -> float:
         raise TrialFailed("too large")
 
@@ -114,9 +114,7 @@ def test_a_study_all_of_whose_trials_fail_ends(study: StudyOnDisk) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_what_stops_the_process_fails_its_trial_and_leaves_nothing_behind(
-    study: StudyOnDisk, error: type[BaseException]
-) -> None:
+def test_an_error_fails_its_trial_and_deletes_the_trials_folder(study: StudyOnDisk, error: type[BaseException]) -> None:
     def stop(trial: Trial, folder: Path) -> float:
         (folder / "checkpoint-1").mkdir()
         raise error

@@ -1,4 +1,4 @@
-"""Chapters over HTTP, where the model is slow or fails."""
+"""POST /chapters with a model that is slow or fails."""
 
 from __future__ import annotations
 
@@ -13,37 +13,36 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from pipeline.chapters.chaptering import cut
+from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.registry.fallback_title import Shown
-from pipeline.server.app import create_app
-from pipeline.server.chapter_editor import Editor
-from pipeline.server.chapters_api import add_chapters
-from pipeline.server.current_version import Present
+from pipeline.server.chapter_editor import ChapterEditor
+from pipeline.server.chapters_api import add_chapters_api
 from pipeline.server.settings import PageSettings, ServeSettings
-from pipeline.server.title_queue import Desk
+from pipeline.server.title_queue import TitleQueue
+from pipeline.server.titles_api import create_app
+from pipeline.server.version_watcher import VersionWatcher
 from pipeline.settings import set_params
-from pipeline.titles.titling import Version
+from pipeline.titles.served_version import ServedVersion
 from tests.conftest import ROOT
-from tests.server.served import THREE
+from tests.server.running_server import AS_TEXT
 
 SECONDS = 6
 SHORT = "0:00 so now we begin\n0:30 and this is the end"
-LONG = "\n".join(f"{int(seconds) // 60}:{int(seconds) % 60:02} {words}" for seconds, words in THREE.lines)
 
 
 class Writer:
-    """Titles name the version that counts, whose number may change."""
+    """A model whose titles name the served version, which a test can change."""
 
     def __init__(self) -> None:
         self.number = "1"
         self.written = 0
-        self.seconds = 0.0  # that each takes
+        self.seconds = 0.0  # for each batch
         self.fails = False
         self.ending = threading.Event()
 
-    def version(self) -> Version:
-        return Version("titles", self.number, self.number)
+    def version(self) -> ServedVersion:
+        return ServedVersion("titles", self.number, self.number)
 
     def write(self, number: str, texts: list[str]) -> list[Shown]:
         self.ending.wait(self.seconds)
@@ -60,14 +59,16 @@ def writer() -> Writer:
 
 @pytest.fixture
 def client(writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.chdir(ROOT)  # for the shipped knobs
+    monkeypatch.chdir(ROOT)  # for the shipped settings
     settings = ServeSettings(texts=2, megabytes=1, seconds=SECONDS, waiting=2, batch=1, refresh=0.1)
     page = PageSettings(words=1000, chapters=20, corrections=Path("corrections"))
-    present = Present(writer.version, lambda version: partial(writer.write, version.number), refresh=0.1)
-    desk = Desk(present.write, waiting=settings.waiting, batch=settings.batch)
-    app, editor = create_app(present, desk, settings), Editor(desk, present, settings, page, tmp_path)
-    add_chapters(app, editor, settings)
-    cut(editor.read_pasted(LONG), ChaptersSettings.read())  # what is loaded for the first talk takes a while
+    watcher = VersionWatcher(writer.version, lambda version: partial(writer.write, version.number), refresh=0.1)
+    queue = TitleQueue(watcher.write_titles, waiting=settings.waiting, batch=settings.batch)
+    app, editor = create_app(watcher, queue, settings), ChapterEditor(queue, watcher, settings, page, tmp_path)
+    add_chapters_api(app, editor, settings)
+    divide_transcript(
+        editor.read_pasted(AS_TEXT), ChaptersSettings.read()
+    )  # the first transcript loads the encoder, which takes seconds
     with TestClient(app) as client:
         while client.get("/health").status_code != 200:
             pass
@@ -79,12 +80,12 @@ def _ask(client: TestClient, transcript: str, **more: object):
     return client.post("/chapters", json={"transcript": transcript, **more})
 
 
-def test_a_talk_that_takes_too_long_is_given_up_and_the_next_is_served(client: TestClient, writer: Writer) -> None:
-    assert len(_ask(client, LONG).json()["chapters"]) == 3
+def test_a_slow_transcript_times_out_and_the_next_is_served(client: TestClient, writer: Writer) -> None:
+    assert len(_ask(client, AS_TEXT).json()["chapters"]) == 3
     writer.seconds, writer.written = 0.7 * SECONDS, 0
     start = time.monotonic()
     with ThreadPoolExecutor(2) as both:
-        late = list(both.map(lambda _: _ask(client, LONG), range(2)))
+        late = list(both.map(lambda _: _ask(client, AS_TEXT), range(2)))
     assert [answer.status_code for answer in late] == [504, 504]
     assert all(f"within {SECONDS} s" in answer.json()["detail"] for answer in late)
     assert time.monotonic() - start < 1.7 * SECONDS, "one waited for the other"
@@ -93,10 +94,10 @@ def test_a_talk_that_takes_too_long_is_given_up_and_the_next_is_served(client: T
     assert writer.written < 4, "it went on with what nobody waits for"
 
 
-def test_all_titles_of_a_talk_are_by_the_version_that_is_named(client: TestClient, writer: Writer) -> None:
+def test_all_titles_of_a_transcript_are_by_the_named_version(client: TestClient, writer: Writer) -> None:
     writer.seconds = 0.4
     with ThreadPoolExecutor(1) as asking:
-        asked = asking.submit(_ask, client, LONG)
+        asked = asking.submit(_ask, client, AS_TEXT)
         while not writer.written:
             time.sleep(0.01)
         writer.number = "2"
@@ -105,24 +106,24 @@ def test_all_titles_of_a_talk_are_by_the_version_that_is_named(client: TestClien
     assert [chapter["title"] for chapter in answer["chapters"]] == ["a title by 2"] * 3
 
 
-def test_a_model_that_fails_is_no_fault_of_who_asks(client: TestClient, writer: Writer) -> None:
+def test_a_failed_model_is_a_server_error(client: TestClient, writer: Writer) -> None:
     writer.fails = True
     failed = _ask(client, SHORT)
     assert (failed.status_code, "secret" in failed.text) == (500, False)
 
 
-def test_an_encoder_that_is_lacking_is_no_fault_of_who_asks(
+def test_a_missing_encoder_is_a_server_error(
     client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     set_params(["chapters"], {"encoder": "package:nowhere/model"}, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
-    failed = _ask(client, LONG)
+    failed = _ask(client, AS_TEXT)
     assert (failed.status_code, "package:nowhere/model" in failed.json()["detail"]) == (500, True)
 
 
 @pytest.mark.parametrize("minutes", ["NaN", "Infinity", "1e-320", "0"])
-def test_minutes_that_are_none_are_refused(minutes: str, client: TestClient) -> None:
+def test_invalid_minutes_are_refused(minutes: str, client: TestClient) -> None:
     body = f'{{"transcript": "0:00 so now we begin", "minutes": {minutes}}}'
     refused = client.post("/chapters", content=body, headers={"Content-Type": "application/json"})
     assert (refused.status_code, refused.json()["detail"][0]["loc"]) == (422, ["body", "minutes"])

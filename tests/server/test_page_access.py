@@ -1,4 +1,4 @@
-"""Calls of the page as programs send them, well-formed or not: what they reach, and what they are told."""
+"""Calls of the page's API by programs, valid and invalid: the files they can reach, and the answers they get."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.registry.fallback_title import Shown
-from pipeline.server.app import create_app
-from pipeline.server.chapter_editor import Editor
-from pipeline.server.chapters_api import add_chapters
-from pipeline.server.current_version import Present
+from pipeline.server.chapter_editor import ChapterEditor
+from pipeline.server.chapters_api import add_chapters_api
 from pipeline.server.settings import PageSettings, ServeSettings
-from pipeline.server.title_queue import Desk
-from pipeline.titles.titling import Version
+from pipeline.server.title_queue import TitleQueue
+from pipeline.server.titles_api import create_app
+from pipeline.server.version_watcher import VersionWatcher
+from pipeline.titles.served_version import ServedVersion
 from tests.conftest import ROOT
-from tests.server.served import PATIENCE, THREE, write_talk
+from tests.server.running_server import AS_TEXT, PATIENCE, write_captions
 
 SETTINGS = ServeSettings(texts=4, megabytes=1, seconds=60, waiting=8, batch=1, refresh=0.1)
 PAGE = PageSettings(words=5000, chapters=20, corrections=Path("corrections"))
 TABLE = {"headers": ["time", "title"], "data": [["0:00", "Bread"]]}
-LONG = "\n".join(f"{int(seconds) // 60}:{int(seconds) % 60:02} {words}" for seconds, words in THREE.lines)
 
 
 class Writer:
-    """Titles are `a title`. Each call waits while `held`."""
+    """A model whose titles are all `a title`. It waits while `going` is cleared."""
 
     def __init__(self) -> None:
         self.written: list[str] = []
@@ -60,7 +59,7 @@ def writer() -> Writer:
 
 @pytest.fixture(scope="module")
 def address(writer: Writer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a page with a model that always writes the same."""
+    """The address of a server with the page, whose model always writes the same title."""
     folder = tmp_path_factory.mktemp("files")
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -68,11 +67,11 @@ def address(writer: Writer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         from pipeline.server.page import mount_page
 
-        present = Present(lambda: Version("titles", "1", "1"), lambda _: writer, refresh=0.1)
-        desk = Desk(present.write, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
-        app, editor = create_app(present, desk, SETTINGS), Editor(desk, present, SETTINGS, PAGE, folder)
-        add_chapters(app, editor, SETTINGS)
-        let_go = mount_page(app, editor, present, SETTINGS)
+        watcher = VersionWatcher(lambda: ServedVersion("titles", "1", "1"), lambda _: writer, refresh=0.1)
+        queue = TitleQueue(watcher.write_titles, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
+        app, editor = create_app(watcher, queue, SETTINGS), ChapterEditor(queue, watcher, SETTINGS, PAGE, folder)
+        add_chapters_api(app, editor, SETTINGS)
+        let_go = mount_page(app, editor, watcher, SETTINGS)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -88,7 +87,7 @@ def address(writer: Writer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def visitor(address: str) -> Iterator[httpx.Client]:
-    """Somebody with the page open, and a cookie of it."""
+    """A client with the cookie of the page."""
     with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as client:
         assert client.get("/").status_code == 200
         yield client
@@ -102,7 +101,7 @@ def wait_until(happened: Callable[[], object]) -> None:
 
 
 def upload(visitor: httpx.Client, path: Path) -> str:
-    """Where an uploaded file is, on the server."""
+    """Upload a file. Return its path on the server."""
     (at,) = visitor.post("/gradio_api/upload", files={"files": (path.name, path.read_bytes())}).json()
     return at
 
@@ -116,7 +115,7 @@ def call(visitor: httpx.Client, name: str, *data: Any, **more: Any) -> httpx.Res
 
 
 def answer(visitor: httpx.Client, name: str, *data: Any, **more: Any) -> list[Any]:
-    """What a call that is taken is answered, as a program fetches it."""
+    """Call a function and return its answer, as a program does."""
     taken = call(visitor, name, *data, **more)
     assert taken.status_code == 200, taken.text
     events = visitor.get(f"/gradio_api/call/{name}/{taken.json()['event_id']}").text
@@ -125,7 +124,7 @@ def answer(visitor: httpx.Client, name: str, *data: Any, **more: Any) -> list[An
 
 
 def join(visitor: httpx.Client, name: str, data: list[Any], session: str) -> httpx.Response:
-    """A call as the page itself makes it."""
+    """Call a function as the page itself does."""
     functions = {each["api_name"]: each["id"] for each in visitor.get("/config").json()["dependencies"]}
     body = {"data": data, "fn_index": functions[name], "session_hash": session}
     return visitor.post("/gradio_api/queue/join", json=body)
@@ -133,7 +132,7 @@ def join(visitor: httpx.Client, name: str, data: list[Any], session: str) -> htt
 
 @pytest.fixture
 def other(address: str) -> Iterator[httpx.Client]:
-    """Another visitor."""
+    """A client with another cookie."""
     with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as client:
         assert client.get("/").status_code == 200
         yield client
@@ -141,22 +140,22 @@ def other(address: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def talk(tmp_path: Path) -> Path:
-    return write_talk(tmp_path / "talk.vtt")
+    return write_captions(tmp_path / "talk.vtt")
 
 
-def test_a_file_is_read_by_its_visitor_once(visitor: httpx.Client, talk: Path) -> None:
+def test_a_file_is_read_once_by_its_visitor(visitor: httpx.Client, talk: Path) -> None:
     at = file_at(upload(visitor, talk))
     said = answer(visitor, "read", at)[0]
-    assert "36 lines are read" in said, said
+    assert "36 lines read" in said, said
     assert call(visitor, "read", at).status_code == 403
 
 
-def test_an_upload_introduces_a_program_that_never_opened_the_page(address: str, talk: Path) -> None:
+def test_an_upload_gives_a_program_its_cookie(address: str, talk: Path) -> None:
     with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as program:
-        assert "36 lines are read" in answer(program, "read", file_at(upload(program, talk)))[0]
+        assert "36 lines read" in answer(program, "read", file_at(upload(program, talk)))[0]
 
 
-def test_only_files_that_this_visitor_uploaded_are_read_and_no_address_is_opened(
+def test_only_uploads_of_the_visitor_are_read_and_no_address_is_opened(
     visitor: httpx.Client, other: httpx.Client, talk: Path, tmp_path: Path
 ) -> None:
     theirs = upload(other, talk)
@@ -180,11 +179,11 @@ def test_only_files_that_this_visitor_uploaded_are_read_and_no_address_is_opened
             listening.accept()
     assert {(each.status_code, each.text) for each in answers} == {(403, answers[0].text)}
     assert "Upload it" in answers[0].json()["detail"]
-    assert "36 lines are read" in answer(visitor, "read", {**file_at(mine), "url": web})[0]
-    assert "36 lines are read" in answer(other, "read", file_at(theirs))[0]
+    assert "36 lines read" in answer(visitor, "read", {**file_at(mine), "url": web})[0]
+    assert "36 lines read" in answer(other, "read", file_at(theirs))[0]
 
 
-def test_a_file_cannot_be_named_where_none_belongs(visitor: httpx.Client, talk: Path) -> None:
+def test_a_file_is_refused_in_other_arguments(visitor: httpx.Client, talk: Path) -> None:
     def answers(path: str) -> list[tuple[int, str]]:
         file = file_at(path)
         table = {**TABLE, "data": [["0:00", file]]}
@@ -204,8 +203,8 @@ def test_a_file_cannot_be_named_where_none_belongs(visitor: httpx.Client, talk: 
     assert answers(str(talk)) == answers("/missing.vtt")
 
 
-def test_a_file_that_was_made_is_downloaded_by_its_visitor_alone(visitor: httpx.Client, other: httpx.Client) -> None:
-    answer(visitor, "chapters", LONG, None, 0, session_hash="mine")
+def test_only_its_visitor_can_download_a_file(visitor: httpx.Client, other: httpx.Client) -> None:
+    answer(visitor, "chapters", AS_TEXT, None, 0, session_hash="mine")
     said, file = answer(visitor, "download", TABLE, "Course", "1", "md", session_hash="mine")
     assert "1 chapter" in said
     path = file["url"].partition("/page")[2]
@@ -226,10 +225,10 @@ OPEN = {
     "POST /gradio_api/queue/join", "POST /gradio_api/call/{api_name}", "POST /gradio_api/call/{api_name}/",
     "POST /gradio_api/call/v2/{api_name}", "POST /gradio_api/call/v2/{api_name}/",
     "GET /gradio_api/call/{api_name}/{event_id}", "GET /gradio_api/call/v2/{api_name}/{event_id}",
-    "POST /gradio_api/upload",  # ours, as is GET file=
+    "POST /gradio_api/upload",  # Lectern replaces this route and GET file=
     "GET /gradio_api/file={path_or_url:path}", "HEAD /gradio_api/file={path_or_url:path}",
 }  # fmt: skip
-"""Gradio's routes that the page needs. None takes a path or an address, but those of its own files and our two."""
+"""Gradio's routes that the page needs. Only those for files take a path, and none takes an address."""
 
 
 def _routes(routes: list[Any]) -> Iterator[tuple[str, str]]:
@@ -240,7 +239,7 @@ def _routes(routes: list[Any]) -> Iterator[tuple[str, str]]:
             yield from ((method, route.path) for method in route.methods or ())
 
 
-def test_of_gradios_routes_only_those_that_the_page_needs_are_open(visitor: httpx.Client) -> None:
+def test_only_the_routes_that_the_page_needs_are_open(visitor: httpx.Client) -> None:
     app = FastAPI()
     gr.mount_gradio_app(app, gr.Blocks(analytics_enabled=False), "/page", mcp_server=False)
     routes = {f"{method} {path}" for method, path in _routes(app.routes[-1].app.router.routes)}
@@ -271,7 +270,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_call_is_told_in_a_sentence(body: bytes, visitor: httpx.Client) -> None:
+def test_a_malformed_call_gets_a_message(body: bytes, visitor: httpx.Client) -> None:
     for path in ("call/read", "call/v2/read", "call/chapters", "call/download", "call/save", "queue/join"):
         headers = {"Content-Type": "application/json"}
         refused = visitor.post(f"/gradio_api/{path}", content=body, headers=headers)
@@ -299,7 +298,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_an_argument_of_a_wrong_kind_is_told_by_its_name(name: str, visitor: httpx.Client) -> None:
+def test_an_argument_of_a_wrong_type_is_named(name: str, visitor: httpx.Client) -> None:
     for data in WRONG[name]:
         body = json.dumps({"data": data}).encode()
         headers = {"Content-Type": "application/json"}
@@ -316,10 +315,10 @@ def test_an_argument_of_a_wrong_kind_is_told_by_its_name(name: str, visitor: htt
     [[], [[]], [["0:00"]], [["0:00", "a", "b"]], [["0:00", "a"], ["1:00"]], [[None, None]], [[0, 1.5], [True, False]],
      [["0:00", "a"]] * 100, [["1e999", "a"]], [["0:00", "a" * 5000]], [["9" * 5000, "a"]]],
 )  # fmt: skip
-def test_a_table_of_any_shape_is_answered_in_a_sentence(table: list, visitor: httpx.Client) -> None:
-    answer(visitor, "chapters", LONG, None, 0, session_hash="shapes")
+def test_a_table_of_any_shape_gets_a_message(table: list, visitor: httpx.Client) -> None:
+    answer(visitor, "chapters", AS_TEXT, None, 0, session_hash="shapes")
     said, _ = answer(visitor, "download", {**TABLE, "data": table}, "", "", "vtt", session_hash="shapes")
-    assert "bug of Lectern" not in said
+    assert "bug in Lectern" not in said
     assert said.endswith("."), said
 
 
@@ -354,7 +353,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_no_call_is_a_bug(name: str, address: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_call_raises_an_internal_error(name: str, address: str, caplog: pytest.LogCaptureFixture) -> None:
     with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as visitor:
         visitor.get("/")
         answer(visitor, "chapters", "0:00 hello\n0:30 you", None, 0, session_hash="fuzzed")
@@ -367,7 +366,7 @@ def test_no_call_is_a_bug(name: str, address: str, caplog: pytest.LogCaptureFixt
             sent = visitor.post(f"/gradio_api/call/{name}", content=body, headers=headers)
             if sent.status_code == 200:
                 said = visitor.get(f"/gradio_api/call/{name}/{sent.json()['event_id']}").text
-                assert "bug of Lectern" not in said
+                assert "bug in Lectern" not in said
                 assert "event: complete" in said or "is not in the list of choices" in said, said
             else:
                 assert (400 <= sent.status_code < 500, sent.json()["detail"][-1]) == (True, "."), sent.text
@@ -377,7 +376,7 @@ def test_no_call_is_a_bug(name: str, address: str, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("path", ["titles", "chapters"])
-def test_no_body_is_a_bug_of_the_api(path: str, address: str) -> None:
+def test_no_body_raises_an_internal_error(path: str, address: str) -> None:
     field = {"titles": "texts", "chapters": "transcript"}[path]
     bodies = _anything() | st.builds(
         lambda value, minutes: {field: value, "minutes": minutes}, _anything(), _anything()
@@ -396,7 +395,7 @@ def test_no_body_is_a_bug_of_the_api(path: str, address: str) -> None:
 
 
 def _hang_up(address: str, path: str, body: dict[str, Any]) -> Callable[[], None]:
-    """Send a request; return what hangs up."""
+    """Send a request. Return a function that closes its connection."""
     host, port = address.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)))
     content = json.dumps(body).encode()
@@ -409,7 +408,7 @@ def _hang_up(address: str, path: str, body: dict[str, Any]) -> Callable[[], None
 
 @pytest.fixture
 def held(writer: Writer) -> Iterator[Writer]:
-    """A model that waits at its first text, until it may go."""
+    """A model that waits at its first text until the test ends or sets `going`."""
     writer.going.clear()
     writer.written.clear()
     yield writer
@@ -420,7 +419,7 @@ def _waiting(address: str) -> int:
     return httpx.get(f"{address}/health").json()["waiting"]
 
 
-def test_what_a_client_asked_for_who_has_hung_up_is_not_titled(address: str, held: Writer) -> None:
+def test_requests_of_disconnected_clients_are_not_titled(address: str, held: Writer) -> None:
     first = _hang_up(address, "/titles", {"texts": ["at hand", "rest", "more"]})
     wait_until(lambda: held.written)
     gone = [_hang_up(address, "/titles", {"texts": [f"gone {n}"]}) for n in range(6)]
@@ -433,13 +432,14 @@ def test_what_a_client_asked_for_who_has_hung_up_is_not_titled(address: str, hel
     assert held.written == ["at hand", "next"]
 
 
-def test_who_has_hung_up_keeps_nobody_out(address: str, held: Writer) -> None:
+def test_disconnected_clients_leave_the_queue(address: str, held: Writer) -> None:
     hang_ups = [_hang_up(address, "/titles", {"texts": ["at hand"]})]
     wait_until(lambda: held.written)
     for _ in range(SETTINGS.waiting):
         hang_ups.append(_hang_up(address, "/titles", {"texts": ["gone"]}))
     wait_until(lambda: _waiting(address) == SETTINGS.waiting)
-    assert httpx.post(f"{address}/titles", json={"texts": ["next"]}).status_code == 429
+    refused = httpx.post(f"{address}/titles", json={"texts": ["next"]})
+    assert (refused.status_code, int(refused.headers["retry-after"]) >= 1) == (429, True)
     for hang_up in hang_ups:
         hang_up()
     wait_until(lambda: _waiting(address) == 0)
@@ -448,11 +448,11 @@ def test_who_has_hung_up_keeps_nobody_out(address: str, held: Writer) -> None:
     next_one()
 
 
-def test_the_chapters_of_a_client_who_has_hung_up_are_not_written(address: str, held: Writer) -> None:
-    long = _hang_up(address, "/chapters", {"transcript": LONG})
+def test_chapters_for_disconnected_clients_are_not_written(address: str, held: Writer) -> None:
+    long = _hang_up(address, "/chapters", {"transcript": AS_TEXT})
     wait_until(lambda: held.written)
     gone = [_hang_up(address, "/chapters", {"transcript": f"0:00 gone {n}\n0:30 gone"}) for n in range(4)]
-    time.sleep(0.5)  # until they have arrived; nothing tells
+    time.sleep(0.5)  # time to arrive: the server does not report these requests
     for hang_up in (long, *gone):
         hang_up()
     with ThreadPoolExecutor(1) as asking:
@@ -464,12 +464,12 @@ def test_the_chapters_of_a_client_who_has_hung_up_are_not_written(address: str, 
     assert [text.split()[-1] for text in held.written[1:]] == ["next"]
 
 
-def test_the_page_of_a_visitor_who_has_left_is_not_worked_for(
+def test_chapters_for_visitors_who_left_the_page_are_not_written(
     visitor: httpx.Client, address: str, held: Writer
 ) -> None:
     with ExitStack() as streams:
         for n in range(4):
-            text = LONG if n == 0 else f"0:00 gone {n}\n0:30 gone"
+            text = AS_TEXT if n == 0 else f"0:00 gone {n}\n0:30 gone"
             assert join(visitor, "chapters", [text, None, None, 0], f"gone{n}").status_code == 200
             stream = visitor.stream("GET", "/gradio_api/queue/data", params={"session_hash": f"gone{n}"})
             next(streams.enter_context(stream).iter_raw())

@@ -1,4 +1,4 @@
-"""How much all requests may hold together, of a server that is asked over sockets."""
+"""The limit on all bodies together, tried on a server over sockets."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 import uvicorn
 
 from pipeline.registry.fallback_title import Shown
-from pipeline.server.app import create_app
-from pipeline.server.current_version import Present
 from pipeline.server.settings import ServeSettings
-from pipeline.server.title_queue import Desk
-from pipeline.titles.titling import Version
+from pipeline.server.title_queue import TitleQueue
+from pipeline.server.titles_api import create_app
+from pipeline.server.version_watcher import VersionWatcher
+from pipeline.titles.served_version import ServedVersion
 
 MOST = 10_000
 SETTINGS = ServeSettings(texts=2, megabytes=MOST / 1e6, seconds=5, waiting=1, batch=2, refresh=0.1)
@@ -28,15 +28,15 @@ PATIENCE = 30
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Of a server that takes one whole body at a time, and answers to it with its length."""
+    """The port of a server with room for one large body. Its titles are the lengths of the texts."""
 
     def write(texts: list[str]) -> list[Shown]:
         return [Shown(str(len(text)), False) for text in texts]
 
-    present = Present(lambda: Version("titles", "1", "1"), lambda _: write, refresh=0.1)
-    desk = Desk(present.write, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
+    watcher = VersionWatcher(lambda: ServedVersion("titles", "1", "1"), lambda _: write, refresh=0.1)
+    queue = TitleQueue(watcher.write_titles, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(create_app(present, desk, SETTINGS), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(create_app(watcher, queue, SETTINGS), log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         port = listening.getsockname()[1]
@@ -59,7 +59,7 @@ def _body(size: int) -> bytes:
 
 
 def _begin(port: int, sockets: ExitStack, body: bytes, size: int = MOST) -> socket.socket:
-    """A request of `size` bytes, of which `body` is all that comes."""
+    """Announce a request of `size` bytes and send `body`, which may be shorter."""
     connection = sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
     head = f"POST /titles HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
     connection.sendall(head.encode() + body)
@@ -81,14 +81,14 @@ def _whole(port: int) -> httpx.Response:
 
 
 def _until_a_whole_one_is_answered(port: int) -> None:
-    """Which it is only once nobody else has a byte of the room."""
+    """Wait until a large body is answered, which needs all of the room."""
     deadline = time.monotonic() + PATIENCE
     while (answer := _whole(port)).status_code != 200:
         assert (answer.status_code, time.monotonic() < deadline) == (429, True)
         time.sleep(0.05)
 
 
-def test_what_all_hold_together_is_bounded_and_the_rest_is_told_to_come_back(port: int, sockets: ExitStack) -> None:
+def test_bodies_over_the_common_limit_are_refused_until_there_is_room(port: int, sockets: ExitStack) -> None:
     body = _body(MOST)
     held = [_begin(port, sockets, body[:-1]) for _ in range(4)]
     refused: list[socket.socket] = []
@@ -105,7 +105,7 @@ def test_what_all_hold_together_is_bounded_and_the_rest_is_told_to_come_back(por
     _until_a_whole_one_is_answered(port)
 
 
-def test_what_is_only_announced_takes_no_room(port: int, sockets: ExitStack) -> None:
+def test_an_announced_body_takes_no_room(port: int, sockets: ExitStack) -> None:
     for _ in range(4):
         _begin(port, sockets, b"")
     assert _whole(port).status_code == 200
@@ -120,14 +120,14 @@ def test_what_is_only_announced_takes_no_room(port: int, sockets: ExitStack) -> 
         (_body(MOST), MOST, "200"),
     ],
 )
-def test_who_is_answered_gives_all_room_back(
+def test_an_answered_request_gives_its_room_back(
     body: bytes, size: int, status: str, port: int, sockets: ExitStack
 ) -> None:
     assert _answer(_begin(port, sockets, body, size)).startswith(f"HTTP/1.1 {status}")
     _until_a_whole_one_is_answered(port)
 
 
-def test_who_hangs_up_gives_all_room_back(port: int, sockets: ExitStack) -> None:
+def test_a_disconnected_client_gives_its_room_back(port: int, sockets: ExitStack) -> None:
     held = _begin(port, sockets, _body(MOST)[:-1])
     deadline = time.monotonic() + PATIENCE
     while _whole(port).status_code != 429:

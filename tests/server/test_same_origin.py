@@ -1,24 +1,17 @@
-"""Which requests a server answers, by the host name and the site of the page that they come from."""
+"""The requests that a server answers, depending on host name and on the site of the page that sends them."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from flows.services.service import free_port
 from pipeline.errors import UsageError
 from pipeline.server.same_origin import OriginCheck, SameOrigin
-from tests.server.served import PATIENCE, health, wait_for
 
 HOST = "127.0.0.1:4200"
 LOOPBACK = OriginCheck.listening_on("127.0.0.1")
@@ -64,14 +57,14 @@ def test_a_page_from_a_file_a_sandbox_or_another_port_is_refused(origin: str) ->
     assert not is_answered(origin=origin)
 
 
-def test_a_default_port_may_be_named_or_not() -> None:
+def test_a_default_port_can_be_left_out() -> None:
     assert is_answered(host="localhost", origin="http://localhost:80")
     assert is_answered(host="localhost:443", origin="https://localhost")
     assert not is_answered(host="localhost", origin="http://localhost:443")
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_foreign_page_that_hides_its_name_is_refused_unless_a_link_is_followed(site: str) -> None:
+def test_a_foreign_page_without_origin_is_refused_unless_a_link_is_followed(site: str) -> None:
     link = LINK | {"sec-fetch-site": site}
     assert is_answered(**link)
     assert not is_answered(**link, method="POST")
@@ -79,7 +72,7 @@ def test_a_foreign_page_that_hides_its_name_is_refused_unless_a_link_is_followed
     assert not is_answered(sec_fetch_site=site, sec_fetch_mode="no-cors", sec_fetch_dest="image")
 
 
-def test_a_server_for_others_answers_to_addresses_and_to_the_names_it_was_given(
+def test_a_server_on_all_addresses_answers_to_addresses_and_configured_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LECTERN_HOSTS", "Lectern.example, other.example")
@@ -91,12 +84,12 @@ def test_a_server_for_others_answers_to_addresses_and_to_the_names_it_was_given(
     assert is_answered(OriginCheck.listening_on("127.0.0.1"), host="lectern.example", origin="https://lectern.example")
 
 
-def test_a_container_of_docker_desktop_is_answered() -> None:
+def test_a_container_of_docker_queuetop_is_answered() -> None:
     assert is_answered(host="host.docker.internal:4200")
     assert not is_answered(host="host.docker.internal.evil.example:4200")
 
 
-def test_a_configured_name_may_have_a_port_and_the_advice_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configured_name_may_have_a_port_and_the_message_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LECTERN_HOSTS", "lectern.example:8080, 10.0.0.7:80, [fd00::7]")
     check = OriginCheck.listening_on("127.0.0.1")
     for host in ("lectern.example", "lectern.example:4200", "10.0.0.7:8080", "[fd00::7]:80"):
@@ -110,9 +103,9 @@ def test_a_configured_name_may_have_a_port_and_the_advice_names_none(monkeypatch
     "name",
     ["http://lectern.example", "*", "*.example", "lectern.example/mlflow", "lectern..example", "[lectern]", "a b"],
 )
-def test_what_is_no_host_name_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_host_name_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LECTERN_HOSTS", f"lectern.example,{name}")
-    with pytest.raises(UsageError, match=f"{re.escape(repr(name))} in LECTERN_HOSTS is no host name"):
+    with pytest.raises(UsageError, match=f"{re.escape(repr(name))} in LECTERN_HOSTS is not a host name"):
         OriginCheck.listening_on("127.0.0.1")
 
 
@@ -120,44 +113,8 @@ def test_what_is_no_host_name_is_named(name: str, monkeypatch: pytest.MonkeyPatc
     ("own", "policy"),
     [({}, "frame-ancestors 'self'"), ({"Content-Security-Policy": "img-src 'self'"}, "img-src 'self'")],
 )
-def test_an_answer_says_who_may_frame_it_unless_it_has_a_policy_already(own: dict[str, str], policy: str) -> None:
+def test_answers_get_a_frame_policy_unless_they_have_a_policy(own: dict[str, str], policy: str) -> None:
     client = TestClient(SameOrigin(PlainTextResponse("hello", headers=own), check=LOOPBACK), base_url=f"http://{HOST}")
     assert client.get("/").headers["content-security-policy"] == policy
     refused = client.get("/", headers={"Origin": "null"})
     assert (refused.status_code, refused.headers["content-security-policy"]) == (403, "frame-ancestors 'self'")
-
-
-@pytest.fixture
-def open_to_others(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Port of a `lectern serve` that listens everywhere, and has a name."""
-    (project / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(project / "tmp"))
-    monkeypatch.setenv("LECTERN_HOSTS", "lectern.example")
-    port = free_port()
-    words = ["-m", "lectern", "serve", "--port", str(port), "--host", "0.0.0.0"]
-    process = subprocess.Popen([sys.executable, *words], cwd=project)
-    wait_for(lambda: health(port))
-    yield port
-    process.terminate()
-    process.wait(PATIENCE)
-
-
-def test_an_upload_from_another_site_is_refused_and_nothing_of_it_is_kept(open_to_others: int, project: Path) -> None:
-    own = {"Host": "lectern.example", "Origin": "https://lectern.example"}
-    foreign = [
-        {**own, "Origin": "https://evil.example"},
-        {**own, "Origin": "null"},
-        {"Origin": "http://localhost:1"},
-        {"Host": "evil.example", "Origin": "http://evil.example"},
-        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
-    ]
-    upload, form = "/page/gradio_api/upload", {"files": ("talk.vtt", b"WEBVTT")}
-    with httpx.Client(base_url=f"http://127.0.0.1:{open_to_others}", timeout=PATIENCE) as client:
-        for headers in foreign:
-            assert client.post(upload, headers=headers, files=form).status_code in (400, 403)
-            assert client.post("/titles", headers=headers, json={"texts": ["we talk"]}).status_code in (400, 403)
-        assert not list((project / "tmp").rglob("talk.vtt"))
-        (kept,) = client.post(upload, headers=own, files=form).json()
-        assert Path(kept).exists()
-        answer = client.get("/health", headers={"Host": "evil.example"}).json()
-        assert "does not answer to the host name 'evil.example'" in answer["detail"]

@@ -26,11 +26,11 @@ HOW_TO_INSTALL = "{} is not installed: pip install --no-deps -r requirements-tea
 
 @contextmanager
 def postgresql(*databases: str) -> Iterator[str]:
-    """Yields `USER:PASSWORD@HOST:PORT`, how the server is reached; where it cannot be had, the test is skipped."""
+    """Run PostgreSQL and yield `USER:PASSWORD@HOST:PORT`; skip the test if it is not installed."""
     binaries = _binaries()
     psycopg2 = _needed("psycopg2")
     port = free_port()
-    # Not below pytest's own folders, which no other user may enter.
+    # Outside pytest's folders, which the user postgres may not enter.
     folder = Path(tempfile.mkdtemp(prefix="lectern-postgresql-"))
     (folder / "password").write_text(PASSWORD, encoding="utf-8")
     as_server = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
@@ -55,7 +55,7 @@ def _binaries() -> Path:
     on_path = shutil.which("initdb")
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not on_path and not debian:
-        pytest.skip("there is no PostgreSQL server here: apt-get install postgresql")
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     return Path(on_path or debian[-1]).parent
 
 
@@ -86,7 +86,7 @@ def query(address: str, sql: str) -> list[tuple]:
 
 @contextmanager
 def s3() -> Iterator[dict[str, str]]:
-    """Yields the environment variables by which `BUCKET` is reached."""
+    """Run an S3 server and yield the environment variables for `BUCKET`."""
     for package in ("boto3", "moto", "dvc_s3"):
         if find_spec(package) is None:
             pytest.skip(HOW_TO_INSTALL.format(package))
@@ -109,7 +109,7 @@ def s3() -> Iterator[dict[str, str]]:
 
 
 def keys(environment: dict[str, str], prefix: str) -> list[str]:
-    """The names of the objects in the bucket that begin with `prefix`."""
+    """Return the names of the objects in the bucket that begin with `prefix`."""
     pages = _client(environment).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
     return [item["Key"] for page in pages for item in page.get("Contents", [])]
 

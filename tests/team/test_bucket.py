@@ -1,4 +1,4 @@
-"""A champion whose model lies in a bucket, and what the bucket answers when it is fetched to be compared with."""
+"""A champion whose model is in a bucket that answers with different errors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from pipeline.registry.serving_trial import try_version
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import RegisterSettings
 from tests.command import lectern
-from tests.registry.test_gate import SETTINGS, registered  # noqa: F401 - a fixture
-from tests.registry.test_versions import NAME
+from tests.registry.conftest import registry_backup, three_versions  # noqa: F401 - fixtures
+from tests.registry.small import NAME
+from tests.registry.test_gate import SETTINGS
 from tests.team.servers import BUCKET, HOW_TO_INSTALL
 
 GONE = f"s3://{BUCKET}/mlflow/gone"
@@ -32,7 +33,7 @@ ERROR = "<Error><Code>{0}</Code><Message>The bucket says {0}</Message></Error>"
 
 @dataclass
 class Answers:
-    """What the bucket says: to who lists a folder, and to who fetches a file. None: that it is there, or empty."""
+    """Status and error code for listing a folder and for fetching a file; None: success."""
 
     listed: tuple[int, str] | None = None
     fetched: tuple[int, str] | None = None
@@ -40,7 +41,7 @@ class Answers:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
-    """A server that speaks as S3 does, since none can be had that refuses what it has."""
+    """A server with the protocol of S3: no real one can be told to refuse a file."""
     pytest.importorskip("boto3", reason=HOW_TO_INSTALL.format("boto3"))
     answers = Answers()
 
@@ -81,17 +82,17 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
 
 @pytest.fixture
 def gone(project: Path) -> str:
-    """The number of a version whose model lies at `GONE`."""
+    """Number of a version whose model is at `GONE`."""
     client = connect()
     client.create_registered_model(NAME)
-    return str(client.create_model_version(NAME, GONE).version)
+    return client.create_model_version(NAME, GONE)
 
 
 @pytest.mark.parametrize("listed", [(404, "NoSuchBucket"), None])
-def test_what_a_bucket_says_is_not_there_is_gone(listed: tuple[int, str] | None, bucket: Answers, gone: str) -> None:
+def test_a_file_missing_from_the_bucket_is_final(listed: tuple[int, str] | None, bucket: Answers, gone: str) -> None:
     bucket.listed, bucket.fetched = listed, (404, "NoSuchKey")
-    with pytest.raises(Rejected, match=f"no longer has what is looked for: .*s3://{BUCKET}"):
-        try_version(NAME, gone, ["a text"])
+    with pytest.raises(Rejected, match=f"no longer in the bucket of MLflow's artifacts: .*s3://{BUCKET}"):
+        try_version(gone, ["a text"])
 
 
 @pytest.mark.parametrize(
@@ -103,23 +104,23 @@ def test_what_a_bucket_says_is_not_there_is_gone(listed: tuple[int, str] | None,
         (None, (500, "InternalError")),
     ],
 )
-def test_a_bucket_that_refuses_or_fails_may_answer_later(
+def test_a_refusal_or_failure_of_the_bucket_is_temporary(
     listed: tuple[int, str] | None, fetched: tuple[int, str] | None, bucket: Answers, gone: str
 ) -> None:
     bucket.listed, bucket.fetched = listed, fetched
     with pytest.raises(TemporaryFailure, match=rf"could not be tried: The bucket .*s3://{BUCKET}.* AWS_ACCESS_KEY_ID"):
-        try_version(NAME, gone, ["a text"])
+        try_version(gone, ["a text"])
 
 
-def test_a_bucket_that_nobody_serves_may_answer_later(
+def test_a_bucket_that_does_not_answer_is_temporary(
     bucket: Answers, gone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
     with pytest.raises(TemporaryFailure, match="could not be tried: The bucket"):
-        try_version(NAME, gone, ["a text"])
+        try_version(gone, ["a text"])
 
 
-def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, project: Path) -> None:
+def test_titling_fails_temporarily_when_the_bucket_fails(bucket: Answers, project: Path) -> None:
     client, name = connect(), RegisterSettings.read().name
     client.create_registered_model(name)
     client.set_registered_model_alias(name, "champion", client.create_model_version(name, GONE).version)
@@ -131,28 +132,28 @@ def test_titles_wait_for_a_bucket_that_fails(bucket: Answers, project: Path) -> 
 @pytest.mark.parametrize(
     ("answers", "why"),
     [
-        (Answers(), "nothing is left of it"),
-        (Answers(fetched=(404, "NoSuchKey")), "no longer has what is looked for"),
+        (Answers(), "MLflow has no artifacts of it"),
+        (Answers(fetched=(404, "NoSuchKey")), "no longer in the bucket"),
     ],
 )
-def test_a_champion_that_is_gone_from_its_bucket_blocks_no_promotion(
+def test_a_champion_missing_from_its_bucket_blocks_no_promotion(
     answers: Answers,
     why: str,
     bucket: Answers,
-    registered: MlflowClient,  # noqa: F811
+    three_versions: MlflowClient,  # noqa: F811
 ) -> None:
     bucket.listed, bucket.fetched = answers.listed, answers.fetched
-    champion = registered.create_model_version(NAME, GONE)
-    verdict = judge(NAME, registered.get_model_version(NAME, "1"), champion, SETTINGS)
+    champion = three_versions.create_model_version(NAME, GONE)
+    verdict = judge(three_versions, three_versions.get_model_version(NAME, "1"), champion, SETTINGS)
     assert verdict.champion is None
     assert why in verdict.rules[-1].found
 
 
-def test_a_champion_that_may_not_be_fetched_is_no_champion_that_is_gone(
+def test_a_champion_that_cannot_be_fetched_is_not_missing(
     bucket: Answers,
-    registered: MlflowClient,  # noqa: F811
+    three_versions: MlflowClient,  # noqa: F811
 ) -> None:
     bucket.listed = (403, "AccessDenied")
-    champion = registered.create_model_version(NAME, GONE)
+    champion = three_versions.create_model_version(NAME, GONE)
     with pytest.raises(TemporaryFailure, match=r"could not be tried: The bucket .* AccessDenied"):
-        judge(NAME, registered.get_model_version(NAME, "1"), champion, SETTINGS)
+        judge(three_versions, three_versions.get_model_version(NAME, "1"), champion, SETTINGS)

@@ -1,4 +1,4 @@
-"""A team's setting, by environment variables alone: MLflow and Prefect on PostgreSQL, artifacts and DVC's on S3."""
+"""A team's servers, set by environment variables only: MLflow and Prefect on PostgreSQL, artifacts and DVC on S3."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEADLINE = 180
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Of a new shell of somebody of the team."""
+    """Return the environment of a team member's new shell."""
     ours = ("MLFLOW_", "PREFECT_", "AWS_", "LECTERN_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -53,7 +53,7 @@ def dvc(*words: str, cwd: Path, env: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Team:
-    """What `lectern up` serves, and what it was told."""
+    """The servers of `lectern up`, and their settings."""
 
     folder: Path
     place: str
@@ -65,10 +65,10 @@ class Team:
     def member(self) -> dict[str, str]:
         return environment(MLFLOW_TRACKING_URI=self.mlflow, PREFECT_API_URL=f"{self.prefect}/api", **self.bucket)
 
-    def said(self) -> str:
-        """All that is written down on this machine."""
-        logs = (self.folder / ".lectern").rglob("*")
-        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs if path.is_file())
+    def logs(self) -> str:
+        """Return everything in the state folder, such as logs."""
+        files = (self.folder / ".lectern").rglob("*")
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file())
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def bucket() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def team(bucket: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """`lectern up` in a project of its own, on fresh databases."""
+    """`lectern up` in a new project, on new databases."""
     folder = tmp_path_factory.mktemp("team")
     for name in ("params.yaml", "dvc.yaml", "prefect.yaml", "prefect.toml"):
         shutil.copy(ROOT / name, folder)
@@ -106,14 +106,14 @@ def team(bucket: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
 
 def wait_until_up(up: subprocess.Popen[str], log: Path) -> None:
     deadline = time.monotonic() + DEADLINE
-    while "Ctrl-C" not in (said := log.read_text(encoding="utf-8")):
-        assert up.poll() is None, said
-        assert time.monotonic() < deadline, said
+    while "Ctrl-C" not in (output := log.read_text(encoding="utf-8")):
+        assert up.poll() is None, output
+        assert time.monotonic() < deadline, output
         time.sleep(0.2)
 
 
 def small_models(project: Path, examples: pd.DataFrame, models: Sequence[str] = MODELS) -> None:
-    """Makes of `project` one with `models`, each small and not yet trained."""
+    """Fill the project with small untrained models."""
     fill_project(project, examples, epochs=EPOCHS, batch_size=8, early_stopping=0)
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     small = {**params["models"]["bart-tiny"], "scratch": {"width": 16, "layers": 1, "heads": 2, "vocabulary": 300}}
@@ -123,15 +123,15 @@ def small_models(project: Path, examples: pd.DataFrame, models: Sequence[str] = 
 
 
 def train_all_at_once(project: Path, env: dict[str, str], models: Sequence[str] = MODELS) -> str:
-    """What all of them printed."""
+    """Train the models in parallel, and return their output."""
     trainings = {}
     for model in models:
         (streams := project / "streams" / model).mkdir(parents=True)
         trainings[streams] = start("train", model, cwd=project, env=env, streams=streams)
     ended = [training.wait(DEADLINE) for training in trainings.values()]
-    said = "\n".join((streams / name).read_text(encoding="utf-8") for streams in trainings for name in "12")
-    assert ended == [0] * len(models), said
-    return said
+    output = "\n".join((streams / name).read_text(encoding="utf-8") for streams in trainings for name in "12")
+    assert ended == [0] * len(models), output
+    return output
 
 
 def runs(client: MlflowClient) -> dict[str, Run]:
@@ -140,7 +140,7 @@ def runs(client: MlflowClient) -> dict[str, Run]:
 
 
 def assert_whole(client: MlflowClient, run: Run) -> None:
-    """Finished, with every metric of every step and epoch, each once."""
+    """Check that the run finished with every metric of every step and epoch exactly once."""
     assert run.info.status == "FINISHED"
     steps = {
         name: sorted(metric.step for metric in client.get_metric_history(run.info.run_id, name))
@@ -151,7 +151,7 @@ def assert_whole(client: MlflowClient, run: Run) -> None:
 
 
 def assert_all_logged(project: Path, models: Sequence[str] = MODELS) -> None:
-    """In the project's own database."""
+    """Check the runs of all models in the project's own database."""
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     found = runs(client)
     assert sorted(found) == [*models]
@@ -164,7 +164,7 @@ def test_five_trainings_at_once_lose_no_metric_and_no_artifact(
 ) -> None:
     small_models(project, examples)
     (project / "mlflow.db").unlink()
-    said = train_all_at_once(project, team.member())
+    output = train_all_at_once(project, team.member())
     client = MlflowClient(team.mlflow)
     found = runs(client)
     assert sorted(found) == MODELS
@@ -174,10 +174,10 @@ def test_five_trainings_at_once_lose_no_metric_and_no_artifact(
         assert place.startswith(f"s3://{BUCKET}/mlflow/")
         stored = {key.rpartition("/")[2] for key in keys(team.bucket, place.removeprefix(f"s3://{BUCKET}/"))}
         assert {"model_summary.csv", "batch_preview.txt"} <= stored
-    assert not list(project.glob("ml*"))  # neither a database nor artifacts beside those of the team
+    assert not list(project.glob("ml*"))  # no local database and no local artifacts
     written = json.dumps([each.to_dictionary() for each in found.values()])
     for secret in (PASSWORD, team.bucket["AWS_SECRET_ACCESS_KEY"]):
-        assert secret not in said + written
+        assert secret not in output + written
 
 
 def test_five_trainings_at_once_on_a_fresh_sqlite_database_lose_no_metric(
@@ -196,15 +196,15 @@ tracking.connect()
 """
 
 
-def test_machines_that_meet_on_a_server_without_the_experiment_all_get_it(team: Team, tmp_path: Path) -> None:
-    """Each has a work tree, and so a lock, of its own."""
+def test_machines_that_create_the_experiment_at_once_all_get_it(team: Team, tmp_path: Path) -> None:
+    """Each machine has its own work tree, and so its own lock."""
     machines = []
     for number in range(3):
         (place := tmp_path / str(number)).mkdir()
         words = [sys.executable, "-c", CONNECT]
         machines.append(subprocess.Popen(words, cwd=place, env=team.member(), stderr=subprocess.PIPE, text=True))
-    said = [machine.communicate(timeout=DEADLINE)[1] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0, 0], "\n".join(said)
+    errors = [machine.communicate(timeout=DEADLINE)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0, 0], "\n".join(errors)
 
 
 FLOW = """
@@ -233,7 +233,7 @@ def commit(folder: Path, env: dict[str, str]) -> None:
     run("git", *words, cwd=folder, env=env)
 
 
-def test_a_flow_run_is_remembered_in_the_database_of_the_team(team: Team, tmp_path: Path) -> None:
+def test_a_flow_run_is_stored_in_the_teams_database(team: Team, tmp_path: Path) -> None:
     project = git_project(tmp_path / "project", team.member())
     commit(project, team.member())
     done = run(sys.executable, "-m", "lectern", "run", cwd=project, env=team.member())
@@ -243,9 +243,7 @@ def test_a_flow_run_is_remembered_in_the_database_of_the_team(team: Team, tmp_pa
     assert not (project / ".prefect").exists()
 
 
-def test_what_one_clone_pushes_to_the_bucket_another_one_pulls_and_has_nothing_to_do(
-    bucket: dict[str, str], tmp_path: Path
-) -> None:
+def test_results_pushed_by_one_clone_are_pulled_by_another(bucket: dict[str, str], tmp_path: Path) -> None:
     env = environment(**bucket, DVC_SITE_CACHE_DIR=str(tmp_path / "site"))
     first = git_project(tmp_path / "first", env)
     dvc("remote", "add", "--default", "team", f"s3://{BUCKET}/dvc", cwd=first, env=env)
@@ -266,10 +264,10 @@ def test_no_log_and_no_command_line_shows_the_password(team: Team) -> None:
         assert reply.status == 200
     processes = [psutil.Process(team.up.pid), *psutil.Process(team.up.pid).children(recursive=True)]
     assert PASSWORD not in " ".join(word for process in processes for word in process.cmdline())
-    assert PASSWORD not in team.said() + (team.folder / "up.log").read_text(encoding="utf-8")
+    assert PASSWORD not in team.logs() + (team.folder / "up.log").read_text(encoding="utf-8")
 
 
-def test_a_database_that_others_may_share_wants_a_place_for_artifacts_that_they_reach(project: Path) -> None:
+def test_a_shared_database_requires_a_shared_place_for_artifacts(project: Path) -> None:
     shutil.copy(ROOT / "prefect.yaml", project)
     env = environment(MLFLOW_TRACKING_URI="postgresql://lectern:swordfish@db.invalid/mlflow")
     ports = ["--mlflow-port", str(free_port()), "--reports-port", str(free_port()), "--page-port", str(free_port())]
@@ -287,7 +285,7 @@ main()
 """
 
 
-def test_what_is_not_installed_is_named(project: Path) -> None:
+def test_a_missing_database_driver_is_named_with_the_command_to_install_it(project: Path) -> None:
     env = environment(MLFLOW_TRACKING_URI="postgresql://lectern:swordfish@db.invalid/mlflow")
     done = run(sys.executable, "-c", WITHOUT_PSYCOPG2, cwd=project, env=env, check=False)
     assert done.returncode == 2

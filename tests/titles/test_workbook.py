@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import openpyxl
@@ -9,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.command import kill_once, lectern
-from tests.titles.small import register, write_book
+from tests.titles.small import project_with_version, register, write_book
 
 TOPICS = [
     ("C", "1", "0:00:00", None, "first"),
@@ -24,20 +26,28 @@ LINES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def shared_project(
+    tmp_path_factory: pytest.TempPathFactory, empty_tracking: Path, examples: pd.DataFrame
+) -> Iterator[Path]:
+    """A project with a registered version, for the tests that register no other."""
+    with project_with_version(tmp_path_factory.mktemp("project"), empty_tracking, examples) as folder:
+        yield folder
+
+
 @pytest.fixture
-def titled(project: Path, examples: pd.DataFrame) -> Path:
-    """A project with a registered version."""
-    register(project / "small", examples)
-    return project
+def folder(shared_project: Path) -> Path:
+    """A new folder inside the project."""
+    return Path(tempfile.mkdtemp(dir=shared_project))
 
 
-def test_empty_titles_are_filled_and_all_else_stays(titled: Path) -> None:
-    book = write_book(titled / "week.xlsx", TOPICS, LINES)
+def test_empty_titles_are_filled_and_everything_else_stays(folder: Path) -> None:
+    book = write_book(folder / "week.xlsx", TOPICS, LINES)
     original = book.read_bytes()
-    done = lectern("title", book, cwd=titled)
+    done = lectern("title", book, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert book.read_bytes() == original
-    out = openpyxl.load_workbook(titled / "week.titled.xlsx")
+    out = openpyxl.load_workbook(folder / "week.titled.xlsx")
     rows = list(out["lesson_topics"].iter_rows(min_row=2, values_only=True))
     assert [bool(row[3]) for row in rows] == [True, True, True, False]
     assert rows[1][3] == "Kept  as it is"
@@ -45,10 +55,10 @@ def test_empty_titles_are_filled_and_all_else_stays(titled: Path) -> None:
     assert "1 topics have no title" in done.stdout
     assert "row 5" in done.stdout
     assert out["lesson_transcripts"]["D3"].data_type == "s"
-    assert not list((titled / ".lectern/titles").iterdir())
+    assert not list((folder.parent / ".lectern/titles").iterdir())
 
 
-def test_an_opening_is_called_as_most_of_the_course_calls_them(project: Path, examples: pd.DataFrame) -> None:
+def test_an_opening_gets_the_usual_title_of_openings(project: Path, examples: pd.DataFrame) -> None:
     register(project / "small", examples, opening="Intro")
     topics = [*TOPICS[:3], ("C", "2", "0:00:00", None, None), ("C", "2", "0:01:00", "Kept", None)]
     lines = [*LINES, ("C", "2", "0:00:09", "we talk about graphs"), ("C", "2", "0:01:09", "bye")]
@@ -62,78 +72,77 @@ def test_an_opening_is_called_as_most_of_the_course_calls_them(project: Path, ex
     assert (done.returncode, "Intro" in done.stdout) == (0, False)
 
 
-def test_a_workbook_with_macros_is_titled_and_has_none_then(titled: Path) -> None:
-    book = write_book(titled / "week.xlsx", TOPICS, LINES)
+def test_the_titled_copy_of_a_workbook_with_macros_has_none(folder: Path) -> None:
+    book = write_book(folder / "week.xlsx", TOPICS, LINES)
     with zipfile.ZipFile(book, "a") as archive:
         archive.writestr("xl/vbaProject.bin", b"a program")
-    done = lectern("title", book.rename("week.xlsm"), cwd=titled)
+    done = lectern("title", book.rename(folder / "week.xlsm"), cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "xl/vbaProject.bin" not in zipfile.ZipFile("week.titled.xlsx").namelist()
-    assert openpyxl.load_workbook("week.titled.xlsx")["lesson_topics"]["D2"].value
+    assert "xl/vbaProject.bin" not in zipfile.ZipFile(folder / "week.titled.xlsx").namelist()
+    assert openpyxl.load_workbook(folder / "week.titled.xlsx")["lesson_topics"]["D2"].value
 
 
-def test_a_folder_of_tables_becomes_a_workbook_that_passes_the_check(titled: Path) -> None:
-    folder = titled / "tables"
-    folder.mkdir()
+def test_a_folder_of_tables_becomes_a_workbook_that_passes_the_check(folder: Path) -> None:
+    (tables := folder / "tables").mkdir()
     pd.DataFrame(TOPICS[:3]).iloc[:, :4].to_csv(
-        folder / "lesson_topics.csv", index=False, header=["course_title", "lesson_num", "timestamp", "topic"]
+        tables / "lesson_topics.csv", index=False, header=["course_title", "lesson_num", "timestamp", "topic"]
     )
     pd.DataFrame(LINES).to_csv(
-        folder / "lesson_transcripts.csv", index=False, header=["course_title", "lesson_num", "timestamp", "transcript"]
+        tables / "lesson_transcripts.csv", index=False, header=["course_title", "lesson_num", "timestamp", "transcript"]
     )
-    done = lectern("title", folder, "--out", "out.xlsx", cwd=titled)
+    done = lectern("title", tables, "--out", "out.xlsx", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert lectern("check", "out.xlsx", cwd=titled).returncode == 0
-    assert openpyxl.load_workbook("out.xlsx")["lesson_transcripts"]["D3"].data_type == "s"
+    assert lectern("check", "out.xlsx", cwd=folder).returncode == 0
+    assert openpyxl.load_workbook(folder / "out.xlsx")["lesson_transcripts"]["D3"].data_type == "s"
 
 
-def test_what_is_there_is_not_overwritten_unless_asked(titled: Path) -> None:
-    book = write_book(titled / "week.xlsx", TOPICS[:3], LINES)
-    done = lectern("title", book, "--out", book, cwd=titled)
+def test_a_file_is_overwritten_only_with_overwrite(folder: Path) -> None:
+    book = write_book(folder / "week.xlsx", TOPICS[:3], LINES)
+    done = lectern("title", book, "--out", book, cwd=folder)
     assert (done.returncode, "--overwrite" in done.stderr) == (2, True)
-    assert lectern("title", book, "--out", book, "--overwrite", cwd=titled).returncode == 0
-    assert lectern("check", book, cwd=titled).returncode == 0
+    assert lectern("title", book, "--out", book, "--overwrite", cwd=folder).returncode == 0
+    assert lectern("check", book, cwd=folder).returncode == 0
 
 
-def test_a_workbook_with_other_errors_is_refused_with_them_alone(titled: Path) -> None:
-    book = write_book(titled / "week.xlsx", [*TOPICS, ("C", "2", "half past", None)], LINES)
-    done = lectern("title", book, cwd=titled)
+def test_a_workbook_with_other_errors_is_rejected_for_them_only(folder: Path) -> None:
+    book = write_book(folder / "week.xlsx", [*TOPICS, ("C", "2", "half past", None)], LINES)
+    done = lectern("title", book, cwd=folder)
     assert done.returncode == 1
     assert "row 6" in done.stderr
     assert "cell is empty" not in done.stderr
 
 
-def test_an_empty_title_is_an_error_of_the_check_as_ever(project: Path) -> None:
+def test_an_empty_title_fails_the_check(project: Path) -> None:
     book = write_book(project / "week.xlsx", TOPICS, LINES)
     assert lectern("check", book, cwd=project).returncode == 1
 
 
-def test_a_workbook_without_a_registered_version_says_what_to_run(project: Path) -> None:
+def test_without_a_registered_version_the_message_says_what_to_run(project: Path) -> None:
     book = write_book(project / "week.xlsx", TOPICS, LINES)
     done = lectern("title", book, cwd=project)
     assert (done.returncode, "lectern run" in done.stderr) == (1, True)
 
 
-def test_a_killed_run_goes_on_with_what_it_had(titled: Path) -> None:
-    count = 700
+def test_a_killed_run_resumes(folder: Path) -> None:
+    count = 300
     topics = [("C", "1", f"{60 * i}", None) for i in range(count)]
     lines = [("C", "1", f"{60 * i + 1}", f"we talk about the number {i} " * (1 + i % 5)) for i in range(count)]
-    book = write_book(titled / "week.xlsx", topics, lines)
-    (streams := titled / "streams").mkdir()
-    kill_once(lambda: list((titled / ".lectern/titles").glob("*/*.json")), "title", book, cwd=titled, streams=streams)
-    kept = sorted((titled / ".lectern/titles").glob("*/*.json"))
-    assert not (titled / "week.titled.xlsx").exists()
+    book = write_book(folder / "week.xlsx", topics, lines)
+    (streams := folder / "streams").mkdir()
+    kill_once(
+        lambda: list((folder.parent / ".lectern/titles").glob("*/*.json")), "title", book, cwd=folder, streams=streams
+    )
+    kept = sorted((folder.parent / ".lectern/titles").glob("*/*.json"))
+    assert not (folder / "week.titled.xlsx").exists()
     finished = json.loads(kept[0].read_text())
     kept[0].write_text(json.dumps([["kept from before", False]] * len(finished)))
-    done = lectern("title", book, cwd=titled)
+    done = lectern("title", book, cwd=folder)
     assert done.returncode == 0, done.stderr
-    sheet = openpyxl.load_workbook(titled / "week.titled.xlsx")["lesson_topics"]
+    sheet = openpyxl.load_workbook(folder / "week.titled.xlsx")["lesson_topics"]
     assert [cell.value for cell in sheet["D"]].count("kept from before") == len(finished)
 
 
-def test_a_keyphrase_stands_in_where_the_model_writes_nothing_and_is_marked(
-    project: Path, examples: pd.DataFrame
-) -> None:
+def test_without_a_usable_title_the_keyphrase_is_written_and_marked(project: Path, examples: pd.DataFrame) -> None:
     register(project / "mute", examples, mute=True)
     book = write_book(project / "week.xlsx", [TOPICS[0][:4], *TOPICS[1:]], LINES)
     done = lectern("title", book, cwd=project)
@@ -147,6 +156,6 @@ def test_a_keyphrase_stands_in_where_the_model_writes_nothing_and_is_marked(
         ("Kept  as it is", None),
         ("talk about threads", "keyphrase: talk about threads"),
     ]
-    assert lectern("check", "week.titled.xlsx", cwd=project).returncode == 1  # for the one topic without a line
+    assert lectern("check", "week.titled.xlsx", cwd=project).returncode == 1  # the topic without lines has no title
     done = lectern("title", "so in this part we talk about hashing", cwd=project)
     assert (done.returncode, "keyphrase" in done.stderr, "hashing" in done.stdout) == (0, True, True)

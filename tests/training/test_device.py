@@ -1,4 +1,4 @@
-"""The device of a training: a GPU that torch cannot use stops it, and every training says where it ran."""
+"""A GPU that torch cannot use stops a training, and each training reports its device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from pipeline.errors import UsageError
 from pipeline.models.checkpoints import Card, ModelSettings, save_model
+from pipeline.models.device import training_device
 from pipeline.models.generation import open_titler
 from pipeline.training.record import read_training
 from pipeline.training.settings import TrainSettings
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this mach
 
 @pytest.fixture
 def nvidia_smi(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
-    """Puts an `nvidia-smi` on the PATH, and returns that environment."""
+    """Install a fake `nvidia-smi`, and return an environment with it on the PATH."""
 
     def installed(
         list_gpus: str = ONE_GPU, driver: str = "550.54.15", capability: str = "9.0", **variables: str
@@ -55,30 +57,37 @@ def nvidia_smi(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[s
     [
         ("550.54.15", "9.0", "https://download.pytorch.org/whl/cu126"),
         ("580.65.06", "9.0", "https://download.pytorch.org/whl/cu130"),
-        ("580.65.06", "7.0", "https://download.pytorch.org/whl/cu126"),  # which CUDA 13 no longer knows
+        ("580.65.06", "7.0", "https://download.pytorch.org/whl/cu126"),  # CUDA 13 no longer supports this GPU
     ],
 )
-def test_a_gpu_that_torch_cannot_use_stops_a_training(
-    project: Path,
-    examples: pd.DataFrame,
-    nvidia_smi: Callable[..., dict[str, str]],
+def test_the_remedy_names_the_build_for_driver_and_gpu(
     driver: str,
     capability: str,
     index: str,
+    nvidia_smi: Callable[..., dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", nvidia_smi(driver=driver, capability=capability)["PATH"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(UsageError) as refusal:
+        training_device("auto")
+    for part in ("NVIDIA H200", driver, index, "train.device: cpu"):
+        assert part in str(refusal.value)
+
+
+def test_a_gpu_that_torch_cannot_use_stops_a_training(
+    project: Path, examples: pd.DataFrame, nvidia_smi: Callable[..., dict[str, str]]
 ) -> None:
     fill_project(project, examples, epochs=1)
-    done = lectern(*STAGE, cwd=project, env=nvidia_smi(driver=driver, capability=capability))
+    done = lectern(*STAGE, cwd=project, env=nvidia_smi())
     assert done.returncode == 2, done.stderr
-    for said in ("NVIDIA H200", driver, index, "train.device: cpu"):
-        assert said in done.stderr
+    assert "NVIDIA H200" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (project / "models" / MODEL).exists()
     assert MlflowClient().get_experiment_by_name("lectern") is None
 
 
-def test_a_device_that_the_environment_names_and_torch_cannot_use_stops_a_training(
-    project: Path, examples: pd.DataFrame
-) -> None:
+def test_an_unusable_gpu_in_the_environment_stops_a_training(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, epochs=1)
     done = lectern(*STAGE, cwd=project, env={**environment(), "CUDA_VISIBLE_DEVICES": "0"})
     assert done.returncode == 2, done.stderr
@@ -86,24 +95,21 @@ def test_a_device_that_the_environment_names_and_torch_cannot_use_stops_a_traini
     assert "train.device: cpu" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("knobs", "variables"),
-    [({"device": "cpu"}, {}), ({}, {"CUDA_VISIBLE_DEVICES": ""}), ({}, {"CUDA_VISIBLE_DEVICES": "-1"})],
-)
-def test_a_training_that_is_meant_for_the_cpu_says_once_where_it_runs(
+@pytest.mark.parametrize(("settings", "variables"), [({"device": "cpu"}, {}), ({}, {"CUDA_VISIBLE_DEVICES": "-1"})])
+def test_a_training_on_the_cpu_reports_its_device_and_precision_once(
     project: Path,
     examples: pd.DataFrame,
     nvidia_smi: Callable[..., dict[str, str]],
-    knobs: dict[str, str],
+    settings: dict[str, str],
     variables: dict[str, str],
 ) -> None:
-    fill_project(project, examples, epochs=1, **knobs)
+    fill_project(project, examples, epochs=1, **settings)
     done = lectern(*STAGE, cwd=project, env=nvidia_smi(**variables))
     assert done.returncode == 0, done.stderr
-    (said,) = [line for line in (done.stdout + done.stderr).splitlines() if "trains on" in line]
-    assert said.startswith(f"{MODEL} trains on CPU")
-    assert "GiB" in said
-    assert "float32" in said
+    (report,) = [line for line in (done.stdout + done.stderr).splitlines() if "trains on" in line]
+    assert report.startswith(f"{MODEL} trains on CPU")
+    assert "GiB" in report
+    assert "float32" in report
     (run,) = mlflow_runs(MlflowClient())
     expected = {"device": "CPU", "device.precision": "float32"}
     lineage = read_training(MODEL).run.lineage
@@ -112,7 +118,7 @@ def test_a_training_that_is_meant_for_the_cpu_says_once_where_it_runs(
         assert tags["device.memory"].endswith("GiB")
 
 
-def test_a_driver_that_does_not_answer_is_said_and_stops_nothing(
+def test_a_failing_driver_is_reported_and_stops_nothing(
     project: Path, examples: pd.DataFrame, nvidia_smi: Callable[..., dict[str, str]]
 ) -> None:
     fill_project(project, examples, epochs=1)
@@ -122,14 +128,14 @@ def test_a_driver_that_does_not_answer_is_said_and_stops_nothing(
     assert "could not communicate with the NVIDIA driver" in done.stderr
 
 
-def test_where_a_training_runs_is_no_part_of_what_it_learns(project: Path, examples: pd.DataFrame) -> None:
+def test_settings_of_the_machine_do_not_affect_the_weights(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, epochs=1)
-    first = settings_of_what_is_learnt()
-    fill_project(project, examples, epochs=1, device="cpu", report_to=["tensorboard"])
-    assert settings_of_what_is_learnt() == first
+    first = settings_affecting_weights()
+    fill_project(project, examples, epochs=1, device="cpu", report_to=["tensorboard"], micro_batch_tokens=60)
+    assert settings_affecting_weights() == first
 
 
-def test_titles_are_written_on_the_cpu_with_one_warning_where_torch_cannot_use_the_gpu(
+def test_titles_are_generated_on_the_cpu_with_one_warning_if_torch_cannot_use_the_gpu(
     tmp_path: Path,
     examples: pd.DataFrame,
     nvidia_smi: Callable[..., dict[str, str]],
@@ -146,5 +152,5 @@ def test_titles_are_written_on_the_cpu_with_one_warning_where_torch_cannot_use_t
     assert caplog.text.count("https://download.pytorch.org/whl/cu126") == 1
 
 
-def settings_of_what_is_learnt() -> dict[str, object]:
-    return TrainSettings.of_model(MODEL, ModelSettings.read(MODEL)).of_what_is_learnt()
+def settings_affecting_weights() -> dict[str, object]:
+    return TrainSettings.of_model(MODEL, ModelSettings.read(MODEL)).affecting_weights()

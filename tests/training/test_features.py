@@ -1,4 +1,4 @@
-"""What a frozen part makes of a text is computed once, and nothing of the training changes by it."""
+"""Features of frozen layers are computed once, and do not change a training's result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.models.disk_budget import limit_bytes
 from pipeline.models.families import FAMILIES
 from pipeline.models.features import FEATURES, Features, frozen_part
 from pipeline.models.generation import Titler
-from pipeline.models.layers import freeze
+from pipeline.models.layer_groups import freeze
 from pipeline.models.lora import LoraSettings
 from tests.models.small import GREEDY, lively_model, small_model
 from tests.training.small import LORA, VALIDATED, train
@@ -31,7 +31,7 @@ FROZEN = {"freeze": ["embedding", "encoder"], "freeze_lower_layers": 1}
 
 
 class _CountRuns(TrainerCallback):
-    """How often the encoder, or the lowest layer, is run over texts while the model is trained."""
+    """Counts the texts that the encoder or the lowest layer reads in a training."""
 
     def __init__(self) -> None:
         self.texts = 0
@@ -47,8 +47,13 @@ class _CountRuns(TrainerCallback):
         lowest.register_forward_hook(count, with_kwargs=True)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("family", "lora"), [*((name, None) for name in FAMILIES), ("bart", LORA), ("causal", LORA)])
+@pytest.mark.parametrize(
+    ("family", "lora", "precision"),
+    [
+        *((name, None, "float32") for name in FAMILIES),
+        *((name, lora, "bfloat16") for name in ("bart", "causal") for lora in (None, LORA)),
+    ],
+)
 def test_a_training_is_the_same_with_features_and_without(
     family: str,
     lora: LoraSettings | None,
@@ -57,19 +62,19 @@ def test_a_training_is_the_same_with_features_and_without(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    knobs = {**FROZEN, "lora": lora, "precision": precision}
-    curves, weights = train(examples, tmp_path / "with", family, **knobs)
+    settings = {**FROZEN, "lora": lora, "precision": precision, "epochs": 1}
+    curves, weights = train(examples, tmp_path / "with", family, **settings)
     assert [*FEATURES.glob("*/*.safetensors")]
     shutil.rmtree(FEATURES)
     monkeypatch.setenv("LECTERN_FEATURES_GB", "0")
-    curves_without, weights_without = train(examples, tmp_path / "without", family, **knobs)
+    curves_without, weights_without = train(examples, tmp_path / "without", family, **settings)
     assert not FEATURES.exists()
     pd.testing.assert_frame_equal(curves_without, curves)
     assert all(torch.equal(weights_without[name], tensor) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize("family", ["bart", "causal"])
-def test_a_training_is_the_same_whichever_texts_had_features_before(
+def test_a_training_is_the_same_with_cached_features_of_other_texts(
     family: str, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
     curves, weights = train(examples, tmp_path / "fresh", family, **FROZEN)
@@ -81,16 +86,16 @@ def test_a_training_is_the_same_whichever_texts_had_features_before(
 
 
 @pytest.mark.parametrize("family", ["bart", "causal"])
-def test_every_text_passes_the_frozen_part_once(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_the_frozen_part_reads_each_text_once(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     runs = _CountRuns()
-    train(examples, tmp_path / "one", family, callbacks=(runs,), epochs=3, **FROZEN)
+    train(examples, tmp_path / "one", family, callbacks=(runs,), **FROZEN)
     assert runs.texts == (0 if family == "causal" else len(examples))
     again = _CountRuns()
-    train(examples, tmp_path / "two", family, callbacks=(again,), epochs=3, learning_rate=1e-3, **FROZEN)
+    train(examples, tmp_path / "two", family, callbacks=(again,), learning_rate=1e-3, **FROZEN)
     assert again.texts == 0
 
 
-def test_an_encoder_that_trains_reads_a_text_once_for_loss_and_title(examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_trained_encoder_reads_each_validation_text_once_per_epoch(examples: pd.DataFrame, tmp_path: Path) -> None:
     runs = _CountRuns()
     train(examples, tmp_path, "bart", callbacks=(runs,), epochs=2)
     assert runs.texts == 2 * (len(examples) + VALIDATED)
@@ -101,12 +106,12 @@ def test_an_encoder_that_trains_reads_a_text_once_for_loss_and_title(examples: p
     ("family", "groups", "lower", "expected"),
     [
         ("bart", ["embedding", "encoder"], 0, 1),
-        ("bart", ["encoder"], 0, 0),  # the embeddings that the encoder reads go on learning
+        ("bart", ["encoder"], 0, 0),  # the encoder reads trainable embeddings
         ("causal", ["embedding"], 1, 2),  # the embedding, and one layer,
         ("causal", [], 1, 0),
     ],
 )
-def test_only_what_gives_the_same_for_ever_counts_as_frozen(
+def test_the_frozen_part_has_no_trainable_input(
     family: str, groups: list[str], lower: int, expected: int, examples: pd.DataFrame
 ) -> None:
     model, inputs = small_model(family, examples)
@@ -123,7 +128,7 @@ def _prepared(examples: pd.DataFrame, texts: list[str]) -> tuple[Features, list[
     return found, sources
 
 
-def test_features_are_the_encoders_output_padded_with_nothing(examples: pd.DataFrame) -> None:
+def test_features_are_the_encoders_output_padded_with_0(examples: pd.DataFrame) -> None:
     found, sources = _prepared(examples, ["we talk about graphs", "we talk"])
     model, inputs = small_model("bart", examples)
     padded = found(sources)
@@ -133,7 +138,7 @@ def test_features_are_the_encoders_output_padded_with_nothing(examples: pd.DataF
         assert not row[len(source) :].any()
 
 
-def test_features_lie_on_disk_in_half_precision_and_are_not_read_into_memory(examples: pd.DataFrame) -> None:
+def test_features_are_memory_mapped_in_half_precision(examples: pd.DataFrame) -> None:
     found, sources = _prepared(examples, ["we talk about graphs", "we talk"])
     (file,) = FEATURES.glob("*/*.safetensors")
     with safe_open(file, framework="pt") as kept:
@@ -143,12 +148,12 @@ def test_features_lie_on_disk_in_half_precision_and_are_not_read_into_memory(exa
 
 
 @pytest.mark.parametrize("family", WITH_ENCODER)
-def test_titles_are_the_same_from_what_the_encoder_said_before(
+def test_titles_are_the_same_from_cached_features(
     family: str, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, inputs = lively_model(family, examples)
 
-    monkeypatch.setattr(features, "_KEPT_AS", torch.float32)
+    monkeypatch.setattr(features, "_CACHE_DTYPE", torch.float32)
     kept = Features(model, inputs, (model.get_encoder(),))
     texts = examples["text"].tolist()
     kept.prepare([inputs.source(text) for text in texts])
@@ -158,10 +163,10 @@ def test_titles_are_the_same_from_what_the_encoder_said_before(
     assert len([*FEATURES.glob("*/*.safetensors")]) == 1
 
 
-def test_features_are_the_same_whether_half_precision_or_float32_asks_for_them_first(
+def test_features_do_not_depend_on_the_callers_autocast(
     examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "_KEPT_AS", torch.float32)
+    monkeypatch.setattr(features, "_CACHE_DTYPE", torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         found, sources = _prepared(examples, ["we talk about graphs"])
     in_half = found(sources)
@@ -170,7 +175,7 @@ def test_features_are_the_same_whether_half_precision_or_float32_asks_for_them_f
     assert torch.equal(in_half, found(sources))
 
 
-def test_features_in_bfloat16_are_others(examples: pd.DataFrame) -> None:
+def test_features_in_bfloat16_have_their_own_folder(examples: pd.DataFrame) -> None:
     model, inputs = small_model("bart", examples)
     sources = [inputs.source("we talk about graphs")]
     found = []
@@ -191,7 +196,7 @@ def test_a_damaged_file_is_computed_again(examples: pd.DataFrame) -> None:
     assert torch.equal(found(sources), expected)
 
 
-def test_two_trainings_at_once_compute_the_same_once(examples: pd.DataFrame) -> None:
+def test_concurrent_trainings_compute_features_once(examples: pd.DataFrame) -> None:
     model, inputs = small_model("bart", examples)
     sources = [inputs.source(text) for text in examples["text"]]
     together = Barrier(2)
@@ -207,7 +212,7 @@ def test_two_trainings_at_once_compute_the_same_once(examples: pd.DataFrame) -> 
     assert len([*FEATURES.glob("*/*.safetensors")]) == 1
 
 
-def test_a_training_goes_on_where_the_disk_has_no_room_for_features(
+def test_a_training_continues_without_features_on_a_full_disk(
     examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -220,7 +225,7 @@ def test_a_training_goes_on_where_the_disk_has_no_room_for_features(
     pd.testing.assert_frame_equal(without, plenty)
 
 
-def test_other_weights_have_features_of_their_own(examples: pd.DataFrame) -> None:
+def test_other_weights_have_their_own_features(examples: pd.DataFrame) -> None:
     _prepared(examples, ["we talk"])
     model, inputs = small_model("bart", examples)
     with torch.no_grad():
@@ -230,7 +235,7 @@ def test_other_weights_have_features_of_their_own(examples: pd.DataFrame) -> Non
     assert len([*FEATURES.glob("*")]) == 2
 
 
-def test_a_new_text_is_added_to_those_that_are_there(examples: pd.DataFrame) -> None:
+def test_features_of_a_new_text_are_added(examples: pd.DataFrame) -> None:
     _prepared(examples, ["we talk"])
     _prepared(examples, ["we talk", "we talk about graphs"])
     assert len([*FEATURES.glob("*/*.safetensors")]) == 2
@@ -239,7 +244,7 @@ def test_a_new_text_is_added_to_those_that_are_there(examples: pd.DataFrame) -> 
 
 
 def _nearly_full(examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, int]:
-    """Where one text's features are, and their bytes, of which there is room for half as many again."""
+    """Limit the cache to 1.5 times one text's features. Return their folder and size in bytes."""
     _prepared(examples, ["we talk about graphs"])
     (folder,) = FEATURES.glob("*")
     size = sum(file.stat().st_size for file in folder.iterdir())
@@ -247,7 +252,7 @@ def _nearly_full(examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> tup
     return folder, size
 
 
-def test_the_features_used_longest_ago_make_room_for_new_ones(
+def test_the_least_recently_used_features_are_deleted_first(
     examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, _ = _nearly_full(examples, monkeypatch)
@@ -260,7 +265,7 @@ def test_the_features_used_longest_ago_make_room_for_new_ones(
     assert other([inputs.source("we talk about graphs")]).any()
 
 
-def test_texts_of_earlier_trainings_make_room_for_those_of_this_one(
+def test_features_of_other_texts_are_deleted_if_the_limit_requires_it(
     examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, size = _nearly_full(examples, monkeypatch)
@@ -275,7 +280,7 @@ def test_texts_of_earlier_trainings_make_room_for_those_of_this_one(
     assert sum(file.stat().st_size for file in folder.iterdir()) < 1.5 * size
 
 
-def test_a_training_that_wants_more_room_than_there_is_goes_on_without(
+def test_a_training_above_the_limit_computes_features_in_each_epoch(
     examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LECTERN_FEATURES_GB", "0.00001")
@@ -285,7 +290,7 @@ def test_a_training_that_wants_more_room_than_there_is_goes_on_without(
 
 
 @pytest.mark.parametrize("limit", ["much", "-1", "inf"])
-def test_a_limit_that_is_no_number_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_that_is_not_a_number_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LECTERN_FEATURES_GB", limit)
     with pytest.raises(UsageError, match="LECTERN_FEATURES_GB"):
         limit_bytes()

@@ -1,4 +1,4 @@
-"""Micro-batches are a matter of memory alone: the same step comes of them."""
+"""Micro-batches and smaller batches save memory without changing a training's result."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.training.small import NoDropout, train
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
-def test_nothing_is_lost_and_no_micro_batch_is_too_large(lengths: list[int], most: int) -> None:
+def test_micro_batches_keep_all_rows_within_the_limit(lengths: list[int], most: int) -> None:
     batches = micro_batches(lengths, int, most)
     assert sorted(length for batch in batches for length in batch) == sorted(lengths)
     assert all(len(batch) == 1 or len(batch) * max(batch) <= most for batch in batches)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_step_in_micro_batches_is_the_same_step(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_micro_batches_give_the_same_losses(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     uneven = examples.assign(title=[title * (1 + i % 3) for i, title in enumerate(examples["title"])])
     whole, split = (
-        train(uneven, tmp_path / str(most), family, callbacks=(NoDropout(),), micro_batch_tokens=most)[0]
+        train(uneven, tmp_path / str(most), family, callbacks=(NoDropout(),), micro_batch_tokens=most, epochs=1)[0]
         for most in (10_000, 1)
     )
     for loss in ("train_loss", "validation_loss"):
@@ -39,7 +39,7 @@ OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.
 
 
 class _LittleMemory(TrainerCallback):
-    """A device on which no more than so many texts fit; `always`, or while gradients are kept."""
+    """A device with memory for a number of texts at once, either `always` or only in training."""
 
     def __init__(self, texts: int, *, always: bool = False, of: str = "", error: Exception = OUT_OF_MEMORY) -> None:
         self._texts = texts
@@ -69,46 +69,47 @@ class _LittleMemory(TrainerCallback):
     ],
     ids=str,
 )
-def test_a_training_that_runs_out_of_memory_goes_on_with_smaller_batches(
+def test_a_training_out_of_memory_continues_with_smaller_batches(
     error: Exception, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
     memory = _LittleMemory(texts=1, error=error)
-    curves, _ = train(examples, tmp_path / "little", "bart", callbacks=(NoDropout(), memory))
-    plenty, _ = train(examples, tmp_path / "much", "bart", callbacks=(NoDropout(),))
-    assert 0 < memory.refused <= 4  # halved for good, not at every step anew
+    few = examples.head(8)
+    curves, _ = train(few, tmp_path / "little", "bart", callbacks=(NoDropout(), memory), epochs=1)
+    plenty, _ = train(few, tmp_path / "much", "bart", callbacks=(NoDropout(),), epochs=1)
+    assert 0 < memory.refused <= 4  # the batches stay small for all later steps
     assert curves["validation_loss"].tolist() == pytest.approx(plenty["validation_loss"].tolist(), rel=2e-3)
 
 
 @pytest.mark.parametrize("family", ["bart", "causal"])
-def test_titles_are_written_of_fewer_texts_where_memory_is_little(
+def test_validation_out_of_memory_continues_with_fewer_texts(
     family: str, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
     memory = _LittleMemory(texts=1, always=True)
-    curves, _ = train(examples, tmp_path / "little", family, callbacks=(NoDropout(), memory))
-    plenty, _ = train(examples, tmp_path / "much", family, callbacks=(NoDropout(),))
+    curves, _ = train(examples, tmp_path / "little", family, callbacks=(NoDropout(), memory), epochs=1)
+    plenty, _ = train(examples, tmp_path / "much", family, callbacks=(NoDropout(),), epochs=1)
     assert memory.refused
     for name in ("validation_loss", "rouge1"):
         assert curves[name].tolist() == pytest.approx(plenty[name].tolist(), rel=2e-3)
 
 
-def test_features_take_the_memory_of_one_text(examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_features_are_computed_text_by_text(examples: pd.DataFrame, tmp_path: Path) -> None:
     memory = _LittleMemory(texts=1, always=True, of="model.encoder")
     train(examples, tmp_path, "bart", callbacks=(memory,), freeze=["embedding", "encoder"])
     assert not memory.refused
 
 
-def test_where_not_even_one_text_fits_it_says_what_to_lower(examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_too_little_memory_for_one_text_names_the_settings_to_lower(examples: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(TemporaryFailure, match="max_source_tokens"):
         train(examples, tmp_path, "bart", callbacks=(_LittleMemory(texts=0),))
 
 
-def test_where_a_long_text_fits_not_even_alone_it_is_not_tried_for_ever(examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_halving_ends_when_a_long_text_does_not_fit(examples: pd.DataFrame, tmp_path: Path) -> None:
     uneven = examples.assign(text=["word " * (40 if place % 4 == 0 else 5) for place in range(len(examples))])
     with pytest.raises(TemporaryFailure, match="max_source_tokens"):
         train(uneven, tmp_path, "bart", callbacks=(_LittleMemory(texts=0),), batch_size=16)
 
 
-def test_a_mistake_of_ours_is_not_taken_for_a_lack_of_memory(examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_other_errors_are_not_taken_for_a_lack_of_memory(examples: pd.DataFrame, tmp_path: Path) -> None:
     class Broken(TrainerCallback):
         def on_train_begin(self, args, state, control, model, **kwargs):
             def fail(_module, _positional, _named):
@@ -121,7 +122,7 @@ def test_a_mistake_of_ours_is_not_taken_for_a_lack_of_memory(examples: pd.DataFr
 
 
 class _CountLayer(TrainerCallback):
-    """How often the lowest layer of the decoder is run in training, for the backward pass too."""
+    """Counts the runs of the lowest decoder layer in training, including those for the backward pass."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -136,22 +137,22 @@ class _CountLayer(TrainerCallback):
 @pytest.mark.parametrize("family", ["t5", "causal"])
 def test_gradient_checkpointing_gives_the_same_training(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     (plain, _), (checkpointed, _) = (
-        train(examples, tmp_path / str(on), family, callbacks=(NoDropout(),), gradient_checkpointing=on)
+        train(examples, tmp_path / str(on), family, callbacks=(NoDropout(),), gradient_checkpointing=on, epochs=1)
         for on in (False, True)
     )
     assert checkpointed["validation_loss"].tolist() == pytest.approx(plain["validation_loss"].tolist(), rel=1e-3)
 
 
-def test_gradient_checkpointing_computes_again_what_it_does_not_keep(examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_gradient_checkpointing_runs_each_layer_twice(examples: pd.DataFrame, tmp_path: Path) -> None:
     runs = {}
     for on in (False, True):
         counted = _CountLayer()
-        train(examples, tmp_path / str(on), "bart", callbacks=(counted,), gradient_checkpointing=on)
+        train(examples, tmp_path / str(on), "bart", callbacks=(counted,), gradient_checkpointing=on, epochs=1)
         runs[on] = counted.runs
     assert runs[True] == 2 * runs[False] > 0
 
 
-def test_bfloat16_is_near_to_float32(examples: pd.DataFrame, tmp_path: Path) -> None:
+def test_bfloat16_has_similar_losses_to_float32(examples: pd.DataFrame, tmp_path: Path) -> None:
     (full, _), (half, _) = (
         train(examples, tmp_path / precision, "t5", callbacks=(NoDropout(),), precision=precision)
         for precision in ("float32", "bfloat16")

@@ -1,4 +1,4 @@
-"""Several processes share a training: real ones, over gloo."""
+"""Real processes share a training over gloo."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ ONE_STEP = {"epochs": 1, "schedule": "constant", "warmup": 0.0, "freeze": ["embe
 
 
 @pytest.mark.hard
-def test_two_processes_take_the_step_that_one_takes_with_twice_the_batch(
-    examples: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_step_of_two_processes_equals_one_with_twice_the_batch(examples: pd.DataFrame, tmp_path: Path) -> None:
     uneven = examples.assign(title=[title * (1 + i % 3) for i, title in enumerate(examples["title"])]).head(8)
     uneven.to_parquet(tmp_path / "examples.parquet")
     curves, alone = train(uneven, tmp_path / "alone", "bart", callbacks=(NoDropout(),), batch_size=8, **ONE_STEP)
@@ -55,7 +53,7 @@ def test_two_processes_take_the_step_that_one_takes_with_twice_the_batch(
 
 
 @pytest.mark.hard
-def test_two_processes_interrupted_within_an_epoch_go_on_from_there_and_end_with_the_same_weights(
+def test_two_processes_interrupted_within_an_epoch_end_with_the_same_weights(
     examples: pd.DataFrame, tmp_path: Path
 ) -> None:
     examples.to_parquet(tmp_path / "examples.parquet")
@@ -71,7 +69,7 @@ def test_two_processes_interrupted_within_an_epoch_go_on_from_there_and_end_with
 
 
 def _one_of_two_that_are_interrupted() -> None:
-    """What each process does in the test above."""
+    """Run as each process of the test of an interruption."""
     examples = pd.read_parquet("examples.parquet")
     chosen = {"batch_size": 2, "epochs": 2, "checkpoint_minutes": 0}
     with pytest.raises(KeyboardInterrupt):
@@ -84,7 +82,7 @@ def _one_of_two_that_are_interrupted() -> None:
 
 
 def _one_of_two() -> None:
-    """What each process does in the test of one step."""
+    """Run as each process of the test of one step."""
     examples = pd.read_parquet("examples.parquet")
     curves, weights = train(examples, Path("together"), "bart", callbacks=(NoDropout(),), batch_size=4, **ONE_STEP)
     if is_first_process():
@@ -94,7 +92,7 @@ def _one_of_two() -> None:
 
 def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, processes=2, epochs=1, bertscore=MINILM)
-    examples.head(1).to_parquet(project / "data/splits/validation.parquet")  # of which one process has none
+    examples.head(1).to_parquet(project / "data/splits/validation.parquet")  # so one process has no example
     done = lectern(*STAGE, cwd=project, env=environment())
     assert done.returncode == 0, done.stderr
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
@@ -106,14 +104,14 @@ def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, ex
     assert not [*(project / ".lectern/checkpoints").glob("*")]
 
 
-def test_what_one_process_refuses_the_stage_refuses(project: Path, examples: pd.DataFrame) -> None:
+def test_a_refusal_in_one_process_ends_the_stage(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, {"checkpoint": "no/such/folder", "scratch": None}, processes=2)
     done = lectern(*STAGE, cwd=project, env=environment())
     assert done.returncode == 1
     assert "'no/such/folder' is not a model folder" in done.stderr
 
 
-def test_none_of_them_goes_on_when_the_one_that_started_them_is_killed(project: Path, examples: pd.DataFrame) -> None:
+def test_all_processes_end_when_their_launcher_is_killed(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, pd.concat([examples] * 40), processes=2, epochs=100)
     kill_after_a_checkpoint(project)
     deadline = time.monotonic() + 30
@@ -122,9 +120,9 @@ def test_none_of_them_goes_on_when_the_one_that_started_them_is_killed(project: 
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
-def test_all_of_them_end_when_the_one_that_started_them_is_told_to(
-    told: signal.Signals, project: Path, examples: pd.DataFrame
+@pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.hard), signal.SIGTERM])
+def test_all_processes_end_when_their_launcher_gets_a_signal(
+    sent: signal.Signals, project: Path, examples: pd.DataFrame
 ) -> None:
     fill_project(project, pd.concat([examples] * 40), processes=2, epochs=100)
     (streams := project / "streams").mkdir()
@@ -134,19 +132,19 @@ def test_all_of_them_end_when_the_one_that_started_them_is_told_to(
         cwd=project,
         env=environment(),
         streams=streams,
-        by=told,
+        by=sent,
     )
-    assert code == 128 + told
+    assert code == 128 + sent
     assert "Traceback" not in (streams / "2").read_text(encoding="utf-8")
     assert not processes_in(project)
 
 
-def test_other_processes_than_the_settings_say_are_refused(project: Path, examples: pd.DataFrame) -> None:
+def test_another_number_of_processes_than_in_the_settings_is_refused(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, processes=1)
     started_by_torchrun = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     done = lectern(*STAGE, cwd=project, env={**environment(), **started_by_torchrun})
     assert done.returncode == 2
-    assert "2 processes were started, and params.yaml says processes: 1 for 'bart-tiny'" in done.stderr
+    assert "2 processes were started, but params.yaml has processes: 1 for 'bart-tiny'" in done.stderr
 
 
 @pytest.mark.hard

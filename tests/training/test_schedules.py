@@ -1,4 +1,4 @@
-"""Every step of a training learns, however few there are."""
+"""Each step of a training has a positive learning rate, and one has the peak rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import TrainerCallback
 
 from pipeline.training.schedules import build_schedule
-from pipeline.training.trainer import LearntNothing
+from pipeline.training.trainer import WeightsUnchanged
 from tests.models.small import small_model
 from tests.training.small import SETTINGS, train
 
@@ -22,7 +22,7 @@ PEAKS = (1e-3, 1e-4)  # of two groups of parameters
 
 
 def _rates(schedule: str, warmup: float, steps: int) -> list[tuple[float, ...]]:
-    """The rates of both groups at each step, and those left after the last one."""
+    """The rates of both groups at each step."""
     groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": peak} for peak in PEAKS]
     optimiser = torch.optim.AdamW(groups)
     settings = SETTINGS.model_copy(update={"schedule": schedule, "warmup": warmup})
@@ -39,7 +39,7 @@ def _rates(schedule: str, warmup: float, steps: int) -> list[tuple[float, ...]]:
 @example("one-cycle", 0.25, 1)
 @example("linear", 0.99, 3)
 @example("constant", 0.5, 1)
-def test_every_step_learns_and_one_at_the_peak(schedule: str, warmup: float, steps: int) -> None:
+def test_every_step_has_a_positive_rate_and_one_has_the_peak_rate(schedule: str, warmup: float, steps: int) -> None:
     rates = _rates(schedule, warmup, steps)
     assert all(rate > 0 for step in rates for rate in step)
     for peak, of_group in zip(PEAKS, zip(*rates, strict=True), strict=True):
@@ -49,8 +49,7 @@ def test_every_step_learns_and_one_at_the_peak(schedule: str, warmup: float, ste
         assert list(of_group[top:]) == sorted(of_group[top:], reverse=True)
 
 
-@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.9])
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("schedule", "warmup"), [("one-cycle", 0.25), ("linear", 0.9)])
 def test_a_training_of_one_step_changes_the_weights(
     schedule: str, warmup: float, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -61,9 +60,9 @@ def test_a_training_of_one_step_changes_the_weights(
 
 
 def test_a_training_that_changes_no_weight_is_refused(examples: pd.DataFrame, tmp_path: Path) -> None:
-    for _ in range(2):  # it is no result to resume from either
-        with pytest.raises(LearntNothing, match=r"changed no weight in 8 steps.*raise the model's learning_rate"):
-            train(examples, tmp_path, learning_rate=1e-30)
+    for _ in range(2):  # the second training resumes from the first
+        with pytest.raises(WeightsUnchanged, match=r"changed no weight in 4 steps.*raise the model's learning_rate"):
+            train(examples, tmp_path, learning_rate=1e-30, epochs=1)
 
 
 class _Stop(TrainerCallback):
@@ -74,7 +73,7 @@ class _Stop(TrainerCallback):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "said"),
+    ("chosen", "message"),
     [
         (
             {"epochs": 2, "unfreeze_every": 2},
@@ -91,9 +90,9 @@ class _Stop(TrainerCallback):
         ),
     ],
 )
-def test_layers_that_never_get_their_turn_are_warned_of(
+def test_a_warning_names_layers_that_never_train(
     chosen: dict[str, object],
-    said: str | None,
+    message: str | None,
     examples: pd.DataFrame,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -101,4 +100,4 @@ def test_layers_that_never_get_their_turn_are_warned_of(
     with caplog.at_level(logging.WARNING, "pipeline"):
         train(examples, tmp_path, "bart", **chosen)
     warned = " ".join(record.getMessage() for record in caplog.records if record.name.startswith("pipeline"))
-    assert said in warned if said else not warned
+    assert message in warned if message else not warned

@@ -1,4 +1,4 @@
-"""The stages of one model, one after the other, as they are run."""
+"""Run the stages of one model one after the other."""
 
 from __future__ import annotations
 
@@ -13,32 +13,30 @@ import yaml
 from mlflow import MlflowClient
 from safetensors import safe_open
 
-from pipeline.data.openings import asked
+from pipeline.data.lesson_openings import marked_texts
 from pipeline.errors import UsageError
 from pipeline.evaluation import bertscore
 from pipeline.evaluation.bertscore import load_scorer
-from pipeline.evaluation.predictions import read_results
-from pipeline.evaluation.written_titles import MEASURED_SPLITS
+from pipeline.evaluation.predicted_titles import MEASURED_SPLITS
+from pipeline.evaluation.results import read_results
 from pipeline.models.checkpoints import load_model
 from pipeline.models.generation import GenerateSettings
-from pipeline.models.seen_examples import Seen, are_among
+from pipeline.models.seen_examples import SeenExamples, are_among
 from pipeline.paths import FEATURES, MODELS, STATE
-from pipeline.registry.versions import log_served_model
+from pipeline.registry.registration import log_served_model
 from pipeline.stages import predict, score, train
 from pipeline.training.record import read_training
-from pipeline.training.trainer import Diverged, LearntNothing
+from pipeline.training.trainer import TrainingDiverged, WeightsUnchanged
+from tests.embedded_titles import record_embedded_titles
 from tests.models.small import lively_model
-from tests.reading import titles_read
 from tests.training.small import MINILM, STAGE, fill_project, mlflow_runs
 
 _, MODEL = STAGE
 WRITES = {"epochs": 6, "batch_size": 4, "learning_rate": 1e-2, "warmup": 0.1}
-"""Of a training whose model writes titles in the end, and none at first."""
+"""Settings of a training whose model writes no titles at first, and some at the end."""
 
 
-def test_adapters_are_what_trains_and_are_no_longer_to_be_seen_in_the_models_folder(
-    project: Path, examples: pd.DataFrame
-) -> None:
+def test_only_adapters_train_and_the_model_folder_has_none(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, lora={"rank": 2, "alpha": 4}, epochs=1)
     train.run(MODEL)
     trained = read_training(MODEL).run
@@ -49,28 +47,24 @@ def test_adapters_are_what_trains_and_are_no_longer_to_be_seen_in_the_models_fol
 
 
 @pytest.mark.parametrize(("asked", "tag"), [("auto", "float32"), ("bfloat16", "bfloat16")])
-def test_the_run_says_in_which_precision_it_was_trained(
-    asked: str, tag: str, project: Path, examples: pd.DataFrame
-) -> None:
-    fill_project(project, examples, epochs=1, precision=asked)  # auto: of a model too narrow for bfloat16
+def test_the_run_records_the_trainings_precision(asked: str, tag: str, project: Path, examples: pd.DataFrame) -> None:
+    fill_project(project, examples, epochs=1, precision=asked)  # auto: the model is too narrow for bfloat16
     train.run(MODEL)
     (run,) = mlflow_runs(MlflowClient())
     assert run.data.tags["device.precision"] == tag
 
 
-def test_a_training_that_learnt_nothing_is_refused_and_leaves_nothing_to_resume(
-    project: Path, examples: pd.DataFrame
-) -> None:
-    fill_project(project, examples, epochs=1, learning_rate=1e-50)  # rounded to no change, of zeros too
-    with pytest.raises(LearntNothing):
+def test_a_training_that_changes_no_weight_leaves_no_checkpoint(project: Path, examples: pd.DataFrame) -> None:
+    fill_project(project, examples, epochs=1, learning_rate=1e-50)  # too small to change any weight, even a zero
+    with pytest.raises(WeightsUnchanged):
         train.run(MODEL)
     assert not [*(STATE / "checkpoints").iterdir()]
     assert not (MODELS / MODEL).exists()
 
 
-def test_a_training_that_diverged_leaves_nothing_to_go_on_from(project: Path, examples: pd.DataFrame) -> None:
+def test_a_diverged_training_leaves_no_checkpoint(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, epochs=1, learning_rate=1e30, max_gradient_norm=1e30, schedule="constant")
-    with pytest.raises(Diverged):
+    with pytest.raises(TrainingDiverged):
         train.run(MODEL)
     assert not [*(STATE / "checkpoints").iterdir()]
     assert not (MODELS / MODEL).exists()
@@ -78,10 +72,10 @@ def test_a_training_that_diverged_leaves_nothing_to_go_on_from(project: Path, ex
     assert run.info.status == "FAILED"
 
 
-def test_bertscore_reads_the_true_titles_once_for_all_epochs_and_evaluations(
+def test_bertscore_encodes_the_true_titles_once_for_all_epochs_and_evaluations(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = titles_read(monkeypatch)
+    read = record_embedded_titles(monkeypatch)
     fill_project(project, examples, **WRITES, bertscore=MINILM)
     train.run(MODEL)
     bertscore._references.cache_clear()  # as in another process
@@ -99,7 +93,7 @@ def test_bertscore_reads_the_true_titles_once_for_all_epochs_and_evaluations(
     }
 
 
-def test_a_model_is_the_same_whether_bertscore_looks_at_it_or_not(
+def test_measuring_bertscore_does_not_change_the_weights(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = bertscore.BERTScorer
@@ -110,15 +104,15 @@ def test_a_model_is_the_same_whether_bertscore_looks_at_it_or_not(
 
     monkeypatch.setattr(bertscore, "BERTScorer", drawing)
     weights = []
-    for knobs in ({}, {"bertscore": MINILM}):
-        fill_project(project, examples, **WRITES, **knobs)
+    for settings in ({}, {"bertscore": MINILM}):
+        fill_project(project, examples, **{**WRITES, "epochs": 2}, **settings)
         load_scorer.cache_clear()  # as in another process
         train.run(MODEL)
         weights.append((MODELS / MODEL / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
 
 
-def test_a_training_is_not_begun_where_bertscores_model_cannot_be_had(project: Path, examples: pd.DataFrame) -> None:
+def test_an_unavailable_bertscore_model_stops_a_training_at_its_start(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, bertscore={**MINILM, "layers": 17})
     with pytest.raises(UsageError, match="train's bertscore"):
         train.run(MODEL)
@@ -134,9 +128,7 @@ def lively_checkpoint(project: Path, examples: pd.DataFrame) -> Path:
     return project / "lively"
 
 
-def test_the_titles_that_are_measured_are_those_that_are_served(
-    project: Path, examples: pd.DataFrame, lively_checkpoint: Path
-) -> None:
+def test_measured_titles_equal_served_titles(project: Path, examples: pd.DataFrame, lively_checkpoint: Path) -> None:
     model = {"checkpoint": str(lively_checkpoint), "scratch": None}
     fill_project(project, examples, model, freeze=["embedding", "encoder"], epochs=1, learning_rate=1e-6)
     train.run(MODEL)
@@ -151,15 +143,15 @@ def test_the_titles_that_are_measured_are_those_that_are_served(
     assert measured[0][0] == measured[1][0]
     pd.testing.assert_frame_equal(measured[0][1], measured[1][1])
     served = mlflow.pyfunc.load_model(log_served_model(MODELS / MODEL, GenerateSettings.read(MODEL)).model_uri)
-    titles = served.predict(asked(examples))["candidates"].str[0].tolist()
+    titles = served.predict(marked_texts(examples))["candidates"].str[0].tolist()
     for split in MEASURED_SPLITS:
         assert predictions.loc[predictions["split"] == split, "prediction"].tolist() == titles
 
 
-def test_a_model_that_has_seen_what_it_is_measured_on_is_named(
+def test_examples_that_a_model_has_seen_are_counted(
     project: Path, examples: pd.DataFrame, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It starts from one that was trained on two of today's validation examples, and on three of the test examples."""
+    """The checkpoint has trained on two of the validation examples, and on three of the test examples."""
     fill_project(project, examples, epochs=1)
     sides = {"train": slice(0, 8), "validation": slice(8, 12), "test": slice(12, 16)}
     for side, rows in sides.items():
@@ -178,24 +170,24 @@ def test_a_model_that_has_seen_what_it_is_measured_on_is_named(
         (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
         train.run(MODEL)
         predict.run(MODEL)
-        said = [record.message for record in caplog.records if "too good" in record.message]
-        assert len(said) == len(warnings)
-        assert all(words in message for words, message in zip(warnings, said, strict=True))
+        output = [record.message for record in caplog.records if "too good" in record.message]
+        assert len(output) == len(warnings)
+        assert all(words in message for words, message in zip(warnings, output, strict=True))
     score.run(MODEL)
     metrics, _ = read_results(MODEL)
     assert (metrics.seen_validation, metrics.seen_test) == (2, 3)
 
 
-def test_a_model_that_is_taken_as_it_comes_has_learnt_from_nothing(
+def test_a_model_without_training_has_no_training_examples(
     project: Path, examples: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill_project(project, examples, epochs=0)
     train.run(MODEL)
-    seen = Seen.read(MODELS / MODEL)
+    seen = SeenExamples.read(MODELS / MODEL)
     assert not are_among(examples, seen.train).any()
     assert are_among(pd.read_parquet("data/splits/validation.parquet"), seen.validation).all()
-    said = capsys.readouterr().out
-    assert f"{MODEL} is taken as it comes" in said
-    assert "trains on" not in said
+    output = capsys.readouterr().out
+    assert f"{MODEL} is taken as it comes" in output
+    assert "trains on" not in output
     (run,) = mlflow_runs(MlflowClient())
     assert "device.precision" not in run.data.tags

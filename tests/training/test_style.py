@@ -1,4 +1,4 @@
-"""What a model learns of its course besides weights: the real stages, one after the other."""
+"""A model learns the title that its course gives openings. Runs the real stages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.command import lectern
 from tests.training.small import STAGE, environment, fill_project
 
 
-def test_a_trained_model_calls_an_opening_as_most_of_its_lessons_do(project: Path, examples: pd.DataFrame) -> None:
+def test_an_opening_gets_the_title_that_most_lessons_give_it(project: Path, examples: pd.DataFrame) -> None:
     lessons = examples.assign(lesson_num=[str(place // 2) for place in range(len(examples))])
     lessons["opens"] = ~lessons.duplicated("lesson_num")
     lessons.loc[lessons["opens"], "title"] = ["Intro"] * 6 + ["Welcome"] * 2

@@ -1,4 +1,4 @@
-"""What a training tells besides its own metrics: the machine's load, to MLflow; and other trackers."""
+"""A training logs the machine's load to MLflow, and reports to other trackers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _, MODEL = STAGE
 LOAD = {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"}
 
 
-def test_the_load_of_the_machine_is_logged_with_a_training_and_goes_on_when_it_is_resumed(
+def test_the_load_of_the_machine_is_logged_before_and_after_an_interruption(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
@@ -52,8 +52,8 @@ def test_a_tracker_that_is_not_installed_is_refused_before_any_work(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_project(project, examples, epochs=1, report_to=["wandb"])
-    (project / "wandb").mkdir()  # which W&B leaves in a working directory, and is no package
+    (project / "wandb").mkdir()  # W&B creates this folder, which is not the package
     monkeypatch.syspath_prepend(str(project))
-    with pytest.raises(UsageError, match=r"report_to .* wandb, .* pip install -e '\.\[wandb\]'"):
+    with pytest.raises(UsageError, match=r"report_to .* needs wandb. Run: pip install 'lectern-chapters\[wandb\]'"):
         train.run(MODEL)
     assert not (project / ".lectern").exists()

@@ -1,4 +1,4 @@
-"""Files made to be slow: each is read in a time that grows with its length and not with the square of it."""
+"""Files that would be slow to read with backtracking patterns. The time must grow linearly with their length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-SECONDS = 40  # of the processor, for all of them together; one alone took minutes when patterns looked at a line again
+SECONDS = 40  # of CPU time for all files of a test; a pattern that backtracks needs minutes for one
 LENGTH = 200_000
 
 READ = f"""
@@ -20,11 +20,11 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
 from pipeline.errors import Rejected
 from pipeline.data.problems import WorkbookRejected
-from pipeline.transcripts.reading import read_talks
+from pipeline.transcripts.reading import read_transcripts
 for path in sys.argv[1:]:
     print("reading", Path(path).name, flush=True)
     try:
-        read_talks(Path(path))
+        read_transcripts(Path(path))
     except (Rejected, WorkbookRejected) as error:
         assert len(str(error)) < 1000, path
 print("all are read")
@@ -49,7 +49,7 @@ def _run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("suffix", [".vtt", ".srt", ".txt"])
-def test_a_line_of_any_make_is_read_in_time(suffix: str, tmp_path: Path) -> None:
+def test_a_long_repetitive_line_is_read_in_time(suffix: str, tmp_path: Path) -> None:
     head = {".vtt": "WEBVTT\n\n", ".srt": "1\n0:00 --> 0:01\nhello\n\n2\n", ".txt": "0:00 hello\n"}[suffix]
     for name, part in REPEATED.items():
         for where, (before, after) in AROUND.items():
@@ -58,19 +58,19 @@ def test_a_line_of_any_make_is_read_in_time(suffix: str, tmp_path: Path) -> None
     assert "all are read" in _run(READ, *map(str, sorted(tmp_path.iterdir()))).stdout
 
 
-def test_cues_of_any_number_of_rows_are_read_in_time(tmp_path: Path) -> None:
+def test_cues_with_many_rows_are_read_in_time(tmp_path: Path) -> None:
     rows = "a\n" * LENGTH
     path = tmp_path / "rows.vtt"
     path.write_text(f"WEBVTT\n\n0:00 --> 0:01\n{rows}b\n\n0:01 --> 0:02\n{rows}\n", encoding="utf-8")
     _run(READ, str(path))
 
 
-def test_a_reference_by_a_number_of_many_digits_is_text(tmp_path: Path) -> None:
-    from pipeline.transcripts.reading import read_talks
+def test_a_numeric_reference_with_many_digits_stays_text(tmp_path: Path) -> None:
+    from pipeline.transcripts.reading import read_transcripts
 
     path = tmp_path / "talk.srt"
     path.write_text(f"1\n0:00 --> 0:01\nbread &amp; butter\n\n2\n0:01 --> 0:02\n&#{'1' * 5000};\n", encoding="utf-8")
-    ((first, second),) = [talk.lines for talk in read_talks(path)]
+    ((first, second),) = [talk.lines for talk in read_transcripts(path)]
     assert (first.text, second.text[:4]) == ("bread & butter", "&#11")
 
 
@@ -78,7 +78,7 @@ def test_a_reference_by_a_number_of_many_digits_is_text(tmp_path: Path) -> None:
     "cells",
     ['<c r="A1"{}/>'.format(' t="e"' * LENGTH), '<c r="A1" t="e">' * LENGTH, '<c r="A1"{}/>'.format(' t="s"' * LENGTH)],
 )
-def test_a_sheet_of_any_make_is_looked_through_in_time(cells: str, tmp_path: Path) -> None:
+def test_a_repetitive_sheet_is_checked_in_time(cells: str, tmp_path: Path) -> None:
     path = tmp_path / "book.xlsx"
     relations = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
@@ -92,27 +92,27 @@ def test_a_sheet_of_any_make_is_looked_through_in_time(cells: str, tmp_path: Pat
 import resource
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
-from pipeline.data.xlsx_archive import look_through
-look_through(Path({str(path)!r}))
+from pipeline.data.xlsx_archive import inspect_archive
+inspect_archive(Path({str(path)!r}))
 """
     _run(script)
 
 
-def test_texts_of_any_make_are_shown_in_time() -> None:
+def test_repetitive_texts_are_cleaned_up_in_time() -> None:
     script = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
 import pandas as pd
 from pipeline.redaction import hide_passwords
-from pipeline.data.cells import as_lesson
+from pipeline.data.cell_values import as_lesson
 from pipeline.evaluation.baselines import best_keyphrase
-from pipeline.models.title_cleanup import tidy
+from pipeline.models.title_cleanup import clean_up_title
 for part in ("://a:x", "://", "?password=", ";key=", "#code", ";token", "password", "x@", "://a:1@"):
     hide_passwords(part * ({LENGTH} // len(part)) + "x")
 for text in ("0" * {LENGTH} + "!", "1." + "0" * {LENGTH} + "!", "0" * {LENGTH}):
     as_lesson(pd.Series([text]))
 best_keyphrase(pd.DataFrame(), ["so 'a" + "'a" * {LENGTH}])
 for part in ("-", ", ", "..", "*a ", " *a", "[a](/", "[", "'a ", "<b ", "“", "( "):
-    tidy("a" + part * ({LENGTH} // len(part)) + "b")
+    clean_up_title("a" + part * ({LENGTH} // len(part)) + "b")
 """
     _run(script)

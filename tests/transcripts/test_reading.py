@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Rejected, UsageError
-from pipeline.transcripts.reading import read_talks
-from pipeline.transcripts.transcript import Line, Talk, Topic
+from pipeline.transcripts.reading import read_transcripts
+from pipeline.transcripts.transcript import Line, Topic, Transcript
 from tests.titles.small import write_book
 
 
-def read(folder: Path, name: str, content: str | bytes) -> Talk:
+def read(folder: Path, name: str, content: str | bytes) -> Transcript:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    (talk,) = read_talks(path)
+    (talk,) = read_transcripts(path)
     return talk
 
 
@@ -66,12 +66,12 @@ def test_captions_are_read_without_their_markup(name: str, content: str, tmp_pat
     assert (talk.course_title, talk.lesson_num, talk.end_seconds) == ("a", "1", 9.0)
 
 
-def test_captions_may_say_where_they_are_shown(tmp_path: Path) -> None:
+def test_settings_of_captions_are_ignored(tmp_path: Path) -> None:
     content = "0:01 --> 0:02 X1:40 X2:600 Y1:02 Y2:50\nhi\n\n0:02 --> 0:03  line:-1 position:10%,line-left size:5%\nho"
     assert read(tmp_path, "a.srt", content).lines == [Line(1.0, "hi"), Line(2.0, "ho")]
 
 
-def test_captions_that_roll_say_each_line_once(tmp_path: Path) -> None:
+def test_each_line_of_rolling_captions_is_read_once(tmp_path: Path) -> None:
     rolling = """WEBVTT
 
 00:00:00.000 --> 00:00:02.000 align:start position:0%
@@ -98,18 +98,18 @@ we<00:00:04.480><c> begin</c>
     assert talk.lines == [Line(0.0, "yes indeed"), Line(2.01, "yes indeed"), Line(4.01, "we begin")]
 
 
-def test_captions_that_do_not_roll_may_repeat_themselves(tmp_path: Path) -> None:
+def test_repeated_words_stay_in_captions_that_do_not_roll(tmp_path: Path) -> None:
     cues = [(0, "again"), (2, "again"), (4, "and"), (6, "and")]
     talk = read(tmp_path, "a.vtt", "WEBVTT\n\n" + "\n".join(f"0:0{s}.000 --> 0:0{s + 1}.000\n{t}\n" for s, t in cues))
     assert [line.text for line in talk.lines] == ["again", "again", "and", "and"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_what_programs_save_text_as_is_understood(encoding: str, tmp_path: Path) -> None:
+def test_text_is_read_in_every_unicode_encoding(encoding: str, tmp_path: Path) -> None:
     assert read(tmp_path, "a.txt", "0:00 ça va – déjà".encode(encoding)).lines == [Line(0.0, "ça va – déjà")]
 
 
-def test_both_kinds_of_youtubes_json_are_read(tmp_path: Path) -> None:
+def test_both_forms_of_youtubes_json_are_read(tmp_path: Path) -> None:
     timed_text = {
         "wireMagic": "pb3",
         "events": [
@@ -125,7 +125,7 @@ def test_both_kinds_of_youtubes_json_are_read(tmp_path: Path) -> None:
         assert (talk.lines, talk.end_seconds) == ([Line(1.0, "so now"), Line(4.0, "we're")], 6.0)
 
 
-def test_plain_text_has_its_times_before_or_above_what_is_said(tmp_path: Path) -> None:
+def test_plain_text_has_times_before_or_above_its_words(tmp_path: Path) -> None:
     beside = "0:00 hello\n[00:01:05] so now\nwe turn\n(1:02:03) - the end\n"
     above = "0:00\nhello\n1:05\n1 minute, 5 seconds\nso now\nwe turn\n1:02:03\n1 hour, 2 minutes, 3 seconds\nthe end"
     for content in (beside, above):
@@ -133,14 +133,14 @@ def test_plain_text_has_its_times_before_or_above_what_is_said(tmp_path: Path) -
         assert lines == [Line(0.0, "hello"), Line(65.0, "so now we turn"), Line(3723.0, "the end")]
 
 
-def test_what_stands_before_the_first_time_is_said_at_the_start(tmp_path: Path) -> None:
+def test_text_before_the_first_time_starts_at_zero(tmp_path: Path) -> None:
     assert read(tmp_path, "a.txt", "My talk\n\nby me\n0:10 so now").lines == [
         Line(0.0, "My talk by me"),
         Line(10.0, "so now"),
     ]
 
 
-def test_what_only_sounds_like_a_time_is_kept(tmp_path: Path) -> None:
+def test_words_like_a_time_are_kept(tmp_path: Path) -> None:
     lines = read(tmp_path, "a.txt", "0:00\n5 seconds\n0:10 -5 degrees").lines
     assert lines == [Line(0.0, "5 seconds"), Line(10.0, "-5 degrees")]
 
@@ -170,24 +170,24 @@ def test_what_only_sounds_like_a_time_is_kept(tmp_path: Path) -> None:
         ("a.vtt", "WEBVTT\n\n0:00 --> 0:05 hi\n", "a.vtt, line 3"),
     ],
 )
-def test_a_broken_file_is_refused_with_its_place(name: str, content: str | bytes, place: str, tmp_path: Path) -> None:
+def test_a_broken_file_is_rejected_with_its_place(name: str, content: str | bytes, place: str, tmp_path: Path) -> None:
     assert place in refusal(tmp_path, name, content)
 
 
-def test_a_file_that_no_talk_fills_is_refused_unread(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_rejected(tmp_path: Path) -> None:
     with (tmp_path / "a.txt").open("wb") as file:
         file.truncate(10**9)
     with pytest.raises(Rejected, match="MB"):
-        read_talks(tmp_path / "a.txt")
+        read_transcripts(tmp_path / "a.txt")
 
 
-def test_what_is_not_there_is_misused(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "a.vtt"):
         with pytest.raises(UsageError):
-            read_talks(path)
+            read_transcripts(path)
 
 
-def test_a_workbook_is_a_talk_a_lesson_with_the_topics_it_has(tmp_path: Path) -> None:
+def test_a_workbook_has_one_transcript_for_each_lesson(tmp_path: Path) -> None:
     book = write_book(
         tmp_path / "week.xlsx",
         [("C", "4", "0:00", "Alone"), ("C", "2A", "0:00", "Kept"), ("C", "2A", "0:30", None)],
@@ -199,21 +199,21 @@ def test_a_workbook_is_a_talk_a_lesson_with_the_topics_it_has(tmp_path: Path) ->
             ("C", "4", "9", None),
         ],
     )
-    first, second, third = read_talks(book)
+    first, second, third = read_transcripts(book)
     assert first.lines == [Line(1.0, "so now"), Line(31.0, "later")]
     assert [tuple(topic) for topic in first.topics] == [(0.0, "Kept"), (30.0, "")]
     assert (second.lesson_num, second.lines, second.topics) == ("3", [Line(0.0, "hi")], [])
     assert (third.lesson_num, third.lines, third.topics) == ("4", [], [Topic(0.0, "Alone")])
 
 
-def test_a_workbook_may_lack_its_topics_but_nothing_else(tmp_path: Path) -> None:
+def test_a_workbook_may_lack_only_topics(tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
     table = tmp_path / "tables/lesson_transcripts.csv"
     table.write_text("course_title,lesson_num,timestamp,transcript\nC,1,0:01,hi\n")
-    assert [talk.name for talk in read_talks(table.parent)] == ["lesson 1 of C"]
+    assert [talk.name for talk in read_transcripts(table.parent)] == ["lesson 1 of C"]
     table.write_text("course_title,lesson_num,timestamp,transcript\nC,1,soon,hi\n")
     with pytest.raises(Rejected, match="row 2"):
-        read_talks(table.parent)
+        read_transcripts(table.parent)
 
 
 WORDS = st.text(st.characters(codec="utf-8", categories=("L",)), min_size=1, max_size=6)
@@ -226,8 +226,8 @@ def stamp(second: int) -> str:
 
 @settings(max_examples=50, deadline=None)
 @given(SAID, st.sampled_from(["vtt", "srt", "sbv", "txt", "--> txt", ", txt"]))
-def test_no_word_of_a_talk_is_lost(tmp_path_factory: pytest.TempPathFactory, said: list[str], kind: str) -> None:
-    # Each line is unlike the one before it: captions in which most lines repeat it roll.
+def test_no_word_of_a_transcript_is_lost(tmp_path_factory: pytest.TempPathFactory, said: list[str], kind: str) -> None:
+    # Different lines: captions in which most lines repeat the line before would count as rolling.
     said = [f"{text} {number}" for number, text in enumerate(said)]
     times = [f"{stamp(n)}{',' if kind in ('sbv', ', txt') else ' --> '}{stamp(n + 1)}" for n in range(len(said))]
     if kind == "txt":
@@ -242,13 +242,13 @@ def test_no_word_of_a_talk_is_lost(tmp_path_factory: pytest.TempPathFactory, sai
 
 
 @pytest.mark.parametrize("half", ["\\ud83d", "\\ude00"])
-def test_half_a_character_is_refused(half: str, tmp_path: Path) -> None:
+def test_half_a_character_is_rejected(half: str, tmp_path: Path) -> None:
     content = f'[{{"text": "so {half} now", "start": 1.0, "duration": 3.0}}]'
     with pytest.raises(Rejected, match="half a character"):
         read(tmp_path, "a.json", content)
 
 
-def test_control_characters_are_spaces(tmp_path: Path) -> None:
+def test_control_characters_become_spaces(tmp_path: Path) -> None:
     assert read(tmp_path, "a.txt", "0:00 so\x1b[2Jnow\x07\n").lines == [Line(0.0, "so [2Jnow")]
     snippets = json.dumps([{"text": "so\x1b[2Jnow", "start": 0.0, "duration": 3.0}])
     assert read(tmp_path, "a.json", snippets).lines == [Line(0.0, "so [2Jnow")]

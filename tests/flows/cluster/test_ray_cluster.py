@@ -1,4 +1,4 @@
-"""The flow over a Ray cluster of two nodes, each with work trees of its own, and a folder as the DVC remote."""
+"""The flow on a Ray cluster of two nodes, each with work trees of its own; the DVC remote is a folder."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from tests.flows.toy_project import MakeProject, dvc
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-# What each stage does is noted outside the repository: the run, and the work tree in which it was.
+# Each stage adds its name and its work tree to a file outside the repository.
 GRAPH = """
     stages:
       split:
@@ -50,7 +50,7 @@ GRAPH = """
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder with the work trees of a cluster of two nodes, below the name of each."""
+    """A cluster of two nodes; the folder with the work trees of each node."""
     pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
     pytest.importorskip("prefect_ray", reason="needs prefect-ray: pip install -e '.[ray]'")
     from ray.cluster_utils import Cluster
@@ -76,7 +76,7 @@ def git(*words: str) -> None:
 
 @pytest.fixture
 def pushed(make_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project whose commit and whose DVC remote other machines reach; `notes` beside it."""
+    """A project whose commit and DVC remote other machines reach."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setenv("LECTERN_RAY_ADDRESS", os.environ.get("LECTERN_RAY_ADDRESS", "auto"))
     folder = make_project(GRAPH.replace("NOTES", str(tmp_path / "notes")).replace("TRAINING", "true"))
@@ -100,7 +100,7 @@ def push() -> None:
 
 
 def notes(folder: Path) -> dict[str, str]:
-    """Where each stage ran; each ran once."""
+    """The work tree of each stage. Each stage ran once."""
     lines = [line.split() for line in (folder.parent / "notes").read_text().splitlines()]
     assert max(Counter(stage for stage, _ in lines).values()) == 1, lines
     return dict(lines)
@@ -112,7 +112,7 @@ def task_states(flow_state: State) -> dict[str, str]:
         return {run.name: run.state_name for run in client.read_task_runs(flow_run_filter=this_run)}
 
 
-def test_two_nodes_make_what_one_machine_makes_and_each_stage_once(pushed: Path, nodes: Path):
+def test_two_nodes_give_the_results_of_one_machine_and_run_each_stage_once(pushed: Path, nodes: Path):
     meet = "touch AT-${item} && timeout 60 sh -c 'until [ -e AT-a ] && [ -e AT-b ]; do sleep 0.1; done'"
     replace(pushed / "dvc.yaml", "true", meet.replace("AT", str(nodes / "at")))
     push()
@@ -120,7 +120,7 @@ def test_two_nodes_make_what_one_machine_makes_and_each_stage_once(pushed: Path,
     assert state.is_completed(), state.message
     ran = notes(pushed)
     assert ran.keys() == {"split", "train-a", "train-b", "compare", "register"}
-    # Each training on a node of its own; what cannot be brought back, here.
+    # Each training ran on a node of its own. The stage that DVC cannot restore ran here.
     assert {Path(ran[name]).relative_to(nodes).parts[0] for name in ("train-a", "train-b")} == {"first", "second"}
     assert ran["register"] == str(pushed)
     assert (pushed / "leaderboard.txt").read_text() == "source\na\nsource\nb\n"
@@ -131,9 +131,9 @@ def test_two_nodes_make_what_one_machine_makes_and_each_stage_once(pushed: Path,
 
 
 KILL_THE_WORKER_ONCE = """\
-import pathlib, psutil, sys
+import pathlib, psutil, subprocess, sys
 if sys.argv[1] == "b":
-    sys.exit("Row 7 has no title.")
+    sys.exit(subprocess.call([sys.executable, "refuse.py", "1", "Row 7 has no title."]))
 note = pathlib.Path("DIED")
 if not note.exists():
     note.touch()
@@ -141,7 +141,7 @@ if not note.exists():
 """
 
 
-def test_a_stage_whose_worker_died_is_run_again_and_a_refused_one_is_not(pushed: Path, nodes: Path):
+def test_a_stage_whose_worker_died_runs_again_and_a_rejected_one_does_not(pushed: Path, nodes: Path):
     (pushed / "training.py").write_text(KILL_THE_WORKER_ONCE.replace("DIED", str(nodes / "died")))
     replace(pushed / "dvc.yaml", "true", "python training.py ${item}")
     push()
@@ -152,29 +152,29 @@ def test_a_stage_whose_worker_died_is_run_again_and_a_refused_one_is_not(pushed:
     assert [name.rpartition("-")[0] for name, state in states.items() if state == "NotReady"] == ["compare"]
     ran = Counter(line.split()[0] for line in (pushed.parent / "notes").read_text().splitlines())
     assert ran == {"split": 1, "train-a": 2, "train-b": 1}
-    # What went well is here.
+    # The output of the successful training is here.
     assert (pushed / "model-a").read_text() == "source\na\n"
 
 
-def test_changes_that_are_not_committed_are_refused(pushed: Path):
+def test_uncommitted_changes_are_refused(pushed: Path):
     (pushed / "source.txt").write_text("changed\n")
     assert_refused(train(return_state=True), "source.txt", "Commit and push")
 
 
-def test_a_commit_that_is_not_pushed_is_refused(pushed: Path):
+def test_an_unpushed_commit_is_refused(pushed: Path):
     git("commit", "--quiet", "--allow-empty", "--message", "Mine alone")
     assert_refused(train(return_state=True), "Push it")
 
 
-def test_without_a_dvc_remote_of_all_machines_it_is_refused(pushed: Path):
+def test_a_project_without_a_shared_dvc_remote_is_refused(pushed: Path):
     dvc("remote", "remove", "shared")
     push()
-    # One in config.local is this work tree's alone.
+    # A remote in config.local exists only in this work tree.
     dvc("remote", "add", "--local", "--default", "mine", "/tmp")
     assert_refused(train(return_state=True), "dvc remote add")
 
 
-def test_a_dvc_remote_by_a_relative_path_is_refused(pushed: Path):
+def test_a_dvc_remote_with_a_relative_path_is_refused(pushed: Path):
     dvc("remote", "modify", "shared", "url", "../elsewhere")
     push()
     assert_refused(train(return_state=True), "absolute path")

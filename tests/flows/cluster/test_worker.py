@@ -1,4 +1,4 @@
-"""What a machine of a cluster does with a stage, each stage here in a clone of the project, one after another."""
+"""Stages on the machines of a cluster: here one after another, each in a clone of the project."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from tests.flows.toy_project import MakeProject, dvc
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-# What each stage reads is noted outside the repository, with the work tree in which it did.
+# Each stage adds the work tree in which it runs to a file outside the repository.
 GRAPH = """
     stages:
       ingest:
-        cmd: pwd >> NOTES && cp ${ingest.workbook} lessons
+        cmd: pwd >> NOTES && mkdir -p reports && cp ${ingest.workbook} reports/lessons
         params: [ingest]
         deps: ["${ingest.workbook}"]
-        outs: [lessons]
+        outs: [reports/lessons]
       train:
         foreach: ${contestants}
         do:
-          cmd: pwd >> NOTES && cp params.yaml trained-${item}
+          cmd: pwd >> NOTES && cp params.yaml reports/trained-${item}
           params: ["models.${item}", train]
-          deps: [lessons]
+          deps: [reports/lessons]
           outs:
-            - trained-${item}
+            - reports/trained-${item}
 """
 
 PARAMS = """\
@@ -72,14 +72,14 @@ def one_after_another(
 
 @pytest.fixture
 def folder(make_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A pushed project whose stages run in clones below `clones`, as if Ray had sent them to a machine."""
+    """A pushed project whose stages run in clones below `clones`, as on a machine of a cluster."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setenv("LECTERN_RAY_ADDRESS", "auto")
     monkeypatch.setenv("LECTERN_WORK_TREES", str(tmp_path / "clones"))
     monkeypatch.setattr(ray_cluster, "connected", lambda: nullcontext((None, None)))
     monkeypatch.setattr(ray_cluster, "_run_there", one_after_another)
     folder = make_project(GRAPH.replace("NOTES", str(tmp_path / "notes")))
-    (folder / ".gitignore").write_text(".lectern\n.prefect\nlessons\ntrained-*\n")
+    (folder / ".gitignore").write_text(".lectern\n.prefect\nreports\n")
     (folder / "params.yaml").write_text(PARAMS)
     write_workbook(folder / "lessons.xlsx", "Committed")
     dvc("remote", "add", "--default", "shared", str(tmp_path / "remote"))
@@ -98,24 +98,25 @@ def ran_in_clones(folder: Path) -> bool:
     return bool(places) and all(Path(place).is_relative_to(folder.parent / "clones") for place in places)
 
 
-def test_what_one_run_is_asked_for_reaches_the_machines_and_no_later_run(folder: Path, tmp_path: Path):
+def test_the_parameters_of_a_run_reach_the_machines_and_no_later_run(folder: Path, tmp_path: Path):
     by_hand = write_workbook(tmp_path / "other.xlsx", "By hand")
     state = train(models=["bart-tiny"], epochs=7, workbook=str(by_hand), return_state=True)
     assert state.is_completed(), state.message
     assert ran_in_clones(folder)
-    assert title(folder / "lessons") == "By hand"
-    assert "epochs: 7" in (folder / "trained-bart-tiny").read_text()
-    assert not (folder / "trained-t5-tiny").exists()
+    (reports,) = (folder / "reports/runs").iterdir()
+    assert title(reports / "lessons") == "By hand"
+    assert "epochs: 7" in (reports / "trained-bart-tiny").read_text()
+    assert not (folder / "reports/lessons").exists()
     assert (folder / "params.yaml").read_text() == PARAMS
 
     state = train(return_state=True)
     assert state.is_completed(), state.message
     assert ran_in_clones(folder)
-    assert title(folder / "lessons") == "Committed"
-    assert (folder / "trained-t5-tiny").read_text() == PARAMS
+    assert title(folder / "reports/lessons") == "Committed"
+    assert (folder / "reports/trained-t5-tiny").read_text() == PARAMS
 
 
-def test_a_workbook_that_became_newer_where_it_came_from_reaches_the_machines(folder: Path, tmp_path: Path):
+def test_an_updated_workbook_reaches_the_machines(folder: Path, tmp_path: Path):
     workbook = adopt(str(write_workbook(tmp_path / "fetched.xlsx", "Old")))
     push()
     write_workbook(tmp_path / "fetched.xlsx", "New")
@@ -123,4 +124,4 @@ def test_a_workbook_that_became_newer_where_it_came_from_reaches_the_machines(fo
     state = train(return_state=True)
     assert state.is_completed(), state.message
     assert ran_in_clones(folder)
-    assert title(folder / "lessons") == "New"
+    assert title(folder / "reports/lessons") == "New"

@@ -15,7 +15,7 @@ def child(script: str) -> Child:
     return Child(["sh", "-c", script], env=os.environ)
 
 
-def test_its_output_comes_line_by_line_with_errors_among_it():
+def test_output_and_errors_come_line_by_line():
     with child("echo one; echo two >&2; echo three") as talker:
         assert list(talker.lines()) == ["one", "two", "three"]
 
@@ -26,24 +26,24 @@ def test_a_progress_bar_is_one_line():
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("kill -9 $$", 128 + signal.SIGKILL)])
-def test_its_exit_code_is_that_of_the_command(script: str, code: int):
+def test_the_exit_code_is_that_of_the_command(script: str, code: int):
     with child(script) as ending:
         assert ending.wait() == code
 
 
-def test_the_exit_code_of_a_command_that_ends_at_once_is_not_lost():
+def test_the_exit_code_of_a_short_command_is_not_lost():
     for _ in range(15):
         with Child(["false"], env=os.environ) as ending:
             assert ending.wait() == 1
 
 
-def test_a_command_that_does_not_exist_says_so():
+def test_a_missing_command_is_named():
     with Child(["no-such-command"], env=os.environ) as missing:
         assert "no-such-command cannot be started" in next(missing.lines())
         assert missing.wait() == 127
 
 
-def test_stopping_it_ends_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_stop_ends_all_that_the_command_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     family = child("sleep 300 & sleep 300")
     wait_for(lambda: len([line for line in processes_in(tmp_path) if line.startswith("sleep")]) == 2)
@@ -51,7 +51,7 @@ def test_stopping_it_ends_all_that_it_started(tmp_path: Path, monkeypatch: pytes
     assert processes_in(tmp_path) == []
 
 
-def test_it_ends_with_whoever_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_command_ends_when_its_parent_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     parent = (
         "import os, flows.execution.child_process as c; "
@@ -61,7 +61,7 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path, monkeypatch: pytest.Mon
     wait_for(lambda: processes_in(tmp_path) == [])
 
 
-def test_ending_its_keeper_ends_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_command_ends_when_its_keeper_is_terminated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     others = set(psutil.Process().children())  # the Prefect server's keeper may be among them
     with child("sleep 300 & sleep 300"):

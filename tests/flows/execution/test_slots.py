@@ -23,7 +23,7 @@ with Slots(["0"], threading.Event()).take():
 
 
 @pytest.mark.parametrize(
-    ("visible", "asked", "expected"),
+    ("visible", "slots", "expected"),
     [
         ("", None, [""]),
         ("-1", None, [""]),
@@ -35,18 +35,18 @@ with Slots(["0"], threading.Event()).take():
         ("", "2", ["", ""]),
     ],
 )
-def test_there_is_a_slot_for_each_device_unless_told_otherwise(
-    monkeypatch: pytest.MonkeyPatch, visible: str, asked: str | None, expected: list[str]
+def test_each_device_has_a_slot_unless_the_environment_sets_the_number(
+    monkeypatch: pytest.MonkeyPatch, visible: str, slots: str | None, expected: list[str]
 ):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    if asked:
-        monkeypatch.setenv("LECTERN_GPU_SLOTS", asked)
+    if slots:
+        monkeypatch.setenv("LECTERN_GPU_SLOTS", slots)
     assert devices() == expected
 
 
-@pytest.mark.parametrize("asked", ["0", "-1", "many", ""])
-def test_a_number_of_slots_that_makes_no_sense_is_a_misuse(monkeypatch: pytest.MonkeyPatch, asked: str):
-    monkeypatch.setenv("LECTERN_GPU_SLOTS", asked)
+@pytest.mark.parametrize("slots", ["0", "-1", "many", ""])
+def test_a_wrong_number_of_slots_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, slots: str):
+    monkeypatch.setenv("LECTERN_GPU_SLOTS", slots)
     with pytest.raises(UsageError, match="LECTERN_GPU_SLOTS"):
         devices()
 
@@ -55,19 +55,19 @@ def test_a_number_of_slots_that_makes_no_sense_is_a_misuse(monkeypatch: pytest.M
     ("found", "wanted", "expected"),
     [(["0", "1"], 1, "0"), (["3", "5", "7"], 2, "3,5"), (["0", "0", "1", "1"], 2, "0,1"), ([""], 4, "")],
 )
-def test_a_stage_of_several_processes_has_a_device_for_each(
+def test_a_stage_of_several_processes_gets_a_device_for_each(
     prefect_server: PrefectServer, found: list[str], wanted: int, expected: str
 ):
     slots = Slots(found, Event())
     slots.declare()
-    for _ in range(3):  # given back, they can be had again
+    for _ in range(3):  # returned slots can be taken again
         with slots.take(wanted) as visible:
             assert len({*visible.split(",")}) == len(expected.split(","))
     with Slots(found, Event()).take(wanted) as visible:
         assert visible == expected
 
 
-def test_flow_runs_that_share_a_machine_have_devices_of_their_own(prefect_server: PrefectServer):
+def test_flow_runs_on_one_machine_get_different_devices(prefect_server: PrefectServer):
     found = ["0", "1", "2"]
     Slots(found, Event()).declare()
     with Slots(found, Event()).take() as first, Slots(found, Event()).take(2) as others:
@@ -82,7 +82,7 @@ def test_more_processes_than_devices_are_refused(prefect_server: PrefectServer):
 
 
 def limits() -> set[str]:
-    """The names of all limits that the Prefect server keeps."""
+    """The names of all limits of the Prefect server."""
     with get_client(sync_client=True) as client:
         return {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}
 
@@ -90,7 +90,7 @@ def limits() -> set[str]:
 @pytest.mark.parametrize(
     ("pool", "kept"), [("docker", {"gpu-lectern-docker-0", "gpu-lectern-docker-1"}), ("kubernetes", set())]
 )
-def test_however_many_containers_there_were_prefect_keeps_no_limit_of_each(
+def test_containers_leave_no_limits_of_their_own_in_prefect(
     prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, pool: str, kept: set[str]
 ):
     definitions = yaml.safe_load((ROOT / "prefect.yaml").read_text())["definitions"]
@@ -106,7 +106,7 @@ def test_however_many_containers_there_were_prefect_keeps_no_limit_of_each(
 
 
 def held(limit: str) -> int:
-    """How many slots of it are lent, as Prefect knows it."""
+    """The number of slots that are taken, by Prefect."""
     with get_client(sync_client=True) as client:
         return client.read_global_concurrency_limit_by_name(limit).active_slots
 

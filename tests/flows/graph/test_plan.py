@@ -52,7 +52,7 @@ def names(folder: Path) -> list[str]:
     return [stage.name for stage in read_plan(folder).to_run()]
 
 
-def test_every_stage_comes_after_those_it_depends_on(folder: Path):
+def test_every_stage_comes_after_its_upstream_stages(folder: Path):
     seen: set[str] = set()
     for stage in read_plan(folder).stages:
         assert seen.issuperset(stage.upstream)
@@ -60,27 +60,27 @@ def test_every_stage_comes_after_those_it_depends_on(folder: Path):
     assert seen == {"first", "copy@a", "copy@b", "last", "aside"}
 
 
-def test_the_slot_of_a_foreach_is_that_of_each_of_its_stages(folder: Path):
+def test_each_stage_of_a_foreach_has_its_slot(folder: Path):
     slots = {stage.name: stage.slot for stage in read_plan(folder).stages}
     assert slots == {"first": None, "copy@a": "gpu", "copy@b": "gpu", "last": None, "aside": None}
 
 
-def test_in_a_fresh_project_every_stage_is_to_run(folder: Path):
+def test_every_stage_of_a_fresh_project_runs(folder: Path):
     assert sorted(names(folder)) == ["aside", "copy@a", "copy@b", "first", "last"]
 
 
-def test_after_repro_nothing_is_to_run(folder: Path):
+def test_nothing_runs_after_repro(folder: Path):
     dvc("repro", "--quiet")
     assert names(folder) == []
 
 
-def test_what_depends_on_a_stale_stage_is_to_run_and_nothing_else(folder: Path):
+def test_only_a_stale_stage_and_its_downstream_stages_run(folder: Path):
     dvc("repro", "--quiet")
     (folder / "copy-b").unlink()
     assert names(folder) == ["copy@b", "last"]
 
 
-def test_a_changed_data_source_makes_its_readers_stale_and_is_no_stage_itself(folder: Path):
+def test_a_changed_data_source_makes_its_readers_stale_and_is_not_a_stage(folder: Path):
     dvc("add", "--quiet", "source.txt")
     dvc("repro", "--quiet")
     (folder / "source.txt").unlink()
@@ -88,13 +88,13 @@ def test_a_changed_data_source_makes_its_readers_stale_and_is_no_stage_itself(fo
     assert names(folder) == ["first", "copy@a", "copy@b", "last"]
 
 
-def test_a_broken_graph_is_told_in_dvcs_words(make_project: MakeProject):
+def test_dvc_explains_a_broken_graph(make_project: MakeProject):
     folder = make_project("stages: {one: {cmd: touch x, outs: [x]}, two: {cmd: touch x, outs: [x]}}")
     with pytest.raises(UsageError, match="output 'x' is specified in"):
         read_plan(folder)
 
 
-def test_a_stage_that_runs_elsewhere_is_waited_for(make_project: MakeProject):
+def test_the_plan_is_busy_while_another_dvc_process_runs_a_stage(make_project: MakeProject):
     folder = make_project("stages: {slow: {cmd: touch started && sleep 30, outs: [x]}}")
     with Child([sys.executable, "-m", "dvc", "repro", "--quiet"], env=os.environ):
         wait_for((folder / "started").exists)

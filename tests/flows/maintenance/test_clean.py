@@ -1,4 +1,4 @@
-"""Cleaning a toy project: a split and a model of it, three times over, of which the first is a registered version."""
+"""`lectern clean` in a toy project with three generations of results; the first is a registered version."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MONTHS = 100 * 24 * 60 * 60
 
 
 def make(content: str) -> None:
-    """The project with that as its data, brought up to date."""
+    """Bring the project up to date with that text as its data."""
     Path("source.txt").write_text(content, encoding="utf-8")
     subprocess.run([sys.executable, "-m", "dvc", "repro"], check=True)
 
@@ -88,13 +88,11 @@ def folder(template: Path, enter_copy: Callable[[Path], Path], monkeypatch: pyte
 
 
 def cached() -> set[str]:
-    """The contents of all files in the cache."""
+    """Return the contents of all files in DVC's cache."""
     return {path.read_text(encoding="utf-8").strip() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()}
 
 
-def test_what_a_version_names_and_what_the_work_tree_has_outlives_the_rest(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_files_of_versions_and_of_the_work_tree_stay(folder: Path, capsys: pytest.CaptureFixture[str]):
     clean(keep_days=30, yes=True)  # all of it is recent
     assert capsys.readouterr().out == "Nothing to remove.\n"
     months_pass()
@@ -112,13 +110,13 @@ def test_what_a_version_names_and_what_the_work_tree_has_outlives_the_rest(
     clean(keep_days=30, yes=False)
     assert capsys.readouterr().out == "Nothing to remove.\n"
     ran = runs()
-    make("first")  # as it was when the version was registered: taken from the cache, its note too
+    make("first")  # as when the version was registered: restored from the cache with its note
     assert (Path("model/weights").read_text(), Path("note.txt").read_text(), runs()) == ("first", "first\n", ran)
     make("second")
     assert runs() == ran + 2
 
 
-def test_what_a_branch_or_a_recent_run_of_mlflow_names_stays(folder: Path):
+def test_files_of_branches_and_recent_runs_stay(folder: Path):
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
     make("fourth")
     for words in (["add", "dvc.lock", "dvc.yaml"], ["commit", "--quiet", "-m", "fourth"]):
@@ -136,7 +134,7 @@ def test_what_a_branch_or_a_recent_run_of_mlflow_names_stays(folder: Path):
     assert cached().isdisjoint({"second", "third"})
 
 
-def test_a_cleaning_that_was_killed_is_gone_on_with(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_interrupted_clean_up_can_be_repeated(folder: Path, capsys: pytest.CaptureFixture[str]):
     months_pass()
     count = len([*Path(".dvc/cache").rglob("*")])
     cleaning = subprocess.Popen([sys.executable, "-m", "lectern", "clean", "--yes"], stdout=subprocess.DEVNULL)
@@ -151,7 +149,7 @@ def test_a_cleaning_that_was_killed_is_gone_on_with(folder: Path, capsys: pytest
         make(content)
 
 
-def test_at_a_terminal_it_asks(folder: Path):
+def test_a_user_at_a_terminal_is_asked(folder: Path):
     months_pass()
     ours, its = pty.openpty()
     for word in ("n", "y"):
@@ -163,14 +161,14 @@ def test_at_a_terminal_it_asks(folder: Path):
         assert ("second" in cached()) == (word == "n")
 
 
-def test_while_a_run_is_at_work_nothing_is_touched(folder: Path):
+def test_nothing_is_removed_during_a_run(folder: Path):
     months_pass()
     with FileLock(STATE / "train.lock"), pytest.raises(TemporaryFailure, match="at work in this work tree"):
         clean(keep_days=30, yes=True)
     assert "second" in cached()
 
 
-def test_while_dvc_runs_a_stage_nothing_is_touched(folder: Path):
+def test_nothing_is_removed_while_dvc_runs_a_stage(folder: Path):
     months_pass()
     Path("dvc.yaml").write_text(PIPELINE + SLOW, encoding="utf-8")
     with Child([sys.executable, "-m", "dvc", "repro", "--quiet", "slow"], env=os.environ):
@@ -180,13 +178,13 @@ def test_while_dvc_runs_a_stage_nothing_is_touched(folder: Path):
     assert "second" in cached()
 
 
-def test_a_project_that_dvc_cannot_read_is_told_in_a_line(folder: Path):
+def test_a_broken_dvc_configuration_is_reported(folder: Path):
     Path(".dvc/config").write_text("[core\n", encoding="utf-8")
     with pytest.raises(UsageError, match="DVC cannot read the project"):
         clean(keep_days=30, yes=True)
 
 
-def test_a_cache_that_others_may_share_stays_as_it_is(folder: Path, tmp_path: Path):
+def test_a_shared_cache_stays_unchanged(folder: Path, tmp_path: Path):
     dvc("cache", "dir", str(tmp_path / "shared"))
     for content in ("seventh", "eighth"):
         make(content)

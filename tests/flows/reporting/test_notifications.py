@@ -1,58 +1,49 @@
-"""Whoever is to be told hears of a run that failed or crashed; a run is none the worse if nobody can be."""
+"""Operators are notified of failed and crashed runs; a notification that fails changes no run."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from prefect import Flow, flow, get_client
 from prefect.blocks.system import Secret
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State
-from prefect.client.schemas.responses import DeploymentResponse
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Failed
 
 from flows.promote import promote
-from flows.reporting.notifications import tell
+from flows.reporting.notifications import notify_failure
 from flows.titles import titles
 from flows.train import train
 from flows.watch import watch
-from tests.flows.toy_project import PrefectServer, wait_for
+from tests.flows.toy_project import SERVED, PrefectServer, new_run, serving, wait_for
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-ROOT = Path(__file__).parents[3]
 
-
-@flow(on_failure=[tell], on_crashed=[tell])
+@flow(on_failure=[notify_failure], on_crashed=[notify_failure])
 def refuses() -> State:
     return Failed(message="Row 7 has no title.")
 
 
-@flow(on_failure=[tell], on_crashed=[tell])
+@flow(on_failure=[notify_failure], on_crashed=[notify_failure])
 def refuses_at_length() -> State:
     return Failed(message="\n".join(f"Row {row} has no title." for row in range(300)))
 
 
-@flow(on_failure=[tell], on_crashed=[tell])
-def goes_well() -> None:
+@flow(on_failure=[notify_failure], on_crashed=[notify_failure])
+def succeeds() -> None:
     pass
 
 
 KILLED = """
 import os, signal
 from prefect import flow
-from flows.reporting.notifications import tell
+from flows.reporting.notifications import notify_failure
 
-@flow(on_failure=[tell], on_crashed=[tell])
+@flow(on_failure=[notify_failure], on_crashed=[notify_failure])
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
-
-if __name__ == "__main__":
-    killed.serve("here")
 """
 
 
@@ -63,9 +54,7 @@ def logged(state: State) -> str:
         return "\n".join(record.message for record in client.read_logs(run))
 
 
-def test_a_failed_run_is_told_with_its_name_its_message_and_the_way_to_it(
-    channel: SimpleNamespace, prefect_server: PrefectServer
-):
+def test_a_notification_has_the_runs_name_message_and_link(channel: SimpleNamespace, prefect_server: PrefectServer):
     state = refuses(return_state=True)
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(state.state_details.flow_run_id)
@@ -77,29 +66,31 @@ def test_a_failed_run_is_told_with_its_name_its_message_and_the_way_to_it(
     ]
 
 
-def test_of_a_long_message_the_beginning_is_told_which_any_channel_takes(channel: SimpleNamespace):
+def test_a_long_message_is_cut_to_what_any_channel_accepts(channel: SimpleNamespace):
     refuses_at_length(return_state=True)
     (told,) = channel.told
     *rows, cut, _ = told["body"].splitlines()
     assert rows == [f"Row {row} has no title." for row in range(len(rows))]
     assert cut.endswith(" …")
-    assert 1000 < len(told["body"]) < 3000  # of a section in Slack
+    assert 1000 < len(told["body"]) < 3000  # limit of a section in Slack
 
 
-def test_of_a_run_that_went_well_nobody_is_told(channel: SimpleNamespace):
-    assert goes_well(return_state=True).is_completed()
+def test_a_successful_run_sends_no_notification(channel: SimpleNamespace):
+    assert succeeds(return_state=True).is_completed()
     assert channel.told == []
 
 
-def test_without_the_variable_nobody_is_told(channel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_configured_block_nothing_is_sent(channel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("LECTERN_NOTIFY")
     assert refuses(return_state=True).is_failed()
     assert channel.told == []
 
 
 @pytest.mark.parametrize("failing", [train, titles, watch, promote], ids=lambda each: each.name)
-def test_every_flow_tells(failing: Flow, channel: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)  # no project, so that each fails at once
+def test_every_flow_notifies_of_its_failure(
+    failing: Flow, channel: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # without a project, each flow fails at once
     (tmp_path / "linked").symlink_to("/elsewhere")
     parameters = {"outbox": "linked"} if failing is titles else {}
     assert failing(**parameters, return_state=True).is_failed()
@@ -107,46 +98,33 @@ def test_every_flow_tells(failing: Flow, channel: SimpleNamespace, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "reason"),
     [
         ("custom-webhook/nobody", "Unable to find block document named nobody"),
         ("nonsense", "nonsense"),
-        ("secret/no-channel", "It is a Secret, which notifies nobody."),
+        ("secret/no-channel", "The block is a Secret, not a notification block."),
         ("custom-webhook/operators", "HTTPStatusError"),
     ],
 )
-def test_a_block_that_does_not_work_is_logged_and_changes_nothing(
-    name: str, said: str, channel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+def test_a_broken_block_is_logged_and_changes_nothing(
+    name: str, reason: str, channel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ):
     Secret(value="x").save("no-channel", overwrite=True)
     channel.status = 500
     monkeypatch.setenv("LECTERN_NOTIFY", name)
     state = refuses(return_state=True)
     assert state.message == "Row 7 has no title."
-    wait_for(lambda: "nobody was told" in logged(state))
-    assert said in logged(state)
+    wait_for(lambda: "no notification was sent" in logged(state))
+    assert reason in logged(state)
     assert channel.url not in logged(state)
 
 
-def test_a_killed_run_is_told_by_what_serves_it(channel: SimpleNamespace, tmp_path: Path):
+def test_a_killed_run_is_reported(channel: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "killed.py").write_text(KILLED)
-    server = subprocess.Popen(
-        [sys.executable, "killed.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_RUNNER_POLL_FREQUENCY": "1"},
-    )
-    try:
-        with get_client(sync_client=True) as client:
-            wait_for(lambda: deployments("here"))
-            client.create_flow_run_from_deployment(deployments("here")[0].id)
-            wait_for(lambda: channel.told)
-    finally:
-        server.terminate()
-        server.wait(60)
+    (tmp_path / "prefect.yaml").write_text(SERVED.format(entrypoint="killed.py:killed"))
+    with serving(), get_client(sync_client=True) as client:
+        new_run(client.read_deployment_by_name("killed/served").id)
+        wait_for(lambda: channel.told)
     assert channel.told[0]["subject"].startswith("killed, ")
     assert channel.told[0]["subject"].endswith(": Crashed")
-
-
-def deployments(name: str) -> list[DeploymentResponse]:
-    with get_client(sync_client=True) as client:
-        return client.read_deployments(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])))

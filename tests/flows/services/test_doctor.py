@@ -1,4 +1,4 @@
-"""What `lectern doctor` says of a machine that is well, and of one where this or that is wrong."""
+"""`lectern doctor` on a working machine, and on machines with a problem."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.services.doctor import PROBES
+from flows.services.doctor import CHECKS
 from flows.services.service import free_port
 from pipeline.catalogue import add
 from pipeline.models.device import WHEELS
@@ -32,7 +32,7 @@ esac
 
 
 class Answering(BaseHTTPRequestHandler):
-    """A hub that is there, and knows no such page."""
+    """A hub that answers every request with 404."""
 
     def do_HEAD(self) -> None:
         self.send_error(404)
@@ -51,16 +51,16 @@ def hub() -> Iterator[str]:
 
 
 def lines_of(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str]]:
-    """By the name of each probe its state, and what is said."""
+    """Return the state and the text of each check."""
     found = {}
     for line in done.stdout.splitlines():
-        name = next(name for name in PROBES if line[8:].startswith(f"{name} "))
+        name = next(name for name in CHECKS if line[8:].startswith(f"{name} "))
         found[name] = (line.split()[0], line[8 + len(name) :].strip())
-    assert found.keys() == PROBES.keys(), done.stdout + done.stderr
+    assert found.keys() == CHECKS.keys(), done.stdout + done.stderr
     return found
 
 
-def test_a_machine_that_is_well_gets_a_line_for_each_thing(project: Path, hub: str) -> None:
+def test_a_working_machine_gets_a_line_for_each_check(project: Path, hub: str) -> None:
     variables = {**environment(), "HF_ENDPOINT": hub, "HF_TOKEN": "hf_secret_of_a_user"}
     done = lectern("doctor", cwd=project, env=variables)
     found = lines_of(done)
@@ -72,7 +72,7 @@ def test_a_machine_that_is_well_gets_a_line_for_each_thing(project: Path, hub: s
     assert "GiB free" in found["disk"][1]
 
 
-def test_what_is_wrong_is_said_with_what_to_do(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_each_problem_comes_with_a_remedy(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     driver = tmp_path_factory.mktemp("driver")
     (driver / "nvidia-smi").write_text(NVIDIA_SMI)
     (driver / "nvidia-smi").chmod(0o755)
@@ -105,7 +105,7 @@ def test_what_is_wrong_is_said_with_what_to_do(project: Path, tmp_path_factory: 
         assert remedy in found[name][1]
 
 
-def test_a_hub_that_nothing_needs_may_be_away(project: Path) -> None:
+def test_a_hub_that_no_model_needs_is_optional(project: Path) -> None:
     done = lectern("doctor", cwd=project, env={**environment(), "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}"})
     assert done.returncode == 0
     assert lines_of(done)["hub"][0] == "warning"
@@ -115,7 +115,7 @@ def test_a_hub_that_nothing_needs_may_be_away(project: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["raise ImportError('libcudart.so.12: cannot open')", "import os; os.abort()"])
-def test_a_broken_library_spoils_its_own_lines_only(tmp_path: Path, hub: str, broken: str) -> None:
+def test_a_broken_library_affects_only_its_own_lines(tmp_path: Path, hub: str, broken: str) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch/__init__.py").write_text(broken)
     variables = {
@@ -133,7 +133,7 @@ def test_a_broken_library_spoils_its_own_lines_only(tmp_path: Path, hub: str, br
     assert "make install" in found["torch"][1]
 
 
-def test_the_page_about_gpus_names_the_builds_and_settings_that_the_code_knows() -> None:
+def test_the_page_about_gpus_names_existing_builds_and_settings() -> None:
     page = (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
     assert set(re.findall(rf"{re.escape(WHEELS)}/(cu\d+)", page)) == {"cu126", "cu130"}
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

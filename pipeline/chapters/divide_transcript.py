@@ -1,0 +1,45 @@
+"""Divide a transcript into chapters, at its known topics or where its topics change."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from pipeline.chapters.segmentation import ChaptersSettings, chapter_starts
+from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
+from pipeline.transcripts.transcript import Topic, Transcript
+
+
+def divide_transcript(
+    transcript: Transcript, settings: ChaptersSettings, count: int | None = None
+) -> ChapteredTranscript:
+    """Divide a transcript at its known topics; without any, where its topics change. New chapters have no titles.
+
+    Args:
+        count: number of chapters if the topics are unknown; None computes it from `settings.minutes`.
+
+    Raises:
+        UsageError: the transcript is too short for `count` chapters.
+        Rejected: the encoder cannot be loaded.
+    """
+    topics = transcript.topics or [Topic(start, "") for start in chapter_starts(transcript, settings, count)]
+    return divide_at(transcript, topics)
+
+
+def divide_at(transcript: Transcript, topics: Sequence[Topic]) -> ChapteredTranscript:
+    """Divide a transcript at the given topics, at least one. A first line before them gets a chapter at 0:00."""
+    added = transcript.first_line_seconds < topics[0].seconds
+    if added:
+        topics = [Topic(0.0, ""), *topics]
+    starts = [topic.seconds for topic in topics]
+    texts: list[list[str]] = [[] for _ in topics]
+    for line in transcript.lines:
+        texts[bisect_right(starts, line.seconds) - 1].append(line.text)
+    ends = [*starts[1:], max(transcript.end_seconds, starts[-1] + 1)]
+    with_words = [number for number, lines in enumerate(texts) if lines]
+    opening = with_words[0] if len(with_words) > 1 else None
+    chapters = [
+        Chapter(topic.seconds, end, topic.title, " ".join(lines), opens=number == opening)
+        for number, (topic, end, lines) in enumerate(zip(topics, ends, texts, strict=True))
+    ]
+    return ChapteredTranscript(transcript, chapters, sum(bool(topic.title) for topic in topics), added)

@@ -1,0 +1,244 @@
+"""Convert columns of raw cells to values: times to seconds, and texts, titles and lesson numbers to a normal form.
+
+Every function takes a whole column and converts each distinct cell once. A column of dtype `object` holds cells of
+Excel's types (text, numbers, times, dates); any other column holds one type.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+MAX_SECONDS = 1000 * 3600.0  # a larger time is a date, a number of milliseconds or a typing error
+
+_DAY_ZERO = dt.datetime(1899, 12, 31)  # in a cell with a time format, 27 hours are 1900-01-01 03:00
+_LAST_DURATION = dt.datetime(1900, 2, 28)  # Excel shows durations as dates up to this one; later dates are real dates
+
+_FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"  # East Asian versions of Excel also accept the full-width characters
+FORMULA_ESCAPE = rf"^'(?=['{_FORMULA_STARTS.replace('-', chr(92) + '-')}])"
+"""Regular expression for the apostrophe that `escape_formula` adds."""
+
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"  # without tab and line ends
+_NUMBER = r"^(?P<minus>-?)(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)$"
+# h:mm:ss or m:ss, with an optional fraction, and optional days as pandas and Python write them: "0 days 00:01:15".
+_CLOCK = (
+    r"^(?P<minus>-?)(?:(?P<days>\d{1,3}) days?,? \+?)?(?:(?P<hours>\d{1,4}):(?P<of_hour>[0-5]?\d)|(?P<minutes>\d{1,5}))"
+    r":(?P<seconds>[0-5]?\d(?:[.,]\d+)?)$"
+)
+
+
+class Fault(IntEnum):
+    """The reason why a cell is not a time."""
+
+    NONE = 0
+    EMPTY = 1
+    BELOW_ZERO = 2
+    DATE = 3
+    TOO_LONG = 4
+    UNREADABLE = 5
+
+
+@dataclass(frozen=True)
+class Times:
+    """A column of times: three arrays of the column's length."""
+
+    seconds: np.ndarray  # float64, to the microsecond; NaN for a faulty cell
+    fault: np.ndarray  # int8, values of `Fault`
+    number_as_text: np.ndarray  # bool: a number of seconds that a column of mixed types stores as text
+
+
+def as_seconds(cells: pd.Series) -> Times:
+    """Convert a column of times to seconds.
+
+    Excel durations and times, `h:mm:ss`, `mm:ss` and plain numbers of seconds are times, all with an optional fraction.
+    Negative times, times over `MAX_SECONDS`, dates and all other cells are faults.
+    """
+    if cells.dtype == object or isinstance(cells.dtype, pd.StringDtype):
+        codes, distinct = pd.factorize(cells)
+    else:
+        codes, distinct = np.where(cells.isna(), -1, np.arange(len(cells))), cells
+    seconds, fault, number_as_text = _parse_distinct(pd.Series(distinct))
+    with np.errstate(invalid="ignore"):
+        fault[(fault == Fault.NONE) & (seconds < 0)] = Fault.BELOW_ZERO
+        fault[(fault == Fault.NONE) & (seconds > MAX_SECONDS)] = Fault.TOO_LONG
+    seconds[fault != Fault.NONE] = np.nan
+    return Times(  # the code of a missing cell is -1, which selects the appended entry
+        np.append(np.round(seconds, 6) + 0.0, np.nan)[codes],  # + 0.0 turns -0 into 0
+        np.append(fault, Fault.EMPTY)[codes],
+        np.append(number_as_text, False)[codes] & (cells.dtype == object),
+    )
+
+
+def as_clock(seconds: float) -> str:
+    """Format seconds as `h:mm:ss`, with a fraction if it is not zero: 3675.5 becomes "1:01:15.5"."""
+    minus = "-" if seconds < 0 else ""
+    whole, micro = divmod(round(abs(seconds) * 1_000_000), 1_000_000)
+    fraction = f".{micro:06}".rstrip("0") if micro else ""
+    return f"{minus}{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}{fraction}"
+
+
+def as_text(cells: pd.Series) -> pd.Series:
+    """Convert a column to text, dtype `str`: 1 becomes "1", a date "2023-03-15", and an empty cell "".
+
+    Control characters become spaces, because a terminal would execute them.
+    """
+    if isinstance(cells.dtype, pd.StringDtype):
+        cells = cells.fillna("").astype("str")
+    else:
+        cells = cells.astype(object)
+        odd = ~is_text(cells)
+        if odd.any():
+            cells = cells.copy()
+            cells[odd] = cells[odd].map(_format_cell)
+        cells = cells.astype("str")
+    return cells.str.replace(_CONTROL, " ", regex=True) if cells.str.contains(_CONTROL, regex=True).any() else cells
+
+
+def replace_control_characters(text: str) -> str:
+    """Replace each control character by a space, except tabs and line ends."""
+    return re.sub(_CONTROL, " ", text)
+
+
+def as_name(cells: pd.Series) -> pd.Series:
+    """Convert a column to trimmed text; each run of white space, including line ends, becomes one space."""
+    return _convert_distinct(cells, _collapse_spaces)
+
+
+def as_lesson(cells: pd.Series) -> pd.Series:
+    """Convert a column of lesson numbers to text, so that equal numbers have equal texts.
+
+    2, 2.0, "02" and " 2 " become "2"; "2a" and "2A" become "2A". Other names are only trimmed: "2.10" stays different
+    from "2.1", and "Intro" stays "Intro".
+    """
+    return _convert_distinct(cells, lambda text: _normalise_lesson(_collapse_spaces(text)))
+
+
+def is_text(cells: pd.Series) -> np.ndarray:
+    """Return for each cell whether it holds text, which may be empty."""
+    if cells.dtype == object:
+        return cells.map(type).eq(str).to_numpy(dtype=bool)
+    return np.full(len(cells), isinstance(cells.dtype, pd.StringDtype))
+
+
+def is_blank(cells: pd.Series) -> np.ndarray:
+    """Return for each cell whether it is empty or holds only white space."""
+    if cells.dtype == object:
+        cells = cells.where(is_text(cells), "x").mask(cells.isna(), "").astype("str")
+    if not isinstance(cells.dtype, pd.StringDtype):
+        return cells.isna().to_numpy()
+    return (cells.isna() | (cells == "") | cells.str.isspace()).to_numpy(dtype=bool)
+
+
+def escape_formula(cell: str) -> str:
+    """Put an apostrophe before a text of a CSV that a spreadsheet would run as a formula.
+
+    A text that starts with an apostrophe gets one too, so that removing `FORMULA_ESCAPE` restores every text.
+    """
+    return f"'{cell}" if cell.startswith(("'", *_FORMULA_STARTS)) else cell
+
+
+def _convert_distinct(cells: pd.Series, convert: Callable[[str], str]) -> pd.Series:
+    """Convert each distinct text of a column once; an empty cell becomes ""."""
+    codes, distinct = pd.factorize(cells)
+    converted = pd.Series([*map(convert, as_text(pd.Series(distinct))), ""], dtype="str")
+    return converted.take(codes).set_axis(cells.index)  # the code of a missing cell is -1, which selects the last entry
+
+
+def _collapse_spaces(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _normalise_lesson(text: str) -> str:
+    if numbered := re.fullmatch(r"(\d++)(?:\.0++)?([^\W\d_]*+)", text):
+        number, letters = numbered.groups()
+        return (number.lstrip("0") or "0") + letters.upper()
+    return text
+
+
+def _format_cell(cell: Any) -> str:
+    """Format a cell that is not text as a person would type it."""
+    if pd.isna(cell):
+        return ""
+    if isinstance(cell, bool | np.bool_):
+        return str(cell).upper()
+    if isinstance(cell, float | np.floating):
+        cell = float(cell)
+        return str(int(cell)) if cell.is_integer() and abs(cell) < 1e15 else f"{cell:.15g}"
+    if isinstance(cell, dt.timedelta):
+        return as_clock(cell.total_seconds())
+    if isinstance(cell, dt.datetime) and cell.time() == dt.time():
+        return str(cell.date())
+    return str(cell)
+
+
+def _parse_distinct(cells: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return seconds, faults, and whether each cell is a number stored as text."""
+    seconds = np.full(len(cells), np.nan)
+    fault = np.full(len(cells), Fault.UNREADABLE, dtype=np.int8)
+    number_as_text = np.zeros(len(cells), dtype=bool)
+    if pd.api.types.is_timedelta64_dtype(cells):
+        cells = cells.dt.total_seconds()
+    if pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells):
+        seconds[:] = cells
+        fault[np.isfinite(seconds)] = Fault.NONE
+    elif pd.api.types.is_datetime64_any_dtype(cells):
+        fault[:] = Fault.DATE
+    else:
+        texts = is_text(cells)
+        seconds[texts], fault[texts], number_as_text[texts] = _parse_texts(cells[texts].astype("str"))
+        for i, cell in zip(np.flatnonzero(~texts), cells[~texts], strict=True):
+            seconds[i], fault[i] = _parse_cell(cell)
+    return seconds, fault, number_as_text
+
+
+def _parse_texts(texts: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    text = pc.utf8_trim_whitespace(pa.array(texts, type=pa.large_string()))
+    numbers = pc.extract_regex(text, _NUMBER)
+    clocks = pc.extract_regex(text, _CLOCK)
+
+    def part(match: pa.Array, name: str) -> np.ndarray:
+        found = pc.replace_substring(pc.struct_field(match, name), ",", ".")
+        found = pc.if_else(pc.equal(found, ""), "0", found)
+        return pc.cast(found, pa.float64()).to_numpy(zero_copy_only=False)
+
+    def minus(match: pa.Array) -> np.ndarray:
+        return pc.equal(pc.struct_field(match, "minus"), "-").fill_null(False).to_numpy(zero_copy_only=False)
+
+    minutes = part(clocks, "of_hour") + part(clocks, "minutes")
+    clock = ((part(clocks, "days") * 24 + part(clocks, "hours")) * 60 + minutes) * 60 + part(clocks, "seconds")
+    number = part(numbers, "number")
+    seconds = np.where(np.isnan(number), clock, number)
+    seconds[minus(numbers) | minus(clocks)] *= -1
+    fault = np.where(np.isnan(seconds), Fault.UNREADABLE, Fault.NONE)
+    fault[pc.equal(text, "").to_numpy(zero_copy_only=False)] = Fault.EMPTY
+    return seconds, fault, np.isfinite(number)
+
+
+def _parse_cell(cell: Any) -> tuple[float, Fault]:
+    """Return the seconds and the fault of an Excel cell that is not text."""
+    seconds, fault = np.nan, Fault.UNREADABLE
+    match cell:
+        case bool():
+            pass
+        case int() | float() if abs(cell) < np.inf:
+            seconds, fault = float(cell), Fault.NONE
+        case dt.timedelta():
+            seconds, fault = cell.total_seconds(), Fault.NONE
+        case dt.time():
+            seconds = cell.hour * 3600 + cell.minute * 60 + cell.second + cell.microsecond / 1e6
+            fault = Fault.NONE
+        case dt.datetime() if cell.tzinfo is None and cell <= _LAST_DURATION:
+            seconds, fault = (cell - _DAY_ZERO).total_seconds(), Fault.NONE
+        case dt.date():
+            fault = Fault.DATE
+    return seconds, fault

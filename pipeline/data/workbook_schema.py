@@ -1,0 +1,30 @@
+"""Sheets and columns of a workbook, and the names of the columns in our tables."""
+
+from __future__ import annotations
+
+TOPICS = "lesson_topics"
+LINES = "lesson_transcripts"
+
+COLUMN_NAMES = {
+    TOPICS: {
+        "course_title": "course_title",
+        "lesson_num": "lesson_num",
+        "timestamp": "start_seconds",
+        "topic": "title",
+    },
+    LINES: {
+        "course_title": "course_title",
+        "lesson_num": "lesson_num",
+        "timestamp": "seconds",
+        "transcript": "text",
+    },
+}
+"""For each sheet the columns it must have, with their names in our tables."""
+
+OPTIONAL_COLUMNS = ("video_url",)
+
+FALLBACK = "fallback"
+"""The column that marks fallback titles in a titled workbook."""
+
+LESSON = ["course_title", "lesson_num"]
+"""The columns that identify a lesson."""

@@ -1,0 +1,155 @@
+"""Describe a leaderboard in words, and format it as Markdown or as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.evaluation.comparison import Comparison, fewest_units
+from pipeline.evaluation.intervals import Interval, count_noun
+from pipeline.evaluation.leaderboard import Leaderboard, Row
+from pipeline.evaluation.score_names import SCORES
+
+
+def headline(leaderboard: Leaderboard) -> str:
+    """Return the result in a few sentences."""
+    best = leaderboard.row(leaderboard.best)
+    score = format_interval(best.test[leaderboard.metric])
+    sentences = [f"The best model is {best.model}, with {leaderboard.metric} {score} on the test split."]
+    if best.difference:
+        sentences.append(_against_baseline(best.difference, leaderboard))
+    if leaderboard.best != leaderboard.leader:
+        sentences.append(
+            f"It was chosen over {leaderboard.leader}, which is better by less than a standard error on the validation "
+            "split, because it has fewer parameters."
+        )
+    if best.seen_test:
+        examples = count_noun(leaderboard.test_examples, "test example")
+        sentences.append(f"It has seen {best.seen_test} of the {examples}, so its score is too good.")
+    return " ".join(sentences)
+
+
+def _against_baseline(difference: Comparison, leaderboard: Leaderboard) -> str:
+    baseline, unit = f"the best baseline ({leaderboard.best_baseline})", leaderboard.unit
+    match difference.finding:
+        case "better":
+            return f"It beats {baseline} by {format_interval(difference)}."
+        case "worse":
+            return f"It is worse than {baseline} by {format_interval(difference)}: not worth promoting."
+        case "not told apart":
+            return (
+                f"It cannot be told apart from {baseline}; the difference is {format_interval(difference)}: not worth "
+                "promoting."
+            )
+        case "too few":
+            return (
+                f"There are too few {unit}s to tell whether it beats {baseline}: the difference is "
+                f"{difference.mean:.3f} on {count_noun(difference.units, f'test {unit}')}, and "
+                f"{fewest_units(difference.level)} are needed."
+            )
+
+
+def conditions(leaderboard: Leaderboard) -> str:
+    """Describe the data and the method behind the numbers, and their limits."""
+    board, unit = leaderboard, leaderboard.unit
+    validation = count_noun(board.validation_examples, "example"), count_noun(board.validation_lessons, "lesson")
+    test = count_noun(board.test_examples, "example"), count_noun(board.test_lessons, "lesson")
+    reason = "" if unit == "lesson" else ", because split.by is random"
+    return " ".join(
+        [
+            f"Ranked by {board.metric} on the validation split ({' of '.join(validation)}); all other numbers are from "
+            f"the test split ({' of '.join(test)}).",
+            f"Brackets show the {board.confidence:.0%} interval of a score, or the lower and the upper "
+            f"{board.confidence:.0%} bound of a difference. The independent units are {unit}s{reason} "
+            "(docs/measuring.md).",
+            *_about_seen_examples(board),
+            *_about_ties(board),
+            f"BERTScore is from {board.bertscore_model}, layer {board.bertscore_layers}.",
+        ]
+    )
+
+
+def _about_seen_examples(board: Leaderboard) -> Iterator[str]:
+    best = board.row(board.best)
+    for row in board.rows:
+        found = []
+        if row.seen_validation:
+            count = count_noun(board.validation_examples, "validation example")
+            found.append(f"trained on {row.seen_validation} of the {count}")
+        if row.seen_test:
+            count = count_noun(board.test_examples, "test example")
+            found.append(f"trained or selected on {row.seen_test} of the {count}")
+        if found:
+            yield f"{row.model}, or a model it started from, was {', and '.join(found)}: its scores there are too good."
+        if row.seen_validation and not best.seen_validation:
+            yield "It cannot be the best model, because other models were not trained on validation examples."
+
+
+def _about_ties(board: Leaderboard) -> Iterator[str]:
+    if len(board.ties) < 2:
+        return
+    if board.validation_tells:
+        yield f"The validation split cannot tell {_join(board.ties)} apart."
+    else:
+        units = board.validation_lessons if board.unit == "lesson" else board.validation_examples
+        yield (
+            f"Warning: the validation split has {count_noun(units, board.unit)}, but {board.validation_needed} are "
+            "needed to tell the models apart, so their order may be chance. Add lessons to the workbook, or raise "
+            "split.validation in params.yaml."
+        )
+    yield "Of the tied models within a standard error of the best mean, the one with the fewest parameters is chosen."
+
+
+def _join(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def format_interval(interval: Interval | Comparison) -> str:
+    """Format the mean, and its bounds in brackets, with three decimals."""
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def as_markdown(leaderboard: Leaderboard) -> str:
+    """Format the leaderboard as a Markdown page."""
+    lines = [_header(leaderboard.metric)]
+    lines.append(["---"] * len(lines[0]))
+    for place, row in enumerate(leaderboard.rows, start=1):
+        cells = _cells(place, row, leaderboard.metric, has_ties=len(leaderboard.ties) > 1)
+        lines.append([f"**{cell}**" if row.model == leaderboard.best and cell == row.model else cell for cell in cells])
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
+    return f"# Leaderboard\n\n{headline(leaderboard)}\n\n{table}\n\n{conditions(leaderboard)}\n"
+
+
+def as_rich_table(leaderboard: Leaderboard) -> Table:
+    """Format the leaderboard for a terminal: the metric, its intervals, and the verdicts."""
+    metric = leaderboard.metric
+    # As Text, because rich would read a name in square brackets as a style.
+    title, caption = Text(headline(leaderboard)), Text(conditions(leaderboard))
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for name in ("#", "model", f"{metric}, validation", f"{metric}, test", "over the best baseline", "verdict"):
+        table.add_column(name, justify="left" if name in ("model", "verdict") else "right")
+    for place, row in enumerate(leaderboard.rows, start=1):
+        cells = _cells(place, row, metric, has_ties=len(leaderboard.ties) > 1)
+        style = "bold" if row.model == leaderboard.best else "dim" if row.is_baseline else None
+        table.add_row(*map(Text, [*cells[:5], cells[-1]]), style=style)
+    return table
+
+
+def _header(metric: str) -> list[str]:
+    others = [score.replace("bertscore_", "BERTScore ") for score in SCORES if score != metric]
+    return ["#", "model", f"{metric}, validation", f"{metric}, test", "over the best baseline", *others, "verdict"]
+
+
+def _cells(place: int, row: Row, metric: str, *, has_ties: bool) -> list[str]:
+    others = [format_interval(row.test[score]) for score in SCORES if score != metric]
+    return [
+        str(place),
+        row.model,
+        f"{row.validation[metric]:.3f}{' (tied)' if row.tied and has_ties else ''}",
+        format_interval(row.test[metric]),
+        format_interval(row.difference) if row.difference else "-",
+        *others,
+        row.verdict,
+    ]

@@ -1,0 +1,80 @@
+"""Watch the registry and keep the served version loaded. A new champion is loaded while the old version serves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
+from pipeline.redaction import hide_passwords
+from pipeline.server.title_queue import WrittenTitles
+from pipeline.titles.served_version import ServedVersion, WriteTitles
+
+_log = logging.getLogger(__name__)
+
+
+class VersionWatcher:
+    """Looks up the served version at intervals, in a thread of its own, and loads it if it has changed.
+
+    Args:
+        find: looks up the served version.
+        load: loads its function for titles.
+        refresh: seconds between two look-ups.
+    """
+
+    def __init__(
+        self, find: Callable[[], ServedVersion], load: Callable[[ServedVersion], WriteTitles], *, refresh: float
+    ) -> None:
+        self._find = find
+        self._load = load
+        self._refresh = refresh
+        self._loaded: tuple[ServedVersion, WriteTitles] | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="version", daemon=True)
+        self.problem: str | None = None
+        """Why no version, or no newer version, is loaded."""
+
+    @property
+    def version(self) -> str | None:
+        """The loaded version as NAME/NUMBER; None until one is loaded."""
+        return str(self._loaded[0]) if self._loaded else None
+
+    def open(self) -> None:
+        """Start watching."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closing.set()
+        self._thread.join(timeout=self._refresh)
+
+    def write_titles(self, texts: list[str]) -> WrittenTitles:
+        """Title texts with the loaded version. Call this only once `version` is set."""
+        assert self._loaded is not None
+        version, write = self._loaded
+        return WrittenTitles(str(version), write(texts))
+
+    def _watch(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._update()
+                self.problem = None
+            except (Rejected, UsageError, TemporaryFailure) as error:
+                self._report(str(error))
+            except Exception as error:  # the loaded version still serves, and the next look-up may succeed
+                _log.exception("the look-up of the served version failed")
+                self._report(f"{type(error).__name__}: {error}")
+            self._closing.wait(self._refresh)
+
+    def _update(self) -> None:
+        version = self._find()
+        if self._loaded is None or self._loaded[0].identity != version.identity:
+            self._loaded = (version, self._load(version))
+            _log.info("version %s is served", version)
+
+    def _report(self, problem: str) -> None:
+        problem = hide_passwords(problem)  # clients can read it
+        if problem != self.problem:
+            _log.warning("%s", problem)
+        self.problem = problem
