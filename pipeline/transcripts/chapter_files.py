@@ -204,7 +204,10 @@ def _topics_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
 
 def _lines_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
     transcripts = [lesson.transcript for lesson in lessons]
-    return _table(LINES, [(each.course_title, each.lesson_num, *line) for each in transcripts for line in each.lines])
+    return _table(
+        LINES,
+        [(each.course_title, each.lesson_num, line.seconds, line.text) for each in transcripts for line in each.lines],
+    )
 
 
 def _table(name: str, rows: list[tuple[str, str, float, str]]) -> pd.DataFrame:

@@ -23,8 +23,8 @@ from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import read_cues
 from pipeline.transcripts.chapter_files import unescape_markdown
+from pipeline.transcripts.json_transcripts import parse_json
 from pipeline.transcripts.reading import read_text
-from pipeline.transcripts.timed_json import parse_json
 from pipeline.transcripts.timed_text import split_at_times
 from pipeline.transcripts.transcript import Topic, Transcript
 

@@ -83,9 +83,11 @@ def _name(match: re.Match[str]) -> str:
 
 def _move_panel_names(heading: list[str], found: Sequence[TimedText]) -> None:
     """Move the name, and the time in words below it, from the end of one text to the time that follows."""
+    if not found:
+        return
     before = [heading, *(each.lines for each in found[:-1])]
     named = [_panel_lines(lines, each) for lines, each in zip(before, found, strict=True)]
-    if not found or sum(map(bool, named)) < _PANEL_SHARE * len(found):
+    if sum(map(bool, named)) < _PANEL_SHARE * len(found):
         return
     for lines, each, count in zip(before, found, named, strict=True):
         if count:
