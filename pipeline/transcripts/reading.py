@@ -32,6 +32,7 @@ _JSON = (".json", ".json3", ".sjson")
 _LATE_START = 30 * 60.0  # seconds of silence that no recording begins with
 _HOUR, _AFTER_FULL_HOUR = 3600.0, 60.0
 _FRAMES = re.compile(r"^\s*(\d\d:\d\d:\d\d[:;]\d\d)\s*(?:-->|,|\t)", re.MULTILINE)
+_WESTERN = "cp1252"
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16, so it comes first
@@ -190,8 +191,13 @@ def _guess_encoding(content: bytes) -> str | None:
         return None
     from charset_normalizer import from_bytes  # few files need it
 
-    best = from_bytes(content).best()
-    return best.encoding if best else None
+    matches = from_bytes(content)
+    best = matches.best()
+    if best is None:
+        return None
+    # Of encodings that fit equally well, the one of Western Windows is the most common by far.
+    alike = [match.encoding for match in matches if match.chaos <= best.chaos]
+    return _WESTERN if _WESTERN in alike else best.encoding
 
 
 def _encoding_without_mark(content: bytes) -> str:
