@@ -33,6 +33,7 @@ _LATE_START = 30 * 60.0  # seconds of silence that no recording begins with
 _HOUR, _AFTER_FULL_HOUR = 3600.0, 60.0
 _FRAMES = re.compile(r"^\s*(\d\d:\d\d:\d\d[:;]\d\d)\s*(?:-->|,|\t)", re.MULTILINE)
 _WESTERN = "cp1252"
+_ALIKE = 0.02  # difference of "chaos" below which two encodings fit a text equally well
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16, so it comes first
@@ -196,7 +197,9 @@ def _guess_encoding(content: bytes) -> str | None:
     if best is None:
         return None
     # Of encodings that fit equally well, the one of Western Windows is the most common by far.
-    alike = [match.encoding for match in matches if match.chaos <= best.chaos]
+    alike = [
+        match.encoding for match in matches if match.chaos <= best.chaos + _ALIKE and match.coherence >= best.coherence
+    ]
     return _WESTERN if _WESTERN in alike else best.encoding
 
 
