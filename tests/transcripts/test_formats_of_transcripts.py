@@ -48,9 +48,9 @@ FILES: dict[str, tuple[str, str | bytes]] = {
         json.dumps([{"start": t, "duration": 8, "text": w} for t, w in zip(TIMES, WORDS, strict=True)]),
     ),
     "TTML": ("a.ttml", "<tt><body>" + cues('<p begin="{start}" end="{end}">{words}</p>', "{s}s") + "</body></tt>"),
-    "ASS": ("a.ass", "[Events]\n" + cues("Dialogue: 0,{start},{end},Default,,0,0,0,,{words}\n", "0:00:{s:02}.00")),
+    "ASS": (
         "a.ass",
-        "[Events]\nFormat: Start, End, Text\n" + cues("Dialogue: {start},{end},{words}\n", "0:00:{s:02}.00"),
+        "[Events]\n" + cues("Dialogue: 0,{start},{end},Default,,0,0,0,,{words}\n", "0:00:{s:02}.00"),
     ),
     "lyrics": ("a.lrc", cues("[{start}]{words}\n", "00:{s:02}.00")),
     "text with times": ("a.txt", cues("{start} {words}\n", "0:{s:02}")),
