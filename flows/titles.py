@@ -31,7 +31,7 @@ from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.monitoring.batch_log import MEASURES, read_batches
 from pipeline.redaction import hide_passwords
 from pipeline.titles.folder import IGNORED, ignored_files
-from pipeline.titles.outbox import NOT_TITLED, TITLES_CSV, TitledFile, read_rejected, read_titled
+from pipeline.titles.outbox import NOT_TITLED, TitledFile, read_rejected, read_titled
 
 _NAME = r"[^/.~\x00-\x1f][^/\x00-\x1f]*"
 Folder = Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})*/?$", max_length=200)]
@@ -72,7 +72,7 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
         return Failed(message=str(error))
     if inbox == INBOX:
         source.mkdir(exist_ok=True)  # the schedule starts before anybody has used the folder
-    before, began = read_titled(target / TITLES_CSV), datetime.now(UTC)
+    before, began = read_titled(target), datetime.now(UTC)
     processes.declare_slots()
     try:
         submitted = title_folder.submit(source, target, again, processes, return_state=False)

@@ -15,10 +15,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.graph.dvc_internals import open_repo
 from flows.graph.exclusive_access import work_tree_lock
 from flows.graph.plan import Busy, read_plan
-from flows.graph.workbook import import_file, latest, replace_by
+from flows.graph.workbook import import_file, latest, replace_by, trained_on
 from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
 from pipeline.data.workbook import IngestSettings, ingest
@@ -59,7 +58,7 @@ def watch(train: Training = "train/nightly") -> State:
             if new:
                 replace_by(new, workbook)
                 get_run_logger().info("%s was updated from its source.", workbook)
-            is_newer = md5(workbook) != open_repo(workbook)
+            is_newer = md5(workbook) != trained_on(workbook)
             if is_newer:
                 ingest(workbook)
     except (Timeout, Busy, WorkbookReplaced) as error:

@@ -216,7 +216,7 @@ def test_a_missing_training_record_is_rejected_with_the_command_to_run(project):
 
 def test_a_damaged_training_record_is_rejected(project):
     Path("reports/training/trained/run.json").write_text("{")
-    with pytest.raises(Rejected, match="how 'trained' was trained"):
+    with pytest.raises(Rejected, match="training record of 'trained'"):
         compare.run()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -12,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
+import pytest
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, State
 
+from flows.services.deployments import Deployment, deploy, worker_service
 from tests.conftest import ROOT
 
 MakeProject = Callable[[str], Path]
@@ -54,7 +55,7 @@ deployments:
     work_pool: {{name: lectern, job_variables: {{working_dir: "{{{{ $PWD }}}}", command: python -m prefect.engine}}}}
     pull: []
 """
-"""A prefect.yaml for one flow, given its entrypoint."""
+"""A prefect.yaml with one deployment, of the flow at that entrypoint."""
 
 
 class PrefectServer(NamedTuple):
@@ -75,15 +76,15 @@ def wait_for(happened: Callable[[], object], seconds: float = 60) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[None]:
-    """Serve the deployments of prefect.yaml during the block."""
-    environment = os.environ | {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen([sys.executable, "-m", "flows.services.deployments"], env=environment)
-    try:
-        yield
-    finally:
-        server.terminate()
-        server.wait(60)
+def serving() -> Iterator[list[Deployment]]:
+    """Deploy the project's prefect.yaml, and run a worker for it during the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        deployments = deploy()
+        worker = worker_service()
+    with worker:
+        yield deployments
 
 
 def new_run(deployment: UUID, **parameters: object) -> FlowRun:

@@ -22,7 +22,7 @@ def test_cancel_ends_all_that_a_served_run_started_and_the_next_run_works(
     make_project: MakeProject, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     folder = make_project(GRAPH.replace("GO", str(tmp_path / "go")).replace("BEGUN", str(begun := tmp_path / "begun")))
-    (folder / "prefect.yaml").write_text(SERVED.format(entrypoint="flows/train.py:train"))
+    (folder / "prefect.yaml").write_text(SERVED.format(entrypoint="flows.train.train"))
     params = (ROOT / "params.yaml").read_bytes()
     (folder / "params.yaml").write_bytes(params)
     deployment = train.to_deployment("served").apply()

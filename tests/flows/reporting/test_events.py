@@ -13,9 +13,9 @@ import pytest
 from prefect import get_client
 
 from flows.services.service import free_port
+from pipeline.registry import promotion
 from pipeline.registry.gate import Verdict
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import list_versions
 from tests.command import lectern
 from tests.conftest import SUBJECTS
 from tests.flows.promotable import NAME, champion, register, write_splits
@@ -41,7 +41,7 @@ def folder(
 
 def make_champion(number: str) -> None:
     """Promote without a gate and without an event."""
-    list_versions.promote(connect(), NAME, number, because="", judge=lambda new, _: Verdict(new.version, None, []))
+    promotion.promote(connect(), NAME, int(number), because="", judge=lambda new, _: Verdict(new.version, None, []))
 
 
 def events() -> list[dict[str, Any]]:
@@ -90,12 +90,12 @@ def without_configured_server(prefect_server: PrefectServer, tmp_path: Path, mon
 
 
 def report_rollback() -> subprocess.CompletedProcess[str]:
-    move = list_versions.Move(
+    move = promotion.Move(
         "rollback", version="1", before="2", who="Ada", when="2026-01-01T00:00:00Z", because="too long"
     )
     script = (
         "import json, sys; from flows.reporting.events import report_promotion; "
-        "from pipeline.registry.versions import Move; "
+        "from pipeline.registry.promotion import Move; "
         "report_promotion(sys.argv[1], Move(**json.loads(sys.argv[2])))"
     )
     command = [sys.executable, "-c", script, NAME, json.dumps(asdict(move))]
