@@ -57,7 +57,7 @@ def read_transcripts(path: Path) -> list[Transcript]:
         return _read_lessons(path)
     if not path.is_file():
         what = "is a folder without the tables of a workbook" if path.is_dir() else "does not exist"
-        raise UsageError(f"{path} {what}. Give a .vtt, .srt, .sbv, .json or .txt file with times, or a workbook.")
+        raise UsageError(f"{path} {what}. Give captions, a transcript with times in another format, or a workbook.")
     notes: list[str] = []
     return [_transcript(path, _read_raw_lines(path, notes), notes)]
 

@@ -5,56 +5,13 @@ YouTube's transcript panel copies as the second form.
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
-from typing import NamedTuple
 
 from pipeline.errors import Rejected
 from pipeline.transcripts.speakers import split_speakers
 from pipeline.transcripts.text_layouts import split_text
 from pipeline.transcripts.timestamps import WrittenTime, parse_times, split_lines
 from pipeline.transcripts.transcript import RawLine
-
-_TIME = r"\d+:\d+(?::\d+)?(?:[.,]\d+)?"
-_TIMED_LINE = re.compile(
-    rf"\s*(?:[-*•]\s+)?[(\[]?(?P<time>{_TIME})(?:(?:\s*(?:-->|[-–—])\s*|,){_TIME})?[)\]]?(?:\s*[-–—:|](?=\s))?(?:\s+(?P<rest>.*)|\s*)"
-)
-_TIME_IN_WORDS = re.compile(r"\d{1,4} (?:hour|minute|second)s?(?:, \d\d? (?:minute|second)s?)*")
-_AMOUNT = re.compile(r"(\d+) (hour|minute|second)")
-_SECONDS = {"hour": 3600, "minute": 60, "second": 1}
-
-
-class TimedPassage(NamedTuple):
-    """The text that follows a time, on the same line (`beside`) and on the lines below it, up to the next time."""
-
-    line_number: int
-    seconds: float
-    beside: str
-    below: list[str]
-
-
-def split_at_times(text: str, file_name: str) -> list[TimedPassage]:
-    """Split `text` at the lines that begin with a time. Text before the first time is left out.
-
-    Args:
-        file_name: the file's name, for messages.
-
-    Raises:
-        Rejected: a time cannot be read.
-    """
-    times: list[WrittenTime] = []
-    passages: list[tuple[str, list[str]]] = []
-    for line_number, line in enumerate(split_lines(text), start=1):
-        if match := _TIMED_LINE.fullmatch(line):
-            times.append(WrittenTime(line_number, match["time"]))
-            passages.append(((match["rest"] or "").strip(), []))
-        elif passages and line.strip():
-            passages[-1][1].append(line.strip())
-    return [
-        TimedPassage(time.line_number, seconds, beside, below)
-        for time, seconds, (beside, below) in zip(times, parse_times(times, file_name), passages, strict=True)
-    ]
-
 
 _SPEAKER_PER_LINE = 0.8
 """Share of the lines below a time that must name their speaker for each to be a line of its own."""
