@@ -84,7 +84,7 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def _spoken(entry: _Entry, number: int, kind: _Format, name: str) -> RawLine:
-    where = f"{name} ({kind.name}), entry {number:,}"
+    where = f"{name}, entry {number:,} ({kind.name})"
     if not isinstance(entry.text, str):
         raise Rejected(f"{where}: the text is {str(entry.text)[:60]!r}. Download or export the file again.")
     start = _seconds(entry.start, kind, where)

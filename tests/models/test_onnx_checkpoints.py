@@ -175,5 +175,5 @@ def test_graphs_of_another_architecture_are_refused(package: Path) -> None:
 
 def test_family_other_than_t5_is_refused(package: Path) -> None:
     write_folder(package / "t5", small_t5())
-    with pytest.raises(Rejected, match="is a 't5' model, and family 'bart'"):
+    with pytest.raises(Rejected, match="is a 't5' model, but family 'bart'"):
         open_checkpoint(settings("bart"), [])
