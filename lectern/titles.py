@@ -17,6 +17,11 @@ from pipeline.terminal import console
 
 PANEL = "Titles and chapters"
 
+_FORMAT_HELP = (
+    "youtube, vtt, md, csv, json, xlsx, podcast, ffmetadata, podlove, audacity or cue. "
+    "Default: from the suffix of --out."
+)
+
 Fast = Annotated[bool, typer.Option("--fast", help="Use the version exported by `lectern export`.")]
 
 
@@ -167,7 +172,7 @@ def chapters(
         Path,
         typer.Argument(
             metavar="TALK",
-            help="A .vtt, .srt, .sbv, YouTube's .json, plain text with times, or a workbook.",
+            help="Captions, a transcript as text, Word document, JSON, XML or table, or a workbook.",
             resolve_path=True,
         ),
     ],
@@ -178,12 +183,13 @@ def chapters(
     topics: Annotated[
         Path | None,
         typer.Option(
-            help="Known topics: a workbook, CSV, or lines such as 0:00 Title. Their times and titles are kept.",
+            help="Known topics: a workbook, a chapter list, or lines such as 0:00 Title. Times and titles are kept.",
             resolve_path=True,
         ),
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="youtube, vtt, md, csv, json or xlsx. Default: from --out's suffix.")
+        str | None,
+        typer.Option("--format", help=_FORMAT_HELP),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The file to write. Default: print the chapters.", resolve_path=True)

@@ -30,6 +30,8 @@ _STAGE_OUTPUTS = ("data/", "models/", "reports/", "settings/", "best_model/")
 _UNHELPFUL_MESSAGES = {
     # Tied weights are saved once. The trainer reports their other names as lost when it loads its best epoch.
     "transformers.trainer": ("missing keys in the checkpoint",),
+    # T5 1.1 checkpoints keep their head apart from the embedding, which is as it should be.
+    "transformers.modeling_utils": ("so we will NOT tie them",),
     "transformers.models.led.modeling_led": ("automatically padded",),
     # Logged with a traceback. Lectern's own message comes at the end.
     "mlflow.store.db.utils": ("SQLAlchemy database error",),

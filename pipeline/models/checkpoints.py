@@ -32,6 +32,7 @@ from pipeline.files import made_once
 from pipeline.models.checkpoint_sources import find_checkpoint, pin_version
 from pipeline.models.families import FAMILIES, Family, explain_unknown_families, get_family
 from pipeline.models.inputs import Inputs, prefix_tokens
+from pipeline.models.onnx_checkpoints import convert_onnx, is_onnx_folder
 from pipeline.models.scratch import ScratchSize, encoder_decoder_ids
 from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import CONVERTED
@@ -194,7 +195,7 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
         return family.model_class.from_config(family.new_config(settings.scratch, tokenizer)), tokenizer
     path = find_checkpoint(settings.checkpoint)
     try:
-        folder = convert_gguf(path, family.model_class) if path.suffix == ".gguf" else path
+        folder = _to_folder(path, family)
         # For an unknown type, transformers would ask at the terminal whether to run the checkpoint's own code.
         model_type = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
         if model_type in family.model_types:
@@ -222,6 +223,13 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
         f"Checkpoint '{settings.checkpoint}' is a '{model_type}' model, but family '{family.name}' is for "
         f"{', '.join([*family.model_types, *family.encoder_types])}. Set the checkpoint's own family in params.yaml."
     )
+
+
+def _to_folder(path: Path, family: Family) -> Path:
+    """Return `path`, or the folder that a checkpoint of another format is converted to."""
+    if path.suffix == ".gguf":
+        return convert_gguf(path, family.model_class)
+    return convert_onnx(path) if is_onnx_folder(path) else path
 
 
 def _open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -15,14 +15,17 @@ from pipeline.errors import Rejected
 from pipeline.transcripts.timestamps import WrittenTime, parse_times, split_lines, unescape_html
 from pipeline.transcripts.transcript import RawLine
 
-_TIME = r"(?:\d+:)?\d+:\d+(?:[.,]\d+)?"
+_TIME = r"-?(?:\d+ *: *)?\d+ *: *\d+(?: *[.,] *\d+)?"
+_ARROW = r"\s*--?>\s*"
 _SETTING = r"(?:vertical|line|position|size|align|region):\S+|[XY][12]:\s*-?\d+"  # WebVTT's, and SubRip's coordinates
-_TIMES = re.compile(rf"\s*({_TIME})(?:\s*-->\s*|,)({_TIME})(?:\s+(?:{_SETTING}))*\s*")
-_TIMES_AND_WORDS = re.compile(rf"\s*{_TIME}(?:\s*-->\s*|,){_TIME}\s+\S.*")
+_TIMES = re.compile(rf"\s*({_TIME})(?:{_ARROW}|,)({_TIME})(?:\s+(?:{_SETTING}))*\s*")
+_TIMES_AND_WORDS = re.compile(rf"\s*{_TIME}(?:{_ARROW}|,){_TIME}\s+\S.*")
 _BEGINS_A_TIME = re.compile(r"\d:\d")
+_BEGINS_LIKE_TIMES = re.compile(r"\s*(?:-->|[-(\[]?\d)")
 _ARROW_TO_A_TIME = re.compile(r"-->\s*\d+:\d")
 _WEBVTT_BLOCK = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s.*)?")  # begins a block without spoken words
 _TAG = re.compile(r"</?(?:[cibuv]|ruby|rt|lang|font)\b[^<>]*>|<\d[\d:.]*>|\{\\an?\d+\}|\[br\]", re.IGNORECASE)
+_GROWING_SHARE = 0.5  # captions grow if more than this share of cues extend the words of the cue before
 _ROLLING_SHARE = 0.7  # captions roll if more than this share of cues repeat rows of the cue before
 
 
@@ -57,9 +60,10 @@ def read_cues(text: str, file_name: str, *, may_roll: bool = True) -> list[RawLi
     )
     shown = [[words for row in cue.rows if (words := _words(row))] for cue in cues]
     spoken = _without_repeats(shown) if may_roll else shown
-    return [
+    lines = [
         RawLine(start, end, " ".join(rows)) for start, end, rows in zip(times[::2], times[1::2], spoken, strict=True)
     ]
+    return _without_growth(lines) if may_roll else lines
 
 
 def _cues(rows: Sequence[str], file_name: str) -> Iterator[_Cue]:
@@ -69,7 +73,7 @@ def _cues(rows: Sequence[str], file_name: str) -> Iterator[_Cue]:
     for n, row in enumerate(rows):
         if times := _TIMES.fullmatch(row):
             in_block = False
-            cue = _Cue(n + 1, times[1], times[2], [])
+            cue = _Cue(n + 1, _tidy_time(times[1]), _tidy_time(times[2]), [])
             yield cue
         elif not row.strip():
             in_block = in_block and bool(row)  # an empty line ends a WebVTT block; a line of spaces does not
@@ -92,9 +96,14 @@ def _cues(rows: Sequence[str], file_name: str) -> Iterator[_Cue]:
             cue.rows.append(row)
 
 
+def _tidy_time(written: str) -> str:
+    """Remove spaces within a time, and replace a time before the start of the recording by 0:00."""
+    return "0:00" if written.startswith("-") else written.replace(" ", "")
+
+
 def _is_meant_as_times(row: str) -> bool:
-    """Return whether `row` has an arrow with something like a time to its left or right."""
-    if "-->" not in row:
+    """Return whether `row` begins like a time and has an arrow with something like a time to its left or right."""
+    if "-->" not in row or not _BEGINS_LIKE_TIMES.match(row):
         return False
     words = row.split()
     for word, following in zip(words, [*words[1:], ""], strict=True):
@@ -122,6 +131,24 @@ def _without_repeats(cues: list[list[str]]) -> list[list[str]]:
     if sum(map(bool, repeated)) <= _ROLLING_SHARE * len(cues):
         return cues
     return [rows[count:] for rows, count in zip(cues, repeated, strict=True)]
+
+
+def _without_growth(lines: list[RawLine]) -> list[RawLine]:
+    """Keep the last form of each line, if many lines repeat the one before and add words, as live captions do."""
+    grows = [_extends(after, before) for before, after in pairwise(lines)]
+    if sum(grows) <= _GROWING_SHARE * len(lines):
+        return lines
+    kept: list[RawLine] = []
+    for line, extends in zip(lines, [False, *grows], strict=True):
+        if extends:
+            kept[-1] = line._replace(seconds=kept[-1].seconds)
+        else:
+            kept.append(line)
+    return kept
+
+
+def _extends(line: RawLine, before: RawLine) -> bool:
+    return bool(before.text) and line.text != before.text and line.text.startswith(f"{before.text} ")
 
 
 def _overlap(before: list[str], after: list[str]) -> int:

@@ -58,7 +58,7 @@ class ChapteredTranscript:
 
     def remarks(self) -> list[str]:
         """List what a person should check."""
-        remarks = []
+        remarks = list(self.transcript.notes)
         if self.added:
             remarks.append(
                 f"{self.transcript.name}: the transcript starts before the first topic, so a chapter at 0:00 was added."

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, TOPICS
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, write_text
 from pipeline.transcripts.chapter import ChapteredTranscript
+from pipeline.transcripts.chapter_lists import FORMATS, ChapterSpan
 from pipeline.transcripts.timestamps import short_time, youtube_time
 from pipeline.transcripts.transcript import Transcript
 
@@ -33,7 +35,13 @@ SUFFIXES = {
     ".csv": "csv",
     ".json": "json",
     ".xlsx": "xlsx",
+    ".ffmetadata": "ffmetadata",
+    ".psc": "podlove",
+    ".cue": "cue",
 }
+_LISTS = {each.name: each.write for each in FORMATS if each.write}
+NAMES = (*dict.fromkeys([*SUFFIXES.values(), *_LISTS]),)
+"""The formats in which chapters are written, in the order of the documentation."""
 
 
 def format_of(name: str | None, out: Path | None) -> str:
@@ -46,8 +54,8 @@ def format_of(name: str | None, out: Path | None) -> str:
         name = SUFFIXES.get(out.suffix.lower()) if out else "youtube"
         if name is None:
             raise UsageError(f"--out {out}: unknown suffix. Use one of {', '.join(SUFFIXES)}, or add --format.")
-    if name not in SUFFIXES.values():
-        raise UsageError(f"--format {name}: unknown format. Use one of {', '.join(SUFFIXES.values())}.")
+    if name not in NAMES:
+        raise UsageError(f"--format {name}: unknown format. Use one of {', '.join(NAMES)}.")
     if name == "xlsx" and out is None:
         raise UsageError("A workbook cannot be printed. Name a file: --out chapters.xlsx.")
     return name
@@ -70,9 +78,10 @@ def check_count(transcripts: Sequence[Transcript], name: str) -> None:
     Raises:
         UsageError: the format allows one transcript, and there are more.
     """
-    if name == "vtt" and len(transcripts) > 1:
+    if name in ("vtt", *_LISTS) and len(transcripts) > 1:
         raise UsageError(
-            f"A WebVTT file describes one video, and there are {len(transcripts):,} lessons. Use csv, json, md or xlsx."
+            f"A file in the format {name} describes one recording, and there are {len(transcripts):,} lessons. "
+            "Use csv, json, md or xlsx."
         )
 
 
@@ -155,12 +164,19 @@ def as_json(lessons: Sequence[ChapteredTranscript]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
+def _as_list(write: Callable[[Sequence[ChapterSpan]], str], lessons: Sequence[ChapteredTranscript]) -> str:
+    """Format the chapters of one lesson as a chapter list."""
+    chapters = (chapter for lesson in lessons for chapter in lesson.chapters)
+    return write([ChapterSpan(each.start_seconds, each.end_seconds, each.title) for each in chapters])
+
+
 TEXTS: dict[str, Callable[[Sequence[ChapteredTranscript]], str]] = {
     "youtube": as_youtube,
     "vtt": as_webvtt,
     "md": as_markdown,
     "csv": as_csv,
     "json": as_json,
+    **{name: partial(_as_list, write) for name, write in _LISTS.items()},
 }
 """The formats that are text, with the function that writes each."""
 
@@ -204,7 +220,10 @@ def _topics_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
 
 def _lines_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
     transcripts = [lesson.transcript for lesson in lessons]
-    return _table(LINES, [(each.course_title, each.lesson_num, *line) for each in transcripts for line in each.lines])
+    return _table(
+        LINES,
+        [(each.course_title, each.lesson_num, line.seconds, line.text) for each in transcripts for line in each.lines],
+    )
 
 
 def _table(name: str, rows: list[tuple[str, str, float, str]]) -> pd.DataFrame:

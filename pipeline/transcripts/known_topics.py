@@ -23,9 +23,10 @@ from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import read_cues
 from pipeline.transcripts.chapter_files import unescape_markdown
+from pipeline.transcripts.chapter_lists import read_chapter_list
+from pipeline.transcripts.json_transcripts import parse_json
 from pipeline.transcripts.reading import read_text
-from pipeline.transcripts.timed_json import parse_json
-from pipeline.transcripts.timed_text import split_at_times
+from pipeline.transcripts.topic_lines import read_topic_lines
 from pipeline.transcripts.transcript import Topic, Transcript
 
 Lesson = tuple[str, str]
@@ -100,6 +101,9 @@ def read_topics(path: Path) -> dict[Lesson, list[Topic]]:
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
     text = read_text(path)
+    if (listed := read_chapter_list(text, path.name)) is not None:
+        _check_order(listed, path)
+        return {UNNAMED: listed}
     if path.suffix.lower() == ".json":
         return _read_json(path, text)
     if text.startswith("WEBVTT"):
@@ -107,8 +111,7 @@ def read_topics(path: Path) -> dict[Lesson, list[Topic]]:
     else:
         if path.suffix.lower() == ".md":
             text = unescape_markdown(text)
-        passages = split_at_times(text, path.name)
-        topics = [Topic(each.seconds, each.beside or "".join(each.below[:1])) for each in passages]
+        topics = read_topic_lines(text, path.name)
     if not topics:
         raise Rejected(f"{path} has no topics. Write one on each line, such as 0:00 Title.")
     _check_order(topics, path)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import json
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.cell_values import replace_control_characters
+from pipeline.data.cell_values import as_clock, replace_control_characters
 from pipeline.data.fallback_titles import without_fallback_titles
 from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.tables import is_workbook
@@ -15,12 +18,22 @@ from pipeline.data.workbook import read_workbook
 from pipeline.data.workbook_schema import LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues, read_cues
-from pipeline.transcripts.timed_json import read_json
+from pipeline.transcripts.json_transcripts import read_json
+from pipeline.transcripts.speakers import split_speakers
+from pipeline.transcripts.subtitle_files import read_subtitles, subtitle_format
+from pipeline.transcripts.table_transcripts import is_table, read_table
 from pipeline.transcripts.timed_text import read_timed_text
 from pipeline.transcripts.transcript import Line, RawLine, Topic, Transcript, end_of_transcript
+from pipeline.transcripts.word_documents import is_word_document, read_word_document
+from pipeline.transcripts.xml_transcripts import is_xml, read_xml
 
 LARGEST = 64_000_000  # bytes; the transcript of ten hours has about five million
-_JSON = (".json", ".json3")
+_JSON = (".json", ".json3", ".sjson")
+_LATE_START = 30 * 60.0  # seconds of silence that no recording begins with
+_HOUR, _AFTER_FULL_HOUR = 3600.0, 60.0
+_FRAMES = re.compile(r"^\s*(\d\d:\d\d:\d\d[:;]\d\d)\s*(?:-->|,|\t)", re.MULTILINE)
+_WESTERN = "cp1252"
+_ALIKE = 0.02  # difference of "chaos" below which two encodings fit a text equally well
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16, so it comes first
@@ -44,27 +57,89 @@ def read_transcripts(path: Path) -> list[Transcript]:
         return _read_lessons(path)
     if not path.is_file():
         what = "is a folder without the tables of a workbook" if path.is_dir() else "does not exist"
-        raise UsageError(f"{path} {what}. Give a .vtt, .srt, .sbv, .json or .txt file with times, or a workbook.")
-    return [_transcript(path, _read_raw_lines(path))]
+        raise UsageError(f"{path} {what}. Give captions, a transcript with times in another format, or a workbook.")
+    notes: list[str] = []
+    return [_transcript(path, _read_raw_lines(path, notes), notes)]
 
 
-def _read_raw_lines(path: Path) -> list[RawLine]:
-    text = read_text(path)
-    if path.suffix.lower() in _JSON:
+def _read_raw_lines(path: Path, notes: list[str]) -> list[RawLine]:
+    """Read the lines of a file in the format that its content shows; the suffix decides only between JSON and text."""
+    if is_word_document(path):
+        check_size(path)
+        return read_timed_text(read_word_document(path), path.name)
+    text = read_text(path, notes)
+    if path.suffix.lower() in _JSON or _is_json(text):
         return read_json(text, path.name)
-    if has_cues(text):
-        return read_cues(text, path.name)
-    return read_timed_text(text, path.name)
+    if kind := subtitle_format(text):
+        return read_subtitles(text, path.name, kind)
+    if frames := _FRAMES.search(text):
+        raise Rejected(
+            f"{path.name} has times with frames (hh:mm:ss:ff), such as {frames[1]}. Export the captions with "
+            "milliseconds, as SubRip (.srt) or WebVTT (.vtt)."
+        )
+    readers = ((is_xml, read_xml), (has_cues, read_cues), (is_table, read_table))
+    read = next((read for recognise, read in readers if recognise(text)), read_timed_text)
+    return read(text, path.name)
 
 
-def _transcript(path: Path, raw_lines: list[RawLine]) -> Transcript:
-    lines = [Line(line.seconds, " ".join(line.text.split())) for line in raw_lines]
-    lines = sorted((line for line in lines if line.text), key=lambda line: line.seconds)
-    if not lines:
+def _is_json(text: str) -> bool:
+    """Return whether a text is JSON, and not a sentence that begins with a bracket."""
+    if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+        return False
+    try:
+        return isinstance(json.loads(text.lstrip("\ufeff")), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _transcript(path: Path, raw_lines: list[RawLine], notes: list[str]) -> Transcript:
+    spoken = _with_speakers([line for line in raw_lines if line.text.strip()])
+    if not spoken:
         raise Rejected(f"{path} has no words. Give a transcript.")
+    notes += _notes_on_order(spoken)
+    lines = sorted((_line(each) for each in spoken), key=lambda line: line.seconds)
     # YouTube's JSON may have a window without words that ends after the video.
-    ends = [line.end_seconds for line in raw_lines if line.end_seconds is not None and line.text.strip()]
-    return Transcript(path.stem, "1", lines, end_of_transcript(lines, max(ends, default=0.0)))
+    end = end_of_transcript(lines, max((line.end_seconds or 0.0 for line in spoken), default=0.0))
+    if shift := _clock_offset(lines, end):
+        lines = [line._replace(seconds=line.seconds - shift) for line in lines]
+        end -= shift
+        notes.append(f"its clock starts at {as_clock(shift)}; all times are counted from there.")
+    return Transcript(path.stem, "1", lines, end, notes=tuple(f"{path.name}: {note}" for note in notes))
+
+
+def _line(raw: RawLine) -> Line:
+    return Line(raw.seconds, " ".join(raw.text.split()), raw.speaker)
+
+
+def _with_speakers(raw_lines: list[RawLine]) -> list[RawLine]:
+    """Take speakers' names out of the words, unless the format keeps them apart."""
+    if any(line.speaker for line in raw_lines):
+        return raw_lines
+    split = split_speakers([line.text for line in raw_lines])
+    found = [line._replace(text=text, speaker=name) for line, (name, text) in zip(raw_lines, split, strict=True)]
+    return [line for line in found if line.text.strip()]
+
+
+def _notes_on_order(spoken: list[RawLine]) -> list[str]:
+    """Describe times that run backwards or jump far ahead of their neighbours."""
+    notes = []
+    back = [after for before, after in pairwise(spoken) if after.seconds < before.seconds]
+    if back:
+        notes.append(
+            f"{len(back):,} of its times are before the time above them, the first at {as_clock(back[0].seconds)}. The "
+            "lines were put in order of time; check whether these times are right."
+        )
+    return notes
+
+
+def _clock_offset(lines: list[Line], end: float) -> float:
+    """Return the time at which the clock of a transcript starts, if that is not the start of the recording.
+
+    A clock that shows the time of day, or a time code that begins at a full hour, starts long before the first line.
+    """
+    first = lines[0].seconds
+    starts_at_full_hour = first >= _HOUR and first % _HOUR < _AFTER_FULL_HOUR
+    return first if first >= _LATE_START and (first > end - first or starts_at_full_hour) else 0.0
 
 
 def check_size(path: Path) -> None:
@@ -80,8 +155,14 @@ def check_size(path: Path) -> None:
         )
 
 
-def read_text(path: Path) -> str:
-    """Read a text file in the encoding that its first bytes show, else in UTF-8. Control characters become spaces.
+def read_text(path: Path, notes: list[str] | None = None) -> str:
+    """Read a text file in the encoding that its first bytes show, else in UTF-8, else in the likeliest encoding.
+
+    Control characters become spaces.
+
+    Args:
+        path: the file.
+        notes: a list to which a note is added if the encoding was guessed. Without it, the file is rejected instead.
 
     Raises:
         Rejected: the file is too large, or not text.
@@ -92,11 +173,34 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode(encoding or _encoding_without_mark(content))
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise Rejected(f"{path}, line {line:,}: this is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
+        guessed = None if notes is None else _guess_encoding(content)
+        if notes is None or guessed is None:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise Rejected(
+                f"{path}, line {line:,}: this is not UTF-8 text ({error.reason}). Save it as UTF-8."
+            ) from None
+        text = content.decode(guessed)
+        notes.append(f"it is not UTF-8; it was read as {guessed}. If letters look wrong, save it as UTF-8.")
     if "\0" in text:
-        raise Rejected(f"{path} is not a text file. Give a .vtt, .srt, .sbv, .json or .txt file, or an .xlsx.")
+        raise Rejected(f"{path} is not a text file. Give a transcript as captions, text, JSON, XML or a workbook.")
     return replace_control_characters(text)
+
+
+def _guess_encoding(content: bytes) -> str | None:
+    """Return the likeliest encoding of a text, or None if the bytes are not text."""
+    if b"\0" in content:
+        return None
+    from charset_normalizer import from_bytes  # few files need it
+
+    matches = from_bytes(content)
+    best = matches.best()
+    if best is None:
+        return None
+    # Of encodings that fit equally well, the one of Western Windows is the most common by far.
+    alike = [
+        match.encoding for match in matches if match.chaos <= best.chaos + _ALIKE and match.coherence >= best.coherence
+    ]
+    return _WESTERN if _WESTERN in alike else best.encoding
 
 
 def _encoding_without_mark(content: bytes) -> str:

@@ -5,84 +5,49 @@ YouTube's transcript panel copies as the second form.
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
-from typing import NamedTuple
 
 from pipeline.errors import Rejected
+from pipeline.transcripts.speakers import split_speakers
+from pipeline.transcripts.text_layouts import split_text
 from pipeline.transcripts.timestamps import WrittenTime, parse_times, split_lines
 from pipeline.transcripts.transcript import RawLine
 
-_TIME = r"\d+:\d+(?::\d+)?(?:[.,]\d+)?"
-_TIMED_LINE = re.compile(
-    rf"\s*(?:[-*•]\s+)?[(\[]?(?P<time>{_TIME})(?:(?:\s*(?:-->|[-–—])\s*|,){_TIME})?[)\]]?(?:\s*[-–—:|](?=\s))?(?:\s+(?P<rest>.*)|\s*)"
-)
-_TIME_IN_WORDS = re.compile(r"\d{1,4} (?:hour|minute|second)s?(?:, \d\d? (?:minute|second)s?)*")
-_AMOUNT = re.compile(r"(\d+) (hour|minute|second)")
-_SECONDS = {"hour": 3600, "minute": 60, "second": 1}
-
-
-class TimedPassage(NamedTuple):
-    """The text that follows a time, on the same line (`beside`) and on the lines below it, up to the next time."""
-
-    line_number: int
-    seconds: float
-    beside: str
-    below: list[str]
-
-
-def split_at_times(text: str, file_name: str) -> list[TimedPassage]:
-    """Split `text` at the lines that begin with a time. Text before the first time is left out.
-
-    Args:
-        file_name: the file's name, for messages.
-
-    Raises:
-        Rejected: a time cannot be read.
-    """
-    times: list[WrittenTime] = []
-    passages: list[tuple[str, list[str]]] = []
-    for line_number, line in enumerate(split_lines(text), start=1):
-        if match := _TIMED_LINE.fullmatch(line):
-            times.append(WrittenTime(line_number, match["time"]))
-            passages.append(((match["rest"] or "").strip(), []))
-        elif passages and line.strip():
-            passages[-1][1].append(line.strip())
-    return [
-        TimedPassage(time.line_number, seconds, beside, below)
-        for time, seconds, (beside, below) in zip(times, parse_times(times, file_name), passages, strict=True)
-    ]
+_SPEAKER_PER_LINE = 0.8
+"""Share of the lines below a time that must name their speaker for each to be a line of its own."""
 
 
 def read_timed_text(text: str, file_name: str) -> list[RawLine]:
-    """Read a transcript in plain text. Text before the first time counts as spoken at 0:00.
+    """Read a transcript in plain text, in any of the layouts of `text_layouts`.
+
+    Text before the first time counts as spoken at 0:00, unless the first time is 0:00: then it is a heading.
 
     Args:
+        text: the content of the file.
         file_name: the file's name, for messages.
 
     Raises:
         Rejected: the text has no times, a time cannot be read, or the times are not in order.
     """
-    passages = split_at_times(text, file_name)
+    heading, passages = split_text(split_lines(text))
     if not passages:
         raise Rejected(f"{file_name} has no times. Begin each line with its time, such as 0:01:05 so now we turn to.")
-    for before, after in pairwise(passages):
-        if after.seconds < before.seconds:
+    times = parse_times([WrittenTime(each.line_number, each.time) for each in passages], file_name)
+    for (before, earlier), (after, later) in pairwise(zip(passages, times, strict=True)):
+        if later < earlier:
             raise Rejected(
                 f"{file_name}, line {after.line_number:,}: its time is before the time in line "
                 f"{before.line_number:,}. Put the lines in order of time. If it is a spoken number, write it without "
                 "the colon."
             )
-    lines = [RawLine(each.seconds, None, " ".join([each.beside, *_spoken_below(each)])) for each in passages]
-    head = " ".join(split_lines(text)[: passages[0].line_number - 1])
-    return [RawLine(0.0, None, head), *lines]
+    spoken = [
+        RawLine(seconds, None, line, each.speaker)
+        for each, seconds in zip(passages, times, strict=True)
+        for line in (each.lines if _share_of_names(each.lines) >= _SPEAKER_PER_LINE else [" ".join(each.lines)])
+    ]
+    return spoken if times[0] == 0 else [RawLine(0.0, None, " ".join(heading)), *spoken]
 
 
-def _spoken_below(passage: TimedPassage) -> list[str]:
-    """Return the lines below a time, without the line in which YouTube's panel repeats the time in words."""
-    first = passage.below[0] if passage.below and not passage.beside else ""
-    if _TIME_IN_WORDS.fullmatch(first):
-        seconds = sum(int(amount) * _SECONDS[unit] for amount, unit in _AMOUNT.findall(first))
-        if seconds == int(passage.seconds):
-            return passage.below[1:]
-    return passage.below
+def _share_of_names(lines: list[str]) -> float:
+    """Return the share of lines that name their speaker: all but a few in a transcript of Google Meet."""
+    return sum(bool(name) for name, _ in split_speakers(lines)) / len(lines) if lines else 0.0

@@ -15,6 +15,7 @@ class Line(NamedTuple):
 
     seconds: float
     text: str
+    speaker: str = ""
 
 
 class Topic(NamedTuple):
@@ -29,6 +30,7 @@ class Transcript:
     """The lines and known topics of one lesson, both in order of time. A transcript without lines has topics.
 
     end_seconds: end of the lesson, after the start of its last line or topic.
+    notes: what was changed or looks wrong in the file that it was read from, for the user.
     """
 
     course_title: str
@@ -36,6 +38,7 @@ class Transcript:
     lines: list[Line]
     end_seconds: float
     topics: list[Topic] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,6 +57,7 @@ class RawLine(NamedTuple):
     seconds: float
     end_seconds: float | None
     text: str
+    speaker: str = ""
 
 
 def end_of_transcript(lines: Sequence[Line], end_in_file: float = 0.0) -> float:
