@@ -116,7 +116,7 @@ def test_existing_files_and_folders_are_not_overwritten(backup: Path, filled: Pa
         back_up(backup)
     with pytest.raises(UsageError, match="is inside the project"):
         back_up(filled / "backup.tar")
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(UsageError, match="does not exist"):
         restore(tmp_path / "none.tar", tmp_path / "new")
 
 

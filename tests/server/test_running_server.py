@@ -267,7 +267,7 @@ HOSTILE = {
     "zeros.txt": (b"\0" * 5000, "is not a text file"),
     "deep.json": (b"[" * 100_000, "JSON"),
     "locked.xlsx": (bytes.fromhex("D0CF11E0A1B11AE1") + "EncryptedPackage".encode("utf-16-le"), "has a password"),
-    "bomb.xlsx": (_zip(**{"xl/worksheets/sheet1.xml": b"0" * 150_000_000}), "a text of more than 100 MB"),
+    "bomb.xlsx": (_zip(**{"xl/worksheets/sheet1.xml": b"0" * 150_000_000}), "a text of over 100 MB"),
     "vast.xlsx": (_book_with_a_cell_at("XFD1048576"), "column XFD"),
     "<img src=x>.vtt": (b"WEBVTT\n\nhello", "has no time"),
 }
