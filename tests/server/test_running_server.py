@@ -155,7 +155,7 @@ def test_a_transcript_can_be_pasted(page: Client) -> None:
 
 
 def test_a_lesson_of_a_workbook_is_chosen_and_keeps_its_topics(page: Client, folder: Path) -> None:
-    lines = [("C", lesson, *line) for lesson in ("1", "2A") for line in THREE_SUBJECTS.lines]
+    lines = [("C", lesson, line.seconds, line.text) for lesson in ("1", "2A") for line in THREE_SUBJECTS.lines]
     topics = [("C", "2A", "0:00", "<b>Kept</b>"), ("C", "2A", "1:00", "Too"), ("C", "3", "0:00", "Nothing is said")]
     book = write_book(folder / "week.xlsx", topics, lines)
     said, choice, *_ = page.predict(handle_file(str(book)), api_name="/read")
