@@ -59,8 +59,8 @@ def take_page(browser: Browser, address: str, image: Path) -> None:
     window.goto(f"{address}/page/")
     window.locator("textarea").first.fill(TALK.read_text(encoding="utf-8"))
     window.locator("input[type=number]").first.fill(MINUTES_PER_CHAPTER)
-    window.get_by_role("button", name="Chapters").click()
-    expect(window.locator("#said textarea")).to_have_value(re.compile(r"\d chapters"), timeout=PATIENCE * 1000)
+    window.get_by_role("button", name="Find chapters").click()
+    expect(window.get_by_label("Status")).to_have_value(re.compile(r"\d chapters"), timeout=PATIENCE * 1000)
     window.locator("textarea").first.evaluate("area => { area.scrollTop = 0 }")
     window.wait_for_timeout(1000)  # for the table to be drawn
     window.screenshot(path=image)

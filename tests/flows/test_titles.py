@@ -60,7 +60,7 @@ def test_a_broken_file_fails_one_run_and_is_named_by_the_later_ones_as_are_those
     assert state.is_completed()
     nothing, broken, ignored = state.message.splitlines()
     assert nothing == "Nothing was new."
-    assert broken.startswith("To be corrected: broken.txt: it holds no text")
+    assert broken.startswith("To be corrected: broken.txt: It is empty")
     assert ignored == "1 ignored, since neither .txt nor a workbook: talk.vtt"
 
     (folder / "inbox/worse.txt").write_bytes(b"caf\xe9")

@@ -236,9 +236,9 @@ def test_the_pages_work_at_their_own_addresses(up: SimpleNamespace, window: Page
     window.get_by_role("link", name="report.html").click()
     expect(window.get_by_text("the report")).to_be_visible()
     window.goto(at["page"] + "/page/")
-    window.get_by_label("Transcript, with times").fill("0:00 hello")
-    window.get_by_role("button", name="Chapters", exact=True).click()
-    expect(window.locator("#said textarea")).to_have_value(re.compile("lectern run"), timeout=60_000)
+    window.get_by_label("Transcript with times").fill("0:00 hello")
+    window.get_by_role("button", name="Find chapters").click()
+    expect(window.get_by_label("Status")).to_have_value(re.compile("lectern run"), timeout=60_000)
     assert 403 not in {status for status, _ in failed}, failed
 
 
