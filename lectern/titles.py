@@ -12,7 +12,6 @@ import typer
 from pipeline.command import REJECTED, enter_project
 from pipeline.errors import UsageError
 from pipeline.extras import require_extra
-from pipeline.registry.versions import get_version
 from pipeline.terminal import console
 
 PANEL = "Titles and chapters"
@@ -274,7 +273,7 @@ def export(
     from pipeline.exports.export import export as convert
     from pipeline.paths import EXPORTS
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings
+    from pipeline.registry.versions import RegisterSettings, get_version
 
     name = RegisterSettings.read().name
     registered = get_version(connect(), name, version)

@@ -174,7 +174,9 @@ def test_use_joins_several_workbooks(dvc_project: Path, workbook: Path) -> None:
     book["lesson_topics"]["D2"] = "Welcome"
     book.save(corrected)
     done = lectern("use", workbook.name, corrected.name, cwd=dvc_project)
-    assert (done.returncode, "1 lessons; 1 were replaced" in done.stdout) == (0, True), done.stderr
+    assert (done.returncode, "1 lessons; 1 lessons of earlier workbooks were replaced" in done.stdout) == (0, True), (
+        done.stderr
+    )
     assert yaml.safe_load((dvc_project / "params.yaml").read_text())["ingest"]["workbook"] == "data/workbooks/joined"
     assert lectern("ingest", cwd=dvc_project).returncode == 0
     assert "Welcome" in pd.read_parquet(dvc_project / "data/interim/topics.parquet")["title"].tolist()
