@@ -62,6 +62,9 @@ _FORMATS = [
     ("Table (.csv)", "csv"),
     ("JSON (.json)", "json"),
     ("Workbook (.xlsx)", "xlsx"),
+    ("ffmpeg metadata (.ffmetadata)", "ffmetadata"),
+    ("Podlove chapters (.psc)", "podlove"),
+    ("Cue sheet (.cue)", "cue"),
 ]
 
 

@@ -17,6 +17,7 @@ _LINE = re.compile(
     rf"(?P<before>.*?)[\[(]*(?<!\d)(?P<time>{_TIME})(?:\s*(?:-->|[-–—~]|to)\s*{_TIME})?[\])]*(?P<after>.*)"
 )
 _SEPARATORS = " \t-–—:|•·*_#>"
+_SEPARATOR = re.compile(r"\s*[-–—:|](?=\s)")  # between a time and its title
 _NUMBERING = re.compile(r"(?:\d+[.)]|[^\w\s]+)\s*")
 _CALLED = re.compile(r"(?:chapter|part|section|topic|kapitel|chapitre|capítulo|capitolo)?\s*\d*\s*", re.IGNORECASE)
 _LINK = re.compile(r"\s*<https?://\S*>\s*$")
@@ -41,12 +42,13 @@ def read_topic_lines(text: str, file_name: str) -> list[Topic]:
             times.append(WrittenTime(number, match["time"]))
             titles.append(_title(match, number, file_name))
         elif line.strip() and times and not titles[-1] and times[-1].line_number == number - 1:
-            titles[-1] = _clean(line)
+            titles[-1] = " ".join(line.split())
     return [Topic(seconds, title) for seconds, title in zip(parse_times(times, file_name), titles, strict=True)]
 
 
 def _title(match: re.Match[str], number: int, file_name: str) -> str:
-    before, after = _clean(match["before"]), _clean(match["after"])
+    before = _clean(match["before"])
+    after = " ".join(_LINK.sub("", _SEPARATOR.sub("", match["after"], count=1)).split())
     if not after:
         return before
     if before and not _CALLED.fullmatch(before):
@@ -58,7 +60,7 @@ def _title(match: re.Match[str], number: int, file_name: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Remove bullets, numbers, separators and a link around a title."""
+    """Remove bullets, numbers, separators and a link around a text before a time."""
     text = _LINK.sub("", text).strip(_SEPARATORS)
     if number := _NUMBERING.match(text):
         text = text[number.end() :].strip(_SEPARATORS)
