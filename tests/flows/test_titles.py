@@ -11,6 +11,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.titles import title_folder, titles, untitled
 from pipeline.settings import set_params
+from pipeline.titles.folder import IGNORED
 from pipeline.titles.outbox import RejectedFile, read_titled, write_rejected
 from tests.conftest import SUBJECTS
 from tests.flows.toy_project import wait_for
@@ -61,7 +62,7 @@ def test_a_broken_file_fails_one_run_and_is_named_by_the_later_ones_as_are_those
     nothing, broken, ignored = state.message.splitlines()
     assert nothing == "Nothing was new."
     assert broken.startswith("To be corrected: broken.txt: It is empty")
-    assert ignored == "1 ignored, since neither .txt nor a workbook: talk.vtt"
+    assert ignored == f"1 {IGNORED}: talk.vtt"
 
     (folder / "inbox/worse.txt").write_bytes(b"caf\xe9")
     assert titles(return_state=True).is_failed()
@@ -71,7 +72,7 @@ def test_of_many_files_of_other_kinds_a_run_names_the_first(tmp_path: Path) -> N
     for number in range(30):
         (tmp_path / f"{number:02d}.vtt").touch()
     (line,) = untitled(tmp_path, tmp_path / "titles")
-    assert line.startswith("30 ignored")
+    assert line.startswith(f"30 {IGNORED}")
     assert line.endswith("18.vtt, 19.vtt, 10 more")
 
 
