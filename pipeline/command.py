@@ -45,7 +45,7 @@ _UNHELPFUL_MESSAGES = {
 
 @dataclass(frozen=True)
 class StageReport:
-    """How a stage failed: DVC, which runs the stage, ends with the same exit code after any failure."""
+    """Exit code and message of a failed stage. DVC ends with the same exit code after any failure of a stage."""
 
     exit_code: int
     message: str

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ADDRESS = "LECTERN_RAY_ADDRESS"
 
 LOST_MACHINES = 3
-"""How often a stage starts again on another machine after its own has failed."""
+"""Number of restarts of a stage on another machine after its own has failed."""
 
 POLL_SECONDS = 3.0
 """Seconds between checks whether a user cancelled the flow run."""
@@ -44,7 +44,7 @@ POLL_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Machines:
-    """What a stage may request from the cluster."""
+    """Resources that a stage may request from the cluster."""
 
     gpus: int
     """GPUs of the machine that has most."""

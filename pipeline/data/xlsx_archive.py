@@ -112,7 +112,7 @@ class _Part:
 
     @property
     def may_be_too_large(self) -> bool:
-        """Whether the grid of the sheet may have too many cells."""
+        """Return whether the grid of the sheet may have too many cells."""
         pairs = ({_RIGHT_OF_P, _BELOW_99999}, {_RIGHT_OF_AZ, _BELOW_9999})
         return self.has_uncommon_cells or any(pair <= self.far for pair in pairs)
 

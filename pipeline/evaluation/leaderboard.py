@@ -79,7 +79,7 @@ class Leaderboard(_Record):
 
     @property
     def validation_tells(self) -> bool:
-        """Whether the validation split has enough units to tell two models apart."""
+        """Return whether the validation split has enough units to tell two models apart."""
         units = self.validation_lessons if self.unit == "lesson" else self.validation_examples
         return units >= self.validation_needed
 

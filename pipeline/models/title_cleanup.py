@@ -67,7 +67,7 @@ _STUCK = re.compile(r"([^\W\d_]{1,12})\1{4,}", re.IGNORECASE)  # the same letter
 
 
 class TitleStyle(Settings):
-    """How a course writes its titles."""
+    """The style of a course's titles."""
 
     capitals: Literal["title", "sentence", "keep"] = "keep"  # In All Words; In the first word; as the model writes
     spellings: dict[str, str] = {}  # words with special capitals, by their lower case: {"lstm": "LSTM"}

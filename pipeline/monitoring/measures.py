@@ -24,7 +24,7 @@ def measure(texts: Sequence[str], titles: Sequence[str], known: Set[str] | None)
 
     Args:
         titles: one per text.
-        known: the vocabulary of the training split; None if there is none.
+        known: the vocabulary of the training split; None without a training split.
 
     Returns:
         One row per text. words, characters: their numbers in the text. unknown_words: share of the words that are not

@@ -1,4 +1,4 @@
-"""What the page and the HTTP API do with a transcript: read it, write chapters, correct, compare and save them."""
+"""Actions of the page and the HTTP API on a transcript: read it, write chapters, correct, compare and save them."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FolderResult:
-    """What one run over the inbox did.
+    """The result of one run over the inbox.
 
     titled: the rows added to titles.csv.
     titled_before: number of files that earlier runs have titled.

@@ -121,15 +121,14 @@ def _with_speakers(raw_lines: list[RawLine]) -> list[RawLine]:
 
 
 def _notes_on_order(spoken: list[RawLine]) -> list[str]:
-    """Describe times that run backwards or jump far ahead of their neighbours."""
-    notes = []
+    """Describe times that run backwards."""
     back = [after for before, after in pairwise(spoken) if after.seconds < before.seconds]
-    if back:
-        notes.append(
-            f"{len(back):,} of its times are before the time above them, the first at {as_clock(back[0].seconds)}. The "
-            "lines were put in order of time; check whether these times are right."
-        )
-    return notes
+    if not back:
+        return []
+    return [
+        f"{len(back):,} of its times are before the time above them, the first at {as_clock(back[0].seconds)}. The "
+        "lines were put in order of time; check whether these times are right."
+    ]
 
 
 def _clock_offset(lines: list[Line], end: float) -> float:

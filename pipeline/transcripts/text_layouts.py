@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.transcripts.speakers import looks_like_a_name
+from pipeline.transcripts.timestamps import TIME
 
-_TIME = r"\d+:\d+(?::\d+)?(?:[.,]\d+)?"
 _TIME_FIRST = re.compile(
-    rf"\s*(?:[-*•]\s+)?[(\[]?(?P<time>{_TIME})"
-    rf"(?:(?:\s*(?:-->|[-–—~])\s*|,){_TIME})?"
+    rf"\s*(?:[-*•]\s+)?[(\[]?(?P<time>{TIME})"
+    rf"(?:(?:\s*(?:-->|[-–—~])\s*|,){TIME})?"
     r"(?:[)\]]|(?=[\s:|–—-]|$))(?:\s*[-–—:|](?=\s))?\s*(?P<rest>.*)"
 )
 _HEADER = re.compile(
     rf"\s*(?:\[(?P<bracketed>[^\[\]:]{{1,60}})\]|(?P<plain>[^\W\d_][^:\[\](]{{0,59}}?)):?\s*[-–—,|]?\s*"
-    rf"[(\[]?(?P<time>{_TIME})[)\]]?:?\s*"
+    rf"[(\[]?(?P<time>{TIME})[)\]]?:?\s*"
 )
 _IN_WORDS = re.compile(r"\d{1,4} (?:hour|minute|second)s?(?:,? \d\d? (?:minute|second)s?)*")
 _AMOUNT = re.compile(r"(\d+) (hour|minute|second)")
@@ -86,20 +86,17 @@ def _move_panel_names(heading: list[str], found: Sequence[TimedText]) -> None:
     if not found:
         return
     before = [heading, *(each.lines for each in found[:-1])]
-    named = [_panel_lines(lines, each) for lines, each in zip(before, found, strict=True)]
-    if sum(map(bool, named)) < _PANEL_SHARE * len(found):
+    named = [(lines, each) for lines, each in zip(before, found, strict=True) if _end_with_a_name(lines, each)]
+    if len(named) < _PANEL_SHARE * len(found):
         return
-    for lines, each, count in zip(before, found, named, strict=True):
-        if count:
-            each.speaker = lines[-count]
-            del lines[-count:]
+    for lines, each in named:
+        each.speaker = lines[-2]
+        del lines[-2:]
 
 
-def _panel_lines(lines: Sequence[str], following: TimedText) -> int:
-    """Return how many lines at the end of a text name the next speaker: 2 (name, time in words), 1, or 0."""
-    if len(lines) >= 2 and _says(lines[-1], following.time) and looks_like_a_name(lines[-2]):
-        return 2
-    return 0
+def _end_with_a_name(lines: Sequence[str], following: TimedText) -> bool:
+    """Return whether a text ends with the next speaker's name and the next time in words."""
+    return len(lines) >= 2 and _says(lines[-1], following.time) and looks_like_a_name(lines[-2])
 
 
 def _remove_time_in_words(each: TimedText) -> None:

@@ -13,6 +13,9 @@ import pandas as pd
 from pipeline.data.cell_values import MAX_SECONDS, Fault, as_clock, as_seconds
 from pipeline.errors import Rejected
 
+TIME = r"\d+:\d+(?::\d+)?(?:[.,]\d+)?"
+"""A regular expression for a time in plain text: mm:ss or h:mm:ss, with a fraction or not."""
+
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _FAULTS = {Fault.TOO_LONG: f"is over {MAX_SECONDS / 3600:,.0f} hours", Fault.BELOW_ZERO: "is negative"}
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 
 from pipeline.errors import Rejected
-from pipeline.transcripts.timestamps import WrittenTime, parse_times, split_lines
+from pipeline.transcripts.timestamps import TIME, WrittenTime, parse_times, split_lines
 from pipeline.transcripts.transcript import Topic
 
-_TIME = r"\d+:\d+(?::\d+)?(?:[.,]\d+)?"
 _LINE = re.compile(
-    rf"(?P<before>.*?)[\[(]*(?<!\d)(?P<time>{_TIME})(?:\s*(?:-->|[-–—~]|to)\s*{_TIME})?[\])]*(?P<after>.*)"
+    rf"(?P<before>.*?)[\[(]*(?<!\d)(?P<time>{TIME})(?:\s*(?:-->|[-–—~]|to)\s*{TIME})?[\])]*(?P<after>.*)"
 )
 _SEPARATORS = " \t-–—:|•·*_#>"
 _SEPARATOR = re.compile(r"\s*[-–—:|](?=\s)")  # between a time and its title

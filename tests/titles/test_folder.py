@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -13,19 +12,10 @@ from pipeline.titles.outbox import TitledFile, read_titled, write_titled
 from pipeline.titles.served_version import find_served_version
 from tests.command import lectern
 from tests.flows import promotable
-from tests.titles.small import project_with_version, register, write_book
+from tests.titles.small import register, write_book
 
 TOPICS = [("C", "1", "0:00:00", None)]
 LINES = [("C", "1", "0:00:01", "we talk about graphs")]
-
-
-@pytest.fixture(scope="module")
-def shared_project(
-    tmp_path_factory: pytest.TempPathFactory, empty_tracking: Path, examples: pd.DataFrame
-) -> Iterator[Path]:
-    """A project with a registered version, for the tests that register no other."""
-    with project_with_version(tmp_path_factory.mktemp("project"), empty_tracking, examples) as folder:
-        yield folder
 
 
 @pytest.fixture

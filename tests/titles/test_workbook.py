@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import openpyxl
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.command import kill_once, lectern
-from tests.titles.small import project_with_version, register, write_book
+from tests.titles.small import register, write_book
 
 TOPICS = [
     ("C", "1", "0:00:00", None, "first"),
@@ -24,15 +23,6 @@ LINES = [
     ("C", "1", "0:01:01", "=1+1"),
     ("C", "1", "0:02:01", "we talk about threads"),
 ]
-
-
-@pytest.fixture(scope="module")
-def shared_project(
-    tmp_path_factory: pytest.TempPathFactory, empty_tracking: Path, examples: pd.DataFrame
-) -> Iterator[Path]:
-    """A project with a registered version, for the tests that register no other."""
-    with project_with_version(tmp_path_factory.mktemp("project"), empty_tracking, examples) as folder:
-        yield folder
 
 
 @pytest.fixture
