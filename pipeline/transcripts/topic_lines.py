@@ -16,7 +16,7 @@ _LINE = re.compile(
     rf"(?P<before>.*?)[\[(]*(?<!\d)(?P<time>{TIME})(?:\s*(?:-->|[-–—~]|to)\s*{TIME})?[\])]*(?P<after>.*)"
 )
 _SEPARATORS = " \t-–—:|•·*_#>"
-_SEPARATOR = re.compile(r"\s*[-–—:|](?=\s)")  # between a time and its title
+_SEPARATOR = re.compile(r"^\s*[-–—:|](?=\s)")  # between a time and its title
 _NUMBERING = re.compile(r"(?:\d+[.)]|[^\w\s]+)\s*")
 _CALLED = re.compile(r"(?:chapter|part|section|topic|kapitel|chapitre|capítulo|capitolo)?\s*\d*\s*", re.IGNORECASE)
 _LINK = re.compile(r"\s*<https?://\S*>\s*$")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import Rejected
 from pipeline.transcripts.chapter_lists import FORMATS, ChapterFormat, ChapterSpan, read_chapter_list
+from pipeline.transcripts.known_topics import read_topics
 from pipeline.transcripts.transcript import Topic
 
 TOPICS = [Topic(0, "Salt; water = brine"), Topic(80, "The jar"), Topic(160.5, "")]
@@ -114,3 +115,8 @@ def test_ffmpeg_puts_the_chapters_into_an_audio_file(tmp_path: Path) -> None:
     assert [(float(each["start_time"]), each["tags"]["title"]) for each in found] == [
         (each.start, each.title) for each in chapters
     ]
+
+
+def test_a_dash_within_a_title_is_not_a_separator(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("0:00 - Start\n0:10 A- 0 - 1\n")
+    assert [topic.title for topic in read_topics(tmp_path / "list.txt")["", ""]] == ["Start", "A- 0 - 1"]
