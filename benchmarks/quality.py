@@ -1,6 +1,6 @@
 """Measure the titles of every model that works offline, against the baselines, with each lesson held out once.
 
-    python benchmarks/quality.py [WORKBOOK] [--models smollm2-zero-shot smollm2] [--folds 5] [--kept FOLDER]
+    python benchmarks/quality.py [WORKBOOK] [--models t5-zero-shot t5 smollm2] [--folds 5] [--kept FOLDER]
 
 A model is trained on the other folds as `params.yaml` says and titles the held-out one. Openings of lessons get the
 usual title of openings in the other folds; one column leaves these out. WORKBOOK is an .xlsx file; by default one in
@@ -46,7 +46,7 @@ SEED = 1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx file with lessons")
-    parser.add_argument("--models", nargs="*", default=["smollm2-zero-shot", "smollm2"], help="entries of params.yaml")
+    parser.add_argument("--models", nargs="*", default=["t5-zero-shot", "t5", "smollm2"], help="entries of params.yaml")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--kept", type=Path, default=Path(".lectern/quality"), help="folder for finished work")
     options = parser.parse_args()

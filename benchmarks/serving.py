@@ -32,7 +32,7 @@ from pipeline.models.generation import GenerateSettings, Titler, decoder_start, 
 
 GOAL = 2
 BATCHES = (1, 16)
-SMOLLM2 = "smollm2-zero-shot"
+SMOLLM2 = "smollm2"
 
 Write = Callable[[list[str]], list[str]]
 

@@ -111,7 +111,7 @@ def stages_page() -> str:
             "",
             "`dvc.yaml` is the pipeline's only graph. `dvc repro` and `lectern run` run it with the same cache. The "
             "code of a stage is `pipeline/stages/STAGE.py`. `train`, `predict` and `score` run once for each "
-            "contestant, as `train@t5-tiny` for example.",
+            "contestant, as `train@t5` for example.",
             "",
             "![The stages and what they depend on](graph.svg)",
             "",

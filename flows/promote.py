@@ -36,8 +36,9 @@ from pipeline.registry.gate import PromoteSettings, Verdict, judge
 from pipeline.registry.outages import translate_error
 from pipeline.registry.promotion import Move, PromotionRejected, find_promotion
 from pipeline.registry.promotion import promote as promote_version
+from pipeline.registry.register_settings import RegisterSettings
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, get_candidate
+from pipeline.registry.versions import get_candidate
 
 PROPOSAL_KEY = "asked-about"
 """Key of the run's input that holds the version the run asked about."""

@@ -30,4 +30,4 @@ def _add_stage_of_a_model(app: typer.Typer, name: str, help_text: str) -> None:
     def stage(model: Annotated[str, typer.Argument(help="An entry of `models` in params.yaml.")]) -> None:
         run_stage(name, model)
 
-    app.command(name, help=help_text, rich_help_panel=PANEL, epilog=f"Example: `lectern {name} t5-tiny`")(stage)
+    app.command(name, help=help_text, rich_help_panel=PANEL, epilog=f"Example: `lectern {name} t5`")(stage)

@@ -272,8 +272,9 @@ def export(
     require_extra("fast", user="lectern export")
     from pipeline.exports.export import export as convert
     from pipeline.paths import EXPORTS
+    from pipeline.registry.register_settings import RegisterSettings
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, get_version
+    from pipeline.registry.versions import get_version
 
     name = RegisterSettings.read().name
     registered = get_version(connect(), name, version)

@@ -22,7 +22,7 @@ PANEL = "Train"
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this panel to the command line."""
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern run`")(run)
-    app.command(rich_help_panel=PANEL, epilog="Example: `lectern search t5-tiny --trials 20`")(search)
+    app.command(rich_help_panel=PANEL, epilog="Example: `lectern search t5 --trials 20`")(search)
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern matrix t5 led`")(matrix)
 
 
@@ -75,6 +75,7 @@ def matrix(
 
 def _show_results() -> None:
     """Print the leaderboard, the new version and the next commands."""
+    from pipeline.evaluation.costs import read_costs
     from pipeline.evaluation.leaderboard import read_leaderboard
     from pipeline.evaluation.leaderboard_text import as_rich_table
     from pipeline.paths import REGISTERED, REPORT
@@ -83,7 +84,8 @@ def _show_results() -> None:
         return
     registered = json.loads(REGISTERED.read_text(encoding="utf-8"))
     screen = console()
-    screen.print(as_rich_table(read_leaderboard()))
+    leaderboard = read_leaderboard()
+    screen.print(as_rich_table(leaderboard, read_costs(leaderboard)))
     screen.print(
         f"\n{registered['model']} is version {registered['version']} of '{registered['name']}', the challenger.\n"
         "Results:\n"
@@ -92,7 +94,7 @@ def _show_results() -> None:
         "  lectern up   starts MLflow on http://127.0.0.1:5000, Prefect on http://127.0.0.1:4200,\n"
         "               and the web page on http://127.0.0.1:7860/page\n"
         "Next steps:\n"
-        "  lectern title TEXT|FILE|-   write a title for a passage\n"
+        "  lectern chapters talk.vtt   divide a transcript into chapters with titles\n"
         "  lectern promote   make this version the champion\n"
         "  lectern use WORKBOOK   use your own lessons",
         highlight=False,

@@ -39,8 +39,9 @@ def models(context: typer.Context) -> None:
     enter_project()
     if context.invoked_subcommand:
         return
+    from pipeline.registry.register_settings import RegisterSettings
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, list_versions, nothing_registered, versions_table
+    from pipeline.registry.versions import list_versions, nothing_registered, versions_table
 
     name = RegisterSettings.read().name
     found = list_versions(connect(), name)
@@ -69,8 +70,9 @@ def card(
     enter_project()
     from pipeline.files import write_text
     from pipeline.registry.model_card import as_page, read_card
+    from pipeline.registry.register_settings import RegisterSettings
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, get_version
+    from pipeline.registry.versions import get_version
 
     client = connect()
     text = read_card(client, get_version(client, RegisterSettings.read().name, version))
@@ -105,8 +107,9 @@ def promote(
     enter_project()
     from pipeline.registry import promotion
     from pipeline.registry.gate import PromoteSettings, judge
+    from pipeline.registry.register_settings import RegisterSettings
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings, get_candidate
+    from pipeline.registry.versions import get_candidate
 
     client, name, settings = connect(), RegisterSettings.read().name, PromoteSettings.read()
     if dry_run:
@@ -134,8 +137,8 @@ def history() -> None:
     """Print every change of champion: who, when, from which version to which, why and on what evidence."""
     enter_project()
     from pipeline.registry.promotion import history_table, trail
+    from pipeline.registry.register_settings import RegisterSettings
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings
 
     name = RegisterSettings.read().name
     moves = trail(connect(), name)
@@ -148,8 +151,8 @@ def rollback(because: Reason = "") -> None:
     """Make the previous champion the champion again. Repeat to go back further."""
     enter_project()
     from pipeline.registry import promotion
+    from pipeline.registry.register_settings import RegisterSettings
     from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import RegisterSettings
 
     name = RegisterSettings.read().name
     move = promotion.rollback(connect(), name, because=because)

@@ -19,7 +19,7 @@ from pipeline.errors import Rejected, UsageError
 from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.paths import LINES, SET_ASIDE, TOPICS
 from pipeline.redaction import hide_passwords, without_user
-from pipeline.registry.versions import RegisterSettings
+from pipeline.registry.register_settings import RegisterSettings
 from pipeline.settings import read_params
 from pipeline.stages import merge
 from tests.command import lectern

@@ -53,7 +53,10 @@ def make_project(folder: Path, contestants: Sequence[str]) -> None:
     params["split"] |= {"validation": 0.3, "test": 0.3}
     params["generate"]["default"] |= {"num_beams": 2, "max_new_tokens": 8}
     for name in contestants:
-        params["models"][name] |= {
+        params["models"][name] = {
+            "family": name.removesuffix("-tiny"),
+            "checkpoint": "scratch",
+            "max_target_tokens": 24,
             "scratch": {"width": 32, "layers": 1, "heads": 2, "vocabulary": 600},
             "max_source_tokens": 64,
             "train": {"epochs": 1},

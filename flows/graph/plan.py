@@ -27,7 +27,7 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of `dvc.yaml`; a stage of a foreach has a name such as `train@t5-tiny`."""
+    """One stage of `dvc.yaml`; a stage of a foreach has a name such as `train@t5`."""
 
     name: str
     upstream: tuple[str, ...]

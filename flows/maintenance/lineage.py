@@ -6,8 +6,9 @@ from pathlib import Path
 
 from flows.graph.cache import storage_finder
 from pipeline.registry.lineage_walk import Step, walk
+from pipeline.registry.register_settings import RegisterSettings
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, get_version
+from pipeline.registry.versions import get_version
 
 
 def trace(number: int | None) -> tuple[str, list[Step]]:

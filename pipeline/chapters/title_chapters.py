@@ -9,7 +9,6 @@ from dataclasses import replace
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.data.workbook_files import fit_into_cell
-from pipeline.monitoring.batch_log import log_batch
 from pipeline.titles.batch_titling import BatchTitles, title_texts
 from pipeline.titles.served_version import find_served_version
 from pipeline.transcripts.chapter import ChapteredTranscript
@@ -39,7 +38,7 @@ def chapters_with_titles(
     if version is None:
         return [add_titles(lesson, {}) for lesson in lessons], None
     batch = title_texts(untitled_texts(lessons), version)
-    log_batch([*batch.titles], [batch.title_by_model(text) for text in batch.titles], str(version))
+    batch.log([*batch.titles])
     return [add_titles(lesson, batch.titles, batch.fallbacks) for lesson in lessons], batch
 
 

@@ -19,6 +19,10 @@ from pipeline.evaluation.results import ModelMetrics
 from pipeline.evaluation.score_names import SCORES, Score
 from pipeline.paths import LEADERBOARD
 from pipeline.settings import Section
+from pipeline.training.record import TrainingRun
+
+FEW_EXAMPLES = 50
+"""With fewer validation examples, the report warns that the ranking may be chance."""
 
 
 class CompareSettings(Section):
@@ -47,10 +51,12 @@ class Row(_Record):
     verdict: str
     seen_validation: int = 0  # validation examples that the model was trained on; its mean there is too good
     seen_test: int = 0  # test examples that the model was trained or selected on
+    parameters: int | None = None  # None for a baseline
+    from_scratch: bool = False  # the training started from random weights
 
 
 class Leaderboard(_Record):
-    """All models, the best first. The same scores always give the same leaderboard."""
+    """All models, the best first, then the baselines. The same scores always give the same order."""
 
     metric: str
     bertscore_model: str
@@ -74,7 +80,7 @@ class Leaderboard(_Record):
 
     @property
     def ties(self) -> list[str]:
-        """The models that cannot be told apart from the leader on the validation split, the leader first."""
+        """The models that cannot be told apart from the leader on the validation split, the best first."""
         return [row.model for row in self.rows if row.tied]
 
     @property
@@ -92,7 +98,7 @@ def build_leaderboard(
     settings: CompareSettings,
     *,
     evaluation: EvaluateSettings,
-    parameters: Mapping[str, int],
+    training: Mapping[str, TrainingRun],
 ) -> Leaderboard:
     """Rank models by the validation mean of the metric, choose the best, and compare each with the best baseline.
 
@@ -106,7 +112,7 @@ def build_leaderboard(
         predictions: the scored titles of all contestants and baselines for both splits, by name.
         settings: the metric.
         evaluation: the confidence.
-        parameters: the number of weights of each contestant, by name.
+        training: the size and origin of each contestant, by name.
 
     Raises:
         Rejected: two models were evaluated on different examples, with different models of BERTScore or with different
@@ -136,11 +142,13 @@ def build_leaderboard(
     leader, best_baseline = max(eligible, key=on_validation), max(baselines, key=on_validation)
     scores = {model: validation[model] for model in eligible}
     tied = _tied(leader, scores, validation_units, level_of_a_tie)
+    parameters = {model: training[model].parameters for model in contestants}
     best = _smallest_near(leader, {model: scores[model] for model in tied}, validation_units, parameters)
 
     def row(model: str) -> Row:
         is_best_baseline = model == best_baseline
         difference = None if is_best_baseline else compare(test[model], test[best_baseline], test_units, level=level)
+        trained = training.get(model)
         return Row(
             model=model,
             is_baseline=model in baselines,
@@ -151,9 +159,12 @@ def build_leaderboard(
             verdict=_verdict(difference, best_baseline, unit),
             seen_validation=metrics[model].seen_validation,
             seen_test=metrics[model].seen_test,
+            parameters=trained.parameters if trained else None,
+            from_scratch=bool(trained and trained.from_scratch),
         )
 
-    rows = [row(model) for model in sorted(models, key=on_validation, reverse=True)]
+    ranked = sorted(contestants, key=lambda model: (model == best, on_validation(model)), reverse=True)
+    rows = [row(model) for model in [*ranked, *sorted(baselines, key=on_validation, reverse=True)]]
     difference = next(row.difference for row in rows if row.model == best)
     return Leaderboard(
         metric=settings.metric,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.evaluation.comparison import Comparison, fewest_units
 from pipeline.evaluation.intervals import Interval, count_noun
-from pipeline.evaluation.leaderboard import Leaderboard, Row
+from pipeline.evaluation.leaderboard import FEW_EXAMPLES, Leaderboard, Row
 from pipeline.evaluation.score_names import SCORES
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.costs import Cost
 
 
 def headline(leaderboard: Leaderboard) -> str:
@@ -66,6 +70,7 @@ def conditions(leaderboard: Leaderboard) -> str:
             "(docs/measuring.md).",
             *_about_seen_examples(board),
             *_about_ties(board),
+            *_about_scratch(board),
             f"BERTScore is from {board.bertscore_model}, layer {board.bertscore_layers}.",
         ]
     )
@@ -88,6 +93,11 @@ def _about_seen_examples(board: Leaderboard) -> Iterator[str]:
 
 
 def _about_ties(board: Leaderboard) -> Iterator[str]:
+    if board.validation_examples < FEW_EXAMPLES:
+        yield (
+            f"Warning: the validation split has fewer than {FEW_EXAMPLES} examples, so the ranking may be chance. Add "
+            "lessons to the workbook, or raise split.validation in params.yaml."
+        )
     if len(board.ties) < 2:
         return
     if board.validation_tells:
@@ -102,8 +112,16 @@ def _about_ties(board: Leaderboard) -> Iterator[str]:
     yield "Of the tied models within a standard error of the best mean, the one with the fewest parameters is chosen."
 
 
+def _about_scratch(board: Leaderboard) -> Iterator[str]:
+    if names := [row.model for row in board.rows if row.from_scratch]:
+        yield (
+            f"{_join(names)} started from random weights. From a few hundred examples, such a model learns which words "
+            "are common in titles, and not what a text is about: expect it behind the baselines."
+        )
+
+
 def _join(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def format_interval(interval: Interval | Comparison) -> str:
@@ -111,45 +129,68 @@ def format_interval(interval: Interval | Comparison) -> str:
     return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def as_markdown(leaderboard: Leaderboard) -> str:
+def as_markdown(leaderboard: Leaderboard, costs: Mapping[str, Cost]) -> str:
     """Format the leaderboard as a Markdown page."""
     lines = [_header(leaderboard.metric)]
     lines.append(["---"] * len(lines[0]))
     for place, row in enumerate(leaderboard.rows, start=1):
-        cells = _cells(place, row, leaderboard.metric, has_ties=len(leaderboard.ties) > 1)
+        cells = _cells(place, row, leaderboard, costs.get(row.model))
         lines.append([f"**{cell}**" if row.model == leaderboard.best and cell == row.model else cell for cell in cells])
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
     return f"# Leaderboard\n\n{headline(leaderboard)}\n\n{table}\n\n{conditions(leaderboard)}\n"
 
 
-def as_rich_table(leaderboard: Leaderboard) -> Table:
-    """Format the leaderboard for a terminal: the metric, its intervals, and the verdicts."""
+def as_rich_table(leaderboard: Leaderboard, costs: Mapping[str, Cost]) -> Table:
+    """Format the leaderboard for a terminal: the metric with its intervals, the cost and the verdict."""
     metric = leaderboard.metric
     # As Text, because rich would read a name in square brackets as a style.
     title, caption = Text(headline(leaderboard)), Text(conditions(leaderboard))
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    for name in ("#", "model", f"{metric}, validation", f"{metric}, test", "over the best baseline", "verdict"):
+    shown = ("#", "model", f"{metric}, validation", f"{metric}, test", "training", "titles/s", "size", "verdict")
+    for name in shown:
         table.add_column(name, justify="left" if name in ("model", "verdict") else "right")
+    models = sum(not row.is_baseline for row in leaderboard.rows)
     for place, row in enumerate(leaderboard.rows, start=1):
-        cells = _cells(place, row, metric, has_ties=len(leaderboard.ties) > 1)
+        cells = dict(zip(_header(metric), _cells(place, row, leaderboard, costs.get(row.model)), strict=True))
         style = "bold" if row.model == leaderboard.best else "dim" if row.is_baseline else None
-        table.add_row(*map(Text, [*cells[:5], cells[-1]]), style=style)
+        table.add_row(*(Text(cells[name]) for name in shown), style=style, end_section=place == models)
     return table
 
 
 def _header(metric: str) -> list[str]:
     others = [score.replace("bertscore_", "BERTScore ") for score in SCORES if score != metric]
-    return ["#", "model", f"{metric}, validation", f"{metric}, test", "over the best baseline", *others, "verdict"]
+    measured = [f"{metric}, validation", f"{metric}, test", "over the best baseline", *others]
+    return ["#", "model", *measured, "training", "titles/s", "size", "verdict"]
 
 
-def _cells(place: int, row: Row, metric: str, *, has_ties: bool) -> list[str]:
+def _cells(place: int, row: Row, board: Leaderboard, cost: Cost | None) -> list[str]:
+    metric = board.metric
     others = [format_interval(row.test[score]) for score in SCORES if score != metric]
     return [
-        str(place),
-        row.model,
-        f"{row.validation[metric]:.3f}{' (tied)' if row.tied and has_ties else ''}",
+        "" if row.is_baseline else str(place),
+        f"{row.model} (from scratch)" if row.from_scratch else row.model,
+        f"{row.validation[metric]:.3f}{' (tied)' if row.tied and len(board.ties) > 1 else ''}",
         format_interval(row.test[metric]),
-        format_interval(row.difference) if row.difference else "-",
+        format_interval(row.difference) if row.difference else "",
         *others,
+        format_duration(cost.training_seconds) if cost else "",
+        f"{cost.titles_per_second:.1f}" if cost else "",
+        format_count(row.parameters),
         row.verdict,
     ]
+
+
+def format_duration(seconds: float | None) -> str:
+    """Format seconds for people; nothing for None."""
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def format_count(number: int | None) -> str:
+    """Format a number of parameters for people; nothing for None."""
+    if number is None:
+        return ""
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,}"

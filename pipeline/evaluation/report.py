@@ -16,9 +16,10 @@ from pipeline.data.cell_values import as_clock
 from pipeline.data.lesson_openings import is_opening
 from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
+from pipeline.evaluation.costs import Cost
 from pipeline.evaluation.figures import as_svg, curves_figure, score_figure
 from pipeline.evaluation.leaderboard import Leaderboard
-from pipeline.evaluation.leaderboard_text import conditions, headline
+from pipeline.evaluation.leaderboard_text import conditions, format_count, format_duration, headline
 from pipeline.evaluation.predicted_titles import EXAMPLE
 from pipeline.evaluation.results import ModelMetrics
 from pipeline.evaluation.score_names import SCORES
@@ -47,6 +48,7 @@ def render_report(
     predictions: Mapping[str, pd.DataFrame],
     test: pd.DataFrame,
     training: Mapping[str, Training],
+    costs: Mapping[str, Cost],
 ) -> str:
     """Render the report as one HTML page. All text from the workbook and the models is escaped.
 
@@ -56,6 +58,7 @@ def render_report(
         predictions: the scored titles of every model on the leaderboard, by name.
         test: the test split, for its texts.
         training: the trainings by model; baselines have none.
+        costs: the costs by model; baselines have none.
 
     Raises:
         Rejected: the predictions belong to another test split.
@@ -70,6 +73,7 @@ def render_report(
         headline=headline(leaderboard),
         conditions=conditions(leaderboard),
         scores=SCORES,
+        cost_of=costs,
         score_plot=_inline(score_figure(leaderboard), f"{leaderboard.metric} of every model, with its interval"),
         side_by_side=_cards(shown, _evenly_spaced(len(shown.examples))),
         best_titles=_cards(shown, without_openings[::-1][:extremes]),
@@ -81,7 +85,7 @@ def render_report(
                 curves_figure(trained.curves, trained.run.bertscore), f"Losses and scores of {model} by epoch"
             )
             for model, trained in training.items()
-            if len(trained.curves)
+            if len(trained.curves) > 1  # one epoch is a dot
         },
         costs=[
             (row, training[row.model].run if row.model in training else None, metrics[row.model])
@@ -152,21 +156,7 @@ def _means_by(shown: _TestTitles, column: str, order: list[str]) -> list[tuple[s
     ]
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _count(number: int | None) -> str:
-    if number is None:
-        return "-"
-    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,}"
-
-
 def _template() -> Template:
     environment = template_environment("pipeline.evaluation")
-    environment.filters |= {"duration": _duration, "count": _count}
+    environment.filters |= {"duration": format_duration, "count": format_count}
     return environment.get_template("report.html.j2")

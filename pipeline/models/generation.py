@@ -26,7 +26,7 @@ from transformers import (
 
 from pipeline.data.lesson_openings import has_opening_mark, remove_opening_mark
 from pipeline.errors import UsageError
-from pipeline.models.checkpoints import load_inputs, load_model
+from pipeline.models.checkpoints import Card, ModelSettings, load_inputs, load_model, open_checkpoint
 from pipeline.models.device import inference_device
 from pipeline.models.features import EncodedTexts
 from pipeline.models.inputs import Inputs
@@ -180,6 +180,14 @@ class Titler:
         """Generate one title for each text."""
         return [candidates[0] for candidates in self.titles(texts, progress=progress)]
 
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Titler:
+        """Return a titler of the same model with other generation settings.
+
+        Raises:
+            ValueError: A value is out of its range.
+        """
+        return Titler(self.model, self.inputs, self.settings.with_overrides(overrides), style=self.style)
+
     def _generate(self, sources: Sequence[list[int]]) -> list[list[str]]:
         """Return the model's raw titles for each source: `consensus` or `candidates` of them."""
         batch = self.inputs.batch(sources)
@@ -241,6 +249,18 @@ def open_titler(folder: Path, settings: GenerateSettings) -> Titler:
     model, tokenizer, card = load_model(folder)
     model.to(inference_device())
     return Titler(model, card.inputs(tokenizer), settings, style=card.style)
+
+
+def open_pretrained(model_settings: ModelSettings, settings: GenerateSettings) -> Titler:
+    """Open a checkpoint for generation without any training.
+
+    Raises:
+        Rejected, TemporaryFailure: The checkpoint is unavailable or damaged.
+        UsageError: The settings do not fit the model.
+    """
+    model, tokenizer = open_checkpoint(model_settings, [])
+    card = Card(model="", **model_settings.model_dump(include=set(Card.model_fields)))
+    return Titler(model.to(inference_device()).eval(), card.inputs(tokenizer), settings)
 
 
 def rank_candidates(written: list[str], text: str, style: TitleStyle, settings: GenerateSettings) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
-from pipeline.models.generation import GenerateSettings, Titler, open_titler
+from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.registry.fallback_title import titles_frame
 
 TUNABLE = ("num_beams", "candidates", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed")
@@ -70,12 +69,9 @@ class TitleModel(mlflow.pyfunc.PythonModel):
         texts = model_input[column]
         if texts.isna().any():
             raise ValueError(f"row {int(texts.isna().argmax())} has no text; send an empty string instead")
-        return titles_frame(texts.tolist(), self._with(params or {}).titles(texts.tolist()), self._titler.style)
-
-    def _with(self, params: dict[str, Any]) -> Titler:
-        """Return the titler with other settings. MLflow fills in the defaults, so all settings are given, or none."""
-        settings = self._titler.settings.with_overrides(params)
-        return Titler(self._titler.model, self._titler.inputs, settings, style=self._titler.style)
+        # MLflow fills in the defaults, so all settings are given, or none.
+        titler = self._titler.with_overrides(params or {})
+        return titles_frame(texts.tolist(), titler.titles(texts.tolist()), titler.style)
 
 
 mlflow.models.set_model(TitleModel())

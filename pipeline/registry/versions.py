@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import mlflow
 from filelock import FileLock, Timeout
@@ -18,14 +18,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.utils import get_results_from_paginated_fn
-from pydantic import Field
 from rich.table import Table
 
 from pipeline.errors import Rejected, UsageError
 from pipeline.experiments import main_project
 from pipeline.files import make_folder
 from pipeline.paths import REGISTRY_LOCK, STATE
-from pipeline.settings import Section
 
 if TYPE_CHECKING:
     from pipeline.models.generation import GenerateSettings
@@ -38,14 +36,6 @@ GENERATE_TAG = "model.generate"
 _SCORES = ("validation.rouge1", "test.rouge1")
 
 _log = logging.getLogger(__name__)
-
-
-class RegisterSettings(Section):
-    """The section `register` of params.yaml."""
-
-    section: ClassVar[str] = "register"
-
-    name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9_. -]*$")  # of the registered model and of its folder of exports
 
 
 def list_versions(client: MlflowClient, name: str) -> list[tuple[ModelVersion, list[str]]]:
@@ -72,16 +62,9 @@ def nothing_registered(name: str) -> str:
     )
 
 
-def served_version(client: MlflowClient, name: str) -> ModelVersion:
-    """Return the version that is served: the champion, else the challenger.
-
-    Raises:
-        Rejected: neither exists.
-    """
-    version = find_by_alias(client, name, CHAMPION) or find_by_alias(client, name, CHALLENGER)
-    if version is None:
-        raise Rejected(nothing_registered(name))
-    return version
+def find_served(client: MlflowClient, name: str) -> ModelVersion | None:
+    """Return the version that is served: the champion, else the challenger; None if neither exists."""
+    return find_by_alias(client, name, CHAMPION) or find_by_alias(client, name, CHALLENGER)
 
 
 def get_version(client: MlflowClient, name: str, number: int | None) -> ModelVersion:
@@ -91,11 +74,9 @@ def get_version(client: MlflowClient, name: str, number: int | None) -> ModelVer
         UsageError: no version has that number.
         Rejected: nothing is registered.
     """
-    if number is None:
-        return served_version(client, name)
-    version = find_by_number(client, name, number)
+    version = find_served(client, name) if number is None else find_by_number(client, name, number)
     if version is None:
-        raise no_such_version(name, number)
+        raise Rejected(nothing_registered(name)) if number is None else no_such_version(name, number)
     return version
 
 

@@ -8,6 +8,7 @@ import shutil
 import pandas as pd
 
 from pipeline.evaluation.baselines import BASELINES
+from pipeline.evaluation.costs import costs_of
 from pipeline.evaluation.leaderboard import CompareSettings, build_leaderboard
 from pipeline.evaluation.leaderboard_text import as_markdown
 from pipeline.evaluation.metrics import EvaluateSettings
@@ -33,13 +34,14 @@ def run() -> None:
         predictions,
         settings,
         evaluation=evaluation,
-        parameters={model: trained.run.parameters for model, trained in training.items()},
+        training={model: trained.run for model, trained in training.items()},
     )
     test = pd.read_parquet(SPLITS / "test.parquet")
-    report = render_report(leaderboard, metrics, predictions, test, training)
+    costs = costs_of(metrics, {model: trained.run for model, trained in training.items()})
+    report = render_report(leaderboard, metrics, predictions, test, training, costs)
     write_json(LEADERBOARD, leaderboard.model_dump(mode="json"), durable=False)
-    write_text(LEADERBOARD_MD, as_markdown(leaderboard), durable=False)
+    write_text(LEADERBOARD_MD, as_markdown(leaderboard, costs), durable=False)
     write_text(REPORT, report, durable=False)
     with folder_aside(BEST_MODEL, durable=False) as folder:
         shutil.copytree(MODELS / leaderboard.best, folder, dirs_exist_ok=True)
-    print(as_markdown(leaderboard))
+    print(as_markdown(leaderboard, costs))

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.data.split import Splits
+from pipeline.evaluation.costs import read_costs
 from pipeline.evaluation.figures import curves_figure, score_figure
 from pipeline.evaluation.leaderboard import Leaderboard, read_leaderboard
 from pipeline.evaluation.leaderboard_text import as_markdown
@@ -25,9 +26,9 @@ from pipeline.models.seen_examples import count_seen
 from pipeline.paths import LEADERBOARD, MODELS, REGISTERED, SPLITS
 from pipeline.registry.lineage import md5, title_code_hashes
 from pipeline.registry.model_card import Facts, keep_card, write_card
+from pipeline.registry.register_settings import RegisterSettings
 from pipeline.registry.registration import Registered, register
 from pipeline.registry.tracking import connect, find_run, has_evaluation, log_evaluation
-from pipeline.registry.versions import RegisterSettings
 from pipeline.training.record import Training, read_training
 
 
@@ -81,7 +82,7 @@ def _log_figures(client: MlflowClient, training: Training, leaderboard: Leaderbo
     if not training.curves.empty:
         client.log_figure(run_id, curves_figure(training.curves, training.run.bertscore), "curves.png")
     client.log_figure(run_id, score_figure(leaderboard), "leaderboard.png")
-    client.log_text(run_id, as_markdown(leaderboard), "leaderboard.md")
+    client.log_text(run_id, as_markdown(leaderboard, read_costs(leaderboard)), "leaderboard.md")
 
 
 def _facts(

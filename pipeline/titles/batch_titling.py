@@ -7,13 +7,14 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from pipeline.files import write_json
+from pipeline.monitoring.batch_log import log_batch
 from pipeline.paths import STATE
 from pipeline.registry.fallback_title import Shown
 from pipeline.titles.served_version import ServedVersion, load_titler
@@ -29,16 +30,20 @@ _log = logging.getLogger(__name__)
 class BatchTitles:
     """The titles of a batch by text, and the files from which an interrupted batch resumes.
 
+    version: the version that wrote them.
     fallbacks: the texts whose title is a keyphrase, because the model wrote no usable title.
     """
 
+    version: ServedVersion
     titles: dict[str, str]
     fallbacks: frozenset[str]
     resume_folder: Path
 
-    def title_by_model(self, text: str) -> str:
-        """Return the title that the model wrote; empty if it wrote no usable title."""
-        return "" if text in self.fallbacks else self.titles[text]
+    def log(self, texts: Sequence[str]) -> None:
+        """Log measurements of titled texts. The pretrained model has no training split to compare them with."""
+        if self.version.is_registered:
+            own = ["" if text in self.fallbacks else self.titles[text] for text in texts]
+            log_batch(texts, own, str(self.version))
 
     def discard_resume_files(self) -> None:
         """Remove the files for resuming. Call this once the titles are saved elsewhere."""
@@ -69,6 +74,7 @@ def title_texts(texts: Iterable[str], version: ServedVersion) -> BatchTitles:
             if bar.disable:
                 _log.info("%s of %s texts titled", f"{len(titles):,}", f"{len(distinct):,}")
     return BatchTitles(
+        version,
         {text: shown.title for text, shown in titles.items()},
         frozenset(text for text, shown in titles.items() if shown.fallback),
         resume_folder,

@@ -15,7 +15,6 @@ from pipeline.data.folder_reader import table_files
 from pipeline.data.tables import is_workbook
 from pipeline.errors import Rejected, UsageError
 from pipeline.files import make_folder
-from pipeline.monitoring.batch_log import log_batch
 from pipeline.paths import STATE
 from pipeline.titles.batch_titling import title_texts
 from pipeline.titles.outbox import (
@@ -191,7 +190,7 @@ class _InboxRun:
                 why = f"Version {row.version} wrote no usable title, and the text has no keyphrase. Add more text."
                 self._fail(row.file, Rejected(why), row.sha256)
         self._add_rows(titled)
-        log_batch([*texts.values()], [batch.title_by_model(text) for text in texts.values()], str(self._version))
+        batch.log([*texts.values()])
         batch.discard_resume_files()
 
     def _title_workbook(self, row: TitledFile, path: Path) -> None:

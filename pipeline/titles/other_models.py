@@ -12,8 +12,9 @@ from pipeline.evaluation.baselines import BASELINES
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.paths import MODELS, TRAINING_SPLITS
 from pipeline.registry.fallback_title import choose_titles
+from pipeline.registry.register_settings import RegisterSettings
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, get_version, list_versions
+from pipeline.registry.versions import get_version, list_versions
 from pipeline.titles.served_version import load_titler, to_served_version
 
 _BASELINE = "baseline: "

@@ -1,32 +1,38 @@
-"""Find the served version, the champion or else the challenger, and load it for titling."""
+"""Find the served version, the champion or else the challenger, and load it for titling.
+
+Until a version is registered, a pretrained model takes its place. MLflow takes seconds to import, so this file imports
+it only when a version may be registered.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import mlflow
 import pandas as pd
-from mlflow.entities.model_registry import ModelVersion
 
 import pipeline
 from pipeline.errors import Rejected, UsageError
 from pipeline.extras import require_extra
-from pipeline.models.checkpoint_sources import artifact_store, is_local
 from pipeline.models.title_cleanup import PLAIN
 from pipeline.paths import EXPORTS
 from pipeline.registry.fallback_title import Shown, titles_frame
-from pipeline.registry.lineage import title_code_hashes
-from pipeline.registry.outages import translate_error
-from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings, served_version
+from pipeline.registry.register_settings import RegisterSettings
+
+if TYPE_CHECKING:
+    import mlflow
+    from mlflow.entities.model_registry import ModelVersion
 
 _INSTALLED_CODE = Path(pipeline.__file__).parent
+_PRETRAINED = "pretrained"
+_SQLITE = "sqlite:///"
 _log = logging.getLogger(__name__)
 
 Predict = Callable[[list[str], Mapping[str, object]], pd.DataFrame]
@@ -38,8 +44,10 @@ WriteTitles = Callable[[list[str]], list[Shown]]
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """A registered version to title with.
+    """A registered version to title with, or the pretrained model that takes its place.
 
+    name: of the registered model; `pretrained` for the pretrained model.
+    number: of the version; the pretrained model's name in params.yaml.
     identity: a text that changes whenever the titles may change.
     export: folder of its fast export, if that writes the titles.
     """
@@ -52,26 +60,56 @@ class ServedVersion:
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
 
+    @property
+    def is_registered(self) -> bool:
+        """Return whether this is a version of the registry."""
+        return self.name != _PRETRAINED
+
 
 def find_served_version(*, fast: bool = False) -> ServedVersion:
-    """Look up the champion, else the challenger.
+    """Look up the champion, else the challenger, else the pretrained model.
 
     Args:
         fast: use the export that `lectern export` has made of it.
 
     Raises:
-        Rejected: no version is registered.
+        Rejected: no version is registered, and there is no pretrained model or `fast` is set.
         UsageError: `fast` is set and the version has no up-to-date export.
     """
-    registered = served_version(connect(), RegisterSettings.read().name)
+    settings = RegisterSettings.read()
+    if settings.pretrained and not fast and not _database_exists():
+        return _pretrained_version(settings.pretrained)
+    from pipeline.registry.tracking import connect
+    from pipeline.registry.versions import find_served, nothing_registered
+
+    registered = find_served(connect(), settings.name)
+    if registered is None:
+        if fast or not settings.pretrained:
+            raise Rejected(nothing_registered(settings.name))
+        return _pretrained_version(settings.pretrained)
     version = to_served_version(registered)
     return _with_export(version, _model_md5(registered)) if fast else version
+
+
+def _database_exists() -> bool:
+    """Return whether there is a tracking database, or a server that may have one."""
+    tracking = os.environ["MLFLOW_TRACKING_URI"]
+    return not tracking.startswith(_SQLITE) or Path(tracking.removeprefix(_SQLITE)).exists()
+
+
+def _pretrained_version(model: str) -> ServedVersion:
+    from pipeline.models.checkpoints import ModelSettings
+    from pipeline.models.generation import GenerateSettings
+
+    settings = ModelSettings.read(model).model_dump_json(), GenerateSettings.read(model).model_dump_json()
+    return ServedVersion(_PRETRAINED, model, " ".join(settings))
 
 
 def to_served_version(registered: ModelVersion) -> ServedVersion:
     """Convert a version of MLflow's registry."""
     name, number = registered.name, str(registered.version)
-    return ServedVersion(name, number, f"{mlflow.get_tracking_uri()} {name}/{number} {_model_md5(registered)}")
+    tracking = os.environ["MLFLOW_TRACKING_URI"]
+    return ServedVersion(name, number, f"{tracking} {name}/{number} {_model_md5(registered)}")
 
 
 def _model_md5(registered: ModelVersion) -> str:
@@ -115,6 +153,8 @@ def load_version(version: ServedVersion) -> Predict:
     """
     if version.export:
         return _load_export(version.export)
+    if not version.is_registered:
+        return _load_pretrained(version.number)
     downloads = tempfile.TemporaryDirectory(prefix="lectern-version-", ignore_cleanup_errors=True)
     try:
         model = _load_model(version, downloads.name)
@@ -132,7 +172,29 @@ def load_version(version: ServedVersion) -> Predict:
     return predict
 
 
+def _load_pretrained(model: str) -> Predict:
+    from pipeline.models.checkpoints import ModelSettings
+    from pipeline.models.generation import GenerateSettings, open_pretrained
+
+    _log.warning(
+        "No version is registered yet, so the pretrained model '%s' writes the titles. Trained on your own lessons, it "
+        "learns how your course words its titles: `lectern use WORKBOOK`, then `lectern run`.",
+        model,
+    )
+    titler = open_pretrained(ModelSettings.read(model), GenerateSettings.read(model))
+
+    def predict(texts: list[str], parameters: Mapping[str, object]) -> pd.DataFrame:
+        changed = titler.with_overrides(parameters) if parameters else titler
+        return titles_frame(texts, changed.titles(texts), titler.style)
+
+    return predict
+
+
 def _load_model(version: ServedVersion, downloads: str) -> mlflow.pyfunc.PyFuncModel:
+    import mlflow
+
+    from pipeline.registry.outages import translate_error
+
     failure = f"Version {version.number} of '{version.name}' cannot be loaded"
     try:
         folder = _fetch_files(f"models:/{version}", downloads)
@@ -154,12 +216,18 @@ def _load_model(version: ServedVersion, downloads: str) -> mlflow.pyfunc.PyFuncM
 
 def _carries_other_code(folder: Path) -> bool:
     """Return whether the version in `folder` carries other code than the installed code, which Python already uses."""
+    from pipeline.registry.lineage import title_code_hashes
+
     carried = folder / "code" / pipeline.__name__
     return carried.is_dir() and title_code_hashes(carried) != title_code_hashes(_INSTALLED_CODE)
 
 
 def _fetch_files(uri: str, downloads: str) -> str:
     """Return the folder of a version's files: its own place on this machine, else a download in `downloads`."""
+    import mlflow
+
+    from pipeline.models.checkpoint_sources import artifact_store, is_local
+
     return mlflow.artifacts.download_artifacts(uri, dst_path=None if is_local(artifact_store(uri)) else downloads)
 
 

@@ -21,7 +21,6 @@ from pipeline.data.workbook_files import fit_into_cell, write_workbook
 from pipeline.data.workbook_schema import FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected
 from pipeline.files import file_aside
-from pipeline.monitoring.batch_log import log_batch
 from pipeline.titles.batch_titling import title_texts
 from pipeline.titles.served_version import ServedVersion
 
@@ -120,7 +119,7 @@ def fill_titles(path: Path, workbook: Workbook, out: Path, version: ServedVersio
         else:
             _write_into_copy(aside, written, marks, path)
         _check_copy(aside, topics, path)
-    log_batch([*texts.values()], [batch.title_by_model(text) for text in texts.values()], str(version))
+    batch.log([*texts.values()])
     batch.discard_resume_files()
     return TitledWorkbook(
         out=out,

@@ -24,6 +24,11 @@ class TrainingRun(BaseModel):
     bertscore: str | None = None  # model and layer that measured BERTScore after each epoch
     lineage: dict[str, str]  # the run's tags, for tracking servers that do not have the run
 
+    @property
+    def from_scratch(self) -> bool:
+        """Return whether the training started from random weights: it names no checkpoint."""
+        return "checkpoint" not in self.lineage
+
 
 @dataclass(frozen=True)
 class Training:

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import Rejected, UsageError
+from pipeline.evaluation.costs import costs_of
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.leaderboard import CompareSettings, Leaderboard, build_leaderboard, read_leaderboard
 from pipeline.evaluation.leaderboard_text import as_markdown, as_rich_table, format_interval
@@ -18,9 +19,10 @@ from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.results import MEASURED_SPLITS, summarise
 from pipeline.evaluation.score_names import SCORES
 from pipeline.settings import check, read_contestants
+from pipeline.training.record import TrainingRun
 
 EVALUATION = EvaluateSettings(bertscore_model="some-model", bertscore_layers=6, confidence=0.95)
-NOISE = np.random.default_rng(1).random(40) / 10
+NOISE = np.random.default_rng(1).random(50) / 10
 
 
 def scored(validation: float, test: float, examples: int = 40) -> pd.DataFrame:
@@ -41,6 +43,7 @@ def build(
     evaluation: EvaluateSettings = EVALUATION,
     parameters: dict[str, int] | None = None,
     seen: dict[str, dict[str, int]] | None = None,
+    trainings: dict[str, TrainingRun] | None = None,
 ) -> Leaderboard:
     """Build a leaderboard of `models`; a dash marks a baseline."""
     named = {name.lstrip("-"): frame for name, frame in models.items()}
@@ -54,7 +57,18 @@ def build(
         named,
         CompareSettings(metric=metric),
         evaluation=evaluation,
-        parameters=dict.fromkeys(models, 100) | (parameters or {}),
+        training=trainings
+        or {name: a_training((parameters or {}).get(name, 100)) for name in models if not name.startswith("-")},
+    )
+
+
+def a_training(parameters: int = 100, *, trained: bool = True, checkpoint: str | None = "t5-small") -> TrainingRun:
+    return TrainingRun(
+        run_id="run",
+        parameters=parameters,
+        trainable_parameters=parameters if trained else 0,
+        seconds=90.0 if trained else 0.0,
+        lineage={"checkpoint": checkpoint} if checkpoint else {},
     )
 
 
@@ -70,8 +84,8 @@ def board() -> Leaderboard:
     )
 
 
-def test_models_are_ranked_on_the_validation_split(board):
-    assert [row.model for row in board.rows] == ["strong", "keyphrase", "weak", "words"]
+def test_models_are_ranked_on_the_validation_split_and_baselines_stand_below(board):
+    assert [row.model for row in board.rows] == ["strong", "weak", "keyphrase", "words"]
 
 
 def test_the_best_is_never_a_baseline():
@@ -102,13 +116,13 @@ def test_a_lead_that_may_be_chance_does_not_beat_the_baseline():
 def test_a_model_trained_on_validation_examples_is_not_chosen_if_another_model_was_not():
     models = {"further": scored(0.9, 0.6), "fresh": scored(0.5, 0.5), "-keyphrase": scored(0.3, 0.3)}
     board = build(models, seen={"further": {"validation": 12, "test": 3}})
-    assert board.rows[0].model == "further"
+    assert [row.model for row in board.rows] == ["fresh", "further", "keyphrase"]
     assert (board.best, board.leader, board.ties) == ("fresh", "fresh", ["fresh"])
     assert (
         "further, or a model it started from, was trained on 12 of the 40 validation examples, and trained or selected "
         "on 3 of the 40 test examples: its scores there are too good. It cannot be the best model, because other "
         "models were not trained on validation examples."
-    ) in as_markdown(board)
+    ) in as_markdown(board, {})
 
 
 def test_models_that_were_all_trained_on_validation_examples_all_take_part():
@@ -116,7 +130,7 @@ def test_models_that_were_all_trained_on_validation_examples_all_take_part():
     seen = {"further": {"validation": 12, "test": 3}, "fresh": {"validation": 1, "test": 0}}
     board = build(models, seen=seen)
     assert board.best == "further"
-    text = as_markdown(board)
+    text = as_markdown(board, {})
     assert "cannot be the best" not in text
     assert "It has seen 3 of the 40 test examples, so its score is too good." in text
     assert "fresh, or a model it started from, was trained on 1 of the 40 validation examples: its" in text
@@ -140,9 +154,9 @@ def test_a_row_has_the_interval_of_the_metric_on_the_test_split(board):
 def test_every_score_has_its_interval(board, score):
     interval = board.row("strong").test[score]
     assert interval.low < interval.mean < interval.high
-    row = next(line for line in as_markdown(board).splitlines() if "**strong**" in line)
+    row = next(line for line in as_markdown(board, {}).splitlines() if "**strong**" in line)
     assert row.count(format_interval(interval)) == len(SCORES)  # all scores are equal here
-    assert "The independent units are lessons" in as_markdown(board)
+    assert "The independent units are lessons" in as_markdown(board, {})
 
 
 def test_the_metric_decides_the_ranking():
@@ -188,7 +202,7 @@ def build_with_other(measured: dict[str, str]) -> Leaderboard:
         frames,
         CompareSettings(metric="rouge1"),
         evaluation=EVALUATION,
-        parameters={"other": 1},
+        training={"other": a_training()},
     )
 
 
@@ -206,7 +220,7 @@ def test_one_example_is_too_few_to_beat_a_baseline():
     one = build({"one": scored(0.5, 0.586, examples=1), "-keyphrase": scored(0.3, 0.3, examples=1)})
     assert (one.best, one.best_beats_baselines) == ("one", False)
     assert one.row("one").test["rouge1"] == Interval(pytest.approx(0.586, abs=0.1), 0, 1)
-    page = as_markdown(one)
+    page = as_markdown(one, {})
     assert "too few lessons to tell whether it beats the best baseline (keyphrase)" in page
     assert "on 1 test lesson, and 5 are needed" in page
 
@@ -218,7 +232,7 @@ def test_few_lessons_are_too_few_even_with_many_examples(lessons, beats):
     assert found.best_beats_baselines == beats
     assert found.row("strong").verdict == ("beats the best baseline" if beats else "too few lessons to tell")
     assert (found.row("strong").difference.low > 0) == beats
-    assert f"40 examples of {lessons} lessons" in as_markdown(found)
+    assert f"40 examples of {lessons} lessons" in as_markdown(found, {})
 
 
 def test_a_lead_counts_by_lesson():
@@ -235,7 +249,7 @@ def test_examples_are_the_units_of_a_random_split(tmp_path, monkeypatch):
     assert not build(models).best_beats_baselines
     (tmp_path / "params.yaml").write_text("split: {by: random}")
     assert build(models).best_beats_baselines
-    assert "The independent units are examples, because split.by is random" in as_markdown(build(models))
+    assert "The independent units are examples, because split.by is random" in as_markdown(build(models), {})
 
 
 def test_intervals_over_lessons_and_over_examples_cannot_be_compared():
@@ -254,12 +268,12 @@ def noisy(mean: float, spread: float, seed: int) -> pd.DataFrame:
 def test_the_smallest_model_within_a_standard_error_is_the_best():
     models = {"large": noisy(0.51, 0.1, 1), "small": noisy(0.5, 0.1, 2), "-words": in_lessons(scored(0.1, 0.1), 12)}
     board = build(models, parameters={"large": 1000, "small": 10})
-    assert [row.model for row in board.rows] == ["large", "small", "words"]
-    assert (board.leader, board.best, board.ties) == ("large", "small", ["large", "small"])
-    page = as_markdown(board)
+    assert [row.model for row in board.rows] == ["small", "large", "words"]
+    assert (board.leader, board.best, board.ties) == ("large", "small", ["small", "large"])
+    page = as_markdown(board, {})
     assert "The best model is small" in page
     assert "chosen over large" in page
-    assert "cannot tell large and small apart" in page
+    assert "cannot tell small and large apart" in page
     assert page.count("(tied)") == 2
     assert build(models, parameters={"large": 10, "small": 1000}).best == "large"
 
@@ -275,14 +289,14 @@ def test_a_smaller_model_that_is_clearly_worse_is_not_chosen():
         {"large": scored(0.5, 0.5), "small": scored(0.3, 0.3), "-words": scored(0.1, 0.1)}, parameters={"small": 1}
     )
     assert (smaller.best, smaller.ties) == ("large", ["large"])
-    assert "tied" not in as_markdown(smaller)
+    assert "tied" not in as_markdown(smaller, {})
 
 
 def test_a_tied_model_far_behind_the_best_mean_is_not_chosen():
     models = {"large": scored(0.5, 0.5), "small": scored(0.1, 0.1), "-words": scored(0.1, 0.1)}
     board = build({name: in_lessons(frame, 2) for name, frame in models.items()}, parameters={"small": 1})
     assert (board.best, board.ties) == ("large", ["large", "small"])
-    assert "Warning: the validation split has 2 lessons, but 5 are needed" in as_markdown(board)
+    assert "Warning: the validation split has 2 lessons, but 5 are needed" in as_markdown(board, {})
 
 
 def test_one_validation_lesson_chooses_by_the_mean():
@@ -325,22 +339,22 @@ def test_a_damaged_leaderboard_is_rejected(tmp_path):
 
 
 def test_the_markdown_names_the_bertscore_model(board):
-    assert "BERTScore is from some-model, layer 6" in as_markdown(board)
+    assert "BERTScore is from some-model, layer 6" in as_markdown(board, {})
 
 
 def test_the_markdown_has_one_row_per_model(board):
-    assert sum(line.startswith("| ") for line in as_markdown(board).splitlines()) == 2 + len(board.rows)
+    assert sum(line.startswith("| ") for line in as_markdown(board, {}).splitlines()) == 2 + len(board.rows)
 
 
 def test_a_model_that_loses_to_a_baseline_is_not_worth_promoting():
     poor = build({"poor": scored(0.1, 0.1), "-keyphrase": scored(0.9, 0.9)})
-    assert "not worth promoting" in as_markdown(poor)
+    assert "not worth promoting" in as_markdown(poor, {})
 
 
 def test_the_terminal_shows_names_without_markup():
     odd = build({"[red]odd[/red]": scored(0.5, 0.5), "-keyphrase": scored(0.3, 0.3)})
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(as_rich_table(odd))
+    console.print(as_rich_table(odd, {}))
     assert "[red]odd[/red]" in console.export_text()
 
 
@@ -362,3 +376,28 @@ def test_a_repeated_contestant_is_a_usage_error(tmp_path):
     (tmp_path / "params.yaml").write_text("contestants: [t5, t5]")
     with pytest.raises(UsageError, match="twice"):
         read_contestants(tmp_path / "params.yaml")
+
+
+def test_the_leaderboard_shows_what_each_model_costs_and_which_started_from_scratch() -> None:
+    models = {name: scored(mean, mean) for name, mean in (("tuned", 0.5), ("published", 0.4), ("scratch", 0.1))}
+    trainings = {
+        "tuned": a_training(77_000_000),
+        "published": a_training(77_000_000, trained=False),
+        "scratch": a_training(800, checkpoint=None),
+    }
+    frames = {**models, "-words": scored(0.2, 0.2)}
+    measured = {name: summarise(name, frame, EVALUATION, seconds=1) for name, frame in models.items()}
+    page = as_markdown(build(frames, trainings=trainings), costs_of(measured, trainings))
+    header, _, *rows = ([cell.strip(" *") for cell in line.split("|")] for line in page.splitlines() if line[:1] == "|")
+    tuned, published, scratch, words = (dict(zip(header, row, strict=True)) for row in rows)
+    assert (tuned["training"], tuned["titles/s"], tuned["size"]) == ("90.0 s", "80.0", "77.0 M")
+    assert published["training"] == ""
+    assert scratch["model"] == "scratch (from scratch)"
+    assert [words[name] for name in ("#", "training", "titles/s", "size")] == [""] * 4
+    assert "scratch started from random weights" in page
+
+
+@pytest.mark.parametrize(("examples", "warns"), [(49, True), (50, False)])
+def test_a_small_validation_split_is_warned_about(examples: int, warns: bool) -> None:
+    found = build({"strong": scored(0.5, 0.5, examples), "-words": scored(0.1, 0.1, examples)})
+    assert ("fewer than 50 examples" in as_markdown(found, {})) == warns

@@ -21,9 +21,9 @@ from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import SPLITS
 from pipeline.registry.lineage import md5
+from pipeline.registry.register_settings import RegisterSettings
 from pipeline.registry.registration import register as register_model
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings
 from tests.command import lectern
 from tests.models.small import GREEDY, lively_model
 from tests.titles.small import write_book

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.hard
 
 
 def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
-    make_project(tmp_path, ["t5-tiny"])
+    make_project(tmp_path, ["bart-tiny"])
     run(tmp_path, "git", "config", "user.name", "t")
     run(tmp_path, "git", "config", "user.email", "t@example.org")
     blocks = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

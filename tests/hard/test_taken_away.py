@@ -184,10 +184,10 @@ def test_a_packages_damaged_model_is_refused_and_nothing_of_it_is_kept(
     # Ahead of the one that is installed, found as that is.
     env = environment()
     env["PYTHONPATH"] = f"{package.parent}{os.pathsep}{env['PYTHONPATH']}"
-    words = [sys.executable, "-m", "pipeline", "train", "smollm2-zero-shot"]
+    words = [sys.executable, "-m", "pipeline", "train", "smollm2"]
     said = subprocess.run(words, cwd=project, env=env, capture_output=True, text=True, check=False)
     assert said.returncode == 1, said.stderr
-    assert "install its package, anew" in said.stderr
+    assert "install its package, again" in said.stderr
     assert "Traceback" not in said.stderr
     assert not [path for path in project.glob(".lectern/converted/*") if path.is_dir()]
 

@@ -220,12 +220,12 @@ def test_titles_of_other_models_are_compared(page: Client, folder: Path) -> None
 
 
 def test_a_trained_model_that_is_not_registered_is_compared(page: Client, folder: Path) -> None:
-    shutil.copytree(folder / "small", folder / "models/t5-tiny")
+    shutil.copytree(folder / "small", folder / "models/bart-tiny")
     _, models = page.predict(api_name="/models")
-    assert "trained: t5-tiny" in [name for name, _ in models["choices"]]
+    assert "trained: bart-tiny" in [name for name, _ in models["choices"]]
     _find_chapters(page, folder)
     table = _table(("0:00", "Bread"))
-    said, shown = page.predict(table, "", "", ["trained: t5-tiny"], api_name="/compare")
+    said, shown = page.predict(table, "", "", ["trained: bart-tiny"], api_name="/compare")
     rows = shown["value"]["data"] if "value" in shown else shown["data"]
     assert [bool(title) for *_, title in rows] == [True], said
 

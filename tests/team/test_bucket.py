@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 from flows.services.service import HOST, free_port
 from pipeline.errors import Rejected, TemporaryFailure
 from pipeline.registry.gate import judge
+from pipeline.registry.register_settings import RegisterSettings
 from pipeline.registry.serving_trial import try_version
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings
 from tests.command import lectern
 from tests.registry.conftest import registry_backup, three_versions  # noqa: F401 - fixtures
 from tests.registry.small import NAME

@@ -16,8 +16,8 @@ from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.title_cleanup import TitleStyle
 from pipeline.registry import registration
 from pipeline.registry.lineage import md5
+from pipeline.registry.register_settings import RegisterSettings
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import RegisterSettings
 from tests.conftest import ROOT
 from tests.models.small import GREEDY, lively_model
 
