@@ -12,10 +12,10 @@ import pandas as pd
 
 from pipeline.chapters.divide_transcript import divide_at
 from pipeline.chapters.title_chapters import is_numbered_title
-from pipeline.data.cell_values import Fault, as_lesson, as_name, as_seconds
-from pipeline.data.workbook_files import fit_into_cell
+from pipeline.data.cell_values import Fault, as_seconds
 from pipeline.errors import Rejected
 from pipeline.transcripts.chapter import ChapteredTranscript
+from pipeline.transcripts.lesson_names import one_line
 from pipeline.transcripts.timestamps import short_time, time_fault
 from pipeline.transcripts.transcript import Topic, Transcript
 
@@ -42,16 +42,6 @@ def table_rows(lesson: ChapteredTranscript) -> list[ChapterRow]:
     return [ChapterRow(short_time(chapter.start_seconds), chapter.title) for chapter in lesson.chapters]
 
 
-def rename_lesson(transcript: Transcript, course: str, lesson: str) -> Transcript:
-    """Give a transcript the entered course and lesson, cleaned up as in a workbook. Empty entries change nothing."""
-    course, lesson = _one_line(course) or transcript.course_title, _one_line(lesson) or transcript.lesson_num
-    return replace(
-        transcript,
-        course_title=as_name(pd.Series([course])).iloc[0],
-        lesson_num=as_lesson(pd.Series([lesson])).iloc[0],
-    )
-
-
 def chapters_from_table(transcript: Transcript, rows: Sequence[ChapterRow]) -> ChapteredTranscript:
     """Divide a transcript into the chapters of an edited table. Empty rows are skipped.
 
@@ -59,7 +49,7 @@ def chapters_from_table(transcript: Transcript, rows: Sequence[ChapterRow]) -> C
         Rejected: a row is not a chapter. The message gives its number in the table, counted from 1.
     """
     numbered = [
-        _NumberedRow(number, row.time.strip(), _one_line(row.title))
+        _NumberedRow(number, row.time.strip(), one_line(row.title))
         for number, row in enumerate(rows, start=1)
         if row.time.strip() or row.title.strip()
     ]
@@ -116,7 +106,3 @@ def _parse_times(rows: Sequence[_NumberedRow]) -> list[float]:
             raise Rejected(f"Row {row.number} ({row.title[:60]}) has no time. Write h:mm:ss or mm:ss.")
         raise Rejected(f"Row {row.number}: {time_fault(row.time, Fault(times.fault[faulty[0]]))}")
     return times.seconds.tolist()
-
-
-def _one_line(text: str) -> str:
-    return " ".join(fit_into_cell(text).split())

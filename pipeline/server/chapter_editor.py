@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.chapters.corrections import lesson_file_name, save_corrections, training_command
 from pipeline.chapters.divide_transcript import divide_transcript
-from pipeline.chapters.edited_table import ChapterRow, chapters_from_table, rename_lesson
+from pipeline.chapters.edited_table import ChapterRow, chapters_from_table
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.chapters.title_chapters import add_titles, untitled_texts
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
@@ -26,6 +26,7 @@ from pipeline.server.version_watcher import VersionWatcher
 from pipeline.titles.other_models import titles_by
 from pipeline.transcripts import chapter_files
 from pipeline.transcripts.chapter import ChapteredTranscript
+from pipeline.transcripts.lesson_names import rename_lesson
 from pipeline.transcripts.transcript import Transcript
 
 PASTED_NAME = "Pasted talk"

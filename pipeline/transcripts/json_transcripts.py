@@ -45,17 +45,16 @@ class _Format:
     per_second: float = 1.0
 
 
-def read_json(text: str, name: str) -> list[RawLine]:
+def read_json(content: Any, name: str) -> list[RawLine]:
     """Read the lines of a JSON transcript of any known kind.
 
     Args:
-        text: the content of the file.
+        content: the content of the file, from `parse_json`.
         name: the file's name, for messages.
 
     Raises:
-        Rejected: the text is not JSON, is of no known kind, or a value is not a time or a text.
+        Rejected: the content is of no known kind, or a value is not a time or a text.
     """
-    content = parse_json(text, name)
     for kind in FORMATS:
         part = kind.recognise(content)
         if part is not None:
@@ -64,11 +63,16 @@ def read_json(text: str, name: str) -> list[RawLine]:
     raise Rejected(f"{name} is JSON of a kind that Lectern does not read. It reads: {known}.")
 
 
+class NotJson(Rejected):
+    """The text is not JSON that a caption program writes."""
+
+
 def parse_json(text: str, name: str) -> Any:
     """Parse JSON.
 
     Raises:
-        Rejected: the text is not JSON.
+        NotJson: the text is not JSON.
+        Rejected: it holds half a character.
     """
     try:
         content = json.loads(text)
@@ -78,9 +82,9 @@ def parse_json(text: str, name: str) -> Any:
         half = error.object[error.start].encode("unicode_escape").decode()
         raise Rejected(f"{name} holds half a character ({half}). Download or export it again.") from None
     except json.JSONDecodeError as error:
-        raise Rejected(f"{name}, line {error.lineno:,}: not JSON ({error.msg}). Download or export it again.") from None
+        raise NotJson(f"{name}, line {error.lineno:,}: not JSON ({error.msg}). Download or export it again.") from None
     except (RecursionError, ValueError):  # nested without end, or a number of thousands of digits
-        raise Rejected(f"{name} is JSON that no caption program writes. Download or export it again.") from None
+        raise NotJson(f"{name} is JSON that no caption program writes. Download or export it again.") from None
 
 
 def _spoken(entry: _Entry, number: int, kind: _Format, name: str) -> RawLine:
