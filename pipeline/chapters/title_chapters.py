@@ -10,20 +10,19 @@ from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.data.workbook_files import fit_into_cell
 from pipeline.titles.batch_titling import BatchTitles, title_texts
-from pipeline.titles.served_version import find_served_version
+from pipeline.titles.served_version import ServedVersion, find_served_version
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.transcript import Transcript
 
 
 def chapters_with_titles(
-    transcripts: Sequence[Transcript], settings: ChaptersSettings, count: int | None = None
+    transcripts: Sequence[Transcript], settings: ChaptersSettings, count: int | None, version: ServedVersion | None
 ) -> tuple[list[ChapteredTranscript], BatchTitles | None]:
-    """Divide transcripts into chapters, titled by the served version.
-
-    The version is looked up first, so that a missing one is reported before any work.
+    """Divide transcripts into chapters, titled by a version.
 
     Args:
         count: number of chapters of a transcript without topics; None computes it from `settings.minutes`.
+        version: from `find_version`.
 
     Returns:
         The transcripts with their chapters, in the same order, and the titles that were written; None if all titles
@@ -31,15 +30,26 @@ def chapters_with_titles(
 
     Raises:
         UsageError: a transcript is too short for `count` chapters.
-        Rejected: no version is registered, or the version or the encoder cannot be loaded.
+        Rejected: the version or the encoder cannot be loaded.
     """
-    version = None if all(_has_all_titles(transcript) for transcript in transcripts) else find_served_version()
     lessons = [divide_transcript(transcript, settings, count) for transcript in transcripts]
-    if version is None:
+    texts = untitled_texts(lessons)
+    if version is None or not texts:
         return [add_titles(lesson, {}) for lesson in lessons], None
-    batch = title_texts(untitled_texts(lessons), version)
+    batch = title_texts(texts, version)
     batch.log([*batch.titles])
     return [add_titles(lesson, batch.titles, batch.fallbacks) for lesson in lessons], batch
+
+
+def find_version(transcripts: Sequence[Transcript]) -> ServedVersion | None:
+    """Look up the served version; None if the transcripts need no titles.
+
+    Call this before any other work, so that a missing version is reported at once.
+
+    Raises:
+        Rejected: no version is registered.
+    """
+    return None if all(_has_all_titles(transcript) for transcript in transcripts) else find_served_version()
 
 
 def _has_all_titles(transcript: Transcript) -> bool:

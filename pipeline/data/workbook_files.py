@@ -18,7 +18,7 @@ from pipeline.errors import Rejected, UsageError
 from pipeline.files import file_aside
 
 _MAX_ROWS = 1_048_576 - 1  # of a sheet, without the header
-_MAX_CELL_CHARACTERS = 32_767
+LONGEST_CELL = 32_767
 _WIDTHS = {"A": 28, "B": 12, "C": 12, "D": 90}
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -47,7 +47,7 @@ def require_writable(out: Path, *, overwrite: bool) -> None:
 
 def fit_into_cell(text: str) -> str:
     """Remove characters that an Excel cell cannot hold, and cut the text to the longest cell."""
-    return ILLEGAL_CHARACTERS_RE.sub(" ", text).strip()[:_MAX_CELL_CHARACTERS]
+    return ILLEGAL_CHARACTERS_RE.sub(" ", text).strip()[:LONGEST_CELL]
 
 
 def write_workbook(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: Path, notes: Mapping[int, str]) -> None:
@@ -65,7 +65,7 @@ def write_workbook(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: P
     """
     if max(len(topics), len(lines)) > _MAX_ROWS:
         raise Rejected(f"{path} has more rows than a sheet of Excel can hold. Title it course by course.")
-    too_long = lines["text"].str.len() > _MAX_CELL_CHARACTERS
+    too_long = lines["text"].str.len() > LONGEST_CELL
     if too_long.any():
         row = int(lines.loc[too_long, "row"].iloc[0])
         raise Rejected(

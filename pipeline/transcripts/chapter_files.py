@@ -201,10 +201,22 @@ def write_chapters(lessons: Sequence[ChapteredTranscript], out: Path, name: str)
     """
     if name == "xlsx":
         with file_aside(out) as aside:
-            write_workbook(out, _topics_table(lessons), _lines_table(lessons), aside, _fallback_marks(lessons))
+            lines = _lines_table([lesson.transcript for lesson in lessons])
+            write_workbook(out, _topics_table(lessons), lines, aside, _fallback_marks(lessons))
     else:
         byte_order_mark = "\ufeff" if name == "csv" else ""  # Excel needs it to recognise UTF-8
         write_text(out, byte_order_mark + TEXTS[name](lessons))
+
+
+def write_transcripts(transcripts: Sequence[Transcript], out: Path) -> None:
+    """Write transcripts and their known topics to a workbook. If this fails, `out` stays unchanged.
+
+    Raises:
+        Rejected: a workbook cannot hold them.
+    """
+    topics = [(each.course_title, each.lesson_num, *topic) for each in transcripts for topic in each.topics]
+    with file_aside(out) as aside:
+        write_workbook(out, _table(TOPICS, topics), _lines_table(transcripts), aside, {})
 
 
 def _topics_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
@@ -218,8 +230,7 @@ def _topics_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
     )
 
 
-def _lines_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
-    transcripts = [lesson.transcript for lesson in lessons]
+def _lines_table(transcripts: Sequence[Transcript]) -> pd.DataFrame:
     return _table(
         LINES,
         [(each.course_title, each.lesson_num, line.seconds, line.text) for each in transcripts for line in each.lines],
