@@ -42,7 +42,7 @@ def title(
         str,
         typer.Argument(
             metavar="TEXT|FILE|-|WORKBOOK|FOLDER",
-            help="A passage, a text file, - for standard input; a workbook; a folder of .txt files and workbooks.",
+            help="A passage, a text file, - for standard input; a workbook; a folder of texts, transcripts, workbooks.",
         ),
     ],
     candidates: Annotated[int, typer.Option(min=1, help="Number of titles to print, best first.")] = 1,
@@ -156,7 +156,7 @@ def _title_workbook(path: Path, out: Path | None, *, overwrite: bool, fast: bool
 
 
 def _title_folder(inbox: Path, out: Path | None, *, again: bool, tell_once: bool, fast: bool) -> None:
-    from pipeline.titles.folder import title_inbox
+    from pipeline.inbox.title_inbox import title_inbox
     from pipeline.titles.served_version import find_served_version
 
     enter_project()

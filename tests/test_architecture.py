@@ -20,6 +20,7 @@ ROOMS = (
     "monitoring",
     "titles",
     "chapters",
+    "inbox",
     "server",
     "maintenance",
     "command",

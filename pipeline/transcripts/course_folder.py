@@ -159,7 +159,7 @@ def find_lessons(files: Iterable[Path]) -> tuple[list[LessonFiles], list[Path]]:
         shared = groups.get((folder, _without_language(name)), []) if _without_language(name) != name else []
         transcript = _find_transcript(group)
         if transcript:
-            topics = _find_topics(transcript, [*group, *filter(_holds_chapters_by_name, shared)])
+            topics = _find_topics(transcript, [*group, *filter(is_called_chapters, shared)])
             lessons.append(LessonFiles(name, transcript, topics))
             used |= {transcript, topics}
     return lessons, [file for group in groups.values() for file in group if file not in used]
@@ -181,13 +181,14 @@ def _without_language(name: str) -> str:
     return stem if stem and _LANGUAGE.fullmatch(dot + language) else name
 
 
-def _holds_chapters_by_name(file: Path) -> bool:
+def is_called_chapters(file: Path) -> bool:
+    """Return whether the name of a file says that it is a chapter list."""
     return file.suffix.lower() in _CHAPTERS_ONLY or _CALLED_CHAPTERS.fullmatch(file.stem) is not None
 
 
 def _find_transcript(group: Sequence[Path]) -> Path | None:
     """Return the transcript among files of the same name, or None."""
-    others = [file for file in group if file.suffix.lower() in TRANSCRIPTS and not _holds_chapters_by_name(file)]
+    others = [file for file in group if file.suffix.lower() in TRANSCRIPTS and not is_called_chapters(file)]
     others.sort(key=lambda file: TRANSCRIPTS.index(file.suffix.lower()))
     while len(others) > 1 and others[0].suffix.lower() == ".json" and _count_title_words(others[0]) is not None:
         del others[0]  # JSON in which only chapters have times
@@ -196,7 +197,7 @@ def _find_transcript(group: Sequence[Path]) -> Path | None:
 
 def _find_topics(transcript: Path, group: Sequence[Path]) -> Path | None:
     """Return the chapter list of a transcript among files of the same name, or None."""
-    by_name = [file for file in group if _holds_chapters_by_name(file) and file.stem[-5:].lower() != ".info"]
+    by_name = [file for file in group if is_called_chapters(file) and file.stem[-5:].lower() != ".info"]
     if by_name:
         return by_name[0]
     others = [file for file in group if file != transcript and file.suffix.lower() in _CHAPTER_LISTS]

@@ -22,7 +22,7 @@ from pipeline.transcripts.json_transcripts import NotJson, parse_json, read_json
 from pipeline.transcripts.speakers import split_speakers
 from pipeline.transcripts.subtitle_files import read_subtitles, subtitle_format
 from pipeline.transcripts.table_transcripts import is_table, read_table
-from pipeline.transcripts.timed_text import read_timed_text
+from pipeline.transcripts.timed_text import NoTimes, read_timed_text
 from pipeline.transcripts.transcript import Line, RawLine, Topic, Transcript, end_of_transcript
 from pipeline.transcripts.word_documents import is_word_document, read_word_document
 from pipeline.transcripts.xml_transcripts import is_xml, read_xml
@@ -32,6 +32,7 @@ _JSON = (".json", ".json3", ".sjson")
 _LATE_START = 30 * 60.0  # seconds of silence that no recording begins with
 _HOUR, _AFTER_FULL_HOUR = 3600.0, 60.0
 _FRAMES = re.compile(r"^\s*(\d\d:\d\d:\d\d[:;]\d\d)\s*(?:-->|,|\t)", re.MULTILINE)
+_TIMES_IN_A_PASSAGE = 2  # sentences may begin with a time of day
 _WESTERN = "cp1252"
 _ALIKE = 0.02  # difference of "chaos" below which two encodings fit a text equally well
 _BYTE_ORDER_MARKS = (
@@ -60,6 +61,16 @@ def read_transcripts(path: Path) -> list[Transcript]:
         raise UsageError(f"{path} {what}. Give captions, a transcript with times in another format, or a workbook.")
     notes: list[str] = []
     return [_transcript(path, _read_raw_lines(path, notes), notes)]
+
+
+def is_passage(path: Path) -> bool:
+    """Return whether a text file is one passage and no transcript: at most two of its lines have times."""
+    try:
+        return len(_read_raw_lines(path, [])) <= _TIMES_IN_A_PASSAGE
+    except NoTimes:
+        return True
+    except Rejected:
+        return False
 
 
 def _read_raw_lines(path: Path, notes: list[str]) -> list[RawLine]:
