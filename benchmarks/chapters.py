@@ -8,11 +8,11 @@ and WindowDiff (Pevzner & Hearst, 2002: "A Critique and Improvement of an Evalua
 count over lines, in a window of half the lesson's average topic; lower is better. F1 counts each boundary that lies
 within so many seconds of another one once; higher is better.
 
-Content vectors are the method of `lectern chapters`. Depth scores are TextTiling on embeddings (Solbiati et al., 2021:
-"Unsupervised Topic Segmentation of Meetings with BERT Embeddings"), on the same windows. Even spacing and random
-boundaries have as many chapters as content vectors. Parameters (average length; window and pooling of depth scores)
-are chosen for the lowest WindowDiff on the lessons of the other folds. FOLDER keeps the vectors, so that an
-interrupted run resumes.
+Content vectors are the method of `lectern chapters`; their boundaries move to the starts of sentences. Depth scores are
+TextTiling on embeddings (Solbiati et al., 2021: "Unsupervised Topic Segmentation of Meetings with BERT Embeddings"), on
+the same windows. Even spacing and random boundaries have as many chapters as content vectors. Parameters (average
+length; window and pooling of depth scores) are chosen for the lowest WindowDiff on the lessons of the other folds.
+FOLDER keeps the vectors, so that an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from workbooks import workbook_or_sample
 
 from pipeline.chapters.embedding import embed
 from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, split_passages
+from pipeline.chapters.sentence_starts import sentence_starts
 from pipeline.evaluation.intervals import interval_of_mean
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.transcripts.reading import read_transcripts
@@ -54,9 +55,10 @@ SEED = 1
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """A lesson to divide, with the start of each passage, the end of the last one, and the passages' vectors."""
+    """A lesson to divide: its passages' first lines, their starts with the end of the last one, and their vectors."""
 
     talk: Transcript
+    firsts: list[int]
     times: np.ndarray
     vectors: np.ndarray
 
@@ -101,7 +103,7 @@ def read(talk: Transcript, settings: ChaptersSettings, kept: Path) -> Lesson:
     path = kept / f"{digest[:32]}.npy"
     if not path.exists():
         np.save(path, embed(passages.texts, settings.encoder))
-    return Lesson(talk, np.append(passages.starts, talk.end_seconds), np.load(path))
+    return Lesson(talk, passages.firsts, np.append(passages.starts, talk.end_seconds), np.load(path))
 
 
 def known_count(lessons: Sequence[Lesson], folds: Sequence, settings: ChaptersSettings, seeds: int) -> str:
@@ -152,7 +154,9 @@ def by_length(minutes: float) -> Callable[[Lesson], int]:
 
 def by_content(count: Callable[[Lesson], int], settings: ChaptersSettings) -> Cut:
     def cut(lesson: Lesson) -> np.ndarray:
-        return lesson.times[best_cuts(lesson.vectors, lesson.times, count(lesson), settings.shortest)]
+        cuts = best_cuts(lesson.vectors, lesson.times, count(lesson), settings.shortest)
+        firsts = [lesson.firsts[cut] for cut in cuts]
+        return np.array(sentence_starts(lesson.talk, firsts, settings.words // 2, settings.shortest))
 
     return cut
 

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.chapters.embedding import embed
+from pipeline.chapters.sentence_starts import sentence_starts
 from pipeline.errors import UsageError
 from pipeline.settings import Section
 from pipeline.transcripts.transcript import Transcript
@@ -88,7 +89,8 @@ def chapter_starts(transcript: Transcript, settings: ChaptersSettings, count: in
             f"{transcript.name} is too short for {count:,} chapters of {settings.shortest:g} seconds or more. "
             f"Use --count {len(cuts) + 1} or less."
         )
-    return [0.0, *(float(passages.starts[cut]) for cut in cuts)]
+    firsts = [passages.firsts[cut] for cut in cuts]
+    return [0.0, *sentence_starts(transcript, firsts, settings.words // 2, settings.shortest)]
 
 
 def best_cuts(vectors: np.ndarray, times: np.ndarray, count: int, shortest: float) -> Sequence[int]:
