@@ -68,9 +68,9 @@ def _lines_within(lines: Sequence[Line], boundary: int, words: int) -> list[int]
 
 
 def _begins_sentence(lines: Sequence[Line], line: int) -> bool:
-    """Return whether a line follows the end of a sentence, or another speaker's line."""
-    before = lines[line - 1]
-    return before.speaker != lines[line].speaker or _ENDS_SENTENCE.search(before.text) is not None
+    """Return whether a line follows the end of a sentence, or names another speaker than the line before."""
+    before, speaker = lines[line - 1], lines[line].speaker
+    return speaker not in ("", before.speaker) or _ENDS_SENTENCE.search(before.text) is not None
 
 
 def _pauses(lines: Sequence[Line]) -> list[float]:

@@ -13,7 +13,7 @@ import pandas as pd
 from openpyxl import Workbook
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
-from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, TOPICS
+from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, SPEAKER, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.files import file_aside
 
@@ -56,7 +56,7 @@ def write_workbook(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: P
     Args:
         path: the source, named in messages.
         topics: the topics.
-        lines: the lines.
+        lines: the lines. The column `SPEAKER` is optional, and left out if it is empty.
         out: the file to write.
         notes: by row of `topics`, the note in the column `FALLBACK`. Without notes there is no such column.
 
@@ -71,10 +71,12 @@ def write_workbook(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: P
         raise Rejected(
             f"{path}, {LINES}, row {row:,}: the text is longer than a cell of Excel can hold. Split the line."
         )
-    sheet = _with_file_columns(topics, TOPICS)
+    sheet, spoken = _with_file_columns(topics, TOPICS), _with_file_columns(lines, LINES)
     if notes:
         sheet[FALLBACK] = [notes.get(row) for row in topics["row"].tolist()]
-    write_sheets(sheet, _with_file_columns(lines, LINES), out)
+    if SPEAKER in lines and lines[SPEAKER].any():
+        spoken[SPEAKER] = [fit_into_cell(name) or None for name in lines[SPEAKER].tolist()]
+    write_sheets(sheet, spoken, out)
 
 
 def _with_file_columns(table: pd.DataFrame, name: str) -> pd.DataFrame:

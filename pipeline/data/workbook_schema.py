@@ -21,7 +21,10 @@ COLUMN_NAMES = {
 }
 """For each sheet the columns it must have, with their names in our tables."""
 
-OPTIONAL_COLUMNS = ("video_url",)
+SPEAKER = "speaker"
+"""The column of `LINES` that names who speaks. No model reads it."""
+
+OPTIONAL_COLUMNS = ("video_url", SPEAKER)
 
 FALLBACK = "fallback"
 """The column that marks fallback titles in a titled workbook."""

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pipeline.data.cell_values import as_clock, escape_formula
 from pipeline.data.workbook_files import require_writable, require_xlsx, write_workbook
-from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, TOPICS
+from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, SPEAKER, TOPICS
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, write_text
 from pipeline.transcripts.chapter import ChapteredTranscript
@@ -231,10 +231,9 @@ def _topics_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
 
 
 def _lines_table(transcripts: Sequence[Transcript]) -> pd.DataFrame:
-    return _table(
-        LINES,
-        [(each.course_title, each.lesson_num, line.seconds, line.text) for each in transcripts for line in each.lines],
-    )
+    spoken = [(each, line) for each in transcripts for line in each.lines]
+    table = _table(LINES, [(each.course_title, each.lesson_num, line.seconds, line.text) for each, line in spoken])
+    return table.assign(**{SPEAKER: [line.speaker for _, line in spoken]})
 
 
 def _table(name: str, rows: list[tuple[str, str, float, str]]) -> pd.DataFrame:

@@ -13,9 +13,10 @@ import pandas as pd
 from pipeline.data.cell_values import as_clock, replace_control_characters
 from pipeline.data.fallback_titles import without_fallback_titles
 from pipeline.data.problems import Problem, WorkbookRejected, errors
+from pipeline.data.speaker_column import with_speakers
 from pipeline.data.tables import is_workbook
 from pipeline.data.workbook import read_workbook
-from pipeline.data.workbook_schema import LESSON, TOPICS
+from pipeline.data.workbook_schema import LESSON, SPEAKER, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues, read_cues
 from pipeline.transcripts.json_transcripts import NotJson, parse_json, read_json
@@ -221,10 +222,11 @@ def _read_lessons(path: Path) -> list[Transcript]:
     known = without_fallback_titles(workbook.topics, path)
     topics = {lesson: _topics(rows) for lesson, rows in known.groupby(LESSON, sort=False)}
     transcripts = []
-    for (course, number), rows in workbook.lines.groupby(LESSON, sort=False):
+    spoken = with_speakers(workbook.lines, path).reindex(columns=[*workbook.lines, SPEAKER], fill_value="")
+    for (course, number), rows in spoken.groupby(LESSON, sort=False):
         ordered = rows.sort_values(["seconds", "row"])
-        texts = ordered["text"].str.split().str.join(" ")
-        lines = [Line(*line) for line in zip(ordered["seconds"].tolist(), texts.tolist(), strict=True) if line[1]]
+        ordered["text"] = ordered["text"].str.split().str.join(" ")
+        lines = [Line(*line) for line in ordered[["seconds", "text", SPEAKER]].itertuples(index=False) if line[1]]
         if lines:
             known_topics = topics.pop((course, number), [])
             transcripts.append(Transcript(course, number, lines, end_of_transcript(lines), known_topics))
