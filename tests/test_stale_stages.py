@@ -94,6 +94,7 @@ TABLE = {
     "fetch.*": "",
     "promote.*": "",
     "drift.*": "",
+    "titles.*": "",
     "chapters.*": "",
     "serve.*": "",
     "page.*": "",

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.data.workbook_files import fit_into_cell
 from pipeline.titles.batch_titling import BatchTitles, title_texts
 from pipeline.titles.served_version import ServedVersion, find_served_version
 from pipeline.transcripts.chapter import ChapteredTranscript
+from pipeline.transcripts.lesson_names import one_line
 from pipeline.transcripts.transcript import Transcript
 
 
@@ -69,7 +69,7 @@ def untitled_texts(lessons: Sequence[ChapteredTranscript]) -> list[str]:
 def add_titles(
     lesson: ChapteredTranscript, titles: Mapping[str, str], fallbacks: Collection[str] = ()
 ) -> ChapteredTranscript:
-    """Give each untitled chapter its title, else `Chapter` and its number.
+    """Give each untitled chapter its title, else `Chapter` and its number. A speaker's name is no title.
 
     Args:
         titles: titles by model input.
@@ -77,14 +77,20 @@ def add_titles(
     """
     chapters, unnamed, keyphrases = [], [], []
     for number, chapter in enumerate(lesson.chapters, start=1):
-        title = chapter.title or " ".join(fit_into_cell(titles.get(chapter.model_input, "")).split())
-        if not title:
+        title = chapter.title or one_line(titles.get(chapter.model_input, ""))
+        if not title or (not chapter.title and _names_a_speaker(title, lesson.transcript)):
             title = f"Chapter {number}"  # is_numbered_title recognises it
             unnamed.append(number)
         elif not chapter.title and chapter.model_input in fallbacks:
             keyphrases.append(number)
         chapters.append(replace(chapter, title=title))
     return replace(lesson, chapters=chapters, unnamed=tuple(unnamed), keyphrases=tuple(keyphrases))
+
+
+def _names_a_speaker(title: str, transcript: Transcript) -> bool:
+    """Return whether a title consists of words of a speaker's name."""
+    words = {*title.casefold().split()}
+    return any(words <= {*line.speaker.casefold().split()} for line in transcript.lines if line.speaker)
 
 
 def is_numbered_title(title: str) -> bool:

@@ -10,8 +10,9 @@ from pathlib import Path
 import mlflow
 
 from pipeline.errors import Rejected, UsageError
-from pipeline.models.title_cleanup import is_usable_title
+from pipeline.models.title_cleanup import is_usable_title, shorten_title
 from pipeline.titles.served_version import ServedVersion, load_version
+from pipeline.titles.settings import TitlesSettings
 from pipeline.transcripts.reading import LARGEST, check_size
 
 _log = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ def title_passage(text: str, version: ServedVersion, parameters: Mapping[str, ob
     except (ValueError, mlflow.MlflowException) as error:
         raise UsageError(str(error)) from None
     if not written["fallback"]:
-        return list(filter(is_usable_title, written["candidates"]))
+        longest = TitlesSettings.read().longest
+        return [shorten_title(title, longest) for title in written["candidates"] if is_usable_title(title)]
     if not written["title"]:
         raise Rejected(
             f"Version {version.number} wrote no usable title, and the text has no keyphrase. Give a longer passage."

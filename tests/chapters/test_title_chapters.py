@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from unicodedata import normalize
@@ -19,6 +20,7 @@ from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.chapters.title_chapters import add_titles
 from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
+from pipeline.settings import set_params
 from pipeline.transcripts import chapter_files
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
 from pipeline.transcripts.known_topics import read_topics, replace_topics
@@ -80,6 +82,17 @@ def test_each_lesson_of_a_workbook_gets_chapters_and_keeps_its_topics(titled: Pa
     assert [(each["start_seconds"], bool(each["title"])) for each in second["chapters"]] == [(0, True), (60, True)]
     assert second["chapters"][0]["title"] == "=Kept"
     assert "2 lessons" in str(chapters(book, "--format", "vtt").exception)
+
+
+def test_written_titles_keep_the_limit_of_characters_and_known_ones_stay(titled: Path) -> None:
+    set_params(["titles"], {"longest": 10})
+    (titled / "topics.txt").write_text("0:00 A title of somebody who likes them long\n1:00\n2:00\n")
+    done = chapters("talk.vtt", "--topics", "topics.txt", "--format", "json")
+    known, *written = [each["title"] for each in json.loads(done.stdout)[0]["chapters"]]
+    assert (known, [title for title in written if not 0 < len(title) <= 10]) == (
+        "A title of somebody who likes them long",
+        [],
+    )
 
 
 def test_topics_of_a_lesson_without_lines_are_kept(project: Path) -> None:
@@ -169,6 +182,14 @@ def test_a_chapter_without_a_title_gets_its_number_and_a_remark() -> None:
     done = add_titles(chaptered("Intro", "", "End"), {"word 1": " \0 "})
     assert [each.title for each in done.chapters] == ["Intro", "Chapter 2", "End"]
     assert "chapter 2" in done.remarks()[0]
+
+
+def test_the_name_of_a_speaker_is_no_title() -> None:
+    talk = Transcript("C", "1", [Line(0.0, "hello", "Ana Lopez"), Line(9.0, "so", "Ben")], 20.0)
+    talk = replace(talk, topics=[Topic(0.0, ""), Topic(5.0, "Ben"), Topic(9.0, "")])
+    done = add_titles(divide_transcript(talk, SETTINGS), {"[lecture begins] hello": "Lopez", "so": "Ana and Ben"})
+    assert [each.title for each in done.chapters] == ["Chapter 1", "Ben", "Ana and Ben"]
+    assert [each.text for each in done.chapters] == ["hello", "", "so"]
 
 
 def test_keyphrases_get_a_remark() -> None:
