@@ -196,6 +196,7 @@ def chapters(
         Path | None, typer.Option(help="The file to write. Default: print the chapters.", resolve_path=True)
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    note: Annotated[bool, typer.Option("--note", help="Add the note 'Chapters written automatically'.")] = False,
 ) -> None:
     """Divide transcripts into chapters and title them.
 
@@ -210,12 +211,15 @@ def chapters(
     from pipeline.chapters.lesson_by_lesson import title_lessons
     from pipeline.chapters.segmentation import ChaptersSettings
     from pipeline.transcripts import chapter_files
+    from pipeline.transcripts.automatic_note import require_room
     from pipeline.transcripts.course_folder import read_course
     from pipeline.transcripts.known_topics import replace_topics
 
     name = chapter_files.format_of(form, out)
     if out in talks:
         raise UsageError(f"--out {out} is the transcript itself. Name another file.")
+    if note:
+        require_room(name)
     if out:
         chapter_files.check_out(out, name, overwrite=overwrite)
     read = read_course(talks, course, into_cells=name == "xlsx")
@@ -230,11 +234,11 @@ def chapters(
     settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
     titled = title_lessons(transcripts, settings, count)
     if out:
-        chapter_files.write_chapters(titled.lessons, out, name)
+        chapter_files.write_chapters(titled.lessons, out, name, note=note)
         total, kept = sum(len(each.chapters) for each in titled.lessons), sum(each.kept for each in titled.lessons)
         print(f"{out}: {total:,} chapters, {kept:,} with a known title")
     else:
-        print(chapter_files.TEXTS[name](titled.lessons), end="", flush=True)
+        print(chapter_files.as_text(titled.lessons, name, note=note), end="", flush=True)
     read.failed |= titled.failed
     remarks = [remark for lesson in titled.lessons for remark in chapter_files.remarks(lesson, name)]
     print("".join(f"{remark}\n" for remark in [*remarks, *read.remarks()]), end="", file=sys.stderr)

@@ -19,6 +19,7 @@ from pipeline.data.workbook_files import require_writable, require_xlsx, write_w
 from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, SPEAKER, TOPICS
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, write_text
+from pipeline.transcripts.automatic_note import add_note
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.chapter_lists import FORMATS, ChapterSpan
 from pipeline.transcripts.timestamps import short_time, youtube_time
@@ -193,8 +194,22 @@ def remarks(lesson: ChapteredTranscript, name: str) -> list[str]:
     return found
 
 
-def write_chapters(lessons: Sequence[ChapteredTranscript], out: Path, name: str) -> None:
+def as_text(lessons: Sequence[ChapteredTranscript], name: str, *, note: bool = False) -> str:
+    """Format chapters as text.
+
+    Args:
+        name: a format other than `xlsx`.
+        note: whether to add that the chapters were written automatically. The format must have room for it.
+    """
+    text = TEXTS[name](lessons)
+    return add_note(text, name) if note else text
+
+
+def write_chapters(lessons: Sequence[ChapteredTranscript], out: Path, name: str, *, note: bool = False) -> None:
     """Write chapters to `out` in the format `name`. If this fails, `out` stays unchanged.
+
+    Args:
+        note: as in `as_text`.
 
     Raises:
         Rejected: a workbook cannot hold the chapters.
@@ -205,7 +220,7 @@ def write_chapters(lessons: Sequence[ChapteredTranscript], out: Path, name: str)
             write_workbook(out, _topics_table(lessons), lines, aside, _fallback_marks(lessons))
     else:
         byte_order_mark = "\ufeff" if name == "csv" else ""  # Excel needs it to recognise UTF-8
-        write_text(out, byte_order_mark + TEXTS[name](lessons))
+        write_text(out, byte_order_mark + as_text(lessons, name, note=note))
 
 
 def write_transcripts(transcripts: Sequence[Transcript], out: Path) -> None:

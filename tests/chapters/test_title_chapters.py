@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from unicodedata import normalize
 
@@ -22,6 +22,7 @@ from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
 from pipeline.settings import set_params
 from pipeline.transcripts import chapter_files
+from pipeline.transcripts.automatic_note import NOTE, NOTES
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
 from pipeline.transcripts.known_topics import read_topics, replace_topics
 from pipeline.transcripts.reading import read_transcripts
@@ -115,6 +116,8 @@ def test_a_version_is_needed_only_for_missing_titles(project: Path) -> None:
     assert "lectern run" in str(refused)
     done = chapters("talk.txt", "--topics", "topics.txt", "--format", "md")
     assert (done.exit_code, done.stdout) == (0, "## talk, lesson 1\n\n- 0:00 Beginning\n"), done.exception
+    done = chapters("talk.txt", "--topics", "topics.txt", "--note")
+    assert done.stdout == "0:00 Beginning\n\nChapters written automatically\n"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +133,7 @@ def test_a_version_is_needed_only_for_missing_titles(project: Path) -> None:
         ["talk.txt", "--count", "3", "--topics", "talk.txt"],
         ["talk.txt", "--topics", "none.csv"],
         ["talk.txt", "--overwrite"],
+        ["talk.txt", "--note", "--format", "csv"],
         ["week.xlsx", "--count", "3"],
     ],
 )
@@ -286,9 +290,12 @@ def test_chapters_are_read_back_as_they_were_written(
     chapters = [Chapter(float(s), s + 10.0, title, "word") for s, title in zip(starts, titles, strict=True)]
     talk = ChapteredTranscript(Transcript("C", "1", [Line(0.0, "word")], starts[-1] + 10.0), chapters)
     folder = tmp_path_factory.mktemp("chapters")
-    for suffix, name in chapter_files.SUFFIXES.items():
-        chapter_files.write_chapters([talk], folder / f"a{suffix}", name)
-        (topics,) = read_topics(folder / f"a{suffix}").values()
+    suffixes = {name: suffix for suffix, name in chapter_files.SUFFIXES.items()} | {"podcast": ".json"}
+    for name, note in [*product(chapter_files.NAMES, [False]), *product(NOTES, [True])]:
+        path = folder / f"{name}{suffixes.get(name, '.txt')}"
+        chapter_files.write_chapters([talk], path, name, note=note)
+        assert (NOTE in path.read_text(encoding="utf-8", errors="ignore")) == note
+        (topics,) = read_topics(path).values()
         seconds, shown = starts, titles
         if name == "youtube":
             seconds, shown = [*map(int, starts)], [title.translate(str.maketrans("<>", "‹›")) for title in titles]
