@@ -85,12 +85,12 @@ def title_passage(text: str, version: ServedVersion, parameters: Mapping[str, ob
         written = predict([text], parameters).iloc[0]
     except (ValueError, mlflow.MlflowException) as error:
         raise UsageError(str(error)) from None
+    longest = TitlesSettings.read().longest
     if not written["fallback"]:
-        longest = TitlesSettings.read().longest
         return [shorten_title(title, longest) for title in written["candidates"] if is_usable_title(title)]
     if not written["title"]:
         raise Rejected(
             f"Version {version.number} wrote no usable title, and the text has no keyphrase. Give a longer passage."
         )
     _log.warning("Version %s wrote no usable title. This is a keyphrase of the text.", version.number)
-    return [written["title"]]
+    return [shorten_title(written["title"], longest)]

@@ -120,7 +120,7 @@ def _files(source: Path) -> Iterator[Path]:
         yield source
     elif not is_workbook(source):
         for each in source.iterdir():
-            if not each.name.startswith((".", "~$")):
+            if not each.name.startswith((".", "~$")) and not (each.is_symlink() and each.is_dir()):  # no endless loops
                 yield from _files(each)
 
 

@@ -50,6 +50,7 @@ def topics(book: Workbook) -> list[tuple[float, str]]:
 
 def test_each_transcript_is_a_lesson_named_after_its_folder_and_file(talks: Path) -> None:
     (talks / "list.md").touch()
+    (talks / "loop").symlink_to(talks)
     (talks / "Week 2").mkdir()
     for name in ("10.srt", "2.vtt", "Week 2/02a.vtt", ".hidden.vtt"):
         (talks / name).write_text(captions())
