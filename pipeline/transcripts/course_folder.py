@@ -22,7 +22,7 @@ from pipeline.transcripts.reading import read_transcripts
 from pipeline.transcripts.transcript import Transcript
 
 TRANSCRIPTS = (
-    *(".vtt", ".srt", ".sbv", ".ass", ".ssa", ".smi", ".sami", ".sub", ".mpl"),
+    *(".vtt", ".srt", ".sbv", ".ass", ".ssa", ".smi", ".sami", ".sub", ".mpl", ".scc"),
     *(".ttml", ".dfxp", ".xml", ".srv1", ".srv2", ".srv3", ".json3", ".sjson"),
     *(".docx", ".tsv", ".lrc", ".json", ".csv", ".txt"),
 )
@@ -115,10 +115,13 @@ def read_course(sources: Sequence[Path], course_title: str = "", *, into_cells: 
 
 
 def _files(source: Path) -> Iterator[Path]:
-    """Yield a file, or the files in a folder and in the folders inside it, without hidden ones."""
-    if not source.is_dir():
+    """Yield a file or a workbook's folder of tables, or what is in a folder and in the folders inside it.
+
+    Hidden files are left out.
+    """
+    if not source.is_dir() or is_workbook(source):
         yield source
-    elif not is_workbook(source):
+    else:
         for each in source.iterdir():
             if not each.name.startswith((".", "~$")) and not (each.is_symlink() and each.is_dir()):  # no endless loops
                 yield from _files(each)

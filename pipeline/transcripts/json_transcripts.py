@@ -59,7 +59,7 @@ def read_json(content: Any, name: str) -> list[RawLine]:
         part = kind.recognise(content)
         if part is not None:
             return [_spoken(entry, number, kind, name) for number, entry in enumerate(kind.entries(part), start=1)]
-    known = ", ".join(kind.name for kind in FORMATS)
+    known = ", ".join(dict.fromkeys(kind.name for kind in FORMATS))
     raise Rejected(f"{name} is JSON of a kind that Lectern does not read. It reads: {known}.")
 
 

@@ -51,6 +51,8 @@ def topics(book: Workbook) -> list[tuple[float, str]]:
 def test_each_transcript_is_a_lesson_named_after_its_folder_and_file(talks: Path) -> None:
     (talks / "list.md").touch()
     (talks / "loop").symlink_to(talks)
+    (talks / "earlier").mkdir()
+    (talks / "earlier/lesson_topics.csv").touch()
     (talks / "Week 2").mkdir()
     for name in ("10.srt", "2.vtt", "Week 2/02a.vtt", ".hidden.vtt"):
         (talks / name).write_text(captions())
@@ -58,7 +60,7 @@ def test_each_transcript_is_a_lesson_named_after_its_folder_and_file(talks: Path
     book, done = written(folder=talks)
     assert lessons(book) == [("Baking", "2"), ("Baking", "10"), ("Baking", "talk"), ("Week 2", "2A")]
     assert "4 lessons, 3 of them without topics" in done.stdout
-    assert "Not used: list.md." in done.stderr
+    assert "Not used: earlier, list.md." in done.stderr
     book, _ = written(talks / "10.srt", talks / "2.vtt", talks / "2.txt", "--course", "Bread", folder=talks)
     assert (lessons(book), topics(book)) == ([("Bread", "2"), ("Bread", "10")], [(0, "Salt"), (60, "The jar")])
 
