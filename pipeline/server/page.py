@@ -22,23 +22,9 @@ from pipeline.server.settings import PAGE_PATH, ServeSettings
 from pipeline.server.titles_api import describe_invalid_request
 from pipeline.server.version_watcher import VersionWatcher
 from pipeline.server.visitors import AnswerStreams, VisitorFiles
+from pipeline.transcripts.course_folder import TRANSCRIPTS
 
-_FILE_TYPES = [
-    ".vtt",
-    ".srt",
-    ".sbv",
-    ".ass",
-    ".lrc",
-    ".ttml",
-    ".xml",
-    ".json",
-    ".json3",
-    ".sjson",
-    ".tsv",
-    ".csv",
-    ".txt",
-]
-_FILE_TYPES += [".docx", ".xlsx", ".xlsm"]
+_FILE_TYPES = [*TRANSCRIPTS, ".xlsx", ".xlsm"]
 _FORM_BYTES = 4096  # of an upload, around its file
 _MOST_SESSIONS = 100  # whose transcripts are kept in memory
 _FILE_CLEANUP = (60, 600)  # seconds between two clean-ups, and age of the files that they remove
