@@ -52,7 +52,7 @@ def title_lessons(
 
     Raises:
         UsageError: all transcripts are too short for `count` chapters.
-        Rejected: no version is registered, or the version or the encoder cannot be loaded.
+        Rejected: there is no version and no pretrained model, or one of them or the encoder cannot be loaded.
     """
     version = find_version(transcripts)
     result = TitledLessons()

@@ -111,6 +111,7 @@ def test_topics_of_a_lesson_without_lines_are_kept(project: Path) -> None:
 def test_a_version_is_needed_only_for_missing_titles(project: Path) -> None:
     (project / "talk.txt").write_text("0:00 so now we begin")
     (project / "topics.txt").write_text("0:00 Beginning")
+    set_params(["register"], {"pretrained": None})
     refused = chapters("talk.txt").exception
     assert isinstance(refused, Rejected)
     assert "lectern run" in str(refused)

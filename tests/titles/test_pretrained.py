@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.chapters.title_chapters import chapters_with_titles
+from pipeline.chapters.title_chapters import chapters_with_titles, find_version
 from pipeline.errors import Rejected
 from pipeline.monitoring.batch_log import BATCHES
 from pipeline.settings import set_params
@@ -42,7 +42,7 @@ def test_chapters_are_titled_before_any_training(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            (lesson,), _ = chapters_with_titles([TALK], ChaptersSettings.read())
+            (lesson,), _ = chapters_with_titles([TALK], ChaptersSettings.read(), None, find_version([TALK]))
     assert [bool(chapter.title) for chapter in lesson.chapters] == [True]
     (said,) = [record.getMessage() for record in caplog.records if "pretrained" in record.getMessage()]
     assert "No version is registered yet" in said
