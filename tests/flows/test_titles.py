@@ -91,6 +91,7 @@ def test_a_wrong_number_of_slots_fails_the_run_with_its_name(folder: Path, monke
 
 
 def test_without_a_version_the_run_says_what_to_do(folder: Path) -> None:
+    set_params(["register"], {"pretrained": None})
     state = titles(return_state=True)
     assert state.is_failed()
     assert "lectern run" in state.message
