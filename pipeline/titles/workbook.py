@@ -161,13 +161,12 @@ def _write_into_copy(out: Path, titles: dict[int, str], marks: dict[int, str], p
         if cell.data_type != "s":
             cell.data_type = "s"  # a title that begins with "=" is not a formula
     if marks:
-        _mark_fallbacks(sheet, letter, marks)
+        _mark_fallbacks(sheet, tables[TOPICS].header_row, marks)
     book.save(out)
 
 
-def _mark_fallbacks(sheet: Worksheet, letter: str, marks: dict[int, str]) -> None:
-    """Write `marks` into the column `FALLBACK`, added if it is missing. `letter` names the topic column."""
-    header = next(cell.row for cell in sheet[letter] if cell.value is not None)
+def _mark_fallbacks(sheet: Worksheet, header: int, marks: dict[int, str]) -> None:
+    """Write `marks` into the column `FALLBACK`, added if row `header` does not name it."""
     names = {str(cell.value).strip().lower(): cell.column for cell in sheet[header]}
     column = names.get(FALLBACK, sheet.max_column + 1)
     sheet.cell(header, column, FALLBACK)

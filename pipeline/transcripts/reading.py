@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from itertools import pairwise
@@ -14,6 +13,7 @@ from pipeline.data.cell_values import as_clock, replace_control_characters
 from pipeline.data.fallback_titles import without_fallback_titles
 from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.tables import is_workbook
+from pipeline.data.text_encoding import declared_encoding, guess_encoding
 from pipeline.data.workbook import read_workbook
 from pipeline.data.workbook_schema import LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError
@@ -32,15 +32,6 @@ _JSON = (".json", ".json3", ".sjson")
 _LATE_START = 30 * 60.0  # seconds of silence that no recording begins with
 _HOUR, _AFTER_FULL_HOUR = 3600.0, 60.0
 _FRAMES = re.compile(r"^\s*(\d\d:\d\d:\d\d[:;]\d\d)\s*(?:-->|,|\t)", re.MULTILINE)
-_WESTERN = "cp1252"
-_ALIKE = 0.02  # difference of "chaos" below which two encodings fit a text equally well
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16, so it comes first
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 def read_transcripts(path: Path) -> list[Transcript]:
@@ -168,11 +159,10 @@ def read_text(path: Path, notes: list[str] | None = None) -> str:
     """
     check_size(path)
     content = path.read_bytes()
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
     try:
-        text = content.decode(encoding or _encoding_without_mark(content))
+        text = content.decode(declared_encoding(content))
     except UnicodeDecodeError as error:
-        guessed = None if notes is None else _guess_encoding(content)
+        guessed = None if notes is None else guess_encoding(content)
         if notes is None or guessed is None:
             line = content.count(b"\n", 0, error.start) + 1
             raise Rejected(
@@ -183,30 +173,6 @@ def read_text(path: Path, notes: list[str] | None = None) -> str:
     if "\0" in text:
         raise Rejected(f"{path} is not a text file. Give a transcript as captions, text, JSON, XML or a workbook.")
     return replace_control_characters(text)
-
-
-def _guess_encoding(content: bytes) -> str | None:
-    """Return the likeliest encoding of a text, or None if the bytes are not text."""
-    if b"\0" in content:
-        return None
-    from charset_normalizer import from_bytes  # few files need it
-
-    matches = from_bytes(content)
-    best = matches.best()
-    if best is None:
-        return None
-    # Of encodings that fit equally well, the one of Western Windows is the most common by far.
-    alike = [
-        match.encoding for match in matches if match.chaos <= best.chaos + _ALIKE and match.coherence >= best.coherence
-    ]
-    return _WESTERN if _WESTERN in alike else best.encoding
-
-
-def _encoding_without_mark(content: bytes) -> str:
-    """Recognise UTF-16 by the zero byte in its first character, which is a digit, a letter or a bracket."""
-    if content[1:2] == b"\0" and content[:1] != b"\0":
-        return "utf-16-le"
-    return "utf-16-be" if content[:1] == b"\0" and content[1:2] != b"\0" else "utf-8"
 
 
 def _read_lessons(path: Path) -> list[Transcript]:
