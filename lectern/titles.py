@@ -125,13 +125,16 @@ def _title_passage(
     seed: int | None,
     fast: bool,
 ) -> None:
-    from pipeline.titles.passage import read_passage, title_passage
-    from pipeline.titles.served_version import find_served_version
+    from pipeline.titles.read_passage import read_passage
 
     text = read_passage(source)
     if not sample and (top_k, top_p, seed) != (None, None, None):
         raise UsageError("--top-k, --top-p and --seed go with --sample.")
     enter_project()
+    # Only now: a passage that is refused need not wait for MLflow.
+    from pipeline.titles.passage import title_passage
+    from pipeline.titles.served_version import find_served_version
+
     parameters: dict[str, object] = {"candidates": candidates}
     if beams:
         parameters |= {"num_beams": beams, "do_sample": False}
@@ -142,15 +145,18 @@ def _title_passage(
 
 
 def _title_workbook(path: Path, out: Path | None, *, overwrite: bool, fast: bool) -> None:
-    from pipeline.data.workbook_files import require_writable, require_xlsx
-    from pipeline.titles.served_version import find_served_version
-    from pipeline.titles.workbook import default_output, fill_titles, read_untitled
+    from pipeline.data.workbook import read_untitled
+    from pipeline.data.workbook_files import default_output, require_writable, require_xlsx
 
     enter_project()
     out = out or default_output(path)
     require_xlsx(out)
     require_writable(out, overwrite=overwrite)
     workbook = read_untitled(path)
+    # Only now: a workbook that is refused need not wait for MLflow.
+    from pipeline.titles.served_version import find_served_version
+    from pipeline.titles.workbook import fill_titles
+
     print(fill_titles(path, workbook, out, find_served_version(fast=fast)).summary())
 
 
@@ -204,8 +210,6 @@ def chapters(
     if overwrite and not out:
         raise UsageError("--overwrite goes with --out. Without --out, the chapters are printed.")
     enter_project()
-    from pipeline.chapters.segmentation import ChaptersSettings
-    from pipeline.chapters.title_chapters import chapters_with_titles
     from pipeline.transcripts import chapter_files
     from pipeline.transcripts.known_topics import replace_topics
     from pipeline.transcripts.reading import read_transcripts
@@ -224,6 +228,10 @@ def chapters(
             "Empty the sheet lesson_topics, or leave the option out."
         )
     chapter_files.check_count(transcripts, name)
+    # Only now: a file that is refused need not wait for torch.
+    from pipeline.chapters.segmentation import ChaptersSettings
+    from pipeline.chapters.title_chapters import chapters_with_titles
+
     settings = ChaptersSettings.read()
     settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
     lessons, batch = chapters_with_titles(transcripts, settings, count)

@@ -32,7 +32,9 @@ def check(
     """List all problems of a workbook with their places and remedies. Change nothing."""
     from pipeline.data import problems
     from pipeline.data.workbook import SET_ASIDE_HINT, read_workbook
+    from pipeline.transcripts.recognise import check_not_a_transcript
 
+    check_not_a_transcript(workbook)
     found = read_workbook(workbook, set_aside=set_aside)
     if as_json:
         print(json.dumps(problems.as_json(found.problems), indent=2, ensure_ascii=False))
@@ -66,8 +68,11 @@ def use(
 ) -> None:
     """Make a workbook the pipeline's input: copy it, track it with DVC and name it in params.yaml."""
     from flows.graph.workbook import adopt, adopt_all
+    from pipeline.transcripts.recognise import check_not_a_transcript
 
     sources = [source if "://" in source else str(Path(source).resolve()) for source in workbooks]
+    for source in sources:
+        check_not_a_transcript(Path(source))
     enter_project()
     if set_aside and len(sources) > 1:
         raise UsageError("--set-aside goes with one workbook. Correct the rows before several workbooks are combined.")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +196,53 @@ def test_use_refuses_a_broken_workbook_and_changes_nothing(dvc_project: Path, br
     assert "half past" in done.stderr
     assert (dvc_project / "params.yaml").read_bytes() == before
     assert not (dvc_project / "data/workbooks").exists()
+
+
+def test_use_sets_broken_rows_aside_and_says_so_in_params(dvc_project: Path, workbook: Path) -> None:
+    book = openpyxl.load_workbook(workbook)
+    book["lesson_transcripts"]["C3"] = "half past"
+    book.save(workbook)
+    done = lectern("use", "--set-aside", str(workbook), cwd=dvc_project)
+    assert done.returncode == 0, done.stderr
+    assert "set aside: bad timestamp" in done.stderr
+    settings = yaml.safe_load((dvc_project / "params.yaml").read_text())["ingest"]
+    assert settings == {"workbook": "data/workbooks/lessons.xlsx", "broken_rows": "set-aside"}
+
+
+CAPTIONS = "WEBVTT\n\n00:00.000 --> 00:04.000\nlook up\n\n00:04.000 --> 00:08.000\nair rises\n"
+
+
+@pytest.mark.parametrize("command", ["check", "use", "title"])
+def test_captions_given_to_another_command_are_pointed_to_chapters(command: str, project: Path) -> None:
+    (project / "talk.vtt").write_text(CAPTIONS)
+    done = lectern(command, "talk.vtt", cwd=project)
+    assert done.returncode == 2
+    assert "captions (WebVTT)" in done.stderr
+    assert re.search(r"`lectern chapters \S*talk\.vtt`", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "content"),
+    [
+        ("title", "talk.vtt", CAPTIONS),
+        ("title", "broken.xlsx", "no workbook"),
+        ("chapters", "talk.txt", "no times"),
+        ("check", "talk.vtt", CAPTIONS),
+    ],
+)
+def test_a_file_is_refused_before_heavy_libraries_are_loaded(
+    command: str, name: str, content: str, project: Path
+) -> None:
+    (project / name).write_text(content)
+    script = (
+        "import sys; from lectern.app import app\n"
+        f"try: app([{command!r}, {name!r}])\n"
+        "except BaseException as error: print(error)\n"
+        "print({'torch', 'mlflow', 'transformers', 'sklearn', 'yake', 'prefect', 'dvc'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=project, check=True, capture_output=True, text=True)
+    assert name in done.stdout
+    assert done.stdout.endswith("set()\n")
 
 
 def test_help_does_not_load_torch() -> None:

@@ -94,10 +94,13 @@ def _open(path: Path) -> tuple[CalamineWorkbook, Archive] | Problem:
     except UnsafeArchive as unsafe:
         return unsafe.problem
     except BaseException as error:  # each part of an archive can be damaged in its own way
-        remedy = "Save it from Excel as .xlsx."
+        message, remedy = (
+            f"{path.name} is not a workbook ({describe_read_error(error)}).",
+            "Save it from Excel as .xlsx.",
+        )
         if path.suffix.lower() in TABLE_SUFFIXES:
-            remedy = "Use the folder that holds both tables instead of one file."
-        message = f"{path.name} is not a workbook ({describe_read_error(error)})."
+            message = f"{path.name} is one table, and a workbook has two: topics and lines."
+            remedy = f"Give the folder that holds both: {' and '.join(f'{name}.csv' for name in COLUMN_NAMES)}."
         return structure_error("not a workbook", None, message, remedy)
 
 

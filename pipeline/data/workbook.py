@@ -79,6 +79,19 @@ def ingest(path: Path, *, set_aside: bool = False) -> Workbook:
     return workbook
 
 
+def read_untitled(path: Path) -> Workbook:
+    """Read a workbook in which titles may be missing.
+
+    Raises:
+        WorkbookRejected: the workbook has other errors.
+    """
+    workbook = read_workbook(path)
+    others = [problem for problem in workbook.problems if problem.kind != "empty title"]
+    if errors(others):
+        raise WorkbookRejected(path, others)
+    return workbook
+
+
 def read_workbook(path: Path, *, set_aside: bool = False) -> Workbook:
     """Read an .xlsx or a folder of tables with all its problems.
 

@@ -23,6 +23,11 @@ _WIDTHS = {"A": 28, "B": 12, "C": 12, "D": 90}
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
+def default_output(workbook: Path) -> Path:
+    """Return the default path of the titled copy: `lessons.titled.xlsx` for `lessons.xlsx` or the folder `lessons`."""
+    return workbook.with_name(f"{workbook.name if workbook.is_dir() else workbook.stem}.titled.xlsx")
+
+
 def require_xlsx(out: Path) -> None:
     """Check the name of an output file.
 

@@ -111,7 +111,14 @@ class ChapterEditor:
         Raises:
             Rejected: the text is not a transcript, or is too long.
         """
-        suffix = ".json" if _JSON.match(text) else ".txt"
+        try:
+            return self._read_pasted(text, ".txt")
+        except Rejected:
+            if not _JSON.match(text):
+                raise
+            return self._read_pasted(text, ".json")  # whose message says what is wrong with the JSON
+
+    def _read_pasted(self, text: str, suffix: str) -> Transcript:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             path = Path(folder) / f"{PASTED_NAME}{suffix}"
             path.write_text(text, encoding="utf-8", errors="replace")

@@ -13,6 +13,7 @@ from filelock import FileLock
 from pipeline.data.fallback_titles import KEYPHRASE
 from pipeline.data.folder_reader import table_files
 from pipeline.data.tables import is_workbook
+from pipeline.data.workbook import read_untitled
 from pipeline.errors import Rejected, UsageError
 from pipeline.files import make_folder
 from pipeline.paths import STATE
@@ -26,7 +27,7 @@ from pipeline.titles.outbox import (
     write_titled,
 )
 from pipeline.titles.served_version import ServedVersion
-from pipeline.titles.workbook import fill_titles, read_untitled
+from pipeline.titles.workbook import fill_titles
 from pipeline.transcripts.reading import check_size
 
 IGNORED = "ignored, because neither .txt nor a workbook"

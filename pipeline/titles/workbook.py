@@ -14,9 +14,8 @@ from openpyxl.worksheet.worksheet import Worksheet
 from pipeline.data.examples import build_examples
 from pipeline.data.fallback_titles import KEYPHRASE, fallback_note
 from pipeline.data.lesson_openings import marked_texts
-from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.tables import open_tables
-from pipeline.data.workbook import Workbook, read_workbook
+from pipeline.data.workbook import Workbook, read_untitled
 from pipeline.data.workbook_files import fit_into_cell, write_workbook
 from pipeline.data.workbook_schema import FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected
@@ -69,28 +68,6 @@ class TitledWorkbook:
 def _list_rows(rows: list[int]) -> str:
     numbers = ", ".join(f"{row:,}" for row in rows[:_ROWS_SHOWN])
     return f"{TOPICS}, row {numbers}" + (", ..." if rows[_ROWS_SHOWN:] else "")
-
-
-def default_output(workbook: Path) -> Path:
-    """Return the default path of the titled copy: `lessons.titled.xlsx` for `lessons.xlsx` or the folder `lessons`."""
-    return workbook.with_name(f"{workbook.name if workbook.is_dir() else workbook.stem}.titled.xlsx")
-
-
-def read_untitled(path: Path) -> Workbook:
-    """Read a workbook in which titles may be missing.
-
-    Raises:
-        WorkbookRejected: the workbook has other errors.
-    """
-    workbook = read_workbook(path)
-    others = [problem for problem in workbook.problems if not _is_missing_title(problem)]
-    if errors(others):
-        raise WorkbookRejected(path, others)
-    return workbook
-
-
-def _is_missing_title(problem: Problem) -> bool:
-    return problem.kind == "empty title"
 
 
 def fill_titles(path: Path, workbook: Workbook, out: Path, version: ServedVersion) -> TitledWorkbook:

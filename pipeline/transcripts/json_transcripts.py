@@ -64,6 +64,17 @@ def read_json(text: str, name: str) -> list[RawLine]:
     raise Rejected(f"{name} is JSON of a kind that Lectern does not read. It reads: {known}.")
 
 
+def is_json_transcript(text: str) -> bool:
+    """Return whether a text is JSON of a known kind, and not a sentence that begins with a bracket."""
+    if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+        return False
+    try:
+        content = json.loads(text.lstrip("\ufeff"))
+    except (ValueError, RecursionError):
+        return False
+    return any(kind.recognise(content) is not None for kind in FORMATS)
+
+
 def parse_json(text: str, name: str) -> Any:
     """Parse JSON.
 

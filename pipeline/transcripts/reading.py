@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +17,7 @@ from pipeline.data.workbook import read_workbook
 from pipeline.data.workbook_schema import LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues, read_cues
-from pipeline.transcripts.json_transcripts import read_json
+from pipeline.transcripts.json_transcripts import is_json_transcript, read_json
 from pipeline.transcripts.speakers import split_speakers
 from pipeline.transcripts.subtitle_files import read_subtitles, subtitle_format
 from pipeline.transcripts.table_transcripts import is_table, read_table
@@ -59,7 +58,7 @@ def _read_raw_lines(path: Path, notes: list[str]) -> list[RawLine]:
         check_size(path)
         return read_timed_text(read_word_document(path), path.name)
     text = read_text(path, notes)
-    if path.suffix.lower() in _JSON or _is_json(text):
+    if path.suffix.lower() in _JSON or is_json_transcript(text):
         return read_json(text, path.name)
     if kind := subtitle_format(text):
         return read_subtitles(text, path.name, kind)
@@ -71,16 +70,6 @@ def _read_raw_lines(path: Path, notes: list[str]) -> list[RawLine]:
     readers = ((is_xml, read_xml), (has_cues, read_cues), (is_table, read_table))
     read = next((read for recognise, read in readers if recognise(text)), read_timed_text)
     return read(text, path.name)
-
-
-def _is_json(text: str) -> bool:
-    """Return whether a text is JSON, and not a sentence that begins with a bracket."""
-    if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
-        return False
-    try:
-        return isinstance(json.loads(text.lstrip("\ufeff")), dict | list)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _transcript(path: Path, raw_lines: list[RawLine], notes: list[str]) -> Transcript:
