@@ -12,6 +12,9 @@ _UNSPACED = re.compile(
     "]"
 )
 """A letter of Chinese, Japanese, Thai, Lao, Burmese or Khmer. Signs above and below a letter belong to it."""
+_UNSPACED_LETTER = re.compile(
+    rf"{_UNSPACED.pattern}[\u0300-\u036f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1-\u0ebc\u0ec8-\u0ecd\u102b-\u103e\u17b4-\u17d3]*"
+)
 _WORD = re.compile(r"\S*\w\S*")
 
 
@@ -19,6 +22,11 @@ def count_words(text: str) -> int:
     """Count the words between spaces. In a script without spaces, each letter counts as a word."""
     letters = len(_UNSPACED.findall(text))
     return letters + len(_WORD.findall(_UNSPACED.sub(" ", text))) if letters else len(text.split())
+
+
+def unspaced_letters(text: str) -> list[str]:
+    """Return the letters of scripts without spaces, each with the signs above and below it."""
+    return _UNSPACED_LETTER.findall(text)
 
 
 def space_out(text: str) -> str:

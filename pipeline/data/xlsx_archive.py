@@ -129,10 +129,9 @@ def inspect_archive(path: Path) -> Archive:
         if unpacked > MAX_UNPACKED or len(archive.infolist()) > MAX_PARTS:
             what = f"unpacks to {unpacked / 1e9:,.1f} GB in {len(archive.infolist()):,} parts"
             raise UnsafeArchive(_problem(path, "too large", what, _SAVE_AS_TABLES))
-        for part, what in _OTHER_FORMATS.items():
-            if part in archive.namelist():
-                remedy = "Open it in Excel or LibreOffice, and save it as .xlsx (Excel 2007-365)."
-                raise UnsafeArchive(_problem(path, "not a workbook", f"is {what}", remedy))
+        if other := next((kind for name, kind in _OTHER_FORMATS.items() if name in archive.namelist()), None):
+            remedy = "Open it in Excel or LibreOffice, and save it as .xlsx (Excel 2007-365)."
+            raise UnsafeArchive(_problem(path, "not a workbook", f"is {other}", remedy))
         if not archive.infolist():
             raise zipfile.BadZipFile("the archive is empty")
         parts = [_inspect_part(archive, info, path) for info in archive.infolist()]

@@ -17,6 +17,7 @@ from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.edited_table import ChapterRow, chapters_from_table, rename_lesson
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.chapters.title_chapters import add_titles, untitled_texts
+from pipeline.data.word_count import count_words
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry.fallback_title import Shown
 from pipeline.server.isolated_reading import read_isolated
@@ -97,7 +98,7 @@ class ChapterEditor:
         finally:
             path.unlink(missing_ok=True)
         for transcript in transcripts:
-            words = sum(len(line.text.split()) for line in transcript.lines)
+            words = sum(count_words(line.text) for line in transcript.lines)
             if words > self._page.words:
                 raise Rejected(
                     f"{transcript.name} has {words:,} words. The limit is {self._page.words:,}. Split the transcript, "

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.models.title_cleanup import LONGEST, TitleStyle, clean_up_title, is_usable_title, learn_style
+from pipeline.models.title_cleanup import (
+    LONGEST,
+    TitleStyle,
+    clean_up_title,
+    has_spoken_words,
+    is_usable_title,
+    learn_style,
+)
 
 _PIECES = st.sampled_from(
     [
@@ -139,7 +146,33 @@ def test_empty_and_repetitive_titles_are_unusable(title: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "title", ["Why", "1000000 rows", "Models of models", "Q & A", "What is what and why it is what"]
+    "title",
+    [
+        "Why",
+        "1000000 rows",
+        "Models of models",
+        "Q & A",
+        "What is what and why it is what",
+        "नानी ने कहानी सुनाई",
+    ],
 )
 def test_short_and_unusual_titles_are_usable(title: str) -> None:
     assert is_usable_title(title)
+
+
+@pytest.mark.parametrize(
+    ("written", "title"),
+    [
+        ("ΕΙΣΑΓΩΓΗ ΣΤΟΥΣ ΛΟΓΟΥΣ", "Εισαγωγη στους λογους"),
+        ("რა არის ღრუბელი", "რა არის ღრუბელი"),
+        ("ǆungla je velika", "ǅungla je velika"),
+    ],
+)
+def test_capitals_of_other_alphabets_are_those_of_a_title(written: str, title: str) -> None:
+    assert clean_up_title(written, learn_style(PLAINLY)) == title
+
+
+@pytest.mark.parametrize("text", ["[Music]", "♪♪♪", "...", "[Applaus] ♪ [音楽]"])
+def test_sounds_are_no_spoken_words(text: str) -> None:
+    assert not has_spoken_words(text)
+    assert has_spoken_words(f"{text} and then")
