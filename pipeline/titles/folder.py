@@ -138,6 +138,7 @@ class _InboxRun:
         for path in _list_files(self._inbox, self._outbox):
             if not _can_be_titled(path):
                 continue
+            row = None
             try:
                 row = self._row_to_fill(path)
                 if row is None:
@@ -147,9 +148,9 @@ class _InboxRun:
                 else:
                     new.texts[row] = _read(path)
             except OSError as error:
-                self._fail(path.name, error)
+                self._fail(_name(path), error)
             except Rejected as error:
-                self._fail(path.name, error, _sha256(path))
+                self._fail(_name(path), error, row.sha256 if row else "")
         return new
 
     def _row_to_fill(self, path: Path) -> TitledFile | None:
@@ -157,7 +158,7 @@ class _InboxRun:
 
         A copy of a titled file gets the title of its original.
         """
-        row = TitledFile(path.name, _sha256(path), "", "", str(self._version), _now())
+        row = TitledFile(_name(path), _sha256(path), "", "", str(self._version), _now())
         # Only the last row of each file counts: after a rollback, later titles have replaced this version's.
         latest = {old.file: old for old in self._rows if old.sha256 == row.sha256}
         current = [old for old in latest.values() if self._is_current(old)]
@@ -196,13 +197,13 @@ class _InboxRun:
 
     def _title_workbook(self, row: TitledFile, path: Path) -> None:
         # The full name of the source, so that `week`, `week.xlsm` and `week.xlsx` get different copies.
-        source = f"{path.name}.tables" if path.is_dir() else path.name.removesuffix(".xlsx")
+        source = f"{_name(path)}.tables" if path.is_dir() else _name(path).removesuffix(".xlsx")
         out = self._outbox / f"{source}.titled.xlsx"
         corrected = self._rename_corrected(out)
         try:
             result = fill_titles(path, read_untitled(path), out, self._version)
-        except (OSError, Rejected) as error:
-            self._fail(path.name, error, row.sha256)
+        except (OSError, Rejected, UsageError) as error:  # the workbook may have been removed meanwhile
+            self._fail(row.file, error, row.sha256)
             if corrected:
                 corrected.rename(out)
         else:
@@ -238,7 +239,7 @@ class _InboxRun:
 
 def ignored_files(inbox: Path, outbox: Path) -> list[str]:
     """List the names of the files in `inbox` that cannot be titled."""
-    return [path.name for path in _list_files(inbox, outbox) if not _can_be_titled(path)]
+    return [_name(path) for path in _list_files(inbox, outbox) if not _can_be_titled(path)]
 
 
 def _list_files(inbox: Path, outbox: Path) -> list[Path]:
@@ -248,7 +249,15 @@ def _list_files(inbox: Path, outbox: Path) -> list[Path]:
 
 
 def _can_be_titled(path: Path) -> bool:
-    return is_workbook(path) or (not path.is_dir() and path.suffix.lower() == ".txt")
+    try:
+        return is_workbook(path) or (not path.is_dir() and path.suffix.lower() == ".txt")
+    except OSError:  # a folder that was removed meanwhile
+        return False
+
+
+def _name(path: Path) -> str:
+    """Return the name of a file as text. A name that is not UTF-8, as in old archives, is escaped."""
+    return path.name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _read(path: Path) -> str:
@@ -267,6 +276,8 @@ def _sha256(path: Path) -> str:
     if path.is_dir():
         parts = "".join(f"{file.name} {_sha256(file)}\n" for file in table_files(path))
         return hashlib.sha256(parts.encode()).hexdigest()
+    if path.exists() and not path.is_file():
+        raise Rejected("It is a pipe or a device. Remove it.")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
