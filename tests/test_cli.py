@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline.files import folder_aside, write_text
 from tests.command import lectern
 from tests.conftest import ROOT
 
@@ -248,3 +249,19 @@ def test_a_file_is_refused_before_heavy_libraries_are_loaded(
 def test_help_does_not_load_torch() -> None:
     script = "import sys, lectern.app; sys.exit(not {'torch', 'mlflow', 'gradio'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_name_that_is_too_long_is_a_usage_error(project: Path) -> None:
+    (project / "talk.vtt").write_text(CAPTIONS)
+    done = lectern("chapters", "talk.vtt", "--out", f"{'x' * 300}.txt", cwd=project)
+    assert done.returncode == 2
+    assert "name too long" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "\u00e9" * 125])
+def test_a_file_may_have_the_longest_name_that_a_disk_allows(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / name, "words")
+    for text in ("one", "two"):
+        with folder_aside(tmp_path / f"{name[:-1]}y") as folder:
+            (folder / "file").write_text(text)
+    assert (tmp_path / name).read_text() == "words"

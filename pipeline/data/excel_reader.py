@@ -20,6 +20,7 @@ from pipeline.data.folder_reader import TABLE_SUFFIXES
 from pipeline.data.problems import Problem
 from pipeline.data.raw_sheets import (
     ROWS_OF_START,
+    ErrorValue,
     RawSheet,
     Wanted,
     describe_read_error,
@@ -190,7 +191,7 @@ def _with_errors(cells: pd.Series, position: int, errors: Sequence[ErrorCell]) -
     """Fill in the errors, such as #N/A, that Excel shows; calamine returns empty cells for them."""
     for error in errors:
         if error.column == position + 1 and error.row in cells.index:
-            cells[error.row] = error.shows
+            cells[error.row] = ErrorValue(error.shows)
     return cells
 
 

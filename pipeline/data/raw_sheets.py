@@ -27,6 +27,12 @@ _LETTERED_COLUMNS = 18_278  # up to ZZZ
 _SIMILAR = 0.75  # of 1; "timestmap" is like "timestamp", "topic" is not like "transcript"
 
 
+class ErrorValue(str):
+    """What Excel shows in a cell with an error. The same words as text are no error."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class RawSheet:
     """A sheet with the raw cells of its wanted columns.

@@ -25,7 +25,7 @@ from pipeline.data.cell_values import (
     is_text,
 )
 from pipeline.data.problems import Problem, Severity, problems_at_rows, shorten
-from pipeline.data.raw_sheets import join_names
+from pipeline.data.raw_sheets import ErrorValue, join_names
 from pipeline.data.tables import Table
 from pipeline.data.workbook_schema import LESSON
 
@@ -196,7 +196,8 @@ def _empty_cells(
 def _error_cells(sheet: ParsedSheet, column: str, cells: pd.Series) -> list[Problem]:
     remedy = "Correct its formula or enter the value. If the line has no words, clear the cell."
     pattern = sheet.pattern("error", "error cell", column, remedy)
-    where = cells.isin(_EXCEL_ERRORS).to_numpy(dtype=bool)
+    is_error = cells.map(type).eq(ErrorValue) if cells.dtype == object else cells.isin(_EXCEL_ERRORS)
+    where = is_error.to_numpy(dtype=bool)
     return sheet.at_rows(pattern, where, lambda i: f"The cell shows the error {cells.iloc[i]}.")
 
 

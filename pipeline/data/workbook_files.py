@@ -104,7 +104,8 @@ def write_sheets(topics: pd.DataFrame, lines: pd.DataFrame, path: Path) -> None:
         for row in table.itertuples(index=False):
             sheet.append(row)
         for cell in chain.from_iterable(sheet.iter_rows()):
-            cell.data_type = "s" if cell.data_type == "f" else cell.data_type  # a text that begins with "="
+            # A text that begins with "=" is no formula, and the text #N/A is no error.
+            cell.data_type = "s" if cell.data_type in ("f", "e") else cell.data_type
         sheet.freeze_panes = "A2"
         for column, width in _WIDTHS.items():
             sheet.column_dimensions[column].width = width

@@ -29,6 +29,7 @@ from pipeline.data.problems import (
     summary,
 )
 from pipeline.data.workbook import SET_ASIDE_HINT, Workbook, ingest, read_workbook
+from pipeline.data.workbook_files import write_workbook
 from pipeline.errors import UsageError
 
 TOPICS = [
@@ -513,3 +514,11 @@ def test_names_that_look_alike_are_one_lesson(tmp_path: Path) -> None:
 def test_invisible_characters_are_named_in_messages(tmp_path: Path) -> None:
     [problem] = read_workbook(workbook(tmp_path, set_cell("topics", "C3", "1:00\u200bx"))).problems
     assert "1:00<ZERO WIDTH SPACE>x" in problem.message
+
+
+def test_the_words_of_an_error_are_no_error_as_text(tmp_path: Path) -> None:
+    read = read_workbook(workbook(tmp_path))
+    lines = read.lines.assign(text=["#N/A", "=1+1", "#REF!"])
+    write_workbook(tmp_path, read.topics, lines, tmp_path / "written.xlsx", {})
+    again = ingest(tmp_path / "written.xlsx")
+    assert (again.problems, again.lines["text"].tolist()) == ([], ["#N/A", "=1+1", "#REF!"])
