@@ -1,7 +1,7 @@
 """Recognise minutes that Excel stored as hours: who types 1:20 for 1 min 20 s gets 1 h 20 min, shown as 1:20.
 
-Two facts give such a lesson away. Nobody speaks as slowly as its lines say, and topics that start after the last line
-fit between the lines if their hours are minutes.
+Three facts give such a lesson away. Nobody speaks as slowly as its lines say, topics that start after the last line fit
+between the lines if their hours are minutes, and after 59:30 for 59 hours comes 1:00:10.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from pipeline.data.word_count import count_words
 from pipeline.data.workbook_schema import LESSON
 
 _FACTOR = 60
-_SPOKEN = (40, 300)  # words per minute that a lecturer may speak
+_SPOKEN = (20, 300)  # words per minute of a transcript
 _FEWEST_ROWS = 3
+_FULL_HOUR = 3600.0
+_LONGEST_STEP = 600.0  # seconds between a last time as mm:ss and the first one as h:mm:ss
 
 
 def correct_minutes(topics: ParsedSheet, lines: ParsedSheet) -> tuple[ParsedSheet, ParsedSheet, list[Problem]]:
@@ -30,14 +32,17 @@ def correct_minutes(topics: ParsedSheet, lines: ParsedSheet) -> tuple[ParsedShee
         The topics, the lines, and a warning for each corrected lesson of a sheet.
     """
     of_topics, of_lines = lesson_ids(topics.rows, lines.rows)
-    lines, too_slow = _correct(lines, _too_slow(lines, of_lines), of_lines)
-    topics, late = _correct(topics, _after_the_lines(topics, of_topics, lines, of_lines), of_topics)
-    return topics, lines, late + too_slow
+    topics, turned = _correct(topics, _before_the_full_hour(topics, of_topics), of_topics)
+    lines, also_turned = _correct(lines, _before_the_full_hour(lines, of_lines), of_lines)
+    slow = np.isin(of_lines, _too_slow(lines, of_lines))
+    lines, too_slow = _correct(lines, slow, of_lines)
+    late = np.isin(of_topics, _after_the_lines(topics, of_topics, lines, of_lines))
+    topics, too_late = _correct(topics, late, of_topics)
+    return topics, lines, turned + also_turned + too_slow + too_late
 
 
-def _correct(sheet: ParsedSheet, wrong: np.ndarray, lessons: np.ndarray) -> tuple[ParsedSheet, list[Problem]]:
-    """Divide the times of the lessons `wrong` by 60, and report each of these lessons."""
-    where = np.isin(lessons, wrong)
+def _correct(sheet: ParsedSheet, where: np.ndarray, lessons: np.ndarray) -> tuple[ParsedSheet, list[Problem]]:
+    """Divide the times of selected rows by 60, and report each of their lessons."""
     if not where.any():
         return sheet, []
     seconds = np.where(where, sheet.seconds / _FACTOR, sheet.seconds)
@@ -52,6 +57,22 @@ def _correct(sheet: ParsedSheet, wrong: np.ndarray, lessons: np.ndarray) -> tupl
         ),
     )
     return replace(sheet, rows=sheet.rows.assign(**{sheet.time: seconds})), problems
+
+
+def _before_the_full_hour(sheet: ParsedSheet, lessons: np.ndarray) -> np.ndarray:
+    """Select rows with hours for minutes above rows with real hours: 59:30:00 for 59:30, and then 1:00:10."""
+    selected = np.zeros(len(lessons), dtype=bool)
+    for lesson in np.unique(lessons[sheet.seconds > _FACTOR * _FULL_HOUR - _FACTOR * _LONGEST_STEP]):
+        rows = np.flatnonzero(lessons == lesson)
+        seconds = sheet.seconds[rows]
+        drop = int(np.argmax(np.diff(seconds, prepend=seconds[0]) < 0))
+        above, below = seconds[:drop], seconds[drop:]
+        if drop < _FEWEST_ROWS or not (above % 60 == 0).all() or (np.diff(seconds[:drop]) < 0).any():
+            continue
+        step = below[0] - above[-1] / _FACTOR
+        if below.min() >= _FULL_HOUR and 0 < step <= _LONGEST_STEP:
+            selected[rows[:drop]] = True
+    return selected
 
 
 def _candidates(sheet: ParsedSheet, lessons: np.ndarray) -> np.ndarray:

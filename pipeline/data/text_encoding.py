@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import codecs
 import re
+from itertools import islice
 
 _WESTERN = "cp1252"
 _ALIKE_CHAOS, _ALIKE_COHERENCE = 0.02, 0.1  # differences below which two encodings fit a text about equally well
 _HIGH_BYTE = re.compile(rb"[\x80-\xff]")
+_LINE_WITH_HIGH_BYTE = re.compile(rb"[^\n]*[\x80-\xff][^\n]*")
+_LINES_READ = 10_000
 _LONE_BYTE = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
 _EAST_ASIAN = [
     "big5", "big5hkscs", "cp932", "cp949", "cp950", "euc_jis_2004", "euc_jisx0213", "euc_jp", "euc_kr", "gb18030",
@@ -41,6 +44,7 @@ def guess_encoding(content: bytes) -> str | None:
         return None
     from charset_normalizer import from_bytes  # few files need it
 
+    content = b"\n".join(line[0] for line in islice(_LINE_WITH_HIGH_BYTE.finditer(content), _LINES_READ))
     # Accented letters stand alone among ASCII; the bytes of East Asian text come in runs.
     alone = 2 * len(_LONE_BYTE.findall(content)) > len(_HIGH_BYTE.findall(content))
     matches = from_bytes(content, cp_exclusion=_EAST_ASIAN if alone else None)

@@ -35,6 +35,7 @@ class IngestSettings(Section):
         return self.broken_rows == "set-aside"
 
 
+_REINTERPRETED = ("hours read as minutes", "fractions of a day", "guessed encoding")
 SET_ASIDE_HINT = (
     "Or train on the other rows: `lectern use --set-aside WORKBOOK` sets these rows aside, with the reason."
 )
@@ -58,6 +59,11 @@ class Workbook:
     problems: list[Problem]
     set_aside: pd.DataFrame
     only_rows_broken: bool
+
+
+def reinterpretations(workbook: Workbook) -> list[str]:
+    """Describe what was read in another way than it is written, for commands that show no other warnings."""
+    return [problem.message for problem in workbook.problems if problem.kind in _REINTERPRETED]
 
 
 def ingest(path: Path, *, set_aside: bool = False) -> Workbook:

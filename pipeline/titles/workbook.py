@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline.data.examples import build_examples
 from pipeline.data.fallback_titles import KEYPHRASE, fallback_note
 from pipeline.data.lesson_openings import marked_texts
 from pipeline.data.tables import open_tables
-from pipeline.data.workbook import Workbook, read_untitled
+from pipeline.data.workbook import Workbook, read_untitled, reinterpretations
 from pipeline.data.workbook_files import fit_into_cell, write_workbook
 from pipeline.data.workbook_schema import FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected
@@ -25,6 +26,7 @@ from pipeline.titles.served_version import ServedVersion
 
 _TIME_TOLERANCE = 0.001  # seconds; Excel stores a time as a fraction of a day
 _ROWS_SHOWN = 10
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def fill_titles(path: Path, workbook: Workbook, out: Path, version: ServedVersio
     Raises:
         Rejected: the version cannot be loaded, or the copy would lose a topic or change a time.
     """
+    for message in reinterpretations(workbook):
+        _log.warning("%s: %s", path.name, message)
     topics = workbook.topics
     untitled = topics[topics["title"] == ""]
     texts = _model_inputs(workbook, untitled)

@@ -13,7 +13,7 @@ from pipeline.data.fallback_titles import without_fallback_titles
 from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.tables import is_workbook
 from pipeline.data.text_encoding import declared_encoding, guess_encoding
-from pipeline.data.workbook import read_workbook
+from pipeline.data.workbook import read_workbook, reinterpretations
 from pipeline.data.workbook_schema import LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues, read_cues
@@ -169,16 +169,18 @@ def _read_lessons(path: Path) -> list[Transcript]:
     others = [problem for problem in workbook.problems if not _concerns_missing_topics(problem)]
     if errors(others):
         raise WorkbookRejected(path, others)
+    notes = tuple(f"{path.name}: {message}" for message in reinterpretations(workbook))
     known = without_fallback_titles(workbook.topics, path)
     topics = {lesson: _topics(rows) for lesson, rows in known.groupby(LESSON, sort=False)}
-    transcripts = []
+    transcripts: list[Transcript] = []
     for (course, number), rows in workbook.lines.groupby(LESSON, sort=False):
         ordered = rows.sort_values(["seconds", "row"])
         texts = ordered["text"].str.split().str.join(" ")
         lines = [Line(*line) for line in zip(ordered["seconds"].tolist(), texts.tolist(), strict=True) if line[1]]
         if lines:
             known_topics = topics.pop((course, number), [])
-            transcripts.append(Transcript(course, number, lines, end_of_transcript(lines), known_topics))
+            end = end_of_transcript(lines)
+            transcripts.append(Transcript(course, number, lines, end, known_topics, () if transcripts else notes))
     if not transcripts:
         raise Rejected(f"{path} has no words. Fill in its transcripts.")
     return transcripts + [

@@ -428,6 +428,18 @@ def test_minutes_that_excel_stored_as_hours_are_read_as_minutes_with_a_warning(t
     assert "1:20:00 was read as 0:01:20" in read.problems[0].message
 
 
+def test_minutes_before_and_hours_after_the_full_hour_are_told_apart(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        topics.append(["Clouds", "1B", "0:00:00", "Fog"])
+        for time in (dt.timedelta(hours=at) for at in (0, 20, 40, 59.5)):
+            lines.append(["Clouds", "1B", time, "words"])
+        lines.append(["Clouds", "1B", dt.time(1, 0, 10), "words"])
+
+    read = ingest(workbook(tmp_path, change))
+    assert read.lines["seconds"].tolist()[3:] == [0, 1200, 2400, 3570, 3610]
+    assert [p.kind for p in read.problems] == ["hours read as minutes"]
+
+
 def test_a_long_lesson_with_a_line_per_minute_keeps_its_hours(tmp_path: Path) -> None:
     def change(topics: Worksheet, lines: Worksheet) -> None:
         for minute in range(0, 120, 2):
