@@ -102,7 +102,7 @@ def _read_csv(path: Path, wanted: Sequence[str]) -> tuple[RawSheet | None, list[
     except UnicodeError:
         message, remedy = "The file is not UTF-8 text.", "Save it as 'CSV UTF-8'."
         return None, [structure_error("not UTF-8", path.name, message, remedy)]
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error, OSError) as error:
         remedy = "Check that the file has a header and that all quotation marks are closed."
         return None, [structure_error("not a table", path.name, f"It cannot be read ({error}).", remedy)]
     return sheet, problems
@@ -132,10 +132,11 @@ def _parse_csv(path: Path, wanted: Sequence[str], encoding: str) -> RawSheet:
     overlong = [int(row) for w in caught for row in re.findall(r"Skipping line (\d+)", str(w.message))]
     rows_read = pd.RangeIndex(top + 1, top + 1 + len(table) + len(overlong)).difference(overlong)
     table = table.set_axis(rows_read)
-    misread = {}
+    misread: dict[str, dict[int, str]] = {}
     if overlong:
-        surplus, misread["too many cells"] = _overlong_rows(path, encoding, separator, top, overlong, table.shape[1])
-        table = pd.concat([table, surplus]).sort_index()
+        left_out = _overlong_rows(path, encoding, separator, top, overlong, table.shape[1])
+        table = pd.concat([table, left_out]).sort_index()
+        misread["too many cells"] = dict.fromkeys(overlong, "The row has more cells than the header.")
     header = table.iloc[0].tolist()
     columns = {n: table[n].iloc[1:] for n, name in enumerate(normalise_names(header)) if name in wanted}
     misread["open quotation mark"] = _open_quotes(columns, normalise_names(header), separator)
@@ -152,22 +153,14 @@ def _cells(line: str, separator: str) -> list[str]:
 
 def _overlong_rows(
     path: Path, encoding: str, separator: str, top: int, rows: Sequence[int], width: int
-) -> tuple[pd.DataFrame, dict[int, str]]:
-    """Read the rows with more cells than the header, which pandas leaves out.
-
-    Returns:
-        Their first cells, and for each row what is wrong with it.
-    """
+) -> pd.DataFrame:
+    """Read the rows with more cells than the header, which pandas leaves out. The last cell holds all the rest."""
+    csv.field_size_limit(sys.maxsize)
     with path.open(encoding=encoding, newline="") as file:
-        csv.field_size_limit(sys.maxsize)
         records = dict(enumerate(csv.reader(islice(file, top, None), delimiter=separator), start=top + 1))
-    found = {row: records.get(row, []) for row in rows}
-    cells = pd.DataFrame([(record + [""] * width)[:width] for record in found.values()], index=list(found), dtype="str")
-    reasons = {
-        row: f"The row has more cells than the header: {join_names(record[width:])} is too much."
-        for row, record in found.items()
-    }
-    return cells, reasons
+    found = [records.get(row, [""] * width) for row in rows]
+    cells = [[*record[: width - 1], separator.join(record[width - 1 :])] for record in found]
+    return pd.DataFrame(cells, index=list(rows), dtype="str")
 
 
 def _open_quotes(columns: dict[int, pd.Series], header: Sequence[str], separator: str) -> dict[int, str]:

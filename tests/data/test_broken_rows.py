@@ -76,10 +76,10 @@ def test_a_topic_above_one_without_a_time_is_set_aside_because_its_end_is_unknow
 def test_a_row_with_too_many_cells_is_set_aside_with_all_its_cells(tmp_path: Path) -> None:
     tables(tmp_path)
     with (tmp_path / "lesson_transcripts.csv").open("a") as file:
-        file.write("Clouds,1,2:10,hail, sleet\n")
+        file.write('Clouds,1,2:08,"two\nlines"\nClouds,1,2:10,hail, sleet\n\nClouds,1,2:12,snow\n')
     used = ingest(tmp_path, set_aside=True)
-    assert (aside(used), used.set_aside["text"].tolist()) == ([("line", 6)], ["hail"])
-    assert " sleet" in used.set_aside["reason"].iloc[0]
+    assert (aside(used), used.set_aside["text"].tolist()) == ([("line", 7)], ["hail, sleet"])
+    assert used.lines["row"].tolist() == [2, 3, 4, 5, 6, 9]
 
 
 def test_lone_quotation_marks_that_swallow_rows_are_an_error(tmp_path: Path) -> None:
