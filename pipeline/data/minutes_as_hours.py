@@ -62,8 +62,10 @@ def _correct(sheet: ParsedSheet, where: np.ndarray, lessons: np.ndarray) -> tupl
 def _before_the_full_hour(sheet: ParsedSheet, lessons: np.ndarray) -> np.ndarray:
     """Select rows with hours for minutes above rows with real hours: 59:30:00 for 59:30, and then 1:00:10."""
     selected = np.zeros(len(lessons), dtype=bool)
-    for lesson in np.unique(lessons[sheet.seconds > _FACTOR * _FULL_HOUR - _FACTOR * _LONGEST_STEP]):
-        rows = np.flatnonzero(lessons == lesson)
+    late = sheet.seconds >= _FACTOR * (_FULL_HOUR - _LONGEST_STEP)
+    in_question = np.flatnonzero(np.isin(lessons, lessons[late]))
+    for _, positions in pd.Series(in_question).groupby(lessons[in_question]):
+        rows = positions.to_numpy()
         seconds = sheet.seconds[rows]
         drop = int(np.argmax(np.diff(seconds, prepend=seconds[0]) < 0))
         above, below = seconds[:drop], seconds[drop:]
