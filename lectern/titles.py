@@ -126,13 +126,16 @@ def _title_passage(
     seed: int | None,
     fast: bool,
 ) -> None:
-    from pipeline.titles.passage import read_passage, title_passage
-    from pipeline.titles.served_version import find_served_version
+    from pipeline.titles.read_passage import read_passage
 
     text = read_passage(source)
     if not sample and (top_k, top_p, seed) != (None, None, None):
         raise UsageError("--top-k, --top-p and --seed go with --sample.")
     enter_project()
+    # Only now: a passage that is refused need not wait for MLflow.
+    from pipeline.titles.passage import title_passage
+    from pipeline.titles.served_version import find_served_version
+
     parameters: dict[str, object] = {"candidates": candidates}
     if beams:
         parameters |= {"num_beams": beams, "do_sample": False}
@@ -143,15 +146,18 @@ def _title_passage(
 
 
 def _title_workbook(path: Path, out: Path | None, *, overwrite: bool, fast: bool) -> None:
-    from pipeline.data.workbook_files import require_writable, require_xlsx
-    from pipeline.titles.served_version import find_served_version
-    from pipeline.titles.workbook import default_output, fill_titles, read_untitled
+    from pipeline.data.workbook import read_untitled
+    from pipeline.data.workbook_files import default_output, require_writable, require_xlsx
 
     enter_project()
     out = out or default_output(path)
     require_xlsx(out)
     require_writable(out, overwrite=overwrite)
     workbook = read_untitled(path)
+    # Only now: a workbook that is refused need not wait for MLflow.
+    from pipeline.titles.served_version import find_served_version
+    from pipeline.titles.workbook import fill_titles
+
     print(fill_titles(path, workbook, out, find_served_version(fast=fast)).summary())
 
 
@@ -208,8 +214,6 @@ def chapters(
     if overwrite and not out:
         raise UsageError("--overwrite goes with --out. Without --out, the chapters are printed.")
     enter_project()
-    from pipeline.chapters.lesson_by_lesson import title_lessons
-    from pipeline.chapters.segmentation import ChaptersSettings
     from pipeline.transcripts import chapter_files
     from pipeline.transcripts.automatic_note import require_room
     from pipeline.transcripts.course_folder import read_course
@@ -230,6 +234,10 @@ def chapters(
             "Empty the sheet lesson_topics, or leave the option out."
         )
     chapter_files.check_count(transcripts, name)
+    # Only now: a file that is refused need not wait for torch.
+    from pipeline.chapters.lesson_by_lesson import title_lessons
+    from pipeline.chapters.segmentation import ChaptersSettings
+
     settings = ChaptersSettings.read()
     settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
     titled = title_lessons(transcripts, settings, count)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.command import REJECTED, enter_project
+from pipeline.errors import UsageError
 from pipeline.terminal import console
 
 PANEL = "Workbook"
@@ -25,18 +26,29 @@ def add_to(app: typer.Typer) -> None:
 def check(
     workbook: Annotated[Path, typer.Argument(help="An .xlsx file, or a folder with CSV or Parquet tables.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per problem.")] = False,
+    set_aside: Annotated[
+        bool, typer.Option("--set-aside", help="Accept rows with errors, and say which `use --set-aside` sets aside.")
+    ] = False,
 ) -> None:
     """List all problems of a workbook with their places and remedies. Change nothing."""
     from pipeline.data import problems
-    from pipeline.data.workbook import read_workbook
+    from pipeline.data.workbook import SET_ASIDE_HINT, read_workbook
+    from pipeline.transcripts.recognise import check_not_a_transcript
 
-    found = read_workbook(workbook)
+    check_not_a_transcript(workbook)
+    found = read_workbook(workbook, set_aside=set_aside)
     if as_json:
         print(json.dumps(problems.as_json(found.problems), indent=2, ensure_ascii=False))
     else:
         if found.problems:
             console().print(problems.as_table(found.problems))
-        print(f"{workbook}: {len(found.topics)} topics, {len(found.lines)} lines, {problems.summary(found.problems)}")
+        aside = f", {len(found.set_aside):,} rows set aside" if set_aside else ""
+        print(
+            f"{workbook}: {len(found.topics):,} topics, {len(found.lines):,} lines{aside}, "
+            f"{problems.summary(found.problems)}"
+        )
+        if found.only_rows_broken and problems.errors(found.problems):
+            print(SET_ASIDE_HINT)
     if problems.errors(found.problems):
         sys.exit(REJECTED)
 
@@ -50,14 +62,23 @@ def use(
             "a lesson in several workbooks comes from the last.",
         ),
     ],
+    set_aside: Annotated[
+        bool,
+        typer.Option("--set-aside", help="Set rows with errors aside and train on the others (ingest.broken_rows)."),
+    ] = False,
 ) -> None:
     """Make a workbook the pipeline's input: copy it, track it with DVC and name it in params.yaml."""
     from flows.graph.workbook import adopt, adopt_all
+    from pipeline.transcripts.recognise import check_not_a_transcript
 
     sources = [source if "://" in source else str(Path(source).resolve()) for source in workbooks]
+    for source in sources:
+        check_not_a_transcript(Path(source))
     enter_project()
+    if set_aside and len(sources) > 1:
+        raise UsageError("--set-aside goes with one workbook. Correct the rows before several workbooks are combined.")
     if len(sources) == 1:
-        adopted = adopt(sources[0])
+        adopted = adopt(sources[0], set_aside=set_aside)
     else:
         adopted, combined = adopt_all(sources)
         print(f"{combined.lessons:,} lessons; {combined.replaced:,} lessons of earlier workbooks were replaced.")

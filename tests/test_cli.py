@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline.files import folder_aside, write_text
 from tests.command import lectern
 from tests.conftest import ROOT
 
@@ -197,6 +199,69 @@ def test_use_refuses_a_broken_workbook_and_changes_nothing(dvc_project: Path, br
     assert not (dvc_project / "data/workbooks").exists()
 
 
+def test_use_sets_broken_rows_aside_and_says_so_in_params(dvc_project: Path, workbook: Path) -> None:
+    book = openpyxl.load_workbook(workbook)
+    book["lesson_transcripts"]["C3"] = "half past"
+    book.save(workbook)
+    done = lectern("use", "--set-aside", str(workbook), cwd=dvc_project)
+    assert done.returncode == 0, done.stderr
+    assert "set aside: bad timestamp" in done.stderr
+    settings = yaml.safe_load((dvc_project / "params.yaml").read_text())["ingest"]
+    assert settings == {"workbook": "data/workbooks/lessons.xlsx", "broken_rows": "set-aside"}
+
+
+CAPTIONS = "WEBVTT\n\n00:00.000 --> 00:04.000\nlook up\n\n00:04.000 --> 00:08.000\nair rises\n"
+
+
+@pytest.mark.parametrize("command", ["check", "use", "title"])
+def test_captions_given_to_another_command_are_pointed_to_chapters(command: str, project: Path) -> None:
+    (project / "talk.vtt").write_text(CAPTIONS)
+    done = lectern(command, "talk.vtt", cwd=project)
+    assert done.returncode == 2
+    assert "captions (WebVTT)" in done.stderr
+    assert re.search(r"`lectern chapters \S*talk\.vtt`", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "content"),
+    [
+        ("title", "talk.vtt", CAPTIONS),
+        ("title", "broken.xlsx", "no workbook"),
+        ("chapters", "talk.txt", "no times"),
+        ("check", "talk.vtt", CAPTIONS),
+    ],
+)
+def test_a_file_is_refused_before_heavy_libraries_are_loaded(
+    command: str, name: str, content: str, project: Path
+) -> None:
+    (project / name).write_text(content)
+    script = (
+        "import sys; from lectern.app import app\n"
+        f"try: app([{command!r}, {name!r}])\n"
+        "except BaseException as error: print(error)\n"
+        "print({'torch', 'mlflow', 'transformers', 'sklearn', 'yake', 'prefect', 'dvc'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=project, check=True, capture_output=True, text=True)
+    assert name in done.stdout
+    assert done.stdout.endswith("set()\n")
+
+
 def test_help_does_not_load_torch() -> None:
     script = "import sys, lectern.app; sys.exit(not {'torch', 'mlflow', 'gradio'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_name_that_is_too_long_is_a_usage_error(project: Path) -> None:
+    (project / "talk.vtt").write_text(CAPTIONS)
+    done = lectern("chapters", "talk.vtt", "--out", f"{'x' * 300}.txt", cwd=project)
+    assert done.returncode == 2
+    assert "name too long" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "\u00e9" * 125])
+def test_a_file_may_have_the_longest_name_that_a_disk_allows(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / name, "words")
+    for text in ("one", "two"):
+        with folder_aside(tmp_path / f"{name[:-1]}y") as folder:
+            (folder / "file").write_text(text)
+    assert (tmp_path / name).read_text() == "words"

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from pipeline.chapters.embedding import embed
 from pipeline.chapters.sentence_starts import sentence_starts
+from pipeline.data.word_count import count_words, space_out
 from pipeline.errors import UsageError
 from pipeline.settings import Section
 from pipeline.transcripts.transcript import Transcript
@@ -53,14 +54,14 @@ class Passages:
 
 def split_passages(transcript: Transcript, words: int) -> Passages:
     """Join lines to passages of at least `words` words; the last may be shorter. Each starts in a different second."""
-    words = max(words, sum(len(line.text.split()) for line in transcript.lines) // _MOST_PASSAGES)
+    words = max(words, sum(count_words(line.text) for line in transcript.lines) // _MOST_PASSAGES)
     firsts, words_in_passage, before = [0], 0, 0
     for n, line in enumerate(transcript.lines):
         # Files for YouTube have whole seconds. With these starts, each line must still be in the same chapter.
         if words_in_passage >= words and int(line.seconds) > before:
             firsts.append(n)
             words_in_passage = 0
-        words_in_passage += len(line.text.split())
+        words_in_passage += count_words(line.text)
         before = int(line.seconds)
     starts = np.array([0, *(int(transcript.lines[n].seconds) for n in firsts[1:])], dtype=float)
     ends = [*firsts[1:], len(transcript.lines)]
@@ -83,7 +84,8 @@ def chapter_starts(transcript: Transcript, settings: ChaptersSettings, count: in
     times = np.append(passages.starts, transcript.end_seconds)
     cuts: Sequence[int] = []
     if min(wanted, len(passages.texts)) > 1:
-        cuts = best_cuts(embed(passages.texts, settings.encoder), times, wanted, settings.shortest)
+        vectors = embed([space_out(text) for text in passages.texts], settings.encoder)
+        cuts = best_cuts(vectors, times, wanted, settings.shortest)
     if count and len(cuts) + 1 < count:
         raise UsageError(
             f"{transcript.name} is too short for {count:,} chapters of {settings.shortest:g} seconds or more. "

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
+from pipeline.data.word_count import count_words
 from pipeline.transcripts.transcript import Line, Transcript
 
 _ENDS_SENTENCE = re.compile(r"[.?!…。？！]['\"”’»)\]]*$")
@@ -59,7 +60,7 @@ def _lines_within(lines: Sequence[Line], boundary: int, words: int) -> list[int]
     for step in (-1, 1):
         line, between = boundary, 0
         while 0 < line + step < len(lines):
-            between += len(lines[min(line, line + step)].text.split())
+            between += count_words(lines[min(line, line + step)].text)
             if between > words:
                 break
             line += step
@@ -75,7 +76,7 @@ def _begins_sentence(lines: Sequence[Line], line: int) -> bool:
 
 def _pauses(lines: Sequence[Line]) -> list[float]:
     """Estimate the pause before each line: the time since the line before, without the time that its words take."""
-    counts = [len(line.text.split()) for line in lines]
+    counts = [max(1, count_words(line.text)) for line in lines]
     gaps = [after.seconds - before.seconds for before, after in pairwise(lines)]
     seconds_per_word = median([gap / count for gap, count in zip(gaps, counts, strict=False)] or [0.0])
     return [0.0, *(gap - seconds_per_word * count for gap, count in zip(gaps, counts, strict=False))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, Self
 
@@ -79,6 +80,28 @@ def split(examples: pd.DataFrame, settings: SplitSettings) -> Splits:
     )
 
 
+def nearest_seed(examples: pd.DataFrame, settings: SplitSettings) -> int:
+    """Return the seed whose splits come nearest to the wanted shares of the examples, the lowest of equal ones.
+
+    Few lessons of unequal length miss the shares with most seeds. Choose a seed once per workbook: another seed moves
+    lessons from one split to another.
+
+    Args:
+        examples: rows with the columns course_title and lesson_num, one per example or topic.
+        settings: the wanted shares.
+    """
+    units, unit_of_example = _units(examples, "lesson")
+    sizes = np.bincount(unit_of_example)
+    wanted = np.array([1 - settings.validation - settings.test, settings.validation, settings.test])
+
+    def distance(seed: int) -> float:
+        assigned = _assign_splits(units, settings.model_copy(update={"seed": seed}))
+        shares = np.bincount(assigned, weights=sizes, minlength=len(wanted)) / sizes.sum()
+        return float(np.abs(shares - wanted).sum())
+
+    return min(range(1, _seeds_to_try(units) + 1), key=distance)
+
+
 def lessons_by_side(splits: Splits) -> pd.DataFrame:
     """Return one row per lesson: course_title, lesson_num, sides, examples.
 
@@ -113,12 +136,16 @@ def _empty_split_message(units: list[str], assigned: np.ndarray, settings: Split
     found = f"The {len(units)} {what} leave a split empty: {_counts(assigned)}."
     if len(units) < len(Splits.names()):
         return f"{found} Three splits need at least three {what}. Add some to the workbook."
-    seeds = min(500, max(1, _MAX_HASHES // len(units)))
+    seeds = _seeds_to_try(units)
     for seed in range(1, seeds + 1):
         other = _assign_splits(units, settings.model_copy(update={"seed": seed}))
         if len(np.unique(other)) == len(Splits.names()):
             return f"{found} Set split.seed to {seed} in params.yaml, which gives {_counts(other)}."
     return f"{found} No seed from 1 to {seeds} helps. Raise split.validation or split.test in params.yaml."
+
+
+def _seeds_to_try(units: Sequence[str]) -> int:
+    return min(500, max(1, _MAX_HASHES // len(units)))
 
 
 def _counts(assigned: np.ndarray) -> str:

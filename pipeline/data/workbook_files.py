@@ -23,6 +23,11 @@ _WIDTHS = {"A": 28, "B": 12, "C": 12, "D": 90}
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
+def default_output(workbook: Path) -> Path:
+    """Return the default path of the titled copy: `lessons.titled.xlsx` for `lessons.xlsx` or the folder `lessons`."""
+    return workbook.with_name(f"{workbook.name if workbook.is_dir() else workbook.stem}.titled.xlsx")
+
+
 def require_xlsx(out: Path) -> None:
     """Check the name of an output file.
 
@@ -101,7 +106,8 @@ def write_sheets(topics: pd.DataFrame, lines: pd.DataFrame, path: Path) -> None:
         for row in table.itertuples(index=False):
             sheet.append(row)
         for cell in chain.from_iterable(sheet.iter_rows()):
-            cell.data_type = "s" if cell.data_type == "f" else cell.data_type  # a text that begins with "="
+            # A text that begins with "=" is no formula, and the text #N/A is no error.
+            cell.data_type = "s" if cell.data_type in ("f", "e") else cell.data_type
         sheet.freeze_panes = "A2"
         for column, width in _WIDTHS.items():
             sheet.column_dimensions[column].width = width

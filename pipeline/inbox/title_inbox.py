@@ -20,6 +20,7 @@ from pipeline.chapters.title_chapters import chapters_with_titles
 from pipeline.data.fallback_titles import KEYPHRASE
 from pipeline.data.folder_reader import table_files
 from pipeline.data.tables import is_workbook
+from pipeline.data.workbook import read_untitled
 from pipeline.errors import Rejected, UsageError
 from pipeline.files import make_folder
 from pipeline.inbox.outbox import (
@@ -33,7 +34,7 @@ from pipeline.inbox.outbox import (
 from pipeline.paths import STATE
 from pipeline.titles.batch_titling import title_texts
 from pipeline.titles.served_version import ServedVersion
-from pipeline.titles.workbook import fill_titles, read_untitled
+from pipeline.titles.workbook import fill_titles
 from pipeline.transcripts.chapter_files import write_chapters
 from pipeline.transcripts.course_folder import LessonFiles, find_lessons, is_called_chapters
 from pipeline.transcripts.reading import check_size, is_passage
@@ -145,17 +146,17 @@ class _InboxRun:
             self._title_texts(new.texts)
         for row, path in new.workbooks.items():
             # The full name of the source, so that `week`, `week.xlsm` and `week.xlsx` get different copies.
-            source = f"{path.name}.tables" if path.is_dir() else path.name.removesuffix(".xlsx")
+            source = f"{_name(path)}.tables" if path.is_dir() else _name(path).removesuffix(".xlsx")
             self._write_workbook(row, source, partial(self._fill_titles, path))
         for row, talk in new.talks.items():
-            self._write_workbook(row, talk.transcript.name, partial(self._write_chapters, talk))
+            self._write_workbook(row, _name(talk.transcript), partial(self._write_chapters, talk))
         write_rejected(self._outbox, self._rejected)
         return FolderResult(
             titled=self._titled,
             titled_before=self._titled_before,
             failed=self._failed,
             failed_before=self._failed_before,
-            ignored=[path.name for path in files.ignored],
+            ignored=[_name(path) for path in files.ignored],
         )
 
     def _find_new_files(self, files: _Files) -> _NewFiles:
@@ -183,10 +184,10 @@ class _InboxRun:
             sha256 = _sha256(path)
             if topics:
                 sha256 = hashlib.sha256(f"{sha256} {_sha256(topics)}".encode()).hexdigest()
-        except OSError as error:
-            self._fail(path.name, error)
+        except (OSError, Rejected) as error:
+            self._fail(_name(path), error)
             return None
-        row = TitledFile(path.name, sha256, "", "", str(self._version), _now())
+        row = TitledFile(_name(path), sha256, "", "", str(self._version), _now())
         # Only the last row of each file counts: after a rollback, later titles have replaced this version's.
         latest = {old.file: old for old in self._rows if old.sha256 == row.sha256}
         current = [old for old in latest.values() if self._is_current(old)]
@@ -229,7 +230,7 @@ class _InboxRun:
         corrected = self._rename_corrected(out)
         try:
             summary = write(out)
-        except (OSError, Rejected) as error:
+        except (OSError, Rejected, UsageError) as error:  # the file may have been removed meanwhile
             self._fail(row.file, error, row.sha256)
             if corrected:
                 corrected.rename(out)
@@ -276,27 +277,39 @@ class _InboxRun:
 
 def ignored_files(inbox: Path, outbox: Path) -> list[str]:
     """List the names of the files in `inbox` that get no title."""
-    return [path.name for path in _sort_files(inbox, outbox).ignored]
+    return [_name(path) for path in _sort_files(inbox, outbox).ignored]
 
 
 def _sort_files(inbox: Path, outbox: Path) -> _Files:
     files = sorted(
         path for path in inbox.iterdir() if not path.name.startswith((".", "~$")) and path.resolve() != outbox
     )
-    workbooks = [path for path in files if is_workbook(path)]
+    workbooks = [path for path in files if _is_workbook(path)]
     passages = [path for path in files if _is_passage(path)]
     others = [path for path in files if path not in {*workbooks, *passages}]
     talks, unused = find_lessons(path for path in others if not path.is_dir())
     return _Files(passages, workbooks, talks, [path for path in others if path.is_dir() or path in unused])
 
 
+def _is_workbook(path: Path) -> bool:
+    try:
+        return is_workbook(path)
+    except OSError:  # a folder that was removed meanwhile
+        return False
+
+
 def _is_passage(path: Path) -> bool:
     if path.suffix.lower() != ".txt" or path.is_dir() or is_called_chapters(path):
         return False
     try:
-        return is_passage(path)
+        return not path.is_file() or is_passage(path)
     except OSError:
         return True  # reported when the file is read
+
+
+def _name(path: Path) -> str:
+    """Return the name of a file as text. A name that is not UTF-8, as in old archives, is escaped."""
+    return path.name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _read(path: Path) -> str:
@@ -315,6 +328,8 @@ def _sha256(path: Path) -> str:
     if path.is_dir():
         parts = "".join(f"{file.name} {_sha256(file)}\n" for file in table_files(path))
         return hashlib.sha256(parts.encode()).hexdigest()
+    if path.exists() and not path.is_file():
+        raise Rejected("It is a pipe or a device. Remove it.")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

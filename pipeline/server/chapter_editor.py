@@ -17,6 +17,7 @@ from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.edited_table import ChapterRow, chapters_from_table
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.chapters.title_chapters import add_titles, untitled_texts
+from pipeline.data.word_count import count_words
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry.fallback_title import Shown
 from pipeline.server.isolated_reading import read_isolated
@@ -98,7 +99,7 @@ class ChapterEditor:
         finally:
             path.unlink(missing_ok=True)
         for transcript in transcripts:
-            words = sum(len(line.text.split()) for line in transcript.lines)
+            words = sum(count_words(line.text) for line in transcript.lines)
             if words > self._page.words:
                 raise Rejected(
                     f"{transcript.name} has {words:,} words. The limit is {self._page.words:,}. Split the transcript, "
@@ -112,7 +113,14 @@ class ChapterEditor:
         Raises:
             Rejected: the text is not a transcript, or is too long.
         """
-        suffix = ".json" if _JSON.match(text) else ".txt"
+        try:
+            return self._read_pasted(text, ".txt")
+        except Rejected:
+            if not _JSON.match(text):
+                raise
+            return self._read_pasted(text, ".json")  # whose message says what is wrong with the JSON
+
+    def _read_pasted(self, text: str, suffix: str) -> Transcript:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             path = Path(folder) / f"{PASTED_NAME}{suffix}"
             path.write_text(text, encoding="utf-8", errors="replace")

@@ -18,8 +18,13 @@ from pipeline.transcripts.transcript import RawLine
 _TIME = r"-?(?:\d+ *: *)?\d+ *: *\d+(?: *[.,] *\d+)?"
 _ARROW = r"\s*--?>\s*"
 _SETTING = r"(?:vertical|line|position|size|align|region):\S+|[XY][12]:\s*-?\d+"  # WebVTT's, and SubRip's coordinates
-_TIMES = re.compile(rf"\s*({_TIME})(?:{_ARROW}|,)({_TIME})(?:\s+(?:{_SETTING}))*\s*")
-_TIMES_AND_WORDS = re.compile(rf"\s*{_TIME}(?:{_ARROW}|,){_TIME}\s+\S.*")
+_ARROW_TIMES = rf"\s*({_TIME}){_ARROW}({_TIME})"
+_COMMA_TIMES = rf"\s*({_TIME})(?:{_ARROW}|,)({_TIME})"  # SBV's
+_REST = rf"(?:\s+(?:{_SETTING}))*\s*"
+_TIMES = re.compile(_COMMA_TIMES + _REST)
+_TIMES_AND_WORDS = re.compile(_COMMA_TIMES + r"\s+\S.*")
+_WEBVTT_TIMES = re.compile(_ARROW_TIMES + _REST)
+_WEBVTT_TIMES_AND_WORDS = re.compile(_ARROW_TIMES + r"\s+\S.*")
 _BEGINS_A_TIME = re.compile(r"\d:\d")
 _BEGINS_LIKE_TIMES = re.compile(r"\s*(?:-->|[-(\[]?\d)")
 _ARROW_TO_A_TIME = re.compile(r"-->\s*\d+:\d")
@@ -71,15 +76,17 @@ def read_cues(text: str, file_name: str, *, may_roll: bool = True) -> list[RawLi
 def _cues(rows: Sequence[str], file_name: str) -> Iterator[_Cue]:
     cue: _Cue | None = None
     webvtt = rows[0].startswith("WEBVTT")
+    two_times = _WEBVTT_TIMES if webvtt else _TIMES
+    times_and_words = _WEBVTT_TIMES_AND_WORDS if webvtt else _TIMES_AND_WORDS
     in_block = False
     for n, row in enumerate(rows):
-        if times := _TIMES.fullmatch(row):
+        if times := two_times.fullmatch(row):
             in_block = False
             cue = _Cue(n + 1, _tidy_time(times[1]), _tidy_time(times[2]), [])
             yield cue
         elif not row.strip():
             in_block = in_block and bool(row)  # an empty line ends a WebVTT block; a line of spaces does not
-        elif not in_block and _TIMES_AND_WORDS.fullmatch(row):
+        elif not in_block and times_and_words.fullmatch(row):
             raise Rejected(
                 f"{file_name}, line {n + 1:,}: {_short(row)} has words after its times. Move them to the next line."
             )

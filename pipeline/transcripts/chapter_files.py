@@ -27,6 +27,7 @@ from pipeline.transcripts.transcript import Transcript
 
 _MARKDOWN_CHARACTERS = r"([\\`*_\[\]<>#|])"
 _UNESCAPED, _ESCAPED = re.compile(_MARKDOWN_CHARACTERS), re.compile(rf"\\{_MARKDOWN_CHARACTERS}")
+_OTHER_MARKUP = re.compile(r"\{(?=\\an?\d)|\[(?=br\])", re.IGNORECASE)
 _YOUTUBE_BRACKETS = str.maketrans("<>", "‹›")  # YouTube rejects angle brackets in a description
 _YOUTUBE_FEWEST_CHAPTERS, _YOUTUBE_SHORTEST_SECONDS = 3, 10
 SUFFIXES = {
@@ -113,8 +114,13 @@ def as_webvtt(lessons: Sequence[ChapteredTranscript]) -> str:
     cues = []
     for chapter in (chapter for lesson in lessons for chapter in lesson.chapters):
         times = f"{_webvtt_time(chapter.start_seconds)} --> {_webvtt_time(chapter.end_seconds)}"
-        cues.append(f"{times}\n{html.escape(chapter.title, quote=False)}\n")
+        cues.append(f"{times}\n{_escape_webvtt(chapter.title)}\n")
     return "\n".join(["WEBVTT\n", *cues])
+
+
+def _escape_webvtt(title: str) -> str:
+    """Escape markup, also that of other caption formats, which WebVTT files have in practice."""
+    return _OTHER_MARKUP.sub(lambda found: f"&#{ord(found[0])};", html.escape(title, quote=False))
 
 
 def as_markdown(lessons: Sequence[ChapteredTranscript]) -> str:

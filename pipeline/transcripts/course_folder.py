@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.data.raw_sheets import join_names
 from pipeline.data.tables import is_workbook
+from pipeline.data.word_count import count_words
 from pipeline.data.workbook_files import LONGEST_CELL
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.known_topics import read_topics, replace_topics
@@ -209,7 +210,7 @@ def _find_topics(transcript: Path, group: Sequence[Path]) -> Path | None:
     if not readable:
         return None
     try:
-        spoken = sum(len(line.text.split()) for line in read_transcripts(transcript)[0].lines)
+        spoken = sum(count_words(line.text) for line in read_transcripts(transcript)[0].lines)
     except (Rejected, OSError):
         return None  # reported when the lesson is read
     return next((file for file, words in readable if words * _WORDS_PER_TITLE_WORD <= spoken), None)
@@ -221,4 +222,4 @@ def _count_title_words(file: Path) -> int | None:
         lessons = [*read_topics(file).values()]
     except (Rejected, UsageError, OSError):
         return None
-    return sum(len(topic.title.split()) for topic in lessons[0]) if len(lessons) == 1 else None
+    return sum(count_words(topic.title) for topic in lessons[0]) if len(lessons) == 1 else None

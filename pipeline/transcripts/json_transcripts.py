@@ -67,6 +67,29 @@ class NotJson(Rejected):
     """The text is not JSON that a caption program writes."""
 
 
+def is_json_transcript(text: str) -> bool:
+    """Return whether a text is JSON of a known kind, and not a sentence that begins with a bracket."""
+    try:
+        return find_json_transcript(text, "") is not None
+    except Rejected:  # JSON with half a character
+        return True
+
+
+def find_json_transcript(text: str, name: str) -> Any:
+    """Return the content of a text that is JSON of a known kind; None for other text.
+
+    Raises:
+        Rejected: it is JSON that holds half a character.
+    """
+    if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+        return None
+    try:
+        content = parse_json(text.lstrip("\ufeff"), name)
+    except NotJson:
+        return None
+    return content if any(kind.recognise(content) is not None for kind in FORMATS) else None
+
+
 def parse_json(text: str, name: str) -> Any:
     """Parse JSON.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
 import re
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,11 +13,12 @@ from pipeline.data.fallback_titles import without_fallback_titles
 from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.speaker_column import with_speakers
 from pipeline.data.tables import is_workbook
-from pipeline.data.workbook import read_workbook
+from pipeline.data.text_encoding import declared_encoding, guess_encoding
+from pipeline.data.workbook import read_workbook, reinterpretations
 from pipeline.data.workbook_schema import LESSON, SPEAKER, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues, read_cues
-from pipeline.transcripts.json_transcripts import NotJson, parse_json, read_json
+from pipeline.transcripts.json_transcripts import find_json_transcript, parse_json, read_json
 from pipeline.transcripts.speakers import split_speakers
 from pipeline.transcripts.subtitle_files import read_subtitles, subtitle_format
 from pipeline.transcripts.table_transcripts import is_table, read_table
@@ -34,15 +33,6 @@ _LATE_START = 30 * 60.0  # seconds of silence that no recording begins with
 _HOUR, _AFTER_FULL_HOUR = 3600.0, 60.0
 _FRAMES = re.compile(r"^\s*(\d\d:\d\d:\d\d[:;]\d\d)\s*(?:-->|,|\t)", re.MULTILINE)
 _TIMES_IN_A_PASSAGE = 2  # sentences may begin with a time of day
-_WESTERN = "cp1252"
-_ALIKE = 0.02  # difference of "chaos" below which two encodings fit a text equally well
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16, so it comes first
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 def read_transcripts(path: Path) -> list[Transcript]:
@@ -82,9 +72,8 @@ def _read_raw_lines(path: Path, notes: list[str]) -> list[RawLine]:
     text = read_text(path, notes)
     if path.suffix.lower() in _JSON:
         return read_json(parse_json(text, path.name), path.name)
-    if text.lstrip().startswith(("{", "[")):
-        with suppress(NotJson):  # a line such as [Music] or [0:05]
-            return read_json(parse_json(text, path.name), path.name)
+    if (content := find_json_transcript(text, path.name)) is not None:
+        return read_json(content, path.name)
     if kind := subtitle_format(text):
         return read_subtitles(text, path.name, kind)
     if frames := _FRAMES.search(text):
@@ -173,11 +162,10 @@ def read_text(path: Path, notes: list[str] | None = None) -> str:
     """
     check_size(path)
     content = path.read_bytes()
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
     try:
-        text = content.decode(encoding or _encoding_without_mark(content))
+        text = content.decode(declared_encoding(content))
     except UnicodeDecodeError as error:
-        guessed = None if notes is None else _guess_encoding(content)
+        guessed = None if notes is None else guess_encoding(content)
         if notes is None or guessed is None:
             line = content.count(b"\n", 0, error.start) + 1
             raise Rejected(
@@ -190,38 +178,15 @@ def read_text(path: Path, notes: list[str] | None = None) -> str:
     return replace_control_characters(text)
 
 
-def _guess_encoding(content: bytes) -> str | None:
-    """Return the likeliest encoding of a text, or None if the bytes are not text."""
-    if b"\0" in content:
-        return None
-    from charset_normalizer import from_bytes  # few files need it
-
-    matches = from_bytes(content)
-    best = matches.best()
-    if best is None:
-        return None
-    # Of encodings that fit equally well, the one of Western Windows is the most common by far.
-    alike = [
-        match.encoding for match in matches if match.chaos <= best.chaos + _ALIKE and match.coherence >= best.coherence
-    ]
-    return _WESTERN if _WESTERN in alike else best.encoding
-
-
-def _encoding_without_mark(content: bytes) -> str:
-    """Recognise UTF-16 by the zero byte in its first character, which is a digit, a letter or a bracket."""
-    if content[1:2] == b"\0" and content[:1] != b"\0":
-        return "utf-16-le"
-    return "utf-16-be" if content[:1] == b"\0" and content[1:2] != b"\0" else "utf-8"
-
-
 def _read_lessons(path: Path) -> list[Transcript]:
     workbook = read_workbook(path)
     others = [problem for problem in workbook.problems if not _concerns_missing_topics(problem)]
     if errors(others):
         raise WorkbookRejected(path, others)
+    notes = tuple(f"{path.name}: {message}" for message in reinterpretations(workbook))
     known = without_fallback_titles(workbook.topics, path)
     topics = {lesson: _topics(rows) for lesson, rows in known.groupby(LESSON, sort=False)}
-    transcripts = []
+    transcripts: list[Transcript] = []
     spoken = with_speakers(workbook.lines, path).reindex(columns=[*workbook.lines, SPEAKER], fill_value="")
     for (course, number), rows in spoken.groupby(LESSON, sort=False):
         ordered = rows.sort_values(["seconds", "row"])
@@ -229,7 +194,8 @@ def _read_lessons(path: Path) -> list[Transcript]:
         lines = [Line(*line) for line in ordered[["seconds", "text", SPEAKER]].itertuples(index=False) if line[1]]
         if lines:
             known_topics = topics.pop((course, number), [])
-            transcripts.append(Transcript(course, number, lines, end_of_transcript(lines), known_topics))
+            end = end_of_transcript(lines)
+            transcripts.append(Transcript(course, number, lines, end, known_topics, () if transcripts else notes))
     if not transcripts:
         raise Rejected(f"{path} has no words. Fill in its transcripts.")
     return transcripts + [

@@ -362,6 +362,7 @@ def test_pasted_topics_are_read(tmp_path: Path) -> None:
         ("t.csv", "timestamp,name\n0:00,Intro\n", "topic"),
         ("t.json", '[{"chapters": [{"start_seconds": -1}]}]', "start_seconds"),
         ("t.json", "{", "line 1"),
+        ("t.json", '[{"chapters": [{"start_seconds": 0}]}, {"chapters": [{"start_seconds": 9}]}]', "more than once"),
     ],
 )
 def test_broken_topics_are_rejected_with_their_place(name: str, content: str, place: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.data.split import Splits, SplitSettings, lessons_by_side, split
+from pipeline.data.split import Splits, SplitSettings, lessons_by_side, nearest_seed, split
 from pipeline.errors import Rejected
 from pipeline.stages import split as stage
 
@@ -159,3 +159,18 @@ def test_a_rejected_split_writes_no_tables(project: Path) -> None:
     with pytest.raises(Rejected):
         stage.run()
     assert not Path("data/splits").exists()
+
+
+def shares(examples: pd.DataFrame, seed: int) -> list[float]:
+    splits = split(examples, USUAL.model_copy(update={"seed": seed}))
+    return [len(splits.validation) / len(examples), len(splits.test) / len(examples)]
+
+
+def test_the_nearest_seed_keeps_the_promised_shares_with_few_lessons_of_unequal_length() -> None:
+    uneven = pd.concat([examples_of(("Clouds", str(n)), topics=1 + n) for n in range(23)], ignore_index=True)
+    assert shares(uneven, nearest_seed(uneven, USUAL)) == pytest.approx([0.15, 0.2], abs=0.02)
+
+
+def test_the_nearest_seed_does_not_depend_on_the_seed_before_or_the_order_of_rows() -> None:
+    mixed = FORTY.sample(frac=1, random_state=1)
+    assert nearest_seed(FORTY, USUAL) == nearest_seed(mixed, USUAL.model_copy(update={"seed": 7}))

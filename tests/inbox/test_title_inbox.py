@@ -11,6 +11,7 @@ from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
 from pipeline.inbox.outbox import TitledFile, read_titled, write_titled
 from pipeline.inbox.title_inbox import FolderResult, title_inbox
+from pipeline.titles import batch_titling
 from pipeline.titles.served_version import find_served_version
 from tests.command import lectern
 from tests.flows import promotable
@@ -231,3 +232,34 @@ def test_a_version_from_before_fallback_titles_still_writes_titles(project: Path
     (project / "inbox").mkdir()
     (project / "inbox/a.txt").write_text("we talk about graphs", encoding="utf-8")
     assert [(row.title, row.fallback) for row in _title(project / "inbox").titled] == [("Why graphs matter", "")]
+
+
+def test_odd_entries_of_the_inbox_do_not_stop_the_others(inbox: Path) -> None:
+    (inbox / os.fsdecode(b"caf\xe9.txt")).write_text("we talk about queues", encoding="utf-8")
+    os.mkfifo(inbox / "pipe.txt")
+    result = _title(inbox)
+    assert sorted(row.file for row in result.titled) == ["a.txt", "b.txt", "caf\\udce9.txt", "week.xlsx"]
+    assert "pipe" in result.failed["pipe.txt"]
+    assert {row.file for row in read_titled(inbox.parent / "titles")} == {row.file for row in result.titled}
+
+
+def test_a_workbook_that_vanishes_during_a_run_is_reported(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = batch_titling.log_batch  # called after the texts are titled and before the workbooks are
+
+    def remove_workbook(*given: object) -> None:
+        (inbox / "week.xlsx").unlink()
+        log(*given)
+
+    monkeypatch.setattr(batch_titling, "log_batch", remove_workbook)
+    result = _title(inbox)
+    assert (len(result.titled), "does not exist" in result.failed["week.xlsx"]) == (2, True)
+
+
+def test_columns_that_a_person_added_to_the_titles_are_kept(tmp_path: Path) -> None:
+    row = TitledFile("a.txt", "1", "Graphs", "", "titles/1", "2026-01-01T00:00:00Z")
+    write_titled(tmp_path, [row])
+    lines = (tmp_path / "titles.csv").read_text(encoding="utf-8-sig").splitlines()
+    (tmp_path / "titles.csv").write_text(f"{lines[0]},checked by\n{lines[1]},Ana\n", encoding="utf-8-sig")
+    write_titled(tmp_path, [*read_titled(tmp_path), row])
+    written = pd.read_csv(tmp_path / "titles.csv", keep_default_na=False)
+    assert written["checked by"].tolist() == ["Ana", ""]

@@ -13,6 +13,7 @@ from pipeline.models.title_cleanup import (
     LONGEST,
     TitleStyle,
     clean_up_title,
+    has_spoken_words,
     is_usable_title,
     learn_style,
     shorten_title,
@@ -153,6 +154,7 @@ def test_empty_repetitive_and_meaningless_titles_are_unusable(title: str) -> Non
     [
         *("Why", "1000000 rows", "Models of models", "Q & A", "What is what and why it is what", "Really?!"),
         *("Why C++", "The title of a plot", "Title pages", "Topics of the week", 'He said "so"', "Sums (in brackets)"),
+        "नानी ने कहानी सुनाई",
     ],
 )
 def test_short_and_unusual_titles_are_usable(title: str) -> None:
@@ -177,3 +179,21 @@ def test_a_shortened_title_keeps_whole_words_within_the_limit(title: str, longes
 )
 def test_a_long_title_ends_with_a_word_that_can_end_it(title: str, short: str) -> None:
     assert shorten_title(title, 19) == short
+
+
+@pytest.mark.parametrize(
+    ("written", "title"),
+    [
+        ("ΕΙΣΑΓΩΓΗ ΣΤΟΥΣ ΛΟΓΟΥΣ", "Εισαγωγη στους λογους"),
+        ("რა არის ღრუბელი", "რა არის ღრუბელი"),
+        ("ǆungla je velika", "ǅungla je velika"),
+    ],
+)
+def test_capitals_of_other_alphabets_are_those_of_a_title(written: str, title: str) -> None:
+    assert clean_up_title(written, learn_style(PLAINLY)) == title
+
+
+@pytest.mark.parametrize("text", ["[Music]", "♪♪♪", "...", "[Applaus] ♪ [音楽]"])
+def test_sounds_are_no_spoken_words(text: str) -> None:
+    assert not has_spoken_words(text)
+    assert has_spoken_words(f"{text} and then")

@@ -252,3 +252,11 @@ def test_control_characters_become_spaces(tmp_path: Path) -> None:
     assert read(tmp_path, "a.txt", "0:00 so\x1b[2Jnow\x07\n").lines == [Line(0.0, "so [2Jnow")]
     snippets = json.dumps([{"text": "so\x1b[2Jnow", "start": 0.0, "duration": 3.0}])
     assert read(tmp_path, "a.json", snippets).lines == [Line(0.0, "so [2Jnow")]
+
+
+def test_what_was_read_in_another_way_is_noted(tmp_path: Path) -> None:
+    head = "course_title,lesson_num,timestamp"
+    (tmp_path / "lesson_topics.csv").write_text(f"{head},topic\nClouds,1,0:00,")
+    (tmp_path / "lesson_transcripts.csv").write_bytes(f"{head},transcript\nClouds,1,0:00,caf\u00e9".encode("cp1252"))
+    [transcript] = read_transcripts(tmp_path)
+    assert ["cp1252" in note for note in transcript.notes] == [True]
