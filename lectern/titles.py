@@ -28,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this panel to the command line."""
     app.command(
         rich_help_panel=PANEL,
-        epilog="Examples: `lectern chapters talks --out course.xlsx`; `lectern chapters talk.vtt --out talk.xlsx`, and "
+        epilog="Example: `lectern chapters talks --out course.xlsx`; `lectern chapters talk.vtt --out talk.xlsx`, and "
         "once corrected `--topics talk.xlsx`",
     )(chapters)
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern title talk.txt --candidates 3`")(title)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipeline.files import folder_aside, write_text
+from pipeline.settings import set_params
 from tests.command import lectern
 from tests.conftest import ROOT
 
@@ -119,6 +120,7 @@ def test_a_stage_whose_input_is_missing_says_what_to_run(project: Path) -> None:
 
 
 def test_a_title_without_a_registered_model_says_what_to_run(project: Path) -> None:
+    set_params(["register"], {"pretrained": None})
     done = lectern("title", "a passage of words", cwd=project)
     assert done.returncode == 1
     assert "lectern run" in done.stderr
