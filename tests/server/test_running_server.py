@@ -1,15 +1,12 @@
-"""A running `lectern serve`: its HTTP API, and its page as programs call it and as a person uses it in a browser."""
+"""A running `lectern serve`: its HTTP API, and its page as programs call it."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import re
 import shutil
 import signal
 import socket
-import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -20,8 +17,6 @@ import openpyxl
 import pandas as pd
 import pytest
 from gradio_client import Client, handle_file
-from playwright.sync_api import Browser, expect, sync_playwright
-from playwright.sync_api import Page as Window
 
 from pipeline.data.workbook import ingest
 from pipeline.transcripts import chapter_files
@@ -29,7 +24,6 @@ from pipeline.transcripts.known_topics import read_topics
 from tests.command import lectern
 from tests.server.running_server import (
     AS_TEXT,
-    BROWSER_FLAGS,
     PATIENCE,
     THREE_SUBJECTS,
     health,
@@ -41,7 +35,6 @@ from tests.server.running_server import (
 )
 from tests.titles.small import register, write_book
 
-NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 HEADERS = {"headers": ["time", "title"], "metadata": None}
 
 
@@ -82,20 +75,6 @@ def port(folder: Path, examples: pd.DataFrame) -> Iterator[int]:
             code = process.wait(PATIENCE)  # an open page does not delay the stop
         assert code in (0, -signal.SIGTERM)
     assert not list((folder / "tmp").glob("lectern-*")), "files are left behind"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """An installed Chromium, headless. On Debian: `apt install chromium`."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium is installed")
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as home:
-        chromium = playwright.chromium.launch(
-            executable_path=path, args=BROWSER_FLAGS, env={**os.environ, "HOME": home}
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -219,6 +198,14 @@ def test_titles_of_other_models_are_compared(page: Client, folder: Path) -> None
     ], said
     assert all(title for _, _, title, _ in rows)
     assert "Tick" in page.predict(table, "", "", [], api_name="/compare")[0]
+
+
+def test_other_titles_are_suggested_for_a_chapter(page: Client, folder: Path) -> None:
+    _find_chapters(page, folder)
+    table = _table(("0:00", "Bread"), ("1:12", "Stars"))
+    said, choice = page.predict(table, 2, api_name="/suggest")
+    assert (said, "chapter 2, 1:12" in choice["label"], len(choice["choices"]) > 1) == ("", True, True)
+    assert "There is no chapter 3." in page.predict(table, 3, api_name="/suggest")[0]
 
 
 def test_a_trained_model_that_is_not_registered_is_compared(page: Client, folder: Path) -> None:
@@ -375,69 +362,3 @@ def test_the_page_describes_its_api(port: int) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/page/gradio_api/openapi.json") as reply:
         assert json.load(reply)["paths"]
     assert httpx.get(f"http://127.0.0.1:{port}/", follow_redirects=True).status_code == 200
-
-
-def _open(browser: Browser, port: int, size: dict[str, int]) -> tuple[Window, set[str]]:
-    """Open the page. Return its window and a set that collects requests to other servers."""
-    window, strangers = browser.new_page(viewport=size), set()
-    window.set_default_timeout(PATIENCE * 1000)
-    expect.set_options(timeout=PATIENCE * 1000)
-    own = f"http://127.0.0.1:{port}/"
-    window.on("request", lambda asked: asked.url.startswith((own, "data:", "blob:")) or strangers.add(asked.url))
-    window.on("dialog", lambda dialog: (strangers.add(f"dialog {dialog.message}"), dialog.dismiss()))
-    window.goto(f"{own}page/")
-    return window, strangers
-
-
-def _write(window: Window, row: int, column: int, text: str) -> None:
-    cell = window.get_by_test_id(f"cell-{row}-{column}")
-    cell.dblclick()
-    editor = cell.locator("input, textarea")
-    editor.fill(text)
-    editor.press("Enter")
-    expect(cell).to_contain_text(text)
-
-
-def test_a_person_finds_corrects_and_downloads_chapters(browser: Browser, port: int, folder: Path) -> None:
-    window, strangers = _open(browser, port, WIDE)
-    said = window.get_by_label("Status")
-    window.locator("input[type=file]").first.set_input_files(folder / "talk.vtt")
-    expect(said).to_have_value("talk, 3:36: 36 lines read. Click Find chapters.")
-    window.get_by_role("button", name="Find chapters").click()
-    expect(said).to_have_value(re.compile("3 chapters"))
-    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-    _write(window, 0, 1, evil)
-    _write(window, 1, 0, "9:99:99")
-    window.get_by_role("button", name="Download the chapters").click()
-    expect(said).to_have_value("Row 2: '9:99:99' is not a time. Write h:mm:ss or mm:ss.")
-    expect(window.get_by_test_id("toast-text").first).to_contain_text("'9:99:99' is not a time")
-    _write(window, 1, 0, "1:20")
-    with window.expect_download() as download:
-        window.get_by_role("button", name="Download the chapters").click()
-    assert download.value.suggested_filename == "talk-1.txt"
-    assert Path(download.value.path()).read_text(encoding="utf-8").splitlines()[0].startswith("0:00 ‹img src=x")
-    for box in window.get_by_role("checkbox").all():
-        box.check()
-    window.get_by_role("button", name="Compare titles").click()
-    expect(said).to_have_value(re.compile("shows the titles of"))
-    expect(window.locator("#compared")).to_contain_text(evil)
-    assert window.locator("img[src=x]").count() == 0
-    assert strangers == set()
-    window.close()
-
-
-def test_the_page_fits_on_a_phone(browser: Browser, port: int) -> None:
-    window, strangers = _open(browser, port, NARROW)
-    window.get_by_label("Transcript with times").fill("0:00 <b>hello</b> and welcome\n1:00 <script>alert(1)</script>")
-    window.get_by_role("button", name="Find chapters").click()
-    said = window.get_by_label("Status")
-    expect(said).to_have_value(re.compile("chapter"))
-    for box in window.get_by_role("checkbox").all():
-        box.check()
-    window.get_by_role("button", name="Compare titles").click()
-    expect(said).to_have_value(re.compile("shows the titles of"))
-    expect(window.locator("#compared")).to_contain_text("baseline: first-words")
-    assert window.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
-    assert window.get_by_label("Course").bounding_box()["x"] < NARROW["width"] / 4, "the columns are below one another"
-    assert strangers == set()
-    window.close()
