@@ -168,7 +168,7 @@ class _Result:
             headers=["time", "title"],
             datatype="str",
             type="array",
-            label="Double-click a cell, or press Enter, to correct it; ⋮ adds or deletes a row",
+            label="Double-click or double-tap a cell to correct it; ⋮ adds or deletes a row",
             interactive=True,
             buttons=[],
             column_widths=[TIME_WIDTH, "auto"],

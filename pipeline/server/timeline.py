@@ -25,7 +25,8 @@ def timeline_html(lesson: ChapteredTranscript) -> str:
         )
         for number, (chapter, first, end) in enumerate(spans, start=1)
     ]
-    return f'<fieldset class="timeline"><legend>Timeline: choose a chapter</legend>{"".join(parts)}</fieldset>'
+    legend = escape(f"Timeline of {lesson.transcript.name}: choose a chapter")
+    return f'<fieldset class="timeline"><legend>{legend}</legend>{"".join(parts)}</fieldset>'
 
 
 def _part(number: int, chapter: Chapter, before: Sequence[Line], lines: Sequence[Line], keyphrase: bool) -> str:

@@ -186,10 +186,10 @@ def test_a_person_drops_files_corrects_copies_and_downloads(browser: Browser, ad
         window.get_by_role("button", name="Find chapters").click()
         expect(window.locator("#status")).to_contain_text("3 chapters")
         _write(window, 0, 1, EVIL)
-        _write(window, 1, 0, "9:99:99")
-        expect(outcome).to_contain_text("Row 2: '9:99:99' is not a time. Write h:mm:ss or mm:ss.")
+        _write(window, 1, 0, "<b>${alert(4)}")
+        expect(outcome).to_contain_text("Row 2: '<b>${alert(4)}' is not a time. Write h:mm:ss or mm:ss.")
         window.get_by_role("button", name="Download").click()
-        expect(window.get_by_test_id("toast-text").first).to_contain_text("'9:99:99' is not a time")
+        expect(window.get_by_test_id("toast-text").first).to_contain_text("'<b>${alert(4)}' is not a time")
         _write(window, 1, 0, "1:20")
         expect(window.locator("#timeline article").first).to_contain_text(EVIL)
         with window.expect_download() as download:

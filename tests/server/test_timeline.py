@@ -11,7 +11,7 @@ from pipeline.transcripts.transcript import Line, Topic, Transcript
 
 EVIL = """<script>alert(1)</script> "><img src=x onerror=alert(1)> ${alert(1)} `{{value}}` &amp;"""
 LINES = [Line(0.0, "hello"), Line(61.5, EVIL), Line(90.0, "so"), Line(300.0, "bye")]
-TALK = Transcript("C", "1", LINES, 310.0)
+TALK = Transcript(EVIL, "1", LINES, 310.0)
 
 
 class _Tags(HTMLParser):
@@ -51,3 +51,4 @@ def test_words_and_titles_are_no_markup() -> None:
     assert page.tags == {"fieldset", "legend", "label", "input", "span", "article", "h3", "p", "b", "div"}
     assert f"1. {EVIL}" in page.texts
     assert f" {EVIL}" in page.texts
+    assert f"Timeline of lesson 1 of {EVIL}: choose a chapter" in page.texts
