@@ -19,13 +19,16 @@
     download: () => document.querySelector("#file")?.click(),
     copy: async (text) => {
       if (!text) return;
-      if (navigator.clipboard) return void (await navigator.clipboard.writeText(text));
-      const area = document.createElement("textarea"); // over plain http, browsers offer no clipboard
-      area.value = text;
-      document.body.append(area);
-      area.select();
-      document.execCommand("copy");
-      area.remove();
+      try {
+        await navigator.clipboard.writeText(text);
+      } catch { // over plain http, browsers offer no clipboard
+        const area = document.createElement("textarea");
+        area.value = text;
+        document.body.append(area);
+        area.select();
+        document.execCommand("copy");
+        area.remove();
+      }
     },
   };
 

@@ -90,7 +90,7 @@ class PageActions:
         """Read uploaded files. Each becomes a talk, a workbook one for each lesson."""
         talks: list[_Talk] = []
         problems: list[str] = []
-        for path in map(Path, files):
+        for path in map(Path, dict.fromkeys(files)):
             try:
                 transcripts = self._editor.read(path)
             except (Rejected, UsageError) as error:
@@ -174,11 +174,10 @@ class PageActions:
         self, found: ChapteredTranscript | None, table: _Table, title: str | None, time: str
     ) -> tuple[Any, ...]:
         """Put a suggested title into the table, at the chapter that starts at `time`."""
-        old = _rows(table)
-        rows = [row._replace(title=title or "") if row.time == time else row for row in old]
-        if rows == old:
+        rows = _rows(table)
+        if title is None or time not in (row.time for row in rows):
             raise UsageError("The chapter has another time now. Ask for titles again.")
-        new = [[*row] for row in rows]
+        new = [[row.time, title if row.time == time else row.title] for row in rows]
         return "", new, timeline_html(self._edited(found, new))
 
     @_with_message(None)
@@ -219,8 +218,8 @@ class PageActions:
         chapters = self._edited(found, table, course, lesson)
         path, command = self._editor.save(chapters, accept_keyphrases=accept_keyphrases)
         return (
-            f"Saved as {path}. The model learns from it in the next training, and writes better titles here once that "
-            f"version is promoted. In the project folder, run:\n{command}\nlectern run\nlectern promote"
+            f"Saved as {path}. The model learns from it in the next training, and the page uses the new version once "
+            f"it is promoted. In the project folder, run:\n{command}\nlectern run\nlectern promote"
         )
 
     @_with_message(gr.skip())

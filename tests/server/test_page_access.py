@@ -77,6 +77,8 @@ def test_a_file_is_read_once_by_its_visitor(visitor: httpx.Client, talk: Path) -
     said = answer(visitor, "read", [at])[0]
     assert "36 lines read" in said, said
     assert call(visitor, "read", [at]).status_code == 403
+    twice = [file_at(upload(visitor, talk))] * 2
+    assert "36 lines read" in answer(visitor, "read", twice)[0]
 
 
 def test_an_upload_gives_a_program_its_cookie(address: str, talk: Path) -> None:
