@@ -14,8 +14,9 @@ from playwright.sync_api import Browser, Locator, expect, sync_playwright
 from playwright.sync_api import Page as Window
 
 from tests.server.page_server import Writer, page_server
-from tests.server.running_server import BROWSER_FLAGS, PATIENCE, write_captions
+from tests.server.running_server import BROWSER_FLAGS, write_captions
 
+PATIENCE = 60_000  # milliseconds
 NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1400, "height": 900}
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>${alert(3)}"
 
@@ -70,7 +71,7 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no Chromium is installed")
-    expect.set_options(timeout=PATIENCE * 1000)
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as home:
         chromium = playwright.chromium.launch(
             executable_path=path, args=BROWSER_FLAGS, env={**os.environ, "HOME": home}
@@ -84,7 +85,7 @@ def _opened(browser: Browser, address: str, size: dict[str, int], scheme: str = 
     """Open the page. It asks no other server for anything, and runs no script of a transcript."""
     context = browser.new_context(viewport=size, color_scheme=scheme, permissions=["clipboard-read"])
     window, strangers = context.new_page(), set()
-    window.set_default_timeout(PATIENCE * 1000)
+    window.set_default_timeout(PATIENCE)
     own = (address, "data:", "blob:")
     window.on("request", lambda asked: asked.url.startswith(own) or strangers.add(asked.url))
     window.on("dialog", lambda dialog: (strangers.add(f"dialog {dialog.message}"), dialog.dismiss()))
@@ -169,8 +170,13 @@ def test_the_keyboard_reaches_everything(browser: Browser, address: str) -> None
         wanted = ["0:00", "Chapter 1", "Words of", "Suggest", "Course", "Lesson", "Format", "Copy", "Download", "Save"]
         assert [name for name in wanted if not any(each.startswith(name) for each in reached)] == [], reached
         window.get_by_test_id("cell-0-0").focus()
-        for key in ("ArrowDown", "Enter", "Control+a", *"1:40", "Enter"):
-            window.keyboard.press(key)
+        window.keyboard.press("ArrowDown")
+        expect(window.get_by_test_id("cell-1-0")).to_be_focused()
+        window.keyboard.press("Enter")
+        expect(window.get_by_label("Edit cell")).to_be_focused()
+        window.keyboard.press("Control+a")
+        window.keyboard.type("1:40")
+        window.keyboard.press("Enter")
         expect(window.get_by_label("Chapter 2, 1:40")).to_be_attached()
         expect(window.locator("#timeline article:visible")).to_contain_text("1:40 to")
 
