@@ -254,7 +254,8 @@ def _connect_table(result: _Result, actions: PageActions) -> None:
     )  # fmt: skip
     result.suggest.click(
         actions.suggest, [*now, result.chapter], [result.outcome, result.titles, result.suggested_for],
-        api_name="suggest", js="(...values) => lectern.withChapter(values)", show_progress_on=result.outcome,
+        api_name="suggest", js="(...values) => lectern.withChapter(values)",
+        show_progress="minimal", show_progress_on=result.timeline,
     )  # fmt: skip
     result.titles.input(
         actions.use_title, [*now, result.titles, result.suggested_for], [result.outcome, result.table, result.timeline],
