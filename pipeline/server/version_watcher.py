@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
 from pipeline.server.title_queue import WrittenTitles
-from pipeline.titles.passage import title_passage
 from pipeline.titles.served_version import ServedVersion, WriteTitles
 
 _log = logging.getLogger(__name__)
@@ -67,6 +66,8 @@ class VersionWatcher:
         """
         if self._loaded is None:
             raise TemporaryFailure(self.problem or "The model is still loading. Try again in a moment.")
+        from pipeline.titles.passage import title_passage  # imports MLflow
+
         with self._writing:
             return title_passage(text, self._loaded[0], {"candidates": count, "num_beams": count})
 

@@ -28,6 +28,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from flows.services.service import free_port
+from pipeline.settings import set_params
 from tests.command import lectern, processes_in
 from tests.conftest import ROOT
 from tests.flows.toy_project import SERVED, wait_for
@@ -50,6 +51,7 @@ def up(tmp_path_factory: pytest.TempPathFactory, empty_tracking: Path) -> Iterat
     for name in ("params.yaml", "prefect.toml"):
         shutil.copy(ROOT / name, folder)
     shutil.copy(empty_tracking, folder)
+    set_params(["register"], {"pretrained": None}, folder / "params.yaml")
     (folder / "flows").symlink_to(ROOT / "flows")
     (folder / "dvc.yaml").write_text("stages: {work: {cmd: touch begun && sleep 300, outs: [begun]}}")
     deployments = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
