@@ -119,9 +119,8 @@ def test_a_stage_whose_input_is_missing_says_what_to_run(project: Path) -> None:
     assert "dvc repro" in done.stderr
 
 
-def test_a_title_without_a_registered_model_says_what_to_run(project: Path) -> None:
-    set_params(["register"], {"pretrained": None})
-    done = lectern("title", "a passage of words", cwd=project)
+def test_a_title_by_an_export_without_a_registered_model_says_what_to_run(project: Path) -> None:
+    done = lectern("title", "a passage of words", "--fast", cwd=project)
     assert done.returncode == 1
     assert "lectern run" in done.stderr
 
@@ -150,13 +149,15 @@ def dvc_project(project: Path) -> Path:
     return project
 
 
-def test_use_copies_the_workbook_and_names_it_and_changes_nothing_else(dvc_project: Path, workbook: Path) -> None:
+def test_use_copies_the_workbook_names_it_chooses_a_seed_and_changes_nothing_else(
+    dvc_project: Path, workbook: Path
+) -> None:
     before = (dvc_project / "params.yaml").read_text(encoding="utf-8").splitlines()
     done = lectern("use", str(workbook), cwd=dvc_project)
     after = (dvc_project / "params.yaml").read_text(encoding="utf-8").splitlines()
     assert done.returncode == 0, done.stderr
     changed = [new for old, new in zip(before, after, strict=True) if old != new]
-    assert len(changed) == 1
+    assert [line.split(":")[0].strip() for line in changed] == ["workbook", "seed"]
     assert yaml.safe_load("\n".join(after))["ingest"]["workbook"] == "data/workbooks/lessons.xlsx"
     assert (dvc_project / "data/workbooks/lessons.xlsx").read_bytes() == workbook.read_bytes()
     assert (dvc_project / "data/workbooks/lessons.xlsx.dvc").is_file()
@@ -186,9 +187,12 @@ def test_use_joins_several_workbooks(dvc_project: Path, workbook: Path) -> None:
     assert "Welcome" in pd.read_parquet(dvc_project / "data/interim/topics.parquet")["title"].tolist()
 
 
-def test_use_can_be_repeated(dvc_project: Path, workbook: Path) -> None:
-    for _ in range(2):
+def test_use_can_be_repeated_and_keeps_the_seed(dvc_project: Path, workbook: Path) -> None:
+    for seed in (None, 7):
+        if seed:
+            set_params(["split"], {"seed": seed}, dvc_project / "params.yaml")
         assert lectern("use", str(workbook), cwd=dvc_project).returncode == 0
+    assert yaml.safe_load((dvc_project / "params.yaml").read_text())["split"]["seed"] == 7
     assert [path.name for path in (dvc_project / "data/workbooks").glob("*.dvc")] == ["lessons.xlsx.dvc"]
 
 

@@ -42,12 +42,20 @@ def table_rows(lesson: ChapteredTranscript) -> list[ChapterRow]:
     return [ChapterRow(short_time(chapter.start_seconds), chapter.title) for chapter in lesson.chapters]
 
 
-def chapters_from_table(transcript: Transcript, rows: Sequence[ChapterRow]) -> ChapteredTranscript:
+def chapters_from_table(found: ChapteredTranscript, rows: Sequence[ChapterRow]) -> ChapteredTranscript:
     """Divide a transcript into the chapters of an edited table. Empty rows are skipped.
+
+    Args:
+        found: the chapters that the table first showed. Its rows are accepted unchanged, whatever is in them, and a
+            title keeps its mark as a keyphrase until a person changes it.
+        rows: the table now.
 
     Raises:
         Rejected: a row is not a chapter. The message gives its number in the table, counted from 1.
     """
+    shown, transcript = table_rows(found), found.transcript
+    if [*rows] == shown:
+        return found
     numbered = [
         _NumberedRow(number, row.time.strip(), one_line(row.title))
         for number, row in enumerate(rows, start=1)
@@ -55,9 +63,14 @@ def chapters_from_table(transcript: Transcript, rows: Sequence[ChapterRow]) -> C
     ]
     if not numbered:
         raise Rejected("The table has no chapters. Click Find chapters, or write a row with 0:00 and a title.")
-    seconds = _parse_times(numbered)
+    unchanged = {(row.time, one_line(row.title)) for row in shown}
+    exact = {row.time: chapter.start_seconds for row, chapter in zip(shown, found.chapters, strict=True)}
+    seconds = [
+        exact.get(row.time, start) for row, start in zip(numbered, _parse_times(numbered), strict=True)
+    ]  # the table shows rounded times
     for row, start in zip(numbered, seconds, strict=True):
-        _check_row(row, start, transcript)
+        if (row.time, row.title) not in unchanged:
+            _check_row(row, start, transcript)
     _check_order(numbered, seconds)
     if transcript.first_line_seconds < seconds[0]:
         raise Rejected(
@@ -66,7 +79,7 @@ def chapters_from_table(transcript: Transcript, rows: Sequence[ChapterRow]) -> C
         )
     topics = [Topic(start, row.title) for start, row in zip(seconds, numbered, strict=True)]
     lesson = divide_at(transcript, topics)
-    return replace(lesson, unnamed=_unnamed(lesson))
+    return replace(lesson, unnamed=_unnamed(lesson), keyphrases=_keyphrases(lesson, found))
 
 
 def _check_row(row: _NumberedRow, start: float, transcript: Transcript) -> None:
@@ -74,7 +87,7 @@ def _check_row(row: _NumberedRow, start: float, transcript: Transcript) -> None:
         raise Rejected(f"Row {row.number} ({row.time}) has no title. Write one, or delete the row.")
     if len(row.title) > _LONGEST_TITLE:
         raise Rejected(f"The title in row {row.number} is longer than {_LONGEST_TITLE} characters. Shorten it.")
-    if start >= transcript.end_seconds:
+    if start >= transcript.end_seconds and start not in (topic.seconds for topic in transcript.topics):
         end = short_time(transcript.end_seconds)
         raise Rejected(
             f"Row {row.number}: {row.time} is after the end of the transcript, {end}. Enter an earlier time."
@@ -95,6 +108,13 @@ def _unnamed(lesson: ChapteredTranscript) -> tuple[int, ...]:
     known = {topic.title for topic in lesson.transcript.topics}
     titles = enumerate((chapter.title for chapter in lesson.chapters), start=1)
     return tuple(number for number, title in titles if is_numbered_title(title) and title not in known)
+
+
+def _keyphrases(lesson: ChapteredTranscript, found: ChapteredTranscript) -> tuple[int, ...]:
+    """Return the numbers of the chapters that still have a keyphrase of `found` as their title."""
+    keyphrases = {found.chapters[number - 1].title for number in found.keyphrases}
+    titles = enumerate((chapter.title for chapter in lesson.chapters), start=1)
+    return tuple(number for number, title in titles if title in keyphrases)
 
 
 def _parse_times(rows: Sequence[_NumberedRow]) -> list[float]:
