@@ -205,7 +205,7 @@ def chapters(
         raise UsageError("--overwrite goes with --out. Without --out, the chapters are printed.")
     enter_project()
     from pipeline.chapters.segmentation import ChaptersSettings
-    from pipeline.chapters.title_chapters import chapters_with_titles
+    from pipeline.titles.title_chapters import chapters_with_titles
     from pipeline.transcripts import chapter_files
     from pipeline.transcripts.known_topics import replace_topics
     from pipeline.transcripts.reading import read_transcripts

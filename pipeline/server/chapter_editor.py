@@ -12,18 +12,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.chapters.corrections import lesson_file_name, save_corrections, training_command
 from pipeline.chapters.divide_transcript import divide_transcript
-from pipeline.chapters.edited_table import ChapterRow, chapters_from_table, rename_lesson
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.chapters.title_chapters import add_titles, untitled_texts
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry.fallback_title import Shown
 from pipeline.server.isolated_reading import read_isolated
 from pipeline.server.settings import PageSettings, ServeSettings
 from pipeline.server.title_queue import QueueFull, TitleQueue, WrittenTitles
 from pipeline.server.version_watcher import VersionWatcher
+from pipeline.titles.corrections import lesson_file_name, save_corrections, training_command
+from pipeline.titles.edited_table import ChapterRow, chapters_from_table, rename_lesson
 from pipeline.titles.other_models import titles_by
+from pipeline.titles.title_chapters import add_titles, untitled_texts
 from pipeline.transcripts import chapter_files
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.transcript import Transcript

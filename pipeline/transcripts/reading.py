@@ -8,22 +8,21 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-import pandas as pd
-
 from pipeline.data.cell_values import as_clock, replace_control_characters
 from pipeline.data.fallback_titles import without_fallback_titles
 from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.tables import is_workbook
 from pipeline.data.workbook import read_workbook
-from pipeline.data.workbook_schema import LESSON, TOPICS
+from pipeline.data.workbook_schema import TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues, read_cues
 from pipeline.transcripts.json_transcripts import read_json
+from pipeline.transcripts.lessons import lessons_from_tables
 from pipeline.transcripts.speakers import split_speakers
 from pipeline.transcripts.subtitle_files import read_subtitles, subtitle_format
 from pipeline.transcripts.table_transcripts import is_table, read_table
 from pipeline.transcripts.timed_text import read_timed_text
-from pipeline.transcripts.transcript import Line, RawLine, Topic, Transcript, end_of_transcript
+from pipeline.transcripts.transcript import Line, RawLine, Transcript, end_of_transcript
 from pipeline.transcripts.word_documents import is_word_document, read_word_document
 from pipeline.transcripts.xml_transcripts import is_xml, read_xml
 
@@ -214,29 +213,13 @@ def _read_lessons(path: Path) -> list[Transcript]:
     others = [problem for problem in workbook.problems if not _concerns_missing_topics(problem)]
     if errors(others):
         raise WorkbookRejected(path, others)
-    known = without_fallback_titles(workbook.topics, path)
-    topics = {lesson: _topics(rows) for lesson, rows in known.groupby(LESSON, sort=False)}
-    transcripts = []
-    for (course, number), rows in workbook.lines.groupby(LESSON, sort=False):
-        ordered = rows.sort_values(["seconds", "row"])
-        texts = ordered["text"].str.split().str.join(" ")
-        lines = [Line(*line) for line in zip(ordered["seconds"].tolist(), texts.tolist(), strict=True) if line[1]]
-        if lines:
-            known_topics = topics.pop((course, number), [])
-            transcripts.append(Transcript(course, number, lines, end_of_transcript(lines), known_topics))
-    if not transcripts:
+    transcripts = lessons_from_tables(without_fallback_titles(workbook.topics, path), workbook.lines)
+    if not any(transcript.lines for transcript in transcripts):
         raise Rejected(f"{path} has no words. Fill in its transcripts.")
-    return transcripts + [
-        Transcript(course, number, [], rows[-1].seconds + 1, rows) for (course, number), rows in topics.items()
-    ]
+    return transcripts
 
 
 def _concerns_missing_topics(problem: Problem) -> bool:
     """Return whether the problem is that topics or their titles are missing, which `lectern chapters` adds."""
     of_topics = (problem.sheet or "").lower().startswith(TOPICS)
     return of_topics and problem.kind in ("missing sheet", "missing table", "no rows", "empty title", "empty file")
-
-
-def _topics(rows: pd.DataFrame) -> list[Topic]:
-    ordered = rows.sort_values("start_seconds")
-    return [Topic(*topic) for topic in zip(ordered["start_seconds"].tolist(), ordered["title"].tolist(), strict=True)]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.chapters.corrections import save_corrections
-from pipeline.chapters.edited_table import ChapterRow, chapters_from_table, rename_lesson, table_rows
 from pipeline.errors import Rejected
+from pipeline.titles.corrections import save_corrections
+from pipeline.titles.edited_table import ChapterRow, chapters_from_table, rename_lesson, table_rows
 from pipeline.transcripts.transcript import Line, Topic, Transcript
 
 TALK = Transcript("C", "1", [Line(0.0, "hello"), Line(61.5, "so"), Line(3700.0, "bye")], 3710.0)

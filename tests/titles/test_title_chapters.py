@@ -16,9 +16,9 @@ from typer.testing import CliRunner, Result
 from lectern.app import app
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.chapters.title_chapters import add_titles
 from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
+from pipeline.titles.title_chapters import add_titles
 from pipeline.transcripts import chapter_files
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
 from pipeline.transcripts.known_topics import read_topics, replace_topics
