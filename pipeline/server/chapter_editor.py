@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.chapters.divide_transcript import divide_transcript
-from pipeline.chapters.segmentation import ChaptersSettings
+from pipeline.chapters.segmentation import ChaptersSettings, chapter_count
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry.fallback_title import Shown
 from pipeline.server.isolated_reading import read_isolated
@@ -148,14 +148,15 @@ class ChapterEditor:
             )
         settings = ChaptersSettings.read()
         settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
-        count = len(transcript.topics) or round(transcript.end_seconds / 60 / settings.minutes)
+        segmenter = self._watcher.segmenter
+        count = len(transcript.topics) or chapter_count(transcript, settings, segmenter)
         if count > self._page.chapters:
             raise Rejected(
                 f"That would be {count:,} chapters. The limit is {self._page.chapters:,}. Enter more minutes per "
                 "chapter."
             )
         try:
-            lesson = divide_transcript(transcript, settings)
+            lesson = divide_transcript(transcript, settings, segmenter=segmenter)
         except (Rejected, UsageError) as error:
             raise ModelFailed(str(error)) from None
         texts = untitled_texts([lesson])

@@ -10,7 +10,7 @@ from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.data.workbook_files import fit_into_cell
 from pipeline.titles.batch_titling import BatchTitles, title_texts
-from pipeline.titles.served_version import find_served_version
+from pipeline.titles.served_version import find_served_version, load_segmenter
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.transcript import Transcript
 
@@ -23,7 +23,7 @@ def chapters_with_titles(
     The version is looked up first, so that a missing one is reported before any work.
 
     Args:
-        count: number of chapters of a transcript without topics; None computes it from `settings.minutes`.
+        count: number of chapters of a transcript without topics; None computes it from their average length.
 
     Returns:
         The transcripts with their chapters, in the same order, and the titles that were written; None if all titles
@@ -34,7 +34,9 @@ def chapters_with_titles(
         Rejected: no version is registered, or the version or the encoder cannot be loaded.
     """
     version = None if all(_has_all_titles(transcript) for transcript in transcripts) else find_served_version()
-    lessons = [divide_transcript(transcript, settings, count) for transcript in transcripts]
+    has_unknown = any(not transcript.topics for transcript in transcripts)
+    segmenter = load_segmenter(version) if version and has_unknown else None
+    lessons = [divide_transcript(transcript, settings, count, segmenter) for transcript in transcripts]
     if version is None:
         return [add_titles(lesson, {}) for lesson in lessons], None
     batch = title_texts(untitled_texts(lessons), version)
