@@ -83,17 +83,22 @@ class BoundaryBoard(_Record):
     pictures: list[PicturedLesson]
     run_id: str = ""
 
-    def row(self, method: str, *, number_given: bool = False) -> BoundaryRow | None:
-        """Return the row of a method, or None."""
-        return next((row for row in self.rows if (row.method, row.number_given) == (method, number_given)), None)
+    @property
+    def in_use(self) -> BoundaryRow:
+        """The row of the method that the version uses."""
+        return next(row for row in self.rows if row.method == self.method and not row.number_given)
+
+    @property
+    def score_names(self) -> list[str]:
+        """The names of the scores for people, in the order of the rows' scores."""
+        return [*SCORES.values()]
 
     @property
     def summary(self) -> str:
         """Which method the version uses, and how well it finds boundaries."""
-        row = self.row(self.method)
-        scores = ""
-        if row and row.test:
-            shown = [f"{SCORES[name]} {row.test[name].mean:.3f}" for name in ("windowdiff", "f1_30s")]
+        scores, test = "", self.in_use.test
+        if test:
+            shown = [f"{SCORES[name]} {test[name].mean:.3f}" for name in ("windowdiff", "f1_30s")]
             scores = f" {' and '.join(shown)} on {count_noun(self.test_lessons, 'test lesson')}."
         by = "a learned segmenter" if self.method == LEARNED else "content vectors"
         return f"Chapters are found by {by}: {self.reason}.{scores}"
@@ -145,21 +150,20 @@ def build_segmenter(
     chapters: ChaptersSettings,
     settings: SegmentSettings,
     *,
-    known_lessons: int,
+    unlearnable: str,
     confidence: float,
 ) -> tuple[Segmenter, BoundaryBoard]:
     """Train a segmenter, measure it and decide whether it is used.
 
     Args:
-        lessons: the lessons to learn from; empty if there are too few.
+        lessons: the lessons to learn from; empty if nothing can be learnt.
         test: the test lessons.
-        known_lessons: the number of lessons of the training and validation splits.
+        unlearnable: why there are no lessons to learn from.
     """
     validated = difference = None
     if not lessons:
         lengths, weights = ChapterLengths(minutes=DEFAULT_MINUTES), None
-        known = count_noun(known_lessons, "lesson")
-        reason = f"there are only {known} with topics to learn from, and {settings.lessons} are needed"
+        reason = unlearnable
     else:
         lengths, weights = learn_lengths(lessons), train_weights(lessons)
         validated = cross_validate(lessons, settings)
@@ -174,6 +178,7 @@ def build_segmenter(
         lengths=lengths,
         encoder=chapters.encoder,
         words=chapters.words,
+        shortest=chapters.shortest,
         lessons=len(lessons),
         cues=weights.cues if weights and method == LEARNED else [],
     )
@@ -190,6 +195,11 @@ def build_segmenter(
         pictures=_pictures(tested, method, chapters.shortest),
     )
     return Segmenter(card, weights if method == LEARNED else None), board
+
+
+def too_few(lessons: int, settings: SegmentSettings) -> str:
+    """Return the reason not to learn from a number of lessons."""
+    return f"{count_noun(lessons, 'lesson')} with topics to learn from, and {settings.lessons} are needed"
 
 
 def _difference(measured: Measured, shortest: float, level: float) -> Comparison:

@@ -46,6 +46,7 @@ class SegmenterCard(Settings):
     lengths: ChapterLengths
     encoder: str  # source of the sentence encoder
     words: int  # window size in words
+    shortest: float  # minimum length of a chapter in seconds
     lessons: int  # number of lessons that it was trained on
     cues: list[str] = []  # in the order of their weights, after the measures
 

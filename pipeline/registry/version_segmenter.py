@@ -11,7 +11,7 @@ from pipeline.chapters.segmenter import Segmenter
 from pipeline.errors import Rejected
 from pipeline.registry.outages import translate_error
 
-FOLDER = "segmenter"
+SEGMENTER = "segmenter"
 """Name of the segmenter's folder in a version's artifacts."""
 
 
@@ -25,10 +25,10 @@ def read_segmenter(name: str, number: str) -> Segmenter | None:
     uri = f"models:/{name}/{number}/artifacts"
     try:
         folders = [file.path.rpartition("/")[2] for file in mlflow.artifacts.list_artifacts(artifact_uri=uri)]
-        if FOLDER not in folders:
+        if SEGMENTER not in folders:
             return None
         with tempfile.TemporaryDirectory() as downloads:
-            folder = mlflow.artifacts.download_artifacts(f"{uri}/{FOLDER}", dst_path=downloads)
+            folder = mlflow.artifacts.download_artifacts(f"{uri}/{SEGMENTER}", dst_path=downloads)
             return Segmenter.load(Path(folder))
     except Rejected:
         raise

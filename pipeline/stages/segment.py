@@ -9,18 +9,21 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.utils.time import get_current_time_millis
 
-from pipeline.chapters.boundary_board import BoundaryBoard, BoundaryRow, build_segmenter
+from pipeline.chapters.boundary_board import BoundaryBoard, BoundaryRow, build_segmenter, too_few
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.chapters.segmenter_training import SegmentSettings, read_lesson
 from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.files import folder_aside, write_json
 from pipeline.models.seen_examples import SeenExamples
-from pipeline.paths import BOUNDARIES, LINES, METRICS, SEGMENTER, SPLITS, TOPICS, TRAINING_SPLITS
+from pipeline.paths import BOUNDARIES, LINES, METRICS, SAMPLE, SEGMENTER, SPLITS, TOPICS, TRAINING_SPLITS
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
+from pipeline.settings import read_params
 from pipeline.transcripts.lessons import lessons_from_tables
 from pipeline.transcripts.transcript import Transcript
+
+_SAMPLE = "the embedded workbook is written text with invented times, so there is nothing to learn from"
 
 
 def run() -> None:
@@ -28,7 +31,8 @@ def run() -> None:
     settings, chapters = SegmentSettings.read(), ChaptersSettings.read()
     confidence = EvaluateSettings.read().confidence
     known, tested = _talks()
-    learnt_from = known if len(known) >= settings.lessons else []
+    is_sample = Path(read_params()["ingest"]["workbook"]) == SAMPLE
+    learnt_from = known if len(known) >= settings.lessons and not is_sample else []
     params = {**settings.model_dump(), "encoder": chapters.encoder, "words": chapters.words}
     with training_run(
         "segmenter", params=params, tags={"model": "segmenter", **lineage_tags()}, splits=TRAINING_SPLITS
@@ -38,7 +42,7 @@ def run() -> None:
             [read_lesson(talk, chapters) for talk in tested],
             chapters,
             settings,
-            known_lessons=len(known),
+            unlearnable=_SAMPLE if is_sample else too_few(len(known), settings),
             confidence=confidence,
         )
         board = board.model_copy(update={"run_id": run_id})
@@ -79,8 +83,7 @@ def _lessons(split: Path) -> set[tuple[str, str]]:
 
 def _shown(board: BoundaryBoard) -> dict[str, dict[str, float]]:
     """Return the mean scores of the method in use, for `dvc metrics`."""
-    row = board.row(board.method)
-    sides = {"validation": row.validation, "test": row.test} if row else {}
+    sides = {"validation": board.in_use.validation, "test": board.in_use.test}
     return {side: {name: round(score.mean, 4) for name, score in scores.items()} for side, scores in sides.items()}
 
 
