@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.chapters.boundary_scores import BoundaryScores, score_boundaries, true_boundaries
-from pipeline.chapters.segmentation import DEFAULT_MINUTES, ChaptersSettings, count_by_length
+from pipeline.chapters.segmentation import DEFAULT_MINUTES, ChaptersSettings, chapter_count, count_by_length
 from pipeline.chapters.segmenter import ChapterLengths, Method, Segmenter, SegmenterCard
 from pipeline.chapters.segmenter_training import (
     Lesson,
@@ -26,12 +26,14 @@ from pipeline.chapters.segmenter_training import (
     folds,
     held_out,
     learn_lengths,
+    read_lesson,
     train_weights,
 )
 from pipeline.errors import Rejected
 from pipeline.evaluation.comparison import Comparison, compare, fewest_units
 from pipeline.evaluation.intervals import Interval, count_noun, interval_of_mean
 from pipeline.paths import BOUNDARIES
+from pipeline.transcripts.transcript import Transcript
 
 SCORES = {"pk": "Pk", "windowdiff": "WindowDiff", "f1_10s": "F1 at 10 s", "f1_30s": "F1 at 30 s"}
 """The scores by field of `BoundaryScores`, with their names for people. Pk and WindowDiff are better if lower."""
@@ -200,6 +202,22 @@ def build_segmenter(
 def too_few(lessons: int, settings: SegmentSettings) -> str:
     """Return the reason not to learn from a number of lessons."""
     return f"{count_noun(lessons, 'lesson')} with topics to learn from, and {settings.lessons} are needed"
+
+
+def cut_by_segmenter(talk: Transcript, segmenter: Segmenter | None) -> np.ndarray:
+    """Return the boundaries of a lesson in seconds as a version with this segmenter finds them.
+
+    Args:
+        segmenter: None for a version from before segmenters, which uses content vectors.
+    """
+    chapters = ChaptersSettings.read()
+    if segmenter:
+        card = segmenter.card
+        chapters = ChaptersSettings(encoder=card.encoder, words=card.words, minutes=None, shortest=card.shortest)
+    lesson, count = read_lesson(talk, chapters), chapter_count(talk, chapters, segmenter)
+    if segmenter and segmenter.weights:
+        return cut_by_log_odds(lesson, segmenter.weights.log_odds(lesson.features), count, chapters.shortest)
+    return cut_by_content(lesson, count, chapters.shortest)
 
 
 def _difference(measured: Measured, shortest: float, level: float) -> Comparison:

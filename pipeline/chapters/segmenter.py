@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from pipeline.chapters.boundary_features import MEASURES, PassageFeatures
 from pipeline.errors import Rejected
 from pipeline.files import write_text
+from pipeline.models.seen_examples import SeenExamples
 from pipeline.settings import Settings
 
 CARD = "segmenter.json"
@@ -68,10 +69,15 @@ class BoundaryWeights:
 
 @dataclass(frozen=True, eq=False)
 class Segmenter:
-    """A segmenter. `weights` is None if it finds chapters by content vectors."""
+    """A segmenter.
+
+    weights: None if it finds chapters by content vectors.
+    seen: the examples of the lessons that it has learnt from.
+    """
 
     card: SegmenterCard
     weights: BoundaryWeights | None = None
+    seen: SeenExamples | None = None
 
     def save(self, folder: Path) -> None:
         """Write the segmenter into an existing folder."""
@@ -79,6 +85,8 @@ class Segmenter:
         if self.weights:
             arrays = {"weights": self.weights.weights, "intercept": np.array([self.weights.intercept])}
             save_file(arrays, folder / WEIGHTS)
+        if self.seen:
+            self.seen.write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Segmenter:
@@ -89,8 +97,9 @@ class Segmenter:
         """
         try:
             card = SegmenterCard.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+            seen = SeenExamples.read(folder)
             if card.method == "content vectors":
-                return cls(card)
+                return cls(card, seen=seen)
             arrays = load_file(folder / WEIGHTS)
             weights = BoundaryWeights(card.cues, arrays["weights"], float(arrays["intercept"][0]))
             _check_size(weights.weights, card.cues)
@@ -98,7 +107,7 @@ class Segmenter:
             raise Rejected(
                 f"{folder} is not a segmenter: {error}. Run `dvc repro segment`, then `lectern register`."
             ) from None
-        return cls(card, weights)
+        return cls(card, weights, seen)
 
 
 def _check_size(weights: np.ndarray, cues: Sequence[str]) -> None:

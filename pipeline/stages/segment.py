@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -48,10 +49,10 @@ def run() -> None:
         board = board.model_copy(update={"run_id": run_id})
         _log(MlflowClient(), run_id, board)
     examples = pd.concat([pd.read_parquet(path) for path in TRAINING_SPLITS.values()])
+    none = examples.head(0)
+    seen = SeenExamples.of_training(examples if learnt_from else none, none, None, "")
     with folder_aside(SEGMENTER, durable=False) as folder:
-        segmenter.save(folder)
-        none = examples.head(0)
-        SeenExamples.of_training(examples if learnt_from else none, none, None, "").write(folder)
+        replace(segmenter, seen=seen).save(folder)
     write_json(BOUNDARIES, board.model_dump(mode="json"), durable=False)
     write_json(METRICS / "segmenter.json", _shown(board), durable=False)
     print(board.summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,8 @@ from pipeline.titles.batch_titling import BatchTitles, title_texts
 from pipeline.titles.served_version import find_served_version, load_segmenter
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.transcript import Transcript
+
+_log = logging.getLogger(__name__)
 
 
 def chapters_with_titles(
@@ -36,6 +39,9 @@ def chapters_with_titles(
     version = None if all(_has_all_titles(transcript) for transcript in transcripts) else find_served_version()
     has_unknown = any(not transcript.topics for transcript in transcripts)
     segmenter = load_segmenter(version) if version and has_unknown else None
+    if segmenter:
+        by = "a learned segmenter" if segmenter.weights else "content vectors"
+        _log.info("Version %s finds chapters by %s: %s.", version, by, segmenter.card.reason)
     lessons = [divide_transcript(transcript, settings, count, segmenter) for transcript in transcripts]
     if version is None:
         return [add_titles(lesson, {}) for lesson in lessons], None
