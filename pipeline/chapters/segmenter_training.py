@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipeline.chapters.boundary_scores import true_boundaries
 from pipeline.chapters.passage_vectors import kept_vectors
 from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, likely_cuts, split_passages
 from pipeline.chapters.segmenter import BoundaryWeights, ChapterLengths
+from pipeline.paths import PASSAGE_VECTORS
 from pipeline.settings import Section
 from pipeline.transcripts.transcript import Transcript
 
@@ -68,15 +70,18 @@ LogOdds = Sequence[np.ndarray]
 """For each of several lessons, the log-odds of its passages."""
 
 
-def read_lesson(talk: Transcript, settings: ChaptersSettings) -> Lesson:
+def read_lesson(talk: Transcript, settings: ChaptersSettings, kept: Path = PASSAGE_VECTORS) -> Lesson:
     """Split a lesson into passages and compute their vectors and features.
+
+    Args:
+        kept: folder that keeps the vectors.
 
     Raises:
         Rejected: the encoder cannot be found or opened.
     """
     passages = split_passages(talk, settings.words)
     times = np.append(passages.starts, talk.end_seconds)
-    vectors = kept_vectors(passages.texts, settings.encoder)
+    vectors = kept_vectors(passages.texts, settings.encoder, kept)
     return Lesson(talk, times, vectors, describe_passages(talk, passages, vectors, times))
 
 
