@@ -12,38 +12,11 @@ import pytest
 from pipeline.chapters.boundary_board import BoundaryBoard, build_segmenter, too_few
 from pipeline.chapters.boundary_features import describe_passages
 from pipeline.chapters.boundary_scores import score_boundaries
-from pipeline.chapters.segmentation import ChaptersSettings, chapter_starts, split_passages
+from pipeline.chapters.segmentation import chapter_starts, split_passages
 from pipeline.chapters.segmenter import WEIGHTS, ChapterLengths, Segmenter
-from pipeline.chapters.segmenter_training import Lesson, SegmentSettings
 from pipeline.errors import Rejected
-from pipeline.transcripts.transcript import Line, Topic, Transcript
-from tests.conftest import ROOT
-
-CHAPTERS = ChaptersSettings.read(ROOT / "params.yaml")
-SETTINGS = SegmentSettings(lessons=8, folds=4, seed=1)
-FILLER = ["the", "loss", "of", "this", "network", "and", "its", "rate", "on", "data"]
-
-
-def talk(seed: int, cue: str = "okay so next", course: str = "C") -> Transcript:
-    """Make a talk of ten minutes, with a line of 25 words every 10 s, of which six start a topic with `cue`."""
-    chance = np.random.default_rng(seed)
-    begins = [0, *sorted(chance.choice(np.arange(4, 58, 4), 5, replace=False).tolist())]
-    lines = []
-    for n in range(60):
-        words = chance.choice(FILLER, 25).tolist()
-        if n in begins[1:]:
-            words[:3] = cue.split()
-        lines.append(Line(10.0 * n, " ".join(words)))
-    return Transcript(course, str(seed), lines, 600.0, [Topic(10.0 * n, f"T{n}") for n in begins])
-
-
-def lesson(seed: int, cue: str = "okay so next") -> Lesson:
-    """Describe a talk whose passages have random vectors: only its words tell where topics start."""
-    made = talk(seed, cue)
-    passages = split_passages(made, CHAPTERS.words)
-    times = np.append(passages.starts, made.end_seconds)
-    vectors = np.random.default_rng(seed).normal(size=(len(passages.texts), 8))
-    return Lesson(made, times, vectors, describe_passages(made, passages, vectors, times))
+from pipeline.transcripts.transcript import Line, Transcript
+from tests.chapters.small import CHAPTERS, SETTINGS, lesson, talk
 
 
 def built(cue: str) -> tuple[Segmenter, BoundaryBoard]:
