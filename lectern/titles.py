@@ -177,7 +177,7 @@ def chapters(
     ],
     count: Annotated[int | None, typer.Option(min=1, help="Number of chapters per talk.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Average chapter length. Default: chapters.minutes of params.yaml.")
+        float | None, typer.Option(min=0.1, help="Average chapter length. Default: chapters.minutes, else as learnt.")
     ] = None,
     topics: Annotated[
         Path | None,

@@ -119,7 +119,7 @@ def build_page(actions: PageActions) -> gr.Blocks:
                 choice = gr.Dropdown(label="Lesson of the workbook", visible=False, interactive=True, type="index")
                 minutes = gr.Number(
                     label="Minutes per chapter",
-                    info="average; 0 uses the value in params.yaml",
+                    info="average; 0: as params.yaml says or as learnt",
                     value=0,
                     minimum=0,
                 )

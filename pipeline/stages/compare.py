@@ -55,6 +55,5 @@ def run() -> None:
     write_text(REPORT, report, durable=False)
     with folder_aside(BEST_MODEL, durable=False) as folder:
         shutil.copytree(MODELS / leaderboard.best, folder, dirs_exist_ok=True)
-    print(as_markdown(leaderboard, costs))
         shutil.copytree(SEGMENTER, folder / SEGMENTER.name)
-    print(as_markdown(leaderboard))
+    print(as_markdown(leaderboard, costs))
