@@ -60,7 +60,7 @@ def watch(train: Training = "train/nightly") -> State:
                 get_run_logger().info("%s was updated from its source.", workbook)
             is_newer = md5(workbook) != trained_on(workbook)
             if is_newer:
-                ingest(workbook)
+                ingest(workbook, set_aside=IngestSettings.read().sets_aside)
     except (Timeout, Busy, WorkbookReplaced) as error:
         replaced = isinstance(error, WorkbookReplaced)
         why = "A user chose another workbook" if replaced else "Another run is using this work tree"
@@ -118,5 +118,5 @@ def changed_copy(workbook: Path) -> Iterator[Path | None]:
         if md5(new) == md5(workbook):
             yield None
             return
-        ingest(new)
+        ingest(new, set_aside=IngestSettings.read().sets_aside)
         yield new

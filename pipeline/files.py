@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.paths import STATE
 
+_START_OF_NAME = 200  # bytes
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
 
@@ -49,7 +50,7 @@ def folder_aside(target: Path, *, durable: bool = True) -> Iterator[Path]:
             sync(path)
         if target.exists():
             # Renamed, not removed: a kill during a long removal would leave half a folder.
-            target.replace(path.with_name(f"{target.name}-before"))
+            target.replace(path.with_name(f"{_start(target.name)}-before"))
         path.replace(target)
 
 
@@ -57,11 +58,16 @@ def folder_aside(target: Path, *, durable: bool = True) -> Iterator[Path]:
 def _beside(target: Path, *, durable: bool) -> Iterator[Path]:
     """Yield a path for `target` in a private folder; then sync the folders above `target`."""
     made = make_folder(target.parent)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{_start(target.name)}.") as aside:
         yield Path(aside) / target.name
         if durable:
             for folder in (target.parent, *(folder.parent for folder in made)):
                 _sync(folder)
+
+
+def _start(name: str) -> str:
+    """Return the start of a name, to which something can be added: most disks allow 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:_START_OF_NAME])
 
 
 def move(source: Path, target: Path) -> None:

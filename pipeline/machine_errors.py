@@ -1,4 +1,4 @@
-"""Translate errors about disk space, permissions and memory into Lectern's errors."""
+"""Translate errors about disk space, permissions, memory and file names into Lectern's errors."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import TemporaryFailure
+from pipeline.errors import TemporaryFailure, UsageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 # Libraries wrap the messages of the operating system and of SQLite in errors of their own.
 _SAYS_FULL = re.compile(r"no space left on device|disk quota exceeded|file too large|database or disk is full", re.I)
 _SAYS_FORBIDDEN = re.compile(r"read-only file system|attempt to write a readonly database", re.I)
+_SHOWN = 100  # characters of a name that is too long
 _SAYS_NO_MEMORY = re.compile(
     r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|std::bad_alloc"
     r"|failed to map segment|STATUS_ALLOC_FAILED",
@@ -21,10 +22,12 @@ _SAYS_NO_MEMORY = re.compile(
 )
 
 
-def translate_error(error: BaseException) -> TemporaryFailure | None:
+def translate_error(error: BaseException) -> TemporaryFailure | UsageError | None:
     """Return Lectern's error for `error` or one of its causes; None if the machine is not the cause."""
     for cause in _causes(error):
         code, text = getattr(cause, "errno", None), str(cause)
+        if code == errno.ENAMETOOLONG:
+            return UsageError(f"{_place(cause)[:_SHOWN]}… is a name too long for this disk. Give a shorter one.")
         if code in _FULL or _SAYS_FULL.search(text):
             return TemporaryFailure(
                 f"The disk is full: {_place(cause)} could not be written. No half-written file is used. Free some "

@@ -20,6 +20,7 @@ ROOMS = (
     "exports",
     "monitoring",
     "titles",
+    "inbox",
     "server",
     "maintenance",
     "command",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline.files import folder_aside, write_text
+from pipeline.settings import set_params
 from tests.command import lectern
 from tests.conftest import ROOT
 
@@ -116,8 +119,8 @@ def test_a_stage_whose_input_is_missing_says_what_to_run(project: Path) -> None:
     assert "dvc repro" in done.stderr
 
 
-def test_a_title_without_a_registered_model_says_what_to_run(project: Path) -> None:
-    done = lectern("title", "a passage of words", cwd=project)
+def test_a_title_by_an_export_without_a_registered_model_says_what_to_run(project: Path) -> None:
+    done = lectern("title", "a passage of words", "--fast", cwd=project)
     assert done.returncode == 1
     assert "lectern run" in done.stderr
 
@@ -146,13 +149,15 @@ def dvc_project(project: Path) -> Path:
     return project
 
 
-def test_use_copies_the_workbook_and_names_it_and_changes_nothing_else(dvc_project: Path, workbook: Path) -> None:
+def test_use_copies_the_workbook_names_it_chooses_a_seed_and_changes_nothing_else(
+    dvc_project: Path, workbook: Path
+) -> None:
     before = (dvc_project / "params.yaml").read_text(encoding="utf-8").splitlines()
     done = lectern("use", str(workbook), cwd=dvc_project)
     after = (dvc_project / "params.yaml").read_text(encoding="utf-8").splitlines()
     assert done.returncode == 0, done.stderr
     changed = [new for old, new in zip(before, after, strict=True) if old != new]
-    assert len(changed) == 1
+    assert [line.split(":")[0].strip() for line in changed] == ["workbook", "seed"]
     assert yaml.safe_load("\n".join(after))["ingest"]["workbook"] == "data/workbooks/lessons.xlsx"
     assert (dvc_project / "data/workbooks/lessons.xlsx").read_bytes() == workbook.read_bytes()
     assert (dvc_project / "data/workbooks/lessons.xlsx.dvc").is_file()
@@ -182,9 +187,12 @@ def test_use_joins_several_workbooks(dvc_project: Path, workbook: Path) -> None:
     assert "Welcome" in pd.read_parquet(dvc_project / "data/interim/topics.parquet")["title"].tolist()
 
 
-def test_use_can_be_repeated(dvc_project: Path, workbook: Path) -> None:
-    for _ in range(2):
+def test_use_can_be_repeated_and_keeps_the_seed(dvc_project: Path, workbook: Path) -> None:
+    for seed in (None, 7):
+        if seed:
+            set_params(["split"], {"seed": seed}, dvc_project / "params.yaml")
         assert lectern("use", str(workbook), cwd=dvc_project).returncode == 0
+    assert yaml.safe_load((dvc_project / "params.yaml").read_text())["split"]["seed"] == 7
     assert [path.name for path in (dvc_project / "data/workbooks").glob("*.dvc")] == ["lessons.xlsx.dvc"]
 
 
@@ -197,6 +205,69 @@ def test_use_refuses_a_broken_workbook_and_changes_nothing(dvc_project: Path, br
     assert not (dvc_project / "data/workbooks").exists()
 
 
+def test_use_sets_broken_rows_aside_and_says_so_in_params(dvc_project: Path, workbook: Path) -> None:
+    book = openpyxl.load_workbook(workbook)
+    book["lesson_transcripts"]["C3"] = "half past"
+    book.save(workbook)
+    done = lectern("use", "--set-aside", str(workbook), cwd=dvc_project)
+    assert done.returncode == 0, done.stderr
+    assert "set aside: bad timestamp" in done.stderr
+    settings = yaml.safe_load((dvc_project / "params.yaml").read_text())["ingest"]
+    assert settings == {"workbook": "data/workbooks/lessons.xlsx", "broken_rows": "set-aside"}
+
+
+CAPTIONS = "WEBVTT\n\n00:00.000 --> 00:04.000\nlook up\n\n00:04.000 --> 00:08.000\nair rises\n"
+
+
+@pytest.mark.parametrize("command", ["check", "use", "title"])
+def test_captions_given_to_another_command_are_pointed_to_chapters(command: str, project: Path) -> None:
+    (project / "talk.vtt").write_text(CAPTIONS)
+    done = lectern(command, "talk.vtt", cwd=project)
+    assert done.returncode == 2
+    assert "captions (WebVTT)" in done.stderr
+    assert re.search(r"`lectern chapters \S*talk\.vtt`", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "content"),
+    [
+        ("title", "talk.vtt", CAPTIONS),
+        ("title", "broken.xlsx", "no workbook"),
+        ("chapters", "talk.txt", "no times"),
+        ("check", "talk.vtt", CAPTIONS),
+    ],
+)
+def test_a_file_is_refused_before_heavy_libraries_are_loaded(
+    command: str, name: str, content: str, project: Path
+) -> None:
+    (project / name).write_text(content)
+    script = (
+        "import sys; from lectern.app import app\n"
+        f"try: app([{command!r}, {name!r}])\n"
+        "except BaseException as error: print(error)\n"
+        "print({'torch', 'mlflow', 'transformers', 'sklearn', 'yake', 'prefect', 'dvc'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=project, check=True, capture_output=True, text=True)
+    assert name in done.stdout
+    assert done.stdout.endswith("set()\n")
+
+
 def test_help_does_not_load_torch() -> None:
     script = "import sys, lectern.app; sys.exit(not {'torch', 'mlflow', 'gradio'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_name_that_is_too_long_is_a_usage_error(project: Path) -> None:
+    (project / "talk.vtt").write_text(CAPTIONS)
+    done = lectern("chapters", "talk.vtt", "--out", f"{'x' * 300}.txt", cwd=project)
+    assert done.returncode == 2
+    assert "name too long" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "\u00e9" * 125])
+def test_a_file_may_have_the_longest_name_that_a_disk_allows(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / name, "words")
+    for text in ("one", "two"):
+        with folder_aside(tmp_path / f"{name[:-1]}y") as folder:
+            (folder / "file").write_text(text)
+    assert (tmp_path / name).read_text() == "words"

@@ -15,9 +15,10 @@ import yaml
 
 from flows.cluster.worker import Source, tracking_from_here
 from flows.graph.workbook import bring_in
+from pipeline.data.broken_rows import no_rows_aside
 from pipeline.errors import Rejected, UsageError
 from pipeline.models.checkpoint_sources import find_checkpoint
-from pipeline.paths import LINES, SET_ASIDE, TOPICS
+from pipeline.paths import BROKEN_ROWS, LINES, SET_ASIDE, TOPICS
 from pipeline.redaction import hide_passwords, without_user
 from pipeline.registry.register_settings import RegisterSettings
 from pipeline.settings import read_params
@@ -166,6 +167,7 @@ def test_set_aside_rows_are_text_in_a_spreadsheet(project: Path) -> None:
     row = {"course_title": "+1", "lesson_num": "@1", "row": 2}
     pd.DataFrame([{**row, "start_seconds": 9.0, "title": FORMULA}]).to_parquet(TOPICS)
     pd.DataFrame([{**row, "seconds": 1.0, "text": "-2+3"}]).to_parquet(LINES)
+    no_rows_aside().to_parquet(BROKEN_ROWS)
     merge.run()
     with SET_ASIDE.open(encoding="utf-8-sig", newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]

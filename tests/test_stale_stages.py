@@ -31,6 +31,7 @@ TABLE = {
     "sample.words_per_minute": "sample",
     "sample.seed": "sample",
     "ingest.workbook": "ingest segment",
+    "ingest.broken_rows": "ingest",
     # Scores are intervals over lessons; with a random split, over examples.
     "split.by": f"split {_each('score')} baselines",
     "split.validation": "split",
@@ -94,6 +95,7 @@ TABLE = {
     "fetch.*": "",
     "promote.*": "",
     "drift.*": "",
+    "titles.*": "",
     "chapters.minutes": "",
     "chapters.*": "segment",
     "segment.*": "segment",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,25 +15,37 @@ from flows.graph.command_line import run_dvc
 from flows.graph.download import DownloadLimit, downloaded, file_name, is_address
 from pipeline.data.combine_workbooks import Combined, combine_workbooks
 from pipeline.data.folder_reader import table_files
-from pipeline.data.workbook import ingest
+from pipeline.data.problems import by_kind
+from pipeline.data.split import SplitSettings, nearest_seed
+from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, folder_aside
 from pipeline.paths import WORKBOOKS
-from pipeline.settings import set_params
+from pipeline.settings import read_params, set_params
+
+_log = logging.getLogger(__name__)
 
 JOINED = WORKBOOKS / "joined"
 
 _COMMIT_SECONDS = 30.0  # DVC's lock is held meanwhile: a server that does not answer must not block the project
 
 
-def adopt(source: str) -> Path:
+def adopt(source: str, *, set_aside: bool = False) -> Path:
     """Bring in the workbook and name it in `params.yaml`; return its path in the project.
+
+    The first time, also choose the seed of the split that suits its lessons. Later the seed stays, so that new lessons
+    move no old ones to another split.
+
+    Args:
+        source: a path or an address.
+        set_aside: whether rows with errors are set aside from now on.
 
     Raises:
         WorkbookRejected, Rejected, UsageError, TemporaryFailure: as for `bring_in`; nothing is changed.
     """
-    workbook = bring_in(source)
-    set_params(["ingest"], {"workbook": workbook.as_posix()})
+    workbook = bring_in(source, set_aside=set_aside)
+    _choose_seed(workbook, set_aside=set_aside)
+    set_params(["ingest"], {"workbook": workbook.as_posix()} | ({"broken_rows": "set-aside"} if set_aside else {}))
     return workbook
 
 
@@ -50,14 +63,26 @@ def adopt_all(sources: Sequence[str]) -> tuple[Path, Combined]:
         )
     joined = combine_workbooks([Path(source).resolve() for source in sources], JOINED)
     run_dvc(["add"], str(JOINED))
+    _choose_seed(JOINED)
     set_params(["ingest"], {"workbook": JOINED.as_posix()})
     return JOINED, joined
 
 
-def bring_in(source: str) -> Path:
+def _choose_seed(workbook: Path, *, set_aside: bool = False) -> None:
+    """Write the seed whose splits come nearest to the wanted shares, if the workbook is new to the project."""
+    params = read_params()
+    if "split" in params and params["ingest"]["workbook"] != workbook.as_posix():
+        set_aside = set_aside or IngestSettings.read().sets_aside
+        seed = nearest_seed(ingest(workbook, set_aside=set_aside).topics, SplitSettings.read())
+        set_params(["split"], {"seed": seed})
+        _log.info("split.seed is now %d in params.yaml: its splits come nearest to the wanted shares", seed)
+
+
+def bring_in(source: str, *, set_aside: bool = False) -> Path:
     """Copy the workbook into the project and track it with DVC; return its path in the project.
 
-    DVC remembers the source of a file and can update it.
+    DVC remembers the source of a file and can update it. Rows with errors are accepted if `set_aside` is true or
+    `ingest.broken_rows` sets them aside.
 
     Raises:
         WorkbookRejected: the workbook has errors; nothing is changed.
@@ -65,14 +90,15 @@ def bring_in(source: str) -> Path:
         UsageError: the address is not supported, names no file, or holds a password.
         TemporaryFailure: DVC cannot read the source, or the download takes longer than `fetch.seconds`.
     """
+    set_aside = set_aside or IngestSettings.read().sets_aside
     if is_address(source):
         target = WORKBOOKS / file_name(source)
         with downloaded(source, target.name) as new:
-            ingest(new)
+            _check(new, set_aside=set_aside)
             _import(new, target, source)
         return target
     path = Path(source).resolve()
-    ingest(path)
+    _check(path, set_aside=set_aside)
     target = WORKBOOKS / path.name
     if path == target.resolve():
         run_dvc(["add"], str(target))
@@ -83,6 +109,16 @@ def bring_in(source: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         run_dvc(["import-url", "--force"], str(path), str(target))
     return target
+
+
+def _check(workbook: Path, *, set_aside: bool) -> None:
+    """Read the workbook, and log its warnings by kind.
+
+    Raises:
+        WorkbookRejected: it has errors.
+    """
+    for line in by_kind(ingest(workbook, set_aside=set_aside).problems):
+        _log.warning("%s", line)
 
 
 def import_file(workbook: Path) -> Path | None:

@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from pipeline.chapters.segmentation import Passages, best_cuts
+from pipeline.data.word_count import space_out
 from pipeline.transcripts.transcript import Transcript
 
 MEASURES = 17
@@ -93,7 +94,7 @@ def _turns(transcript: Transcript, passages: Passages) -> list[np.ndarray]:
 
 
 def _cues(texts: list[str]) -> list[frozenset[str]]:
-    words = [_WORD.findall(text.lower()) for text in texts]
+    words = [_WORD.findall(space_out(text).lower()) for text in texts]
     cues = []
     for before, own in zip([[], *words[:-1]], words, strict=True):
         cues.append(frozenset([*_grams(own), *(f"…{gram}" for gram in _grams(before[-_TAIL_WORDS:]))]))

@@ -17,6 +17,8 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.chapters.embedding import embed
+from pipeline.chapters.sentence_starts import sentence_starts
+from pipeline.data.word_count import count_words, space_out
 from pipeline.errors import UsageError
 from pipeline.settings import Section
 from pipeline.transcripts.transcript import Transcript
@@ -57,14 +59,14 @@ class Passages:
 
 def split_passages(transcript: Transcript, words: int) -> Passages:
     """Join lines to passages of at least `words` words; the last may be shorter. Each starts in a different second."""
-    words = max(words, sum(len(line.text.split()) for line in transcript.lines) // _MOST_PASSAGES)
+    words = max(words, sum(count_words(line.text) for line in transcript.lines) // _MOST_PASSAGES)
     firsts, words_in_passage, before = [0], 0, 0
     for n, line in enumerate(transcript.lines):
         # Files for YouTube have whole seconds. With these starts, each line must still be in the same chapter.
         if words_in_passage >= words and int(line.seconds) > before:
             firsts.append(n)
             words_in_passage = 0
-        words_in_passage += len(line.text.split())
+        words_in_passage += count_words(line.text)
         before = int(line.seconds)
     starts = np.array([0, *(int(transcript.lines[n].seconds) for n in firsts[1:])], dtype=float)
     ends = [*firsts[1:], len(transcript.lines)]
@@ -91,7 +93,7 @@ def chapter_starts(
     times = np.append(passages.starts, transcript.end_seconds)
     cuts: Sequence[int] = []
     if min(wanted, len(passages.texts)) > 1:
-        vectors = embed(passages.texts, encoder)
+        vectors = embed([space_out(text) for text in passages.texts], encoder)
         if segmenter and segmenter.weights:
             from pipeline.chapters.boundary_features import describe_passages  # it imports this module
 
@@ -104,7 +106,8 @@ def chapter_starts(
             f"{transcript.name} is too short for {count:,} chapters of {settings.shortest:g} seconds or more. "
             f"Use --count {len(cuts) + 1} or less."
         )
-    return [0.0, *(float(passages.starts[cut]) for cut in cuts)]
+    firsts = [passages.firsts[cut] for cut in cuts]
+    return [0.0, *sentence_starts(transcript, firsts, settings.words // 2, settings.shortest)]
 
 
 def chapter_count(transcript: Transcript, settings: ChaptersSettings, segmenter: Segmenter | None = None) -> int:

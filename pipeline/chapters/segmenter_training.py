@@ -22,8 +22,10 @@ from sklearn.model_selection import KFold
 from pipeline.chapters.boundary_features import PassageFeatures, describe_passages
 from pipeline.chapters.boundary_scores import true_boundaries
 from pipeline.chapters.passage_vectors import kept_vectors
-from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, likely_cuts, split_passages
+from pipeline.chapters.segmentation import ChaptersSettings, Passages, best_cuts, likely_cuts, split_passages
 from pipeline.chapters.segmenter import BoundaryWeights, ChapterLengths
+from pipeline.chapters.sentence_starts import sentence_starts
+from pipeline.data.word_count import space_out
 from pipeline.paths import PASSAGE_VECTORS
 from pipeline.settings import Section
 from pipeline.transcripts.transcript import Transcript
@@ -51,10 +53,13 @@ class SegmentSettings(Section):
 class Lesson:
     """A lesson with known topics, as the regression sees it.
 
+    passages: its passages of `words` words.
     times: start of each passage, and end of the last one, in seconds.
     """
 
     talk: Transcript
+    passages: Passages
+    words: int
     times: np.ndarray
     vectors: np.ndarray
     features: PassageFeatures
@@ -81,8 +86,8 @@ def read_lesson(talk: Transcript, settings: ChaptersSettings, kept: Path = PASSA
     """
     passages = split_passages(talk, settings.words)
     times = np.append(passages.starts, talk.end_seconds)
-    vectors = kept_vectors(passages.texts, settings.encoder, kept)
-    return Lesson(talk, times, vectors, describe_passages(talk, passages, vectors, times))
+    vectors = kept_vectors([space_out(text) for text in passages.texts], settings.encoder, kept)
+    return Lesson(talk, passages, settings.words, times, vectors, describe_passages(talk, passages, vectors, times))
 
 
 def train_weights(lessons: Sequence[Lesson]) -> BoundaryWeights:
@@ -149,9 +154,15 @@ def learn_lengths(lessons: Sequence[Lesson]) -> ChapterLengths:
 
 def cut_by_log_odds(lesson: Lesson, log_odds: np.ndarray, count: int, shortest: float) -> np.ndarray:
     """Return the boundaries of a lesson in seconds, found with log-odds."""
-    return lesson.times[list(likely_cuts(lesson.vectors, lesson.times, count, shortest, log_odds))]
+    return _starts(lesson, likely_cuts(lesson.vectors, lesson.times, count, shortest, log_odds), shortest)
 
 
 def cut_by_content(lesson: Lesson, count: int, shortest: float) -> np.ndarray:
     """Return the boundaries of a lesson in seconds, found by content vectors only."""
-    return lesson.times[list(best_cuts(lesson.vectors, lesson.times, count, shortest))]
+    return _starts(lesson, best_cuts(lesson.vectors, lesson.times, count, shortest), shortest)
+
+
+def _starts(lesson: Lesson, cuts: Sequence[int], shortest: float) -> np.ndarray:
+    """Return the starts of chapters in seconds, moved to the starts of sentences as in `chapter_starts`."""
+    firsts = [lesson.passages.firsts[cut] for cut in cuts]
+    return np.array(sentence_starts(lesson.talk, firsts, lesson.words // 2, shortest))

@@ -28,13 +28,22 @@ _FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"  # East Asian versions of Excel also 
 FORMULA_ESCAPE = rf"^'(?=['{_FORMULA_STARTS.replace('-', chr(92) + '-')}])"
 """Regular expression for the apostrophe that `escape_formula` adds."""
 
+_IGNORABLE = (  # characters that show nothing, by Unicode's property Default_Ignorable_Code_Point
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"  # without tab and line ends
-_NUMBER = r"^(?P<minus>-?)(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)$"
+# A comma is a decimal point, except in 1,234, which may be a thousand.
+_NUMBER = r"^(?P<minus>-?)(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|0,\d+|\d+,(?:\d{1,2}|\d{4,}))$"
 # h:mm:ss or m:ss, with an optional fraction, and optional days as pandas and Python write them: "0 days 00:01:15".
 _CLOCK = (
     r"^(?P<minus>-?)(?:(?P<days>\d{1,3}) days?,? \+?)?(?:(?P<hours>\d{1,4}):(?P<of_hour>[0-5]?\d)|(?P<minutes>\d{1,5}))"
     r":(?P<seconds>[0-5]?\d(?:[.,]\d+)?)$"
 )
+_DOTTED = r"^(\d{1,4})\.([0-5]\d)\.([0-5]\d)$"  # h.mm.ss, as in Finland and Italy
+# A time of day as Google Sheets shows a duration: 12:01:20 AM is 0:01:20.
+_TWELVE_HOURS = r"^(?P<hours>1[0-2]|0?[1-9]):(?P<rest>[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?) ?(?P<half>[AaPp])\.?[Mm]\.?$"
+_FRAMES = r"^\d\d:\d\d:\d\d[:;]\d\d$"
 
 
 class Fault(IntEnum):
@@ -46,6 +55,7 @@ class Fault(IntEnum):
     DATE = 3
     TOO_LONG = 4
     UNREADABLE = 5
+    FRAMES = 6
 
 
 @dataclass(frozen=True)
@@ -54,20 +64,21 @@ class Times:
 
     seconds: np.ndarray  # float64, to the microsecond; NaN for a faulty cell
     fault: np.ndarray  # int8, values of `Fault`
-    number_as_text: np.ndarray  # bool: a number of seconds that a column of mixed types stores as text
+    is_number: np.ndarray  # bool: a number without a unit, also one stored as text; it counts seconds
 
 
 def as_seconds(cells: pd.Series) -> Times:
     """Convert a column of times to seconds.
 
-    Excel durations and times, `h:mm:ss`, `mm:ss` and plain numbers of seconds are times, all with an optional fraction.
-    Negative times, times over `MAX_SECONDS`, dates and all other cells are faults.
+    Excel durations and times, `h:mm:ss`, `mm:ss` and plain numbers of seconds are times, all with an optional fraction;
+    so are `h.mm.ss` and times of day with AM or PM. Negative times, times over `MAX_SECONDS`, dates and all other cells
+    are faults.
     """
     if cells.dtype == object or isinstance(cells.dtype, pd.StringDtype):
         codes, distinct = pd.factorize(cells)
     else:
         codes, distinct = np.where(cells.isna(), -1, np.arange(len(cells))), cells
-    seconds, fault, number_as_text = _parse_distinct(pd.Series(distinct))
+    seconds, fault, is_number = _parse_distinct(pd.Series(distinct))
     with np.errstate(invalid="ignore"):
         fault[(fault == Fault.NONE) & (seconds < 0)] = Fault.BELOW_ZERO
         fault[(fault == Fault.NONE) & (seconds > MAX_SECONDS)] = Fault.TOO_LONG
@@ -75,7 +86,7 @@ def as_seconds(cells: pd.Series) -> Times:
     return Times(  # the code of a missing cell is -1, which selects the appended entry
         np.append(np.round(seconds, 6) + 0.0, np.nan)[codes],  # + 0.0 turns -0 into 0
         np.append(fault, Fault.EMPTY)[codes],
-        np.append(number_as_text, False)[codes] & (cells.dtype == object),
+        np.append(is_number, False)[codes],
     )
 
 
@@ -109,9 +120,22 @@ def replace_control_characters(text: str) -> str:
     return re.sub(_CONTROL, " ", text)
 
 
+def show_invisible(text: str) -> str:
+    """Replace characters that show nothing by their names, such as <ZERO WIDTH SPACE>."""
+    return re.sub(_IGNORABLE, lambda found: f"<{unicodedata.name(found[0], f'U+{ord(found[0]):04X}')}>", text)
+
+
 def as_name(cells: pd.Series) -> pd.Series:
     """Convert a column to trimmed text; each run of white space, including line ends, becomes one space."""
     return _convert_distinct(cells, _collapse_spaces)
+
+
+def as_key(cells: pd.Series) -> pd.Series:
+    """Convert a column of names to texts that are equal if the names look alike.
+
+    Unicode's compatible forms, such as full-width digits, become one form, and invisible characters are removed.
+    """
+    return _convert_distinct(cells, _look_alike)
 
 
 def as_lesson(cells: pd.Series) -> pd.Series:
@@ -120,7 +144,7 @@ def as_lesson(cells: pd.Series) -> pd.Series:
     2, 2.0, "02" and " 2 " become "2"; "2a" and "2A" become "2A". Other names are only trimmed: "2.10" stays different
     from "2.1", and "Intro" stays "Intro".
     """
-    return _convert_distinct(cells, lambda text: _normalise_lesson(_collapse_spaces(text)))
+    return _convert_distinct(cells, lambda text: _normalise_lesson(_look_alike(text)))
 
 
 def is_text(cells: pd.Series) -> np.ndarray:
@@ -158,6 +182,10 @@ def _collapse_spaces(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+def _look_alike(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", re.sub(_IGNORABLE, "", text)).split())
+
+
 def _normalise_lesson(text: str) -> str:
     if numbered := re.fullmatch(r"(\d++)(?:\.0++)?([^\W\d_]*+)", text):
         number, letters = numbered.groups()
@@ -182,27 +210,34 @@ def _format_cell(cell: Any) -> str:
 
 
 def _parse_distinct(cells: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return seconds, faults, and whether each cell is a number stored as text."""
+    """Return seconds, faults, and whether each cell is a plain number."""
     seconds = np.full(len(cells), np.nan)
     fault = np.full(len(cells), Fault.UNREADABLE, dtype=np.int8)
-    number_as_text = np.zeros(len(cells), dtype=bool)
+    is_number = np.zeros(len(cells), dtype=bool)
     if pd.api.types.is_timedelta64_dtype(cells):
-        cells = cells.dt.total_seconds()
-    if pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells):
+        seconds[:] = cells.dt.total_seconds()
+        fault[np.isfinite(seconds)] = Fault.NONE
+    elif pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells):
         seconds[:] = cells
+        is_number[:] = True
         fault[np.isfinite(seconds)] = Fault.NONE
     elif pd.api.types.is_datetime64_any_dtype(cells):
         fault[:] = Fault.DATE
     else:
         texts = is_text(cells)
-        seconds[texts], fault[texts], number_as_text[texts] = _parse_texts(cells[texts].astype("str"))
+        seconds[texts], fault[texts], is_number[texts] = _parse_texts(cells[texts].astype("str"))
         for i, cell in zip(np.flatnonzero(~texts), cells[~texts], strict=True):
             seconds[i], fault[i] = _parse_cell(cell)
-    return seconds, fault, number_as_text
+            is_number[i] = isinstance(cell, int | float)
+    return seconds, fault, is_number
 
 
 def _parse_texts(texts: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    text = pc.utf8_trim_whitespace(pa.array(texts, type=pa.large_string()))
+    text = pc.utf8_normalize(pa.array(texts, type=pa.large_string()), "NFKC")  # full-width digits and colons
+    text = pc.replace_substring_regex(pc.utf8_trim_whitespace(text), _DOTTED, r"\1:\2:\3")
+    if pc.any(pc.match_substring_regex(text, _TWELVE_HOURS)).as_py():
+        rewritten = text.to_pandas().str.replace(_TWELVE_HOURS, _as_24_hours, regex=True)
+        text = pa.array(rewritten, type=pa.large_string())
     numbers = pc.extract_regex(text, _NUMBER)
     clocks = pc.extract_regex(text, _CLOCK)
 
@@ -221,7 +256,14 @@ def _parse_texts(texts: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     seconds[minus(numbers) | minus(clocks)] *= -1
     fault = np.where(np.isnan(seconds), Fault.UNREADABLE, Fault.NONE)
     fault[pc.equal(text, "").to_numpy(zero_copy_only=False)] = Fault.EMPTY
+    fault[pc.match_substring_regex(text, _FRAMES).to_numpy(zero_copy_only=False)] = Fault.FRAMES
     return seconds, fault, np.isfinite(number)
+
+
+def _as_24_hours(found: re.Match[str]) -> str:
+    """Rewrite a time with AM or PM as h:mm:ss."""
+    hours = int(found["hours"]) % 12 + (12 if found["half"] in "Pp" else 0)
+    return f"{hours}:{found['rest']}" + (":00" if found["rest"].isdecimal() else "")
 
 
 def _parse_cell(cell: Any) -> tuple[float, Fault]:

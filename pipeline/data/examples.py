@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from pipeline.data.cell_values import is_blank
 from pipeline.data.workbook_schema import LESSON
 
+SET_ASIDE_COLUMNS = ["what", *LESSON, "seconds", "title", "text", "row", "reason"]
+
 
 @dataclass(frozen=True)
 class BuiltExamples:
@@ -59,7 +61,7 @@ def build_examples(topics: pd.DataFrame, lines: pd.DataFrame) -> BuiltExamples:
         lines.take(line_order[~kept]).assign(what="line", title="", reason=reasons),
         topics_without_lines.assign(what="topic", text="", reason="no lines"),
     ]
-    set_aside = pd.concat(aside, ignore_index=True)[["what", *LESSON, "seconds", "title", "text", "row", "reason"]]
+    set_aside = pd.concat(aside, ignore_index=True)[SET_ASIDE_COLUMNS]
 
     topics = topics.assign(end_seconds=_next_start(topic_lesson, topics["start_seconds"].to_numpy()))
     texts = lines["text"].take(line_order[kept])

@@ -6,7 +6,8 @@ import datetime as dt
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,19 @@ from python_calamine import CalamineSheet, CalamineWorkbook, PasswordError, load
 from pipeline.data.folder_reader import TABLE_SUFFIXES
 from pipeline.data.problems import Problem
 from pipeline.data.raw_sheets import (
+    ROWS_OF_START,
+    ErrorValue,
     RawSheet,
     Wanted,
     describe_read_error,
+    find_header,
     join_names,
+    missing_columns,
+    nearest_name,
     normalise_names,
     structure_error,
 )
+from pipeline.data.workbook_schema import COLUMN_NAMES
 from pipeline.data.xlsx_archive import Archive, ErrorCell, UnsafeArchive, inspect_archive
 
 _COMPOUND_FILE = bytes.fromhex("D0CF11E0A1B11AE1")  # first bytes of .xls files and of encrypted .xlsx files
@@ -44,8 +51,7 @@ def read_excel_sheets(path: Path, wanted: Wanted) -> tuple[dict[str, RawSheet], 
     for name in wanted:
         found = [sheet for sheet, normalised in zip(book.sheet_names, names, strict=True) if normalised == name]
         if not found:
-            message = f"There is no such sheet. The workbook has: {join_names(book.sheet_names)}."
-            problems.append(structure_error("missing sheet", name, message, f"Add it, or rename a sheet to '{name}'."))
+            problems += _missing_sheet(book, name, [each for each in names if each not in wanted])
         elif len(found) > 1:
             message = f"The workbook has {len(found)} such sheets: {join_names(found)}."
             problems.append(
@@ -63,7 +69,7 @@ def read_excel_sheets(path: Path, wanted: Wanted) -> tuple[dict[str, RawSheet], 
                 message = f"It cannot be read ({describe_read_error(error)})."
                 problems.append(structure_error("damaged sheet", name, message, "Save the workbook again from Excel."))
     ignored = [sheet for sheet, normalised in zip(book.sheet_names, names, strict=True) if normalised not in wanted]
-    if ignored and sheets:
+    if ignored and sheets and len(sheets) == len(wanted):
         message = f"Not used: {join_names(ignored)}."
         problems.append(Problem("warning", "ignored sheet", None, None, None, message, "Nothing to do."))
     return sheets, problems
@@ -89,10 +95,13 @@ def _open(path: Path) -> tuple[CalamineWorkbook, Archive] | Problem:
     except UnsafeArchive as unsafe:
         return unsafe.problem
     except BaseException as error:  # each part of an archive can be damaged in its own way
-        remedy = "Save it from Excel as .xlsx."
+        message, remedy = (
+            f"{path.name} is not a workbook ({describe_read_error(error)}).",
+            "Save it from Excel as .xlsx.",
+        )
         if path.suffix.lower() in TABLE_SUFFIXES:
-            remedy = "Use the folder that holds both tables instead of one file."
-        message = f"{path.name} is not a workbook ({describe_read_error(error)})."
+            message = f"{path.name} is one table, and a workbook has two: topics and lines."
+            remedy = f"Give the folder that holds both: {' and '.join(f'{name}.csv' for name in COLUMN_NAMES)}."
         return structure_error("not a workbook", None, message, remedy)
 
 
@@ -137,8 +146,10 @@ def _silence_stderr() -> Iterator[None]:
 def _read_sheet(path: Path, sheet: CalamineSheet, archive: Archive, wanted: Sequence[str]) -> RawSheet:
     left = [""] * (sheet.start[1] if sheet.start else 0)  # calamine leaves out empty columns on the left
     rows = _rows(sheet)
-    top, header = next(((n, row) for n, row in enumerate(rows) if any(str(cell).strip() for cell in row)), (0, []))
-    header = [*left, *header]
+    start = list(islice(rows, ROWS_OF_START))
+    top, above = find_header(start)
+    header = [*left, *(start[top] if start else [])]
+    rows = chain(start[top + 1 :], rows)
     positions = [n for n, name in enumerate(normalise_names(header)) if name in wanted]
     body = list(map(itemgetter(*(n - len(left) for n in positions), slice(0, 0)), rows)) if positions else []
     index = pd.RangeIndex(top + 2, top + 2 + len(body))
@@ -150,14 +161,37 @@ def _read_sheet(path: Path, sheet: CalamineSheet, archive: Archive, wanted: Sequ
         if archive.has_negative_numbers:
             column = _with_negative_times(column, path, sheet.name, n)
         columns[n] = _with_errors(column, n, archive.errors.get(sheet.name, ()))
-    return RawSheet(sheet.name, header, top + 1, columns)
+    merged = [
+        (n, first + 1, last + 1)
+        for (first, left_column), (last, right_column) in sheet.merged_cell_ranges or ()
+        for n in columns
+        if first < last and left_column <= n <= right_column
+    ]
+    return RawSheet(sheet.name, header, top + 1, columns, above, merged=merged)
+
+
+def _missing_sheet(book: CalamineWorkbook, wanted: str, unused: Sequence[str]) -> list[Problem]:
+    """Report a missing sheet; if one seems to be meant, also the columns that it lacks."""
+    message = f"There is no such sheet. The workbook has: {join_names(book.sheet_names)}."
+    near = nearest_name(wanted, unused)
+    if near is None:
+        return [structure_error("missing sheet", wanted, message, f"Add it, or rename a sheet to '{wanted}'.")]
+    meant = next(name for name in book.sheet_names if normalise_names([name]) == [near])
+    problems = [structure_error("missing sheet", wanted, message, f"Rename the sheet '{meant}' to '{wanted}'.")]
+    with _silence_stderr(), suppress(_UnreadableRow):
+        sheet = book.get_sheet_by_name(meant)
+        rows = list(islice(_rows(sheet), ROWS_OF_START))
+        top, _ = find_header(rows)
+        left = [""] * (sheet.start[1] if sheet.start else 0)
+        problems += missing_columns(meant, [*left, *(rows[top] if rows else [])], top + 1, tuple(COLUMN_NAMES[wanted]))
+    return problems
 
 
 def _with_errors(cells: pd.Series, position: int, errors: Sequence[ErrorCell]) -> pd.Series:
     """Fill in the errors, such as #N/A, that Excel shows; calamine returns empty cells for them."""
     for error in errors:
         if error.column == position + 1 and error.row in cells.index:
-            cells[error.row] = error.shows
+            cells[error.row] = ErrorValue(error.shows)
     return cells
 
 

@@ -12,6 +12,9 @@ from pipeline.data.problems import Problem
 from pipeline.data.sheet_parsing import ParsedSheet
 from pipeline.data.workbook_schema import LESSON
 
+DUPLICATE_START = "also starts a topic"
+"""Part of what is said of the second topic with the same start."""
+
 _LATE = 10 * 3600  # seconds; a longer lesson probably holds minutes as hours
 
 
@@ -83,7 +86,7 @@ def _duplicate_topics(topics: ParsedSheet, lessons: np.ndarray) -> list[Problem]
     problems = topics.at_rows(
         pattern,
         again,
-        lambda i: f"Row {first[i]:,} also starts a topic of {topics.lesson(i)} at {as_clock(topics.seconds[i])}.",
+        lambda i: f"Row {first[i]:,} {DUPLICATE_START} of {topics.lesson(i)} at {as_clock(topics.seconds[i])}.",
     )
     if "title" not in topics.rows:
         return problems

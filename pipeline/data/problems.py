@@ -12,6 +12,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.data.cell_values import show_invisible
 from pipeline.errors import Rejected
 
 Severity = Literal["error", "warning"]
@@ -41,7 +42,8 @@ class Problem:
 
 
 def shorten(text: str, length: int = 60) -> str:
-    """Cut a long text for use in a message."""
+    """Cut a long text for use in a message, and name its invisible characters."""
+    text = show_invisible(text[: length + 1])
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
@@ -130,12 +132,14 @@ def as_block(problems: Iterable[Problem]) -> str:
 class WorkbookRejected(Rejected):
     """The workbook has errors. `problems` holds errors and warnings; the message names the errors."""
 
-    def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
+    def __init__(self, path: Path, problems: Iterable[Problem], hint: str = "") -> None:
         self.problems = in_order(problems)
         found = errors(self.problems)
         text = f"{path} has {_count(found, 'error')}, so nothing was read from it:\n{as_block(found)}"
         if hidden := sum(more for _, more in _shown(found)):
             text += f"\n{hidden:,} more errors: `lectern check {path} --json` lists all."
+        if hint:
+            text += f"\n{hint}"
         super().__init__(text)
 
 

@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from openpyxl.utils import get_column_letter
 
 from pipeline.data.cell_values import is_blank
 from pipeline.data.excel_reader import read_excel_sheets
 from pipeline.data.folder_reader import read_folder, table_files
 from pipeline.data.problems import Problem, shorten
-from pipeline.data.raw_sheets import RawSheet, join_names, normalise_names
+from pipeline.data.raw_sheets import RawSheet, column_place, join_names, missing_columns, normalise_names
 from pipeline.data.workbook_schema import COLUMN_NAMES
 from pipeline.errors import UsageError
-
-_LAST_LETTERED_COLUMN = 18_278  # ZZZ
 
 
 @dataclass(frozen=True)
@@ -28,12 +25,18 @@ class Table:
     Attributes:
         name: the name of the sheet or file.
         cells: raw cells without blank rows, of dtype `object` from a workbook. The index is Excel's number of the row.
+        header_row: Excel's number of the header row.
         places: for each column the letter and the header: "D (timestamp)".
+        misread: by the kind of problem, why the cells of a row are not what they seem, by row.
+        merged: for each column, the first and last row of merged cells.
     """
 
     name: str
+    header_row: int
     cells: pd.DataFrame
     places: dict[str, str]
+    misread: Mapping[str, Mapping[int, str]]
+    merged: dict[str, list[tuple[int, int]]]
 
 
 def is_workbook(path: Path) -> bool:
@@ -84,16 +87,11 @@ def _why_unreadable(path: Path) -> str | None:
 def _select_columns(sheet: RawSheet, wanted: Sequence[str], optional: Sequence[str]) -> tuple[Table, list[Problem]]:
     """Select the wanted columns, and report each missing, duplicate or unused column."""
     names = normalise_names(sheet.header)
-    places = [f"{_letters(n + 1)} ({name})" for n, name in enumerate(names)]
+    places = [column_place(n, name) for n, name in enumerate(names)]
     position = {name: names.index(name) for name in wanted if name in names}
 
-    problems = []
-    for name in wanted:
-        if name not in position:
-            present = join_names([name for name in names if name])
-            message = f"There is no column '{name}'. Row {sheet.header_row} holds: {present}."
-            remedy = f"Add it, or write '{name}' in row {sheet.header_row} above the column that holds it."
-            problems.append(Problem("error", "missing column", sheet.name, sheet.header_row, name, message, remedy))
+    problems = missing_columns(sheet.name, sheet.header, sheet.header_row, wanted)
+    for name in position:
         for again in [n for n, other in enumerate(names) if other == name][1:]:
             message = f"The column '{name}' is also in {places[position[name]]}."
             place = places[again]
@@ -105,18 +103,19 @@ def _select_columns(sheet: RawSheet, wanted: Sequence[str], optional: Sequence[s
         message, remedy = f"Not used: {join_names(ignored)}.", "Nothing to do, unless a name is misspelt."
         problems.append(Problem("warning", "ignored column", sheet.name, sheet.header_row, None, message, remedy))
 
+    if sheet.above:
+        message = f"Not used, because the header is in row {sheet.header_row}: {join_names(sheet.above)}."
+        problems.append(Problem("warning", "rows above the header", sheet.name, None, None, message, "Nothing to do."))
+
     cells = pd.DataFrame({name: sheet.columns[n] for name, n in position.items()})
     if position:
         cells = _without_blank_rows(cells)
         if cells.empty:
             message, remedy = "It holds no rows.", "Add rows below the header."
             problems.append(Problem("error", "no rows", sheet.name, None, None, message, remedy))
-    return Table(sheet.name, cells, {name: places[n] for name, n in position.items()}), problems
-
-
-def _letters(column: int) -> str:
-    """Return Excel's letters for a column, or its number beyond ZZZ: a CSV may have more columns."""
-    return get_column_letter(column) if column <= _LAST_LETTERED_COLUMN else f"{column:,}"
+    merged = {name: [(first, last) for n, first, last in sheet.merged if n == at] for name, at in position.items()}
+    placed = {name: places[n] for name, n in position.items()}
+    return Table(sheet.name, sheet.header_row, cells, placed, sheet.misread, merged), problems
 
 
 def _without_blank_rows(cells: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,33 @@ COLUMN_NAMES = {
 }
 """For each sheet the columns it must have, with their names in our tables."""
 
-OPTIONAL_COLUMNS = ("video_url",)
+OTHER_NAMES = {
+    TOPICS: ("topics", "topic", "chapters", "lessons", "toc"),
+    LINES: ("transcripts", "transcript", "lines", "captions", "subtitles", "text"),
+    "course_title": ("course", "course name", "title of course", "class", "module", "series"),
+    "lesson_num": (
+        "lesson",
+        "lesson number",
+        "lecture",
+        "number",
+        "session",
+        "episode",
+        "unit",
+        "week",
+        "no",
+        "nr",
+        "#",
+    ),
+    "timestamp": ("time", "start", "start time", "begin", "from", "time stamp", "timecode", "time code", "seconds"),
+    "topic": ("title", "topic title", "chapter", "heading", "subject", "section", "name"),
+    "transcript": ("text", "line", "words", "caption", "subtitle", "spoken text", "utterance", "content"),
+}
+"""Names that people give to sheets and columns. A message proposes to rename them."""
+
+SPEAKER = "speaker"
+"""The column of `LINES` that names who speaks. No model reads it."""
+
+OPTIONAL_COLUMNS = ("video_url", SPEAKER)
 
 FALLBACK = "fallback"
 """The column that marks fallback titles in a titled workbook."""

@@ -47,7 +47,7 @@ _VALUE = re.compile(rb"<(?:\w+:)?v[^<>]*>([^<]*)<")
 _ADDRESS = re.compile(r"([A-Za-z]+)(\d+)")
 _CELL_ADDRESS = re.compile(rb"\sr=[\"']([A-Za-z]{1,3})(\d+)[\"']")
 _INLINE_TEXT = (b"inlineStr", b't="str"', b"t='str'")
-_OTHER_FORMATS = {"xl/workbook.bin", "content.xml"}
+_OTHER_FORMATS = {"xl/workbook.bin": "an .xlsb workbook", "content.xml": "an OpenDocument file, such as .ods"}
 _XML = (".xml", ".rels", ".vml")
 
 _SAVE_AS_TABLES = "Save both tables as CSV or Parquet in one folder."
@@ -129,8 +129,9 @@ def inspect_archive(path: Path) -> Archive:
         if unpacked > MAX_UNPACKED or len(archive.infolist()) > MAX_PARTS:
             what = f"unpacks to {unpacked / 1e9:,.1f} GB in {len(archive.infolist()):,} parts"
             raise UnsafeArchive(_problem(path, "too large", what, _SAVE_AS_TABLES))
-        if not _OTHER_FORMATS.isdisjoint(archive.namelist()):
-            raise UnsafeArchive(_problem(path, "not a workbook", "is an .xlsb or .ods workbook", "Save it as .xlsx."))
+        if other := next((kind for name, kind in _OTHER_FORMATS.items() if name in archive.namelist()), None):
+            remedy = "Open it in Excel or LibreOffice, and save it as .xlsx (Excel 2007-365)."
+            raise UnsafeArchive(_problem(path, "not a workbook", f"is {other}", remedy))
         if not archive.infolist():
             raise zipfile.BadZipFile("the archive is empty")
         parts = [_inspect_part(archive, info, path) for info in archive.infolist()]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
 
 import pandas as pd
-from yake import KeywordExtractor
 
 from pipeline.data.lesson_openings import has_opening_mark, remove_opening_mark, usual_opening_title
+from pipeline.evaluation.keyphrases import best_phrase
 
 Baseline = Callable[[pd.DataFrame, Sequence[str]], list[str]]
 
 _FIRST_WORDS = 6
-_MAX_KEYPHRASE_WORDS = 3  # as in the paper on YAKE
-_VERY_LONG_WORD = re.compile(r"\S{200,}+")  # YAKE's time grows with the square of a word's length
 
 
 def first_words(train: pd.DataFrame, texts: Sequence[str]) -> list[str]:
@@ -32,13 +29,8 @@ def frequent_title(train: pd.DataFrame, texts: Sequence[str]) -> list[str]:
 
 
 def best_keyphrase(train: pd.DataFrame, texts: Sequence[str]) -> list[str]:
-    """Return the keyphrase of each text that YAKE ranks first, or "" for a text without a keyphrase.
-
-    Campos et al., 2020: "YAKE! Keyword Extraction from Single Documents using Multiple Local Features".
-    """
-    extractor = KeywordExtractor(lan="en", n=_MAX_KEYPHRASE_WORDS, top=1)
-    found = [extractor.extract_keywords(_VERY_LONG_WORD.sub(" ", text)) for text in texts]
-    return [phrases[0][0] if phrases else "" for phrases in found]
+    """Return the best keyphrase of each text, or "" for a text without a keyphrase."""
+    return [best_phrase(text) for text in texts]
 
 
 def _with_usual_openings(baseline: Baseline) -> Baseline:

@@ -50,6 +50,8 @@ _SOUND_MARK = re.compile(
     re.IGNORECASE,
 )
 
+_IN_BRACKETS = re.compile(r"\[[^\[\]]*\]")
+
 _CLOSES = {")": "(", "]": "[", "}": "{", "»": "«", "›": "‹", "”": "“„", "“": "„"}
 _OPENS = frozenset("([{«‹“„")
 _WRAPPED = re.compile(r'"([^"]*)"|“([^“”]*)”|„([^„“”]*)[“”]|«([^«»]*)»')
@@ -61,8 +63,17 @@ _LEADING = re.compile(r"^(?:[\s,;:|•·–—*~…]+|\.{2,}|[.\-_](?!\w))+")
 _TRAILING = re.compile(r"(?:[\s,;:|•·–—*~…\-]|\.{2,}+)++$")
 _ABBREVIATIONS = frozenset(("al", "co", "etc", "inc", "jr", "no", "vs"))
 
-_WORD = re.compile(r"\w+")
+# A letter with its signs: in many scripts, vowels are signs around a consonant, which \w does not match.
+_SIGNS = (
+    "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0e3a\u0e40-\u0e4e\u0e50-\u0fff\u102b-\u103e\u1056-\u109d\u17b4-\u17d3"
+    "\u200c\u200d\u3099\u309a"
+)
+_WORD = re.compile(rf"[\w{_SIGNS}]+")
 _CODE = re.compile(r"[=_<>{}*\\/]|\w\(")  # code such as f(x) or item_tfms=Resize(480
+_SIGNS_AT_END = re.compile(r"(?:^|\s)[^\w\s()\[\]\"'“”‘’.,;:?!–—-]{2,}$")  # code or noise such as ||=
+_LABEL_ONLY = re.compile(
+    r"(?:captions?|chapter|description|heading|subtitles?|title|topic|transcript|untitled)(?:\s*\d+)?", re.IGNORECASE
+)
 _STUCK = re.compile(r"([^\W\d_]{1,12})\1{4,}", re.IGNORECASE)  # the same letters five times in a row
 
 
@@ -94,16 +105,29 @@ def clean_up_title(written: str, style: TitleStyle = PLAIN, text: str = "") -> s
 
 
 def is_usable_title(title: str) -> bool:
-    """Return whether a cleaned-up title has a word and does not repeat itself endlessly."""
+    """Return whether a cleaned-up title has a word, says more than "Title", and is not endless repetition or noise."""
     words = _WORD.findall(title.casefold())
     three_alike = any(one == two == three for one, two, three in zip(words, words[1:], words[2:], strict=False))
     mostly_repeated = len(words) >= 6 and 2 * len(set(words)) <= len(words)
-    return _has_word(title) and not three_alike and not mostly_repeated and not _STUCK.search(title)
+    noise = _LABEL_ONLY.fullmatch(title) or _SIGNS_AT_END.search(title) or _STUCK.search(title)
+    return _has_word(title) and not (three_alike or mostly_repeated or noise)
+
+
+def shorten_title(title: str, longest: int) -> str:
+    """Cut a title to at most `longest` characters, at the end of a word if it has several."""
+    if len(title) <= longest:
+        return title
+    return _trimmed(_balanced(_cut(title, len(title), longest))) or title[:longest]
 
 
 def remove_sound_marks(text: str) -> str:
     """Remove a transcript's marks of sounds, such as [Music]."""
     return _SOUND_MARK.sub(" ", text)
+
+
+def has_spoken_words(text: str) -> bool:
+    """Return whether a text has words outside square brackets and marks of sounds."""
+    return _has_word(_IN_BRACKETS.sub(" ", remove_sound_marks(text)))
 
 
 def learn_style(titles: Iterable[str], opening: str = "") -> TitleStyle:
@@ -186,13 +210,13 @@ def _trimmed(title: str) -> str:
     return title
 
 
-def _cut(title: str, max_words: int) -> str:
+def _cut(title: str, max_words: int, longest: int = LONGEST) -> str:
     """Cut a title to its length limits. The last word is no article, preposition or conjunction."""
     words = title.split()
-    if len(words) <= max_words and len(title) <= LONGEST:
+    if len(words) <= max_words and len(title) <= longest:
         return title
     words = words[:max_words]
-    while words and (len(" ".join(words)) > LONGEST or _SMALL_WORD.fullmatch(_strip_punctuation(words[-1]))):
+    while words and (len(" ".join(words)) > longest or _SMALL_WORD.fullmatch(_strip_punctuation(words[-1]))):
         words.pop()
     return " ".join(words)
 
@@ -229,7 +253,7 @@ class _Spelling:
     def correct(self, word: str, all_capitals: bool) -> str:
         """Give a word its special capitals. In a title of capitals only, lower all others."""
         if all_capitals and not self.is_special(word):
-            word = "".join(map(_lower, word))
+            word = _lower_word(word)
         return _WORD.sub(lambda found: self._look_up(found[0]), word)
 
     def _look_up(self, word: str) -> str:
@@ -276,7 +300,7 @@ def _strip_punctuation(word: str) -> str:
 def _infer_capitals(words: Sequence[str], min_evidence: int = _MIN_EVIDENCE) -> Literal["title", "sentence", "keep"]:
     """Infer the use of capitals from the words of titles, without the first word of each title."""
     informative = [word for word in words if len(word) > 3 and word.isalpha() and not _has_inner_capital(word)]
-    informative = [word for word in informative if word.lower() != word.upper() and not _SMALL_WORD.fullmatch(word)]
+    informative = [word for word in informative if word.lower() != word.title() and not _SMALL_WORD.fullmatch(word)]
     capitalised = sum(word[0].isupper() for word in informative)
     if len(informative) >= min_evidence and capitalised >= _MIN_AGREEMENT * len(informative):
         return "title"
@@ -337,7 +361,16 @@ def _change_first_letter(word: str, change: Callable[[str], str]) -> str:
 
 
 def _upper(char: str) -> str:
-    return char.upper() if char.upper().lower() == char else char
+    """Return the letter as a title begins with it. Georgian capitals, for example, begin no word."""
+    return char.title() if char.title().lower() == char else char
+
+
+def _lower_word(word: str) -> str:
+    """Lower each letter that has one capital. Python lowers a Greek sigma by its place in the word."""
+    lower = word.lower()
+    if len(lower) != len(word):
+        return "".join(map(_lower, word))
+    return "".join(new if new == "ς" else _lower(char) for char, new in zip(word, lower, strict=True))
 
 
 def _lower(char: str) -> str:

@@ -38,6 +38,7 @@ class VersionWatcher:
         self._load_segmenter = load_segmenter
         self._refresh = refresh
         self._loaded: tuple[ServedVersion, WriteTitles, Segmenter | None] | None = None
+        self._writing = threading.Lock()  # tokenizers cannot be used by two threads at once
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="version", daemon=True)
         self.problem: str | None = None
@@ -66,7 +67,22 @@ class VersionWatcher:
         """Title texts with the loaded version. Call this only once `version` is set."""
         assert self._loaded is not None
         version, write, _ = self._loaded
-        return WrittenTitles(str(version), write(texts))
+        with self._writing:
+            return WrittenTitles(str(version), write(texts))
+
+    def suggest_titles(self, text: str, count: int) -> list[str]:
+        """Write up to `count` titles for one text with the loaded version, best first.
+
+        Raises:
+            TemporaryFailure: no version is loaded yet.
+            Rejected: the version writes no title.
+        """
+        if self._loaded is None:
+            raise TemporaryFailure(self.problem or "The model is still loading. Try again in a moment.")
+        from pipeline.titles.passage import title_passage  # imports MLflow
+
+        with self._writing:
+            return title_passage(text, self._loaded[0], {"candidates": count, "num_beams": count})
 
     def _watch(self) -> None:
         while not self._closing.is_set():

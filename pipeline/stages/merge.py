@@ -6,9 +6,9 @@ from pipeline.data.cell_values import escape_formula
 from pipeline.data.examples import build_examples
 from pipeline.data.workbook_schema import LESSON
 from pipeline.files import file_aside
-from pipeline.paths import EXAMPLES, LINES, SET_ASIDE, TOPICS
+from pipeline.paths import BROKEN_ROWS, EXAMPLES, LINES, SET_ASIDE, TOPICS
 
-_TEXT_COLUMNS = [*LESSON, "title", "text"]  # text from the workbook, which may look like a formula
+_TEXT_COLUMNS = [*LESSON, "title", "text", "reason"]  # text from the workbook, which may look like a formula
 
 
 def run() -> None:
@@ -17,9 +17,12 @@ def run() -> None:
     merged = build_examples(pd.read_parquet(TOPICS), lines)
     with file_aside(EXAMPLES, durable=False) as aside:
         merged.examples.to_parquet(aside, index=False)
-    shown = merged.set_aside.assign(**{name: merged.set_aside[name].map(escape_formula) for name in _TEXT_COLUMNS})
+    broken = pd.read_parquet(BROKEN_ROWS)
+    set_aside = pd.concat([merged.set_aside, broken]).sort_values(["what", "row"], kind="stable", ignore_index=True)
+    shown = set_aside.assign(**{name: set_aside[name].map(escape_formula) for name in _TEXT_COLUMNS})
     with file_aside(SET_ASIDE, durable=False) as aside:
         shown.to_csv(aside, index=False, encoding="utf-8-sig")  # the byte order mark tells Excel that it is UTF-8
-    counts = merged.set_aside["what"].value_counts()
-    print(f"{len(merged.examples):,} examples from {len(lines):,} lines")
+    counts = set_aside["what"].value_counts()
+    in_all = len(lines) + (broken["what"] == "line").sum()
+    print(f"{len(merged.examples):,} examples from {in_all:,} lines")
     print(f"set aside in {SET_ASIDE}: {counts.get('line', 0):,} lines, {counts.get('topic', 0):,} topics")

@@ -11,7 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.paths import MODELS, TRAINING_SPLITS
-from pipeline.registry.fallback_title import choose_titles
+from pipeline.registry.fallback_title import Shown, choose_titles
 from pipeline.registry.register_settings import RegisterSettings
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import get_version, list_versions
@@ -44,7 +44,7 @@ def _trained_models() -> list[str]:
 
 
 def titles_by(model: str, texts: Sequence[str]) -> list[str]:
-    """Title each text with one of `list_models`. A title is empty if the model has none.
+    """Title each text with one of `list_models`. A title is empty if the model has none, with no keyphrase instead.
 
     Raises:
         UsageError: the model does not exist.
@@ -58,7 +58,7 @@ def titles_by(model: str, texts: Sequence[str]) -> list[str]:
     if name != RegisterSettings.read().name or not number.isdecimal():
         raise _unknown_model(model)
     write_titles = load_titler(to_served_version(get_version(connect(), name, int(number))))
-    return [title.title for title in write_titles([*texts])] if texts else []
+    return _own_titles(write_titles([*texts])) if texts else []
 
 
 def _unknown_model(model: str) -> UsageError:
@@ -69,7 +69,11 @@ def _titles_by_trained(name: str, texts: Sequence[str]) -> list[str]:
     if name not in _trained_models():
         raise _unknown_model(f"{_TRAINED}{name}")
     titler = open_titler(MODELS / name, GenerateSettings.read(name))
-    return [each.title for each in choose_titles(texts, titler.titles([*texts]), titler.style)]
+    return _own_titles(choose_titles(texts, titler.titles([*texts]), titler.style))
+
+
+def _own_titles(written: Sequence[Shown]) -> list[str]:
+    return ["" if each.fallback else each.title for each in written]
 
 
 def _titles_by_baseline(name: str, texts: Sequence[str]) -> list[str]:

@@ -21,10 +21,11 @@ import pandas as pd
 import pipeline
 from pipeline.errors import Rejected, UsageError
 from pipeline.extras import require_extra
-from pipeline.models.title_cleanup import PLAIN
+from pipeline.models.title_cleanup import PLAIN, shorten_title
 from pipeline.paths import EXPORTS
 from pipeline.registry.fallback_title import Shown, titles_frame
 from pipeline.registry.register_settings import RegisterSettings
+from pipeline.titles.settings import TitlesSettings
 
 if TYPE_CHECKING:
     import mlflow
@@ -133,14 +134,17 @@ def _with_export(version: ServedVersion, model_md5: str) -> ServedVersion:
 def load_titler(version: ServedVersion) -> WriteTitles:
     """Load a version and return its function from texts to titles, with the version's own generation settings.
 
+    Titles are cut to the length that params.yaml sets.
+
     Raises:
         Rejected: the version cannot be loaded.
         TemporaryFailure: the store of its files does not answer.
     """
-    predict = load_version(version)
+    predict, longest = load_version(version), TitlesSettings.read().longest
 
     def write_titles(texts: list[str]) -> list[Shown]:
-        return [Shown(*row) for row in predict(texts, {})[["title", "fallback"]].itertuples(index=False)]
+        rows = predict(texts, {})[["title", "fallback"]].itertuples(index=False)
+        return [Shown(shorten_title(title, longest), fallback) for title, fallback in rows]
 
     return write_titles
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from openpyxl.worksheet.worksheet import Worksheet
 from pipeline.data.examples import build_examples
 from pipeline.data.fallback_titles import KEYPHRASE, fallback_note
 from pipeline.data.lesson_openings import marked_texts
-from pipeline.data.problems import Problem, WorkbookRejected, errors
+from pipeline.data.speaker_column import with_speakers
 from pipeline.data.tables import open_tables
-from pipeline.data.workbook import Workbook, read_workbook
+from pipeline.data.workbook import Workbook, read_untitled, reinterpretations
 from pipeline.data.workbook_files import fit_into_cell, write_workbook
 from pipeline.data.workbook_schema import FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected
@@ -26,6 +27,7 @@ from pipeline.titles.served_version import ServedVersion
 
 _TIME_TOLERANCE = 0.001  # seconds; Excel stores a time as a fraction of a day
 _ROWS_SHOWN = 10
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,28 +73,6 @@ def _list_rows(rows: list[int]) -> str:
     return f"{TOPICS}, row {numbers}" + (", ..." if rows[_ROWS_SHOWN:] else "")
 
 
-def default_output(workbook: Path) -> Path:
-    """Return the default path of the titled copy: `lessons.titled.xlsx` for `lessons.xlsx` or the folder `lessons`."""
-    return workbook.with_name(f"{workbook.name if workbook.is_dir() else workbook.stem}.titled.xlsx")
-
-
-def read_untitled(path: Path) -> Workbook:
-    """Read a workbook in which titles may be missing.
-
-    Raises:
-        WorkbookRejected: the workbook has other errors.
-    """
-    workbook = read_workbook(path)
-    others = [problem for problem in workbook.problems if not _is_missing_title(problem)]
-    if errors(others):
-        raise WorkbookRejected(path, others)
-    return workbook
-
-
-def _is_missing_title(problem: Problem) -> bool:
-    return problem.kind == "empty title"
-
-
 def fill_titles(path: Path, workbook: Workbook, out: Path, version: ServedVersion) -> TitledWorkbook:
     """Write a copy of a workbook with a title for each topic that lacks one and has transcript lines.
 
@@ -106,6 +86,8 @@ def fill_titles(path: Path, workbook: Workbook, out: Path, version: ServedVersio
     Raises:
         Rejected: the version cannot be loaded, or the copy would lose a topic or change a time.
     """
+    for message in reinterpretations(workbook):
+        _log.warning("%s: %s", path.name, message)
     topics = workbook.topics
     untitled = topics[topics["title"] == ""]
     texts = _model_inputs(workbook, untitled)
@@ -161,13 +143,12 @@ def _write_into_copy(out: Path, titles: dict[int, str], marks: dict[int, str], p
         if cell.data_type != "s":
             cell.data_type = "s"  # a title that begins with "=" is not a formula
     if marks:
-        _mark_fallbacks(sheet, letter, marks)
+        _mark_fallbacks(sheet, tables[TOPICS].header_row, marks)
     book.save(out)
 
 
-def _mark_fallbacks(sheet: Worksheet, letter: str, marks: dict[int, str]) -> None:
-    """Write `marks` into the column `FALLBACK`, added if it is missing. `letter` names the topic column."""
-    header = next(cell.row for cell in sheet[letter] if cell.value is not None)
+def _mark_fallbacks(sheet: Worksheet, header: int, marks: dict[int, str]) -> None:
+    """Write `marks` into the column `FALLBACK`, added if row `header` does not name it."""
     names = {str(cell.value).strip().lower(): cell.column for cell in sheet[header]}
     column = names.get(FALLBACK, sheet.max_column + 1)
     sheet.cell(header, column, FALLBACK)
@@ -184,7 +165,7 @@ def _unmerge(sheet: Worksheet, coordinate: str) -> None:
 def _write_tables(out: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], path: Path) -> None:
     topics = workbook.topics
     filled = topics["title"].mask(topics["title"] == "", topics["row"].map(titles).fillna(""))
-    write_workbook(path, topics.assign(title=filled), workbook.lines, out, marks)
+    write_workbook(path, topics.assign(title=filled), with_speakers(workbook.lines, path), out, marks)
 
 
 def _check_copy(out: Path, topics: pd.DataFrame, path: Path) -> None:

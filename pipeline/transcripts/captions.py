@@ -18,13 +18,19 @@ from pipeline.transcripts.transcript import RawLine
 _TIME = r"-?(?:\d+ *: *)?\d+ *: *\d+(?: *[.,] *\d+)?"
 _ARROW = r"\s*--?>\s*"
 _SETTING = r"(?:vertical|line|position|size|align|region):\S+|[XY][12]:\s*-?\d+"  # WebVTT's, and SubRip's coordinates
-_TIMES = re.compile(rf"\s*({_TIME})(?:{_ARROW}|,)({_TIME})(?:\s+(?:{_SETTING}))*\s*")
-_TIMES_AND_WORDS = re.compile(rf"\s*{_TIME}(?:{_ARROW}|,){_TIME}\s+\S.*")
+_ARROW_TIMES = rf"\s*({_TIME}){_ARROW}({_TIME})"
+_COMMA_TIMES = rf"\s*({_TIME})(?:{_ARROW}|,)({_TIME})"  # SBV's
+_REST = rf"(?:\s+(?:{_SETTING}))*\s*"
+_TIMES = re.compile(_COMMA_TIMES + _REST)
+_TIMES_AND_WORDS = re.compile(_COMMA_TIMES + r"\s+\S.*")
+_WEBVTT_TIMES = re.compile(_ARROW_TIMES + _REST)
+_WEBVTT_TIMES_AND_WORDS = re.compile(_ARROW_TIMES + r"\s+\S.*")
 _BEGINS_A_TIME = re.compile(r"\d:\d")
 _BEGINS_LIKE_TIMES = re.compile(r"\s*(?:-->|[-(\[]?\d)")
 _ARROW_TO_A_TIME = re.compile(r"-->\s*\d+:\d")
 _WEBVTT_BLOCK = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s.*)?")  # begins a block without spoken words
 _TAG = re.compile(r"</?(?:[cibuv]|ruby|rt|lang|font)\b[^<>]*>|<\d[\d:.]*>|\{\\an?\d+\}|\[br\]", re.IGNORECASE)
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]+)>", re.IGNORECASE)  # WebVTT's name of a speaker
 _GROWING_SHARE = 0.5  # captions grow if more than this share of cues extend the words of the cue before
 _ROLLING_SHARE = 0.7  # captions roll if more than this share of cues repeat rows of the cue before
 
@@ -61,7 +67,8 @@ def read_cues(text: str, file_name: str, *, may_roll: bool = True) -> list[RawLi
     shown = [[words for row in cue.rows if (words := _words(row))] for cue in cues]
     spoken = _without_repeats(shown) if may_roll else shown
     lines = [
-        RawLine(start, end, " ".join(rows)) for start, end, rows in zip(times[::2], times[1::2], spoken, strict=True)
+        RawLine(start, end, " ".join(rows), _speaker(cue))
+        for cue, start, end, rows in zip(cues, times[::2], times[1::2], spoken, strict=True)
     ]
     return _without_growth(lines) if may_roll else lines
 
@@ -69,15 +76,17 @@ def read_cues(text: str, file_name: str, *, may_roll: bool = True) -> list[RawLi
 def _cues(rows: Sequence[str], file_name: str) -> Iterator[_Cue]:
     cue: _Cue | None = None
     webvtt = rows[0].startswith("WEBVTT")
+    two_times = _WEBVTT_TIMES if webvtt else _TIMES
+    times_and_words = _WEBVTT_TIMES_AND_WORDS if webvtt else _TIMES_AND_WORDS
     in_block = False
     for n, row in enumerate(rows):
-        if times := _TIMES.fullmatch(row):
+        if times := two_times.fullmatch(row):
             in_block = False
             cue = _Cue(n + 1, _tidy_time(times[1]), _tidy_time(times[2]), [])
             yield cue
         elif not row.strip():
             in_block = in_block and bool(row)  # an empty line ends a WebVTT block; a line of spaces does not
-        elif not in_block and _TIMES_AND_WORDS.fullmatch(row):
+        elif not in_block and times_and_words.fullmatch(row):
             raise Rejected(
                 f"{file_name}, line {n + 1:,}: {_short(row)} has words after its times. Move them to the next line."
             )
@@ -119,6 +128,12 @@ def _names_a_cue(rows: Sequence[str], n: int) -> bool:
     """
     below = rows[n + 1] if n + 1 < len(rows) else ""
     return bool(_TIMES.fullmatch(below)) and (rows[n].strip().isdigit() or not (n and rows[n - 1].strip()))
+
+
+def _speaker(cue: _Cue) -> str:
+    """Return the name in a cue's first voice tag; empty if it has none."""
+    voice = next(filter(None, map(_VOICE.search, cue.rows)), None)
+    return " ".join(unescape_html(voice[1]).split()) if voice else ""
 
 
 def _words(row: str) -> str:

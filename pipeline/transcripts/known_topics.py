@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -175,6 +176,12 @@ def _read_json(path: Path, text: str) -> dict[Lesson, list[Topic]]:
             f"{path}, {place or 'the whole file'}: {first['msg']}. Use the form that `lectern chapters` writes: a list "
             "of lessons, each with its chapters, each with start_seconds and title."
         ) from None
+    named = Counter((lesson.course_title, lesson.lesson_num) for lesson in lessons if lesson.chapters)
+    if twice := next((name for name, count in named.items() if count > 1), None):
+        raise Rejected(
+            f"{path} has lesson {twice[1] or 'without a number'} of {twice[0] or 'no course'} more than once. Put its "
+            "chapters into one lesson, or give each lesson its own course_title and lesson_num."
+        )
     topics = {
         (lesson.course_title, lesson.lesson_num): [chapter.topic for chapter in lesson.chapters]
         for lesson in lessons

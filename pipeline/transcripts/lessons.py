@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pipeline.data.workbook_schema import LESSON
+from pipeline.data.workbook_schema import LESSON, SPEAKER
 from pipeline.transcripts.transcript import Line, Topic, Transcript, end_of_transcript
 
 
@@ -13,14 +13,14 @@ def lessons_from_tables(topics: pd.DataFrame, lines: pd.DataFrame) -> list[Trans
 
     Args:
         topics: course_title, lesson_num, start_seconds and title.
-        lines: course_title, lesson_num, seconds, text and row.
+        lines: course_title, lesson_num, seconds, text and row; optionally speaker.
     """
     known = {lesson: _topics(rows) for lesson, rows in topics.groupby(LESSON, sort=False)}
     transcripts = []
     for (course, number), rows in lines.groupby(LESSON, sort=False):
-        ordered = rows.sort_values(["seconds", "row"])
-        texts = ordered["text"].str.split().str.join(" ")
-        spoken = [Line(*line) for line in zip(ordered["seconds"].tolist(), texts.tolist(), strict=True) if line[1]]
+        ordered = rows.sort_values(["seconds", "row"]).reindex(columns=["seconds", "text", SPEAKER], fill_value="")
+        ordered["text"] = ordered["text"].str.split().str.join(" ")
+        spoken = [Line(*line) for line in ordered.itertuples(index=False) if line[1]]
         if spoken:
             of_lesson = known.pop((course, number), [])
             transcripts.append(Transcript(course, number, spoken, end_of_transcript(spoken), of_lesson))

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import codecs
-import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 from pipeline.data.cell_values import as_clock, replace_control_characters
 from pipeline.data.fallback_titles import without_fallback_titles
 from pipeline.data.problems import Problem, WorkbookRejected, errors
+from pipeline.data.speaker_column import with_speakers
 from pipeline.data.tables import is_workbook
-from pipeline.data.workbook import read_workbook
-from pipeline.data.workbook_schema import TOPICS
+from pipeline.data.text_encoding import declared_encoding, guess_encoding
+from pipeline.data.workbook import read_workbook, reinterpretations
+from pipeline.data.workbook_schema import SPEAKER, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues, read_cues
-from pipeline.transcripts.json_transcripts import read_json
+from pipeline.transcripts.json_transcripts import find_json_transcript, parse_json, read_json
 from pipeline.transcripts.lessons import lessons_from_tables
 from pipeline.transcripts.speakers import split_speakers
 from pipeline.transcripts.subtitle_files import read_subtitles, subtitle_format
 from pipeline.transcripts.table_transcripts import is_table, read_table
-from pipeline.transcripts.timed_text import read_timed_text
+from pipeline.transcripts.timed_text import NoTimes, read_timed_text
 from pipeline.transcripts.transcript import Line, RawLine, Transcript, end_of_transcript
 from pipeline.transcripts.word_documents import is_word_document, read_word_document
 from pipeline.transcripts.xml_transcripts import is_xml, read_xml
@@ -31,15 +32,7 @@ _JSON = (".json", ".json3", ".sjson")
 _LATE_START = 30 * 60.0  # seconds of silence that no recording begins with
 _HOUR, _AFTER_FULL_HOUR = 3600.0, 60.0
 _FRAMES = re.compile(r"^\s*(\d\d:\d\d:\d\d[:;]\d\d)\s*(?:-->|,|\t)", re.MULTILINE)
-_WESTERN = "cp1252"
-_ALIKE = 0.02  # difference of "chaos" below which two encodings fit a text equally well
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16, so it comes first
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_TIMES_IN_A_PASSAGE = 2  # sentences may begin with a time of day
 
 
 def read_transcripts(path: Path) -> list[Transcript]:
@@ -61,14 +54,26 @@ def read_transcripts(path: Path) -> list[Transcript]:
     return [_transcript(path, _read_raw_lines(path, notes), notes)]
 
 
+def is_passage(path: Path) -> bool:
+    """Return whether a text file is one passage and no transcript: at most two of its lines have times."""
+    try:
+        return len(_read_raw_lines(path, [])) <= _TIMES_IN_A_PASSAGE
+    except NoTimes:
+        return True
+    except Rejected:
+        return False
+
+
 def _read_raw_lines(path: Path, notes: list[str]) -> list[RawLine]:
     """Read the lines of a file in the format that its content shows; the suffix decides only between JSON and text."""
     if is_word_document(path):
         check_size(path)
         return read_timed_text(read_word_document(path), path.name)
     text = read_text(path, notes)
-    if path.suffix.lower() in _JSON or _is_json(text):
-        return read_json(text, path.name)
+    if path.suffix.lower() in _JSON:
+        return read_json(parse_json(text, path.name), path.name)
+    if (content := find_json_transcript(text, path.name)) is not None:
+        return read_json(content, path.name)
     if kind := subtitle_format(text):
         return read_subtitles(text, path.name, kind)
     if frames := _FRAMES.search(text):
@@ -79,16 +84,6 @@ def _read_raw_lines(path: Path, notes: list[str]) -> list[RawLine]:
     readers = ((is_xml, read_xml), (has_cues, read_cues), (is_table, read_table))
     read = next((read for recognise, read in readers if recognise(text)), read_timed_text)
     return read(text, path.name)
-
-
-def _is_json(text: str) -> bool:
-    """Return whether a text is JSON, and not a sentence that begins with a bracket."""
-    if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
-        return False
-    try:
-        return isinstance(json.loads(text.lstrip("\ufeff")), dict | list)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _transcript(path: Path, raw_lines: list[RawLine], notes: list[str]) -> Transcript:
@@ -167,11 +162,10 @@ def read_text(path: Path, notes: list[str] | None = None) -> str:
     """
     check_size(path)
     content = path.read_bytes()
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
     try:
-        text = content.decode(encoding or _encoding_without_mark(content))
+        text = content.decode(declared_encoding(content))
     except UnicodeDecodeError as error:
-        guessed = None if notes is None else _guess_encoding(content)
+        guessed = None if notes is None else guess_encoding(content)
         if notes is None or guessed is None:
             line = content.count(b"\n", 0, error.start) + 1
             raise Rejected(
@@ -184,37 +178,17 @@ def read_text(path: Path, notes: list[str] | None = None) -> str:
     return replace_control_characters(text)
 
 
-def _guess_encoding(content: bytes) -> str | None:
-    """Return the likeliest encoding of a text, or None if the bytes are not text."""
-    if b"\0" in content:
-        return None
-    from charset_normalizer import from_bytes  # few files need it
-
-    matches = from_bytes(content)
-    best = matches.best()
-    if best is None:
-        return None
-    # Of encodings that fit equally well, the one of Western Windows is the most common by far.
-    alike = [
-        match.encoding for match in matches if match.chaos <= best.chaos + _ALIKE and match.coherence >= best.coherence
-    ]
-    return _WESTERN if _WESTERN in alike else best.encoding
-
-
-def _encoding_without_mark(content: bytes) -> str:
-    """Recognise UTF-16 by the zero byte in its first character, which is a digit, a letter or a bracket."""
-    if content[1:2] == b"\0" and content[:1] != b"\0":
-        return "utf-16-le"
-    return "utf-16-be" if content[:1] == b"\0" and content[1:2] != b"\0" else "utf-8"
-
-
 def _read_lessons(path: Path) -> list[Transcript]:
     workbook = read_workbook(path)
     others = [problem for problem in workbook.problems if not _concerns_missing_topics(problem)]
     if errors(others):
         raise WorkbookRejected(path, others)
-    transcripts = lessons_from_tables(without_fallback_titles(workbook.topics, path), workbook.lines)
-    if not any(transcript.lines for transcript in transcripts):
+    notes = tuple(f"{path.name}: {message}" for message in reinterpretations(workbook))
+    spoken = with_speakers(workbook.lines, path).reindex(columns=[*workbook.lines, SPEAKER], fill_value="")
+    transcripts = lessons_from_tables(without_fallback_titles(workbook.topics, path), spoken)
+    if any(transcript.lines for transcript in transcripts):
+        transcripts[0] = replace(transcripts[0], notes=notes)
+    else:
         raise Rejected(f"{path} has no words. Fill in its transcripts.")
     return transcripts
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pipeline.data.word_count import count_words
+
 _WORDS_PER_SECOND = 2.5  # typical of lectures; estimates the end of a last line that has no end time
 
 
@@ -70,4 +72,4 @@ def end_of_transcript(lines: Sequence[Line], end_in_file: float = 0.0) -> float:
     last = lines[-1]
     if end_in_file > last.seconds:
         return end_in_file
-    return last.seconds + len(last.text.split()) / _WORDS_PER_SECOND
+    return last.seconds + count_words(last.text) / _WORDS_PER_SECOND

@@ -37,7 +37,7 @@ def lesson(seed: int, cue: str = "okay so next") -> Lesson:
     passages = split_passages(made, CHAPTERS.words)
     times = np.append(passages.starts, made.end_seconds)
     vectors = np.random.default_rng(seed).normal(size=(len(passages.texts), 8))
-    return Lesson(made, times, vectors, describe_passages(made, passages, vectors, times))
+    return Lesson(made, passages, CHAPTERS.words, times, vectors, describe_passages(made, passages, vectors, times))
 
 
 def write_boundaries() -> None:

@@ -78,3 +78,18 @@ def test_passages_have_every_word_once_and_different_seconds(said: list, words: 
     # Read back from whole seconds, each line is in the same passage.
     again = np.searchsorted(passages.starts, [line.seconds for line in lines], side="right") - 1
     assert again.tolist() == (np.searchsorted(passages.firsts, range(len(lines)), side="right") - 1).tolist()
+
+
+UNSPACED = {
+    "bread": "把面粉和酵母揉成面团让面团发酵再放进烤箱烤成面包",
+    "stars": "望远镜让我们看到遥远的星系和围绕恒星运行的行星",
+    "goals": "前锋把足球传给边锋边锋为球队踢进了关键的一球",
+    "plants": "给植物浇水换盆修剪叶子把花盆放在有阳光的窗台",
+}
+
+
+def test_text_without_spaces_is_divided_as_finely_as_text_with_spaces() -> None:
+    said = [f"{text}{n}" for text in UNSPACED.values() for n in range(15)]
+    talk = Transcript("C", "1", [Line(n * 10.0, text) for n, text in enumerate(said)], 600.0)
+    assert chapter_starts(talk, SETTINGS, count=4) == pytest.approx([0, 150, 300, 450], abs=20)
+    assert len(chapter_starts(talk, SETTINGS, count=8)) == 8

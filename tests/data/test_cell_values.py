@@ -28,6 +28,13 @@ def column(*cells: object) -> pd.Series:
         ("27:00:00", 97200),
         ("75", 75),
         ("75.5", 75.5),
+        ("12:01:15 AM", 75),
+        ("12:01:15\u202fa.m.", 75),
+        ("1:15 pm", 47700),
+        ("0.01.15", 75),
+        ("75,5", 75.5),
+        ("0,125", 0.125),
+        ("\uff10\uff1a\uff11\uff15", 15),
         ("0 days 00:01:15", 75),
         ("1 day, 3:00:00", 97200),
         (75, 75),
@@ -60,8 +67,9 @@ def test_a_time_is_read_as_a_person_reads_it(cell: object, seconds: float) -> No
         ("soon", Fault.UNREADABLE),
         ("1:75", Fault.UNREADABLE),
         ("1:60:00", Fault.UNREADABLE),
-        ("1,5", Fault.UNREADABLE),
-        ("12:05:00 AM", Fault.UNREADABLE),
+        ("1,500", Fault.UNREADABLE),  # one and a half, or a thousand and a half
+        ("13:05:00 AM", Fault.UNREADABLE),
+        ("00:01:15:12", Fault.FRAMES),
         ("1:2:3:4", Fault.UNREADABLE),
     ],
 )
@@ -70,12 +78,10 @@ def test_a_cell_that_is_not_a_time_is_a_fault(cell: object, fault: Fault) -> Non
     assert (times.fault.tolist(), np.isnan(times.seconds).tolist()) == ([fault], [True])
 
 
-def test_a_number_stored_as_text_is_marked() -> None:
-    assert as_seconds(column("75", 75, "1:15")).number_as_text.tolist() == [True, False, False]
-
-
-def test_a_column_of_only_text_has_no_numbers_as_text() -> None:
-    assert not as_seconds(pd.Series(["75"], dtype="str")).number_as_text.any()
+def test_a_number_without_a_unit_is_marked() -> None:
+    assert as_seconds(column("75", 75, "1:15", dt.timedelta(seconds=75))).is_number.tolist() == [
+        True, True, False, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

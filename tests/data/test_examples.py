@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.broken_rows import no_rows_aside
 from pipeline.data.examples import build_examples
 from pipeline.data.workbook import ingest
 from pipeline.stages import merge as stage
@@ -117,6 +118,7 @@ def test_the_stage_writes_examples_and_set_aside_rows(
     Path("data/interim").mkdir(parents=True)
     TOPICS.to_parquet("data/interim/topics.parquet")
     LINES.head(4).to_parquet("data/interim/lines.parquet")
+    no_rows_aside().to_parquet("data/interim/broken_rows.parquet")
     stage.run()
     set_aside = pd.read_csv("data/examples/set_aside.csv")
     assert (set_aside["title"].tolist(), len(pd.read_parquet("data/examples/examples.parquet"))) == (["Rain"], 2)

@@ -28,7 +28,8 @@ from pipeline.data.problems import (
     by_kind,
     summary,
 )
-from pipeline.data.workbook import Workbook, ingest, read_workbook
+from pipeline.data.workbook import SET_ASIDE_HINT, Workbook, ingest, read_workbook
+from pipeline.data.workbook_files import write_workbook
 from pipeline.errors import UsageError
 
 TOPICS = [
@@ -253,13 +254,14 @@ def test_minutes_that_excel_stored_as_hours_give_a_warning(tmp_path: Path) -> No
     assert ("warning", "minutes stored as hours", "lesson_transcripts", 6, "C (timestamp)") in found
 
 
-def test_excel_times_without_their_format_give_a_warning(tmp_path: Path) -> None:
+def test_excel_times_without_their_format_are_read_with_a_warning(tmp_path: Path) -> None:
     def change(topics: Worksheet, lines: Worksheet) -> None:
         for row, value in ((2, 0.001), (3, 0.02), (4, 0.003)):
             lines.cell(row, 3).value = value
 
     found = problems(workbook(tmp_path, change))
-    assert ("warning", "times below one second", "lesson_transcripts", 3, "C (timestamp)") in found
+    assert ("warning", "fractions of a day", "lesson_transcripts", 3, "C (timestamp)") in found
+    assert read_workbook(tmp_path / "talks.xlsx").lines["seconds"].tolist() == [86.4, 1728, 259.2]
 
 
 def test_all_errors_are_reported_together(tmp_path: Path) -> None:
@@ -279,6 +281,7 @@ def test_a_workbook_with_errors_is_rejected_with_places_and_remedies(tmp_path: P
     assert str(caught.value).splitlines() == [
         f"{path} has 1 error, so nothing was read from it:",
         "  lesson_topics, row 3, column C (timestamp): 'soon' is not a time. Use h:mm:ss, mm:ss or seconds.",
+        SET_ASIDE_HINT,
     ]
 
 
@@ -305,7 +308,7 @@ def test_a_file_of_another_format_is_reported(tmp_path: Path, content: bytes, ki
     ("name", "content", "kind"),
     [
         ("lesson_topics.csv", b"", "empty file"),
-        ("lesson_topics.csv", "course_title,lesson_num\nCaf\u00e9,1".encode("latin-1"), "not UTF-8"),
+        ("lesson_topics.csv", b"course_title,lesson_num\n\x00\xff\x00", "not UTF-8"),
         ("lesson_topics.csv", b'course_title,lesson_num,timestamp,topic\n"A,1,0,x', "not a table"),
         ("lesson_topics.csv", b"course_title,lesson_num,timestamp,topic\n", "no rows"),
         ("lesson_topics.parquet", b"PAR1", "not a table"),
@@ -398,3 +401,136 @@ def real() -> Path:
 def test_the_real_workbook_has_no_problems(real: Path) -> None:
     read = ingest(real)
     assert (len(read.topics), len(read.lines), read.problems) == (397, 14_791, [])
+
+
+def hours(rows: list[list[object]]) -> list[list[object]]:
+    """Return rows as Excel stores them if their minutes are typed as h:mm."""
+    return [[*row[:2], dt.time(row[2] // 60, row[2] % 60), row[3]] for row in rows]
+
+
+SPOKEN = [["Clouds", 1, at, "we look at the sky and name what we see there today"] for at in range(0, 240, 8)]
+STARTS = [["Clouds", 1, 0, "What clouds are"], ["Clouds", 1, 80, "How clouds form"], ["Clouds", 1, 160, "Rain"]]
+
+
+@pytest.mark.parametrize("which", ["both", "topics"])
+def test_minutes_that_excel_stored_as_hours_are_read_as_minutes_with_a_warning(tmp_path: Path, which: str) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        for sheet, rows, wrong in ((topics, STARTS, True), (lines, SPOKEN, which == "both")):
+            sheet.delete_rows(2, 9)
+            for row in hours(rows) if wrong else [[*row[:2], dt.timedelta(seconds=row[2]), row[3]] for row in rows]:
+                sheet.append(row)
+
+    read = ingest(workbook(tmp_path, change))
+    assert read.topics["start_seconds"].tolist() == [0, 80, 160]
+    assert read.lines["seconds"].tolist() == [*range(0, 240, 8)]
+    sheets = ["lesson_topics", "lesson_transcripts"] if which == "both" else ["lesson_topics"]
+    assert [(p.kind, p.sheet) for p in read.problems] == [("hours read as minutes", sheet) for sheet in sheets]
+    assert "1:20:00 was read as 0:01:20" in read.problems[0].message
+
+
+def test_minutes_before_and_hours_after_the_full_hour_are_told_apart(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        topics.append(["Clouds", "1B", "0:00:00", "Fog"])
+        for time in (dt.timedelta(hours=at) for at in (0, 20, 40, 59.5)):
+            lines.append(["Clouds", "1B", time, "words"])
+        lines.append(["Clouds", "1B", dt.time(1, 0, 10), "words"])
+
+    read = ingest(workbook(tmp_path, change))
+    assert read.lines["seconds"].tolist()[3:] == [0, 1200, 2400, 3570, 3610]
+    assert [p.kind for p in read.problems] == ["hours read as minutes"]
+
+
+def test_a_long_lesson_with_a_line_per_minute_keeps_its_hours(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        for minute in range(0, 120, 2):
+            lines.append(["Clouds", "1B", dt.time(minute // 60, minute % 60), "word " * 250])
+        for minute in (0, 20, 70):
+            topics.append(["Clouds", "1B", dt.time(minute // 60, minute % 60), f"Topic {minute}"])
+
+    read = ingest(workbook(tmp_path, change))
+    assert (read.problems, read.lines["seconds"].max(), read.topics["start_seconds"].max()) == ([], 7080, 4200)
+
+
+def csv_tables(folder: Path, start: bytes = b"", encoding: str = "utf-8", name: str = "Clouds") -> Path:
+    folder.mkdir(exist_ok=True)
+    for table, rows in (("lesson_topics", TOPICS), ("lesson_transcripts", LINES)):
+        text = "\r\n".join(";".join(str(cell).replace("Clouds", name) for cell in row) for row in rows)
+        (folder / f"{table}.csv").write_bytes(start + text.encode(encoding))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("start", "encoding"),
+    [(b"sep=;\r\n", "utf-8"), (b"", "utf-16"), (b"", "cp1252"), (b"My course; 2024\n\n", "utf-8")],
+)
+def test_a_csv_as_excel_and_people_write_it_is_read(tmp_path: Path, start: bytes, encoding: str) -> None:
+    read = ingest(csv_tables(tmp_path / "tables", start, encoding, "Café à vivre"))
+    assert (read.topics["course_title"].unique().tolist(), len(read.topics), len(read.lines)) == (
+        ["Café à vivre"],
+        3,
+        3,
+    )
+
+
+def test_a_guessed_encoding_and_a_row_above_the_header_are_said(tmp_path: Path) -> None:
+    messages = [p.message for p in read_workbook(csv_tables(tmp_path, b"My course\r\n", "cp1252", "Café")).problems]
+    assert sorted(messages) == [
+        *["It is not UTF-8. It was read as cp1252."] * 2,
+        *["Not used, because the header is in row 2: My course."] * 2,
+    ]
+
+
+def test_a_header_below_a_title_is_found_and_rows_keep_their_numbers(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        topics.insert_rows(1, 3)
+        topics["B1"] = "My course"
+        topics["C6"] = "soon"
+
+    found = problems(workbook(tmp_path, change))
+    assert ("error", "bad timestamp", "lesson_topics", 6, "C (timestamp)") in found
+
+
+def test_other_names_of_sheets_and_columns_are_all_named_at_once_with_proposals(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        topics.title, lines.title = "Topics", "Transcript"
+        for cell, name in zip(topics[1], ("Course", "Lesson", "Time", "Topic"), strict=True):
+            cell.value = name
+        for cell, name in zip(lines[1], ("course title", "lesson_nun", "timestamp", "Text"), strict=True):
+            cell.value = name
+
+    remedies = "\n".join(p.remedy for p in read_workbook(workbook(tmp_path, change)).problems)
+    assert "'Topics' to 'lesson_topics'" in remedies
+    assert "'Transcript' to 'lesson_transcripts'" in remedies
+    for place, name in (
+        ("A (course)", "course_title"), ("B (lesson)", "lesson_num"), ("C (time)", "timestamp"),
+        ("A (course title)", "course_title"), ("B (lesson_nun)", "lesson_num"), ("D (text)", "transcript"),
+    ):  # fmt: skip
+        assert f"{place} to '{name}'" in remedies
+
+
+def test_merged_cells_are_one_problem(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        topics.merge_cells("A2:A4")
+
+    [problem] = [p for p in read_workbook(workbook(tmp_path, change)).problems if p.severity == "error"]
+    assert (problem.cells, "unmerge" in problem.remedy, "2 to 4" in problem.message) == (2, True, True)
+
+
+def test_names_that_look_alike_are_one_lesson(tmp_path: Path) -> None:
+    def change(topics: Worksheet, lines: Worksheet) -> None:
+        lines["A2"], lines["B3"], lines["B4"] = "Clo\u200buds", "\uff11", "2\u00adA"
+
+    assert [p.kind for p in ingest(workbook(tmp_path, change)).problems] == ["number as text"]
+
+
+def test_invisible_characters_are_named_in_messages(tmp_path: Path) -> None:
+    [problem] = read_workbook(workbook(tmp_path, set_cell("topics", "C3", "1:00\u200bx"))).problems
+    assert "1:00<ZERO WIDTH SPACE>x" in problem.message
+
+
+def test_the_words_of_an_error_are_no_error_as_text(tmp_path: Path) -> None:
+    read = read_workbook(workbook(tmp_path))
+    lines = read.lines.assign(text=["#N/A", "=1+1", "#REF!"])
+    write_workbook(tmp_path, read.topics, lines, tmp_path / "written.xlsx", {})
+    again = ingest(tmp_path / "written.xlsx")
+    assert (again.problems, again.lines["text"].tolist()) == ([], ["#N/A", "=1+1", "#REF!"])

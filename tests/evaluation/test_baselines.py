@@ -157,3 +157,18 @@ def test_damaged_results_are_rejected(project):
     Path("reports/results/broken.json").write_text('{"model": ')
     with pytest.raises(Rejected, match="results of 'broken' cannot be read"):
         read_results("broken")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("今天我们来谈谈机器学习。机器学习是人工智能的一个分支。机器学习需要大量的数据来训练。", "机器学习"),
+        ("今日は機械学習について話します。機械学習はデータから学びます。", "機械学習"),
+        ("วันนี้เราจะพูดถึงการเรียนรู้ของเครื่อง และการเรียนรู้ของเครื่องต้องใช้ข้อมูล", "การเรียนรู้"),
+        ("Heute sprechen wir über die Wolken und wie sie am Himmel entstehen, weil warme Luft aufsteigt.", "Luft"),
+    ],
+)
+def test_a_keyphrase_is_found_in_other_languages(text: str, part: str) -> None:
+    (phrase,) = best_keyphrase(TRAIN, [text])
+    assert part in phrase
+    assert "weil" not in phrase

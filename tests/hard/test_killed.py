@@ -37,10 +37,10 @@ stages:
     cmd: python -m pipeline ingest
     deps: [{WORKBOOK}]
     params: [ingest]
-    outs: [data/interim/topics.parquet, data/interim/lines.parquet]
+    outs: [data/interim/topics.parquet, data/interim/lines.parquet, data/interim/broken_rows.parquet]
   merge:
     cmd: python -m pipeline merge
-    deps: [data/interim/topics.parquet, data/interim/lines.parquet]
+    deps: [data/interim/topics.parquet, data/interim/lines.parquet, data/interim/broken_rows.parquet]
     outs: [data/examples/examples.parquet, data/examples/set_aside.csv]
 """
 

@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.workbook import read_untitled
 from pipeline.errors import UsageError
+from pipeline.inbox.title_inbox import title_inbox
 from pipeline.monitoring.batch_log import BATCHES, days_ago, log_batch, read_batches
 from pipeline.monitoring.drift import Bounds, Drift, DriftSettings, compare
 from pipeline.monitoring.drift_report import report_drift
 from pipeline.monitoring.measures import measure, measure_training, vocabulary
 from pipeline.paths import DRIFT, DRIFT_JSON, SPLITS
 from pipeline.settings import set_params
-from pipeline.titles.folder import title_inbox
 from pipeline.titles.served_version import ServedVersion, find_served_version
-from pipeline.titles.workbook import fill_titles, read_untitled
+from pipeline.titles.workbook import fill_titles
 from tests.command import lectern
 from tests.conftest import SUBJECTS
 from tests.titles.small import register, write_book

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from pipeline.models.title_cleanup import PLAIN
 from pipeline.registry.fallback_title import choose_titles
 
@@ -9,3 +11,8 @@ def test_a_keyphrase_comes_from_the_part_of_a_text_that_a_lesson_would_fill() ->
     rest = "Then the Zebra Crossing came. " * 8000
     (whole,) = choose_titles([beginning + rest], [[]], PLAIN)
     assert (whole.title, whole.fallback) == ("talk about hashing", True)
+
+
+@pytest.mark.parametrize("text", ["[Music]", "♪♪♪", "...", "[Applaus]"])
+def test_a_text_in_which_nothing_is_said_gets_no_invented_title(text: str) -> None:
+    assert choose_titles([text], [["The meaning of life"]], PLAIN) == [("", True)]

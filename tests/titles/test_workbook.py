@@ -9,6 +9,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
+from pipeline.settings import set_params
 from tests.command import kill_once, lectern
 from tests.titles.small import register, write_book
 
@@ -108,6 +109,7 @@ def test_an_empty_title_fails_the_check(project: Path) -> None:
 
 
 def test_without_a_registered_version_the_message_says_what_to_run(project: Path) -> None:
+    set_params(["register"], {"pretrained": None})
     book = write_book(project / "week.xlsx", TOPICS, LINES)
     done = lectern("title", book, cwd=project)
     assert (done.returncode, "lectern run" in done.stderr) == (1, True)

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import Rejected
+from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
+from pipeline.transcripts.chapter_files import as_webvtt
 from pipeline.transcripts.chapter_lists import FORMATS, ChapterFormat, ChapterSpan, read_chapter_list
 from pipeline.transcripts.known_topics import read_topics
-from pipeline.transcripts.transcript import Topic
+from pipeline.transcripts.transcript import Topic, Transcript
 
 TOPICS = [Topic(0, "Salt; water = brine"), Topic(80, "The jar"), Topic(160.5, "")]
 CHAPTERS = [ChapterSpan(0, 80, TOPICS[0].title), ChapterSpan(80, 160.5, "The jar"), ChapterSpan(160.5, 240, "")]
@@ -120,3 +122,17 @@ def test_ffmpeg_puts_the_chapters_into_an_audio_file(tmp_path: Path) -> None:
 def test_a_dash_within_a_title_is_not_a_separator(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("0:00 - Start\n0:10 A- 0 - 1\n")
     assert [topic.title for topic in read_topics(tmp_path / "list.txt")["", ""]] == ["Start", "A- 0 - 1"]
+
+
+ODD_TITLES = st.sampled_from(
+    ["3:1,4:2 odds", "[br]", "{\\an8} up", "0:01,0:02", "NOTE to self", "WEBVTT", "a --> b", "&#91;", "<i>x</i>", "7"]
+)
+
+
+@given(st.lists(TITLES | ODD_TITLES, min_size=1, max_size=4))
+def test_titles_survive_our_own_webvtt(tmp_path_factory: pytest.TempPathFactory, titles: list[str]) -> None:
+    chapters = [Chapter(n * 10.0, n * 10.0 + 10, title, "") for n, title in enumerate(titles)]
+    path = tmp_path_factory.getbasetemp() / "chapters.vtt"
+    path.write_text(as_webvtt([ChapteredTranscript(Transcript("C", "1", [], 99), chapters)]), encoding="utf-8")
+    [topics] = read_topics(path).values()
+    assert [topic.title for topic in topics] == titles

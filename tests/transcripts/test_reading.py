@@ -62,7 +62,8 @@ SBV = "0:00:01.000,0:00:04.000\r\nHello & welcome[br]to it\r\n\r\n0:00:05.500,0:
 @pytest.mark.parametrize(("name", "content"), [("a.vtt", WEBVTT), ("a.srt", SUBRIP), ("a.sbv", SBV), ("a.txt", SUBRIP)])
 def test_captions_are_read_without_their_markup(name: str, content: str, tmp_path: Path) -> None:
     talk = read(tmp_path, name, content)
-    assert talk.lines == [Line(1.0, "Hello & welcome to it"), Line(5.5, "if a < b 2022")]
+    voice = "Ann" if content is WEBVTT else ""
+    assert talk.lines == [Line(1.0, "Hello & welcome to it", voice), Line(5.5, "if a < b 2022")]
     assert (talk.course_title, talk.lesson_num, talk.end_seconds) == ("a", "1", 9.0)
 
 
@@ -251,3 +252,11 @@ def test_control_characters_become_spaces(tmp_path: Path) -> None:
     assert read(tmp_path, "a.txt", "0:00 so\x1b[2Jnow\x07\n").lines == [Line(0.0, "so [2Jnow")]
     snippets = json.dumps([{"text": "so\x1b[2Jnow", "start": 0.0, "duration": 3.0}])
     assert read(tmp_path, "a.json", snippets).lines == [Line(0.0, "so [2Jnow")]
+
+
+def test_what_was_read_in_another_way_is_noted(tmp_path: Path) -> None:
+    head = "course_title,lesson_num,timestamp"
+    (tmp_path / "lesson_topics.csv").write_text(f"{head},topic\nClouds,1,0:00,")
+    (tmp_path / "lesson_transcripts.csv").write_bytes(f"{head},transcript\nClouds,1,0:00,caf\u00e9".encode("cp1252"))
+    [transcript] = read_transcripts(tmp_path)
+    assert ["cp1252" in note for note in transcript.notes] == [True]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from pipeline.data.cell_values import escape_formula
@@ -26,6 +27,7 @@ class TitledFile:
     workbook: name of the titled copy in the outbox; empty for a text file.
     when: UTC.
     fallback: `keyphrase` if the title of a text file is a keyphrase. A workbook has a column of its own for that.
+    added: the cells of columns that a person added, by column.
     """
 
     file: str
@@ -35,6 +37,10 @@ class TitledFile:
     version: str
     when: str
     fallback: str = ""
+    added: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+_COLUMNS = [each.name for each in fields(TitledFile) if each.name != "added"]
 
 
 @dataclass(frozen=True)
@@ -57,20 +63,30 @@ def read_titled(outbox: Path) -> list[TitledFile]:
         return []
     with table.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        columns = [field.name for field in fields(TitledFile)]
+        columns = _COLUMNS
         if reader.fieldnames is None or not {*columns} - _ADDED_COLUMNS <= {*reader.fieldnames}:
             raise Rejected(
                 f"{table} lacks some of the columns {', '.join(columns)}. Move it elsewhere; a new one is written."
             )
-        return [TitledFile(**{name: (row.get(name) or "").removeprefix("'") for name in columns}) for row in reader]
+        added = [name for name in reader.fieldnames if name not in columns]
+        return [
+            TitledFile(
+                **{name: (row.get(name) or "").removeprefix("'") for name in columns},
+                added={name: (row.get(name) or "").removeprefix("'") for name in added},
+            )
+            for row in reader
+        ]
 
 
 def write_titled(outbox: Path, rows: list[TitledFile]) -> None:
-    """Write titles.csv. A spreadsheet program reads every cell as text."""
+    """Write titles.csv, with the columns that a person added. A spreadsheet program reads every cell as text."""
+    added = dict.fromkeys(name for row in rows for name in row.added)
     with file_aside(outbox / TITLES_CSV) as aside, aside.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(TitledFile)])
+        writer = csv.DictWriter(file, [*_COLUMNS, *added])
         writer.writeheader()
-        writer.writerows({name: escape_formula(cell) for name, cell in asdict(row).items()} for row in rows)
+        for row in rows:
+            cells = {name: getattr(row, name) for name in _COLUMNS} | {**row.added}
+            writer.writerow({name: escape_formula(cell) for name, cell in cells.items()})
 
 
 def read_rejected(outbox: Path) -> list[RejectedFile]:
