@@ -87,6 +87,8 @@ TABLE = {
     "evaluate.confidence": f"{_each('score')} baselines compare segment",
     "compare.metric": "compare",
     "register.*": "register",
+    "models.smollm2-zero-shot.*": "",  # not a contestant
+    "generate.models.smollm2-zero-shot.*": "",
     "models.t5.*": "train@t5",
     "models.t5-zero-shot.*": "train@t5-zero-shot",
     "models.bart-tiny.*": "train@bart-tiny",
