@@ -184,7 +184,7 @@ def chapters(
     ],
     count: Annotated[int | None, typer.Option(min=1, help="Number of chapters per talk.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Average chapter length. Default: chapters.minutes of params.yaml.")
+        float | None, typer.Option(min=0.1, help="Average chapter length. Default: chapters.minutes, else as learnt.")
     ] = None,
     topics: Annotated[
         Path | None,
@@ -235,8 +235,8 @@ def chapters(
         )
     chapter_files.check_count(transcripts, name)
     # Only now: a file that is refused need not wait for torch.
-    from pipeline.chapters.lesson_by_lesson import title_lessons
     from pipeline.chapters.segmentation import ChaptersSettings
+    from pipeline.titles.lesson_by_lesson import title_lessons
 
     settings = ChaptersSettings.read()
     settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings

@@ -30,7 +30,7 @@ TABLE = {
     "sample.topics": "sample",
     "sample.words_per_minute": "sample",
     "sample.seed": "sample",
-    "ingest.workbook": "ingest",
+    "ingest.workbook": "ingest segment",
     "ingest.broken_rows": "ingest",
     # Scores are intervals over lessons; with a random split, over examples.
     "split.by": f"split {_each('score')} baselines",
@@ -84,7 +84,7 @@ TABLE = {
     "generate.models.smollm2.*": "predict@smollm2 register",
     "evaluate.bertscore_model": f"{_each('score')} baselines",
     "evaluate.bertscore_layers": f"{_each('score')} baselines",
-    "evaluate.confidence": f"{_each('score')} baselines compare",
+    "evaluate.confidence": f"{_each('score')} baselines compare segment",
     "compare.metric": "compare",
     "register.*": "register",
     "models.smollm2-zero-shot.*": "",  # not a contestant
@@ -98,7 +98,9 @@ TABLE = {
     "promote.*": "",
     "drift.*": "",
     "titles.*": "",
-    "chapters.*": "",
+    "chapters.minutes": "",
+    "chapters.*": "segment",
+    "segment.*": "segment",
     "serve.*": "",
     "page.*": "",
     "search.*": "",

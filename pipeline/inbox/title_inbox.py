@@ -16,7 +16,6 @@ from pathlib import Path
 from filelock import FileLock
 
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.chapters.title_chapters import chapters_with_titles
 from pipeline.data.fallback_titles import KEYPHRASE
 from pipeline.data.folder_reader import table_files
 from pipeline.data.tables import is_workbook
@@ -34,6 +33,7 @@ from pipeline.inbox.outbox import (
 from pipeline.paths import STATE
 from pipeline.titles.batch_titling import title_texts
 from pipeline.titles.served_version import ServedVersion
+from pipeline.titles.title_chapters import chapters_with_titles
 from pipeline.titles.workbook import fill_titles
 from pipeline.transcripts.chapter_files import write_chapters
 from pipeline.transcripts.course_folder import LessonFiles, find_lessons, is_called_chapters

@@ -13,11 +13,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.chapters.corrections import lesson_file_name, save_corrections, training_command
 from pipeline.chapters.divide_transcript import divide_transcript
-from pipeline.chapters.edited_table import ChapterRow, chapters_from_table
-from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.chapters.title_chapters import add_titles, untitled_texts
+from pipeline.chapters.segmentation import ChaptersSettings, chapter_count
 from pipeline.data.word_count import count_words
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry.fallback_title import Shown
@@ -25,7 +22,10 @@ from pipeline.server.isolated_reading import read_isolated
 from pipeline.server.settings import PageSettings, ServeSettings
 from pipeline.server.title_queue import QueueFull, TitleQueue, WrittenTitles
 from pipeline.server.version_watcher import VersionWatcher
+from pipeline.titles.corrections import lesson_file_name, save_corrections, training_command
+from pipeline.titles.edited_table import ChapterRow, chapters_from_table
 from pipeline.titles.other_models import titles_by
+from pipeline.titles.title_chapters import add_titles, untitled_texts
 from pipeline.transcripts import chapter_files
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
 from pipeline.transcripts.lesson_names import rename_lesson
@@ -168,14 +168,15 @@ class ChapterEditor:
             )
         settings = ChaptersSettings.read()
         settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
-        count = len(transcript.topics) or round(transcript.end_seconds / 60 / settings.minutes)
+        segmenter = self._watcher.segmenter
+        count = len(transcript.topics) or chapter_count(transcript, settings, segmenter)
         if count > self._page.chapters:
             raise Rejected(
                 f"That would be {count:,} chapters. The limit is {self._page.chapters:,}. Enter more minutes per "
                 "chapter."
             )
         try:
-            lesson = divide_transcript(transcript, settings)
+            lesson = divide_transcript(transcript, settings, segmenter=segmenter)
         except (Rejected, UsageError) as error:
             raise ModelFailed(str(error)) from None
         texts = untitled_texts([lesson])

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.context import LocalContext
 
-from pipeline.chapters.edited_table import ChapterRow, table_rows
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
 from pipeline.registry.outages import translate_error
@@ -22,6 +21,7 @@ from pipeline.server.page_access import visitor_of
 from pipeline.server.timeline import timeline_html
 from pipeline.server.version_watcher import VersionWatcher
 from pipeline.server.visitors import AnswerStreams, VisitorFiles
+from pipeline.titles.edited_table import ChapterRow, table_rows
 from pipeline.titles.other_models import list_models
 from pipeline.transcripts import chapter_files
 from pipeline.transcripts.chapter import ChapteredTranscript

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import mlflow
     from mlflow.entities.model_registry import ModelVersion
 
+    from pipeline.chapters.segmenter import Segmenter
+
 _INSTALLED_CODE = Path(pipeline.__file__).parent
 _PRETRAINED = "pretrained"
 _SQLITE = "sqlite:///"
@@ -145,6 +147,21 @@ def load_titler(version: ServedVersion) -> WriteTitles:
         return [Shown(shorten_title(title, longest), fallback) for title, fallback in rows]
 
     return write_titles
+
+
+@lru_cache(maxsize=1)
+def load_segmenter(version: ServedVersion) -> Segmenter | None:
+    """Load the segmenter of a version; None for the pretrained model, and for a version from before segmenters.
+
+    Raises:
+        Rejected: the segmenter cannot be loaded.
+        TemporaryFailure: the store of its files does not answer.
+    """
+    if not version.is_registered:
+        return None
+    from pipeline.registry.version_segmenter import read_segmenter
+
+    return read_segmenter(version.name, version.number)
 
 
 @lru_cache(maxsize=1)

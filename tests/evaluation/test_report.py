@@ -18,6 +18,7 @@ from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.results import MEASURED_SPLITS, write_results
 from pipeline.evaluation.score_names import SCORES
 from pipeline.stages import collect, compare
+from tests.chapters.small import write_boundaries
 
 PARAMS = """
 contestants: [trained, zero-shot]
@@ -96,6 +97,7 @@ def fill_project() -> None:
         (folder / "run.json").write_text(json.dumps(run))
         Path("models", model).mkdir(parents=True)
     collect.run()
+    write_boundaries()
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,7 @@ def test_the_same_files_give_the_same_report(page, compared, monkeypatch):
 
 def test_the_stage_writes_only_its_three_files(compared):
     assert sorted(path.name for path in (compared / "reports").iterdir() if path.is_file()) == [
+        "boundaries.json",  # from the stage `segment`
         "contestants.json",  # like curves.csv, from the stage `collect`
         "curves.csv",
         "leaderboard.json",
@@ -247,3 +250,15 @@ def test_bertscore_is_drawn_if_the_training_measured_it():
 
 def test_empty_curves_can_be_drawn():
     assert as_svg(curves_figure(pd.DataFrame({"epoch": [], "train_loss": []})), "curves").startswith("<svg")
+
+
+def test_the_report_shows_where_chapters_start(compared):
+    page = (compared / "reports/report.html").read_text(encoding="utf-8")
+    section = page[page.index('<section id="chapters">') :].partition("</section>")[0]
+    assert "Chapters are found by content vectors: too few lessons." in section
+    assert section.count('class="tag">in use') == 2
+    assert section.count("<svg") == 2
+    assert "Topics and found chapters of lesson 1 of C" in section
+    board = json.loads((compared / "reports/boundaries.json").read_text(encoding="utf-8"))
+    marks = sum(len(lesson["true"]) + len(lesson["found"]) for lesson in board["pictures"])
+    assert section.count("<line ") == marks > 10

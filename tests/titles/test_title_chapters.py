@@ -17,10 +17,10 @@ from typer.testing import CliRunner, Result
 from lectern.app import app
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.chapters.title_chapters import add_titles
 from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
 from pipeline.settings import set_params
+from pipeline.titles.title_chapters import add_titles
 from pipeline.transcripts import chapter_files
 from pipeline.transcripts.automatic_note import NOTE, NOTES
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript

@@ -13,11 +13,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.chapters.title_chapters import chapters_with_titles, find_version
 from pipeline.errors import UsageError
 from pipeline.files import write_json
 from pipeline.titles.batch_titling import RESUME_FOLDER
 from pipeline.titles.served_version import ServedVersion
+from pipeline.titles.title_chapters import chapters_with_titles, find_version
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
 from pipeline.transcripts.transcript import Transcript
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from pipeline.chapters.edited_table import table_rows
 from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
 from pipeline.files import make_folder
 from pipeline.paths import STATE
+from pipeline.titles.edited_table import table_rows
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.chapter_files import write_chapters
 

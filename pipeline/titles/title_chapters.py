@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -9,10 +10,12 @@ from dataclasses import replace
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.titles.batch_titling import BatchTitles, title_texts
-from pipeline.titles.served_version import ServedVersion, find_served_version
+from pipeline.titles.served_version import ServedVersion, find_served_version, load_segmenter
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.lesson_names import one_line
 from pipeline.transcripts.transcript import Transcript
+
+_log = logging.getLogger(__name__)
 
 
 def chapters_with_titles(
@@ -21,7 +24,7 @@ def chapters_with_titles(
     """Divide transcripts into chapters, titled by a version.
 
     Args:
-        count: number of chapters of a transcript without topics; None computes it from `settings.minutes`.
+        count: number of chapters of a transcript without topics; None computes it from their average length.
         version: from `find_version`.
 
     Returns:
@@ -32,7 +35,12 @@ def chapters_with_titles(
         UsageError: a transcript is too short for `count` chapters.
         Rejected: the version or the encoder cannot be loaded.
     """
-    lessons = [divide_transcript(transcript, settings, count) for transcript in transcripts]
+    has_unknown = any(not transcript.topics for transcript in transcripts)
+    segmenter = load_segmenter(version) if version and has_unknown else None
+    if segmenter:
+        by = "a learned segmenter" if segmenter.weights else "content vectors"
+        _log.info("Version %s finds chapters by %s: %s.", version, by, segmenter.card.reason)
+    lessons = [divide_transcript(transcript, settings, count, segmenter) for transcript in transcripts]
     texts = untitled_texts(lessons)
     if version is None or not texts:
         return [add_titles(lesson, {}) for lesson in lessons], None

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.chapters.corrections import lesson_file_name, save_corrections, training_command
 from pipeline.chapters.divide_transcript import divide_at
-from pipeline.chapters.edited_table import ChapterRow, chapters_from_table, table_rows
-from pipeline.chapters.title_chapters import add_titles
 from pipeline.errors import Rejected
+from pipeline.titles.corrections import lesson_file_name, save_corrections, training_command
+from pipeline.titles.edited_table import ChapterRow, chapters_from_table, table_rows
+from pipeline.titles.title_chapters import add_titles
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.lesson_names import rename_lesson
 from pipeline.transcripts.transcript import Line, Topic, Transcript
