@@ -96,6 +96,7 @@ def test_a_command_outside_a_project_says_where_to_go(tmp_path: Path) -> None:
     assert "not in a Lectern project" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["no-such-command"], ["train"], ["title", "a b", "--candidates", "0"], ["check"], ["matrix", "t6"]]
 )
@@ -135,6 +136,7 @@ def test_an_empty_passage_is_a_usage_error(project: Path) -> None:
     assert lectern("title", "-", cwd=project, stdin=" \n").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_tracking_server_that_does_not_answer_is_reported(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = lectern("models", cwd=project)
@@ -163,6 +165,7 @@ def test_use_copies_the_workbook_names_it_chooses_a_seed_and_changes_nothing_els
     assert (dvc_project / "data/workbooks/lessons.xlsx.dvc").is_file()
 
 
+@pytest.mark.slow
 def test_use_accepts_a_folder_of_tables(dvc_project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tables"
     folder.mkdir()
@@ -173,6 +176,7 @@ def test_use_accepts_a_folder_of_tables(dvc_project: Path, tmp_path: Path) -> No
     assert lectern("ingest", cwd=dvc_project).returncode == 0
 
 
+@pytest.mark.slow
 def test_use_joins_several_workbooks(dvc_project: Path, workbook: Path) -> None:
     corrected = workbook.with_name("corrected.xlsx")
     book = openpyxl.load_workbook(workbook)

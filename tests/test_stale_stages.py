@@ -162,6 +162,7 @@ def _another(name: str, value: object) -> object:
             return f"{value}-other"
 
 
+@pytest.mark.slow
 def test_a_changed_setting_makes_the_stages_of_the_table_stale_and_no_others(params: dict[str, Any]) -> None:
     assert tuple(sorted(params["contestants"])) == tuple(sorted(CONTESTANTS))
     params["contestants"] = [*(name for name in params["contestants"] if name != "bart-tiny"), "bart-tiny"]

@@ -34,6 +34,7 @@ def _register(folder: Path) -> None:
     register(folder / "small", pd.DataFrame({"text": texts, "title": list(SUBJECTS)}))
 
 
+@pytest.mark.slow
 def test_new_files_are_titled_and_shown_and_broken_ones_fail_the_run_once(folder: Path) -> None:
     _register(folder)
     assert titles(return_state=True).message == "Nothing was new."
@@ -49,6 +50,7 @@ def test_new_files_are_titled_and_shown_and_broken_ones_fail_the_run_once(folder
     assert run.run_count == 1
 
 
+@pytest.mark.slow
 def test_a_broken_file_fails_one_run_and_is_named_by_the_later_ones_as_are_those_of_other_kinds(folder: Path) -> None:
     _register(folder)
     (folder / "inbox").mkdir()
@@ -129,6 +131,7 @@ def drifts(model: str) -> list[dict[str, object]]:
     return [event["payload"] for event in found]
 
 
+@pytest.mark.slow
 def test_a_batch_unlike_the_training_split_raises_an_event_and_fails_nothing(folder: Path) -> None:
     set_params(["register"], {"name": "watched"})
     set_params(["drift"], {"fewest": 4})

@@ -191,6 +191,7 @@ def test_titled_workbooks_and_folders_are_logged_as_numbers_without_words(watche
     assert "<svg" in DRIFT.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_only_the_latest_version_and_the_given_days_are_judged(watched: Path) -> None:
     log_batch([GERMAN] * 9, ["x"] * 9, str(VERSION))
     for file in BATCHES.iterdir():

@@ -72,6 +72,7 @@ def talk(tmp_path: Path) -> Path:
     return write_captions(tmp_path / "talk.vtt")
 
 
+@pytest.mark.slow
 def test_a_file_is_read_once_by_its_visitor(visitor: httpx.Client, talk: Path) -> None:
     at = file_at(upload(visitor, talk))
     said = answer(visitor, "read", [at])[0]
@@ -86,6 +87,7 @@ def test_an_upload_gives_a_program_its_cookie(address: str, talk: Path) -> None:
         assert "36 lines read" in answer(program, "read", [file_at(upload(program, talk))])[0]
 
 
+@pytest.mark.slow
 def test_only_uploads_of_the_visitor_are_read_and_no_address_is_opened(
     visitor: httpx.Client, other: httpx.Client, talk: Path, tmp_path: Path
 ) -> None:

@@ -107,6 +107,7 @@ def _table(*rows: tuple[str, str]) -> dict:
     return {**HEADERS, "data": [[*row] for row in rows]}
 
 
+@pytest.mark.slow
 def test_edited_chapters_are_downloaded_in_every_format(page: Client, folder: Path) -> None:
     _find_chapters(page, folder)
     assert not list((folder / "tmp").rglob("*.vtt")), "the upload is kept"
@@ -145,6 +146,7 @@ def test_a_lesson_of_a_workbook_is_chosen_and_keeps_its_topics(page: Client, fol
     assert (table["data"], course, lesson) == ([["0:00", "<b>Kept</b>"], ["1:00", "Too"]], "C", "2A"), said
 
 
+@pytest.mark.slow
 def test_an_invalid_row_is_named_and_nothing_is_written(page: Client, folder: Path) -> None:
     page.predict(api_name="/models")
     good = _table(("0:00", "Bread"))
@@ -162,6 +164,7 @@ def test_an_invalid_row_is_named_and_nothing_is_written(page: Client, folder: Pa
     assert sorted(folder.glob("data/corrections/*")) == before
 
 
+@pytest.mark.slow
 def test_corrected_chapters_are_saved_as_workbooks_for_training(page: Client, folder: Path) -> None:
     _find_chapters(page, folder)
     table = _table(("0:00", "Bread"), ("1:30.5", "<script>"))
@@ -219,6 +222,7 @@ def test_a_trained_model_that_is_not_registered_is_compared(page: Client, folder
     assert [bool(title) for *_, title in rows] == [True], said
 
 
+@pytest.mark.slow
 def test_a_new_version_is_loaded(page: Client, port: int, folder: Path, examples: pd.DataFrame) -> None:
     register(folder / "small", examples, beams=2)
     wait_for_health(port, version="lectern/2")
@@ -306,6 +310,7 @@ def test_chapters_are_returned_over_http(port: int, folder: Path) -> None:
     assert "/chapters" in httpx.get(f"http://127.0.0.1:{port}/openapi.json").json()["paths"]
 
 
+@pytest.mark.slow
 def test_titles_over_http_equal_those_of_the_command(port: int, folder: Path, examples: pd.DataFrame) -> None:
     texts = examples["text"].str.slice(0, 200).str.strip().tolist()[:4]
     answer = _post_titles(port, *texts).json()

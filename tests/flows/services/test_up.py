@@ -226,6 +226,7 @@ def test_a_foreign_host_name_opens_no_page_and_changes_nothing(up: SimpleNamespa
     assert (set(statuses.values()), changeable(up)) == ({(400, 400)}, before), statuses
 
 
+@pytest.mark.slow
 def test_the_pages_work_at_their_own_addresses(up: SimpleNamespace, window: Page):
     failed = []
     window.on("response", lambda answer: failed.append((answer.status, answer.url)) if answer.status >= 400 else None)
@@ -244,6 +245,7 @@ def test_the_pages_work_at_their_own_addresses(up: SimpleNamespace, window: Page
     assert 403 not in {status for status, _ in failed}, failed
 
 
+@pytest.mark.slow
 def test_requests_refused_to_other_sites_work_from_a_servers_own_page(up: SimpleNamespace, window: Page):
     before = changeable(up)
     for request in changes(up):
@@ -326,6 +328,7 @@ def test_a_second_up_in_the_folder_is_refused(up: SimpleNamespace):
     assert "already runs in this folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_named_with_the_option_that_changes_it(project: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
