@@ -30,7 +30,7 @@ from pipeline.registry.version_segmenter import read_segmenter
 from pipeline.registry.versions import get_version
 from pipeline.settings import set_params
 from pipeline.stages import register
-from pipeline.training.record import Training, TrainingRun, write_training
+from pipeline.training.record import Training, TrainingRun, read_training, write_training
 from tests.chapters.small import write_boundaries
 from tests.command import lectern
 from tests.conftest import ROOT, SUBJECTS
@@ -127,7 +127,7 @@ def compare() -> None:
         predictions,
         settings,
         evaluation=evaluation,
-        parameters={"small": 1234},
+        training={"small": read_training("small").run},
     )
     write_json(LEADERBOARD, board.model_dump(mode="json"))
 

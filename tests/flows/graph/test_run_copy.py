@@ -182,4 +182,4 @@ def test_a_wrong_value_is_refused_before_a_run_starts(folder: Path):
 def test_the_form_describes_each_parameter_and_offers_the_models():
     properties = train.parameters.properties
     assert all(properties[name]["description"] for name in ("models", "epochs", "workbook"))
-    assert "t5-tiny" in json.dumps(properties["models"])
+    assert "smollm2" in json.dumps(properties["models"])
