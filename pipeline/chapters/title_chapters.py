@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.data.workbook_files import fit_into_cell
+from pipeline.registry.fallback_title import Shown
 from pipeline.titles.batch_titling import BatchTitles, title_texts
 from pipeline.titles.served_version import find_served_version
+from pipeline.titles.talk_titles import choose_talk_titles
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.transcript import Transcript
 
@@ -38,8 +40,8 @@ def chapters_with_titles(
     if version is None:
         return [add_titles(lesson, {}) for lesson in lessons], None
     batch = title_texts(untitled_texts(lessons), version)
-    batch.log([*batch.titles])
-    return [add_titles(lesson, batch.titles, batch.fallbacks) for lesson in lessons], batch
+    batch.log([*batch.shown])
+    return [add_titles(lesson, batch.shown) for lesson in lessons], batch
 
 
 def _has_all_titles(transcript: Transcript) -> bool:
@@ -56,25 +58,36 @@ def untitled_texts(lessons: Sequence[ChapteredTranscript]) -> list[str]:
     return [chapter.model_input for chapter in chapters if chapter.text and not chapter.title]
 
 
-def add_titles(
-    lesson: ChapteredTranscript, titles: Mapping[str, str], fallbacks: Collection[str] = ()
-) -> ChapteredTranscript:
-    """Give each untitled chapter its title, else `Chapter` and its number.
+def add_titles(lesson: ChapteredTranscript, shown: Mapping[str, Shown]) -> ChapteredTranscript:
+    """Give each untitled chapter a title that no other chapter of its talk has, else `Chapter` and its number.
 
     Args:
-        titles: titles by model input.
-        fallbacks: the model inputs whose titles are keyphrases.
+        shown: by model input, the title of the chapter by itself, with its candidates.
     """
+    titles = _choose_titles(lesson, shown)
     chapters, unnamed, keyphrases = [], [], []
     for number, chapter in enumerate(lesson.chapters, start=1):
-        title = chapter.title or " ".join(fit_into_cell(titles.get(chapter.model_input, "")).split())
+        chosen = titles.get(number, Shown(chapter.title, False))
+        title = chapter.title or " ".join(fit_into_cell(chosen.title).split())
         if not title:
             title = f"Chapter {number}"  # is_numbered_title recognises it
             unnamed.append(number)
-        elif not chapter.title and chapter.model_input in fallbacks:
+        elif chosen.fallback:
             keyphrases.append(number)
         chapters.append(replace(chapter, title=title))
     return replace(lesson, chapters=chapters, unnamed=tuple(unnamed), keyphrases=tuple(keyphrases))
+
+
+def _choose_titles(lesson: ChapteredTranscript, shown: Mapping[str, Shown]) -> dict[int, Shown]:
+    """Choose the missing titles of a talk together, by the number of the chapter."""
+    missing = {
+        number: chapter.model_input
+        for number, chapter in enumerate(lesson.chapters, start=1)
+        if not chapter.title and chapter.model_input in shown
+    }
+    known = [chapter.title for chapter in lesson.chapters if chapter.title]
+    chosen = choose_talk_titles([shown[text] for text in missing.values()], [*missing.values()], known)
+    return dict(zip(missing, chosen, strict=True))
 
 
 def is_numbered_title(title: str) -> bool:

@@ -39,7 +39,7 @@ Predict = Callable[[list[str], Mapping[str, object]], pd.DataFrame]
 """A function from texts and generation parameters to the table of `pipeline.registry.fallback_title.answer`."""
 
 WriteTitles = Callable[[list[str]], list[Shown]]
-"""A function from texts to one title for each."""
+"""A function from texts to one title for each, with all candidates that the model finds on the way."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,11 @@ def load_titler(version: ServedVersion) -> WriteTitles:
     predict = load_version(version)
 
     def write_titles(texts: list[str]) -> list[Shown]:
-        return [Shown(*row) for row in predict(texts, {})[["title", "fallback"]].itertuples(index=False)]
+        predicted = predict(texts, {"candidates": 0})[["title", "fallback", "candidates"]]
+        return [
+            Shown(title, bool(fallback), tuple(candidates))
+            for title, fallback, candidates in predicted.itertuples(index=False)
+        ]
 
     return write_titles
 
