@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-quick test-hard lint format docs wheel up benchmark lock audit clean
+.PHONY: help install run test test-quick test-slow test-hard lint format docs wheel up benchmark lock audit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -44,6 +44,9 @@ test: install lint ## lint, then run the tests and measure their coverage
 
 test-quick: install ## run the tests that load no heavy library, in under a minute
 	$(PYTEST) --quick
+
+test-slow: install ## run the tests that take ten seconds or more each; the nightly build runs them too
+	$(PYTEST) -m slow
 
 test-hard: install ## test crashes, overload, lack of resources and hostile input; takes about an hour
 	$(PYTEST) -v -m hard

@@ -3,26 +3,23 @@
     python benchmarks/chapters.py [WORKBOOK] [--folds 5] [--seeds 20] [--kept FOLDER]
 
 WORKBOOK is an .xlsx file; by default one in $LECTERN_SHARED, else the embedded workbook. Each lesson is divided without
-its topics and compared with them. Pk (Beeferman, Berger & Lafferty, 1999: "Statistical Models for Text Segmentation")
-and WindowDiff (Pevzner & Hearst, 2002: "A Critique and Improvement of an Evaluation Metric for Text Segmentation")
-count over lines, in a window of half the lesson's average topic; lower is better. F1 counts each boundary that lies
-within so many seconds of another one once; higher is better.
+its topics and compared with them, by the scores of `pipeline.chapters.boundary_scores`.
 
-Content vectors are the method of `lectern chapters`. Depth scores are TextTiling on embeddings (Solbiati et al., 2021:
-"Unsupervised Topic Segmentation of Meetings with BERT Embeddings"), on the same windows. Even spacing and random
-boundaries have as many chapters as content vectors. Parameters (average length; window and pooling of depth scores)
-are chosen for the lowest WindowDiff on the lessons of the other folds. FOLDER keeps the vectors, so that an
-interrupted run resumes.
+The learned segmenter of the stage `segment` cuts each lesson after training on the lessons of the other folds. Content
+vectors are used where nothing was learnt. Depth scores are TextTiling on embeddings (Solbiati et al., 2021:
+"Unsupervised Topic Segmentation of Meetings with BERT Embeddings"), on the same windows; their window and pooling are
+chosen for the lowest WindowDiff on the lessons of the other folds. Even spacing and random boundaries have as many
+chapters as the method above them. FOLDER keeps the vectors, so that an interrupted run resumes.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,47 +29,36 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from nltk.metrics.segmentation import pk, windowdiff
-from sklearn.model_selection import KFold
 from workbooks import workbook_or_sample
 
-from pipeline.chapters.embedding import embed
-from pipeline.chapters.segmentation import ChaptersSettings, best_cuts, split_passages
+from pipeline.chapters.boundary_board import SCORES, cross_validate
+from pipeline.chapters.boundary_scores import score_boundaries, true_boundaries
+from pipeline.chapters.segmentation import DEFAULT_MINUTES, ChaptersSettings, chapter_starts, count_by_length
+from pipeline.chapters.segmenter import Segmenter, SegmenterCard
+from pipeline.chapters.segmenter_training import (
+    Lesson,
+    SegmentSettings,
+    cut_by_content,
+    cut_by_log_odds,
+    folds,
+    learn_lengths,
+    read_lesson,
+    train_weights,
+)
 from pipeline.evaluation.intervals import interval_of_mean
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.transcripts.reading import read_transcripts
-from pipeline.transcripts.transcript import Transcript
 
-MINUTES = (3, 4, 5, 6, 7, 8)
 WINDOWS = (4, 8, 12, 16, 24)
 POOLINGS = {"mean": np.mean, "max": np.max}
-SECONDS = (10, 30)
-SCORES = ("Pk", "WindowDiff", *(f"F1 at {seconds} s" for seconds in SECONDS))
-CHOSEN_BY = SCORES.index("WindowDiff")
+CHOSEN_BY = list(SCORES).index("windowdiff")
 SEED = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """A lesson to divide, with the start of each passage, the end of the last one, and the passages' vectors."""
-
-    talk: Transcript
-    times: np.ndarray
-    vectors: np.ndarray
-
-    @property
-    def spoken(self) -> np.ndarray:
-        """Return the times of the lines in seconds."""
-        return np.array([line.seconds for line in self.talk.lines])
-
-    @property
-    def boundaries(self) -> np.ndarray:
-        """Return the start times of the lesson's own topics in seconds, without the first."""
-        return np.array([topic.seconds for topic in self.talk.topics[1:]])
-
 
 Cut = Callable[[Lesson], np.ndarray]
 """Function from a lesson to its boundaries in seconds."""
+
+Count = Callable[[Lesson], int]
+"""Function from a lesson to its number of chapters."""
 
 
 def main() -> None:
@@ -85,79 +71,77 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options.kept.mkdir(parents=True, exist_ok=True)
     settings = ChaptersSettings.read()
+    segment = SegmentSettings.read().model_copy(update={"folds": options.folds})
     workbook = workbook_or_sample(options.workbook, options.kept)
     talks = [talk for talk in read_transcripts(workbook) if talk.lines and len(talk.topics) > 1]
-    lessons = [read(talk, settings, options.kept) for talk in talks]
-    folds = list(KFold(min(options.folds, len(lessons)), shuffle=True, random_state=SEED).split(lessons))
-    print(heading(lessons, settings, len(folds)))
-    print(known_count(lessons, folds, settings, options.seeds))
-    print(chosen_length(lessons, folds, settings, options.seeds))
-    print(shipped_length(lessons, settings, options.seeds))
+    lessons = [read_lesson(talk, settings, options.kept) for talk in talks]
+    print(heading(lessons, settings, segment))
+    started = time.process_time()
+    known = cross_validate(lessons, segment)
+    log_odds = dict(zip(lessons, known.log_odds, strict=True))
+    minutes = dict(zip(lessons, known.minutes, strict=True))
 
+    def learned(count: Count) -> Cut:
+        return lambda lesson: cut_by_log_odds(lesson, log_odds[lesson], count(lesson), settings.shortest)
 
-def read(talk: Transcript, settings: ChaptersSettings, kept: Path) -> Lesson:
-    passages = split_passages(talk, settings.words)
-    digest = hashlib.sha256("\n".join([settings.encoder, *passages.texts]).encode()).hexdigest()
-    path = kept / f"{digest[:32]}.npy"
-    if not path.exists():
-        np.save(path, embed(passages.texts, settings.encoder))
-    return Lesson(talk, np.append(passages.starts, talk.end_seconds), np.load(path))
+    def content(count: Count) -> Cut:
+        return lambda lesson: cut_by_content(lesson, count(lesson), settings.shortest)
 
+    def given(lesson: Lesson) -> int:
+        return len(true_boundaries(lesson.talk)) + 1
 
-def known_count(lessons: Sequence[Lesson], folds: Sequence, settings: ChaptersSettings, seeds: int) -> str:
-    """Score the places of the boundaries when their number is given."""
+    def learnt(lesson: Lesson) -> int:
+        return count_by_length(lesson.talk, minutes[lesson])
 
-    def count(lesson: Lesson) -> int:
-        return len(lesson.boundaries) + 1
+    def default(lesson: Lesson) -> int:
+        return count_by_length(lesson.talk, DEFAULT_MINUTES)
 
     depth = {
-        f"{window}, {name}": by_depth(count, window, name) for window, name in itertools.product(WINDOWS, POOLINGS)
+        f"{window}, {name}": by_depth(given, window, name) for window, name in itertools.product(WINDOWS, POOLINGS)
     }
-    methods = {
-        "content vectors": scored(lessons, by_content(count, settings)),
-        "depth scores": chosen(lessons, folds, depth),
-        **baselines(lessons, count, seeds),
-    }
-    return as_markdown("as many chapters as the workbook has topics", methods)
+    print(
+        table(
+            "as many chapters as the workbook has topics",
+            {
+                "learned on other lessons": scored(lessons, learned(given)),
+                "content vectors": scored(lessons, content(given)),
+                "depth scores": chosen(lessons, folds(len(lessons), segment), depth),
+                **baselines(lessons, given, options.seeds),
+            },
+        )
+    )
+    for title, count in (
+        ("number of chapters found, lengths learnt on other lessons", learnt),
+        (f"number of chapters found, {DEFAULT_MINUTES:g} minutes per chapter", default),
+    ):
+        methods = {"learned on other lessons": learned(count), "content vectors": content(count)}
+        rows = {name: scored(lessons, cut) for name, cut in methods.items()}
+        print(table(title, {**rows, **baselines(lessons, count, options.seeds)}))
+    print(f"\nAll of this, without the encoder: {time.process_time() - started:.0f} s of CPU time.")
+    print(speed(lessons, settings))
 
 
-def chosen_length(lessons: Sequence[Lesson], folds: Sequence, settings: ChaptersSettings, seeds: int) -> str:
-    """Score places and number of the boundaries when the average length is chosen on other lessons."""
-    counts = {minutes: by_length(minutes) for minutes in MINUTES}
-    content = {str(minutes): by_content(count, settings) for minutes, count in counts.items()}
-    depth = {
-        f"{minutes}, {window}, {name}": by_depth(count, window, name)
-        for (minutes, count), window, name in itertools.product(counts.items(), WINDOWS, POOLINGS)
-    }
-    ours = chosen(lessons, folds, content)
-    as_many = dict(zip((lesson.talk.name for lesson in lessons), ours.counts, strict=True))
-    methods = {
-        "content vectors": ours,
-        "depth scores": chosen(lessons, folds, depth),
-        **baselines(lessons, lambda lesson: as_many[lesson.talk.name], seeds),
-    }
-    return as_markdown(f"a mean length of {MINUTES[0]} to {MINUTES[-1]} minutes, chosen on other lessons", methods)
+def speed(lessons: Sequence[Lesson], settings: ChaptersSettings) -> str:
+    """Time the division of the longest talk, with the encoder loaded."""
+    card = SegmenterCard(
+        method="learned",
+        reason="",
+        lengths=learn_lengths(lessons),
+        encoder=settings.encoder,
+        words=settings.words,
+        shortest=settings.shortest,
+        lessons=len(lessons),
+    )
+    segmenter = Segmenter(card, train_weights(lessons))
+    talk = max((lesson.talk for lesson in lessons), key=lambda talk: talk.end_seconds)
+    chapter_starts(talk, settings, segmenter=segmenter)
+    started = time.process_time()
+    chapter_starts(talk, settings, segmenter=segmenter)
+    seconds = time.process_time() - started
+    return f"A talk of {talk.end_seconds / 60:.0f} minutes takes {seconds:.1f} s of CPU time, with the encoder loaded."
 
 
-def shipped_length(lessons: Sequence[Lesson], settings: ChaptersSettings, seeds: int) -> str:
-    """Divide lessons as `lectern chapters` does by default."""
-    count = by_length(settings.minutes)
-    methods = {"content vectors": scored(lessons, by_content(count, settings)), **baselines(lessons, count, seeds)}
-    return as_markdown(f"`chapters.minutes` of params.yaml: {settings.minutes:g}", methods)
-
-
-def by_length(minutes: float) -> Callable[[Lesson], int]:
-    return lambda lesson: max(3, round(lesson.talk.end_seconds / 60 / minutes))
-
-
-def by_content(count: Callable[[Lesson], int], settings: ChaptersSettings) -> Cut:
-    def cut(lesson: Lesson) -> np.ndarray:
-        return lesson.times[best_cuts(lesson.vectors, lesson.times, count(lesson), settings.shortest)]
-
-    return cut
-
-
-def by_depth(count: Callable[[Lesson], int], window: int, pooling: str) -> Cut:
+def by_depth(count: Count, window: int, pooling: str) -> Cut:
     """Return a method that cuts at the deepest valleys of similarity between neighbouring passages.
 
     Two cuts are at least a third of the average chapter length apart.
@@ -194,7 +178,7 @@ def peak(alike: np.ndarray) -> float:
     return float(alike[falls[0] if falls.size else -1])
 
 
-def baselines(lessons: Sequence[Lesson], count: Callable[[Lesson], int], seeds: int) -> dict[str, Scored]:
+def baselines(lessons: Sequence[Lesson], count: Count, seeds: int) -> dict[str, Scored]:
     draws = [scored(lessons, at_random(count, seed)) for seed in range(SEED, SEED + seeds)]
     return {
         "even spacing": scored(lessons, evenly(count)),
@@ -202,11 +186,11 @@ def baselines(lessons: Sequence[Lesson], count: Callable[[Lesson], int], seeds: 
     }
 
 
-def evenly(count: Callable[[Lesson], int]) -> Cut:
+def evenly(count: Count) -> Cut:
     return lambda lesson: np.linspace(0, lesson.talk.end_seconds, count(lesson) + 1)[1:-1]
 
 
-def at_random(count: Callable[[Lesson], int], seed: int) -> Cut:
+def at_random(count: Count, seed: int) -> Cut:
     def cut(lesson: Lesson) -> np.ndarray:
         starts = lesson.times[1:-1]
         chance = np.random.default_rng(seed)
@@ -225,7 +209,7 @@ class Scored:
 
 def scored(lessons: Sequence[Lesson], cut: Cut) -> Scored:
     cuts = [cut(lesson) for lesson in lessons]
-    rows = [score(lesson, cuts) for lesson, cuts in zip(lessons, cuts, strict=True)]
+    rows = [score_boundaries(lesson.talk, each) for lesson, each in zip(lessons, cuts, strict=True)]
     return Scored(np.array(rows), [len(each) + 1 for each in cuts])
 
 
@@ -242,45 +226,19 @@ def chosen(lessons: Sequence[Lesson], folds: Sequence, ways: dict[str, Cut]) -> 
     return Scored(scores, counts)
 
 
-def score(lesson: Lesson, cuts: np.ndarray) -> list[float]:
-    """Return the `SCORES` of boundaries at `cuts`, in seconds."""
-    true, ours = (marks(lesson.spoken, seconds) for seconds in (lesson.boundaries, cuts))
-    window = max(2, round(len(true) / (true.count("1") + 1) / 2))
-    matched = [f1(lesson.boundaries, cuts, tolerance) for tolerance in SECONDS]
-    return [pk(true, ours, window), windowdiff(true, ours, window), *matched]
-
-
-def marks(spoken: np.ndarray, boundaries: np.ndarray) -> str:
-    """Return a character per line: 1 if a chapter starts with it, except for the first."""
-    begins = np.zeros(len(spoken) + 1, dtype=int)
-    begins[np.searchsorted(spoken, boundaries)] = 1
-    return "".join(map(str, [0, *begins[1:-1]]))
-
-
-def f1(true: np.ndarray, ours: np.ndarray, tolerance: float) -> float:
-    """Return the F1 of boundaries, matched one to one in the order of time."""
-    matched = n = 0
-    for boundary in true:
-        while n < len(ours) and ours[n] < boundary - tolerance:
-            n += 1
-        if n < len(ours) and ours[n] <= boundary + tolerance:
-            matched, n = matched + 1, n + 1
-    return 2 * matched / (len(true) + len(ours))
-
-
-def heading(lessons: Sequence[Lesson], settings: ChaptersSettings, folds: int) -> str:
+def heading(lessons: Sequence[Lesson], settings: ChaptersSettings, segment: SegmentSettings) -> str:
     machine = f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     topics = sum(len(lesson.talk.topics) for lesson in lessons)
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}. "
-        f"{len(lessons)} lessons with {topics} topics, in passages of {settings.words} words; {folds} folds. Means "
-        f"over lessons; in brackets {EvaluateSettings.read().confidence:.0%} intervals. {settings.encoder}."
+        f"{len(lessons)} lessons with {topics} topics, in passages of {settings.words} words; {segment.folds} folds. "
+        f"Means over lessons; in brackets {EvaluateSettings.read().confidence:.0%} intervals. {settings.encoder}."
     )
 
 
-def as_markdown(title: str, methods: dict[str, Scored]) -> str:
+def table(title: str, methods: dict[str, Scored]) -> str:
     evaluation = EvaluateSettings.read()
-    lines = ["", f"| {title} | {' | '.join(SCORES)} | chapters |", f"|---|{'--:|' * (len(SCORES) + 1)}"]
+    lines = ["", f"| {title} | {' | '.join(SCORES.values())} | chapters |", f"|---|{'--:|' * (len(SCORES) + 1)}"]
     for name, method in methods.items():
         lessons = range(len(method.scores))
         means = [interval_of_mean(column, lessons, confidence=evaluation.confidence) for column in method.scores.T]

@@ -55,13 +55,14 @@ def main() -> None:
 
 def take_page(browser: Browser, address: str, image: Path) -> None:
     """Turn the example transcript into chapters on the page, and take a picture of it."""
-    window = browser.new_page(viewport={"width": 1280, "height": 900})
+    window = browser.new_page(viewport={"width": 1280, "height": 800})
     window.goto(f"{address}/page/")
-    window.locator("textarea").first.fill(TALK.read_text(encoding="utf-8"))
+    window.locator("input[type=file]").first.set_input_files(TALK)
+    expect(window.locator("#status")).to_contain_text("lines read", timeout=PATIENCE * 1000)
     window.locator("input[type=number]").first.fill(MINUTES_PER_CHAPTER)
     window.get_by_role("button", name="Find chapters").click()
-    expect(window.get_by_label("Status")).to_have_value(re.compile(r"\d chapters"), timeout=PATIENCE * 1000)
-    window.locator("textarea").first.evaluate("area => { area.scrollTop = 0 }")
+    expect(window.locator("#status")).to_contain_text(re.compile(r"\d chapters"), timeout=PATIENCE * 1000)
+    window.get_by_role("radio", name="Chapter 2").check()
     window.wait_for_timeout(1000)  # for the table to be drawn
     window.screenshot(path=image)
     window.close()

@@ -28,10 +28,10 @@ from flows.reporting.run_names import commit_and_workbook
 from flows.services.prefect_server import warn_if_not_stored
 from flows.train import RunCancelled, final_state, reason, wait_for_all, wait_until_recorded
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
+from pipeline.inbox.outbox import NOT_TITLED, TitledFile, read_rejected, read_titled
+from pipeline.inbox.title_inbox import IGNORED, ignored_files
 from pipeline.monitoring.batch_log import MEASURES, read_batches
 from pipeline.redaction import hide_passwords
-from pipeline.titles.folder import IGNORED, ignored_files
-from pipeline.titles.outbox import NOT_TITLED, TitledFile, read_rejected, read_titled
 
 _NAME = r"[^/.~\x00-\x1f][^/\x00-\x1f]*"
 Folder = Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})*/?$", max_length=200)]
@@ -61,8 +61,8 @@ def titles(inbox: Folder = INBOX, outbox: Folder = OUTBOX, again: bool = False) 
     A file that cannot be titled fails the run once. Until somebody corrects it, later runs only name it.
 
     Args:
-        inbox: The folder with .txt files and workbooks to title.
-        outbox: The folder for titles.csv and the filled workbooks.
+        inbox: The folder with texts, transcripts and workbooks to title.
+        outbox: The folder for titles.csv and the workbooks with titles and chapters.
         again: Also title the files again that another version has titled.
     """
     try:

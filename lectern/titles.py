@@ -28,7 +28,8 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this panel to the command line."""
     app.command(
         rich_help_panel=PANEL,
-        epilog="Example: `lectern chapters talk.vtt --out talk.xlsx`, and once corrected `--topics talk.xlsx`",
+        epilog="Example: `lectern chapters talks --out course.xlsx`; `lectern chapters talk.vtt --out talk.xlsx`, and "
+        "once corrected `--topics talk.xlsx`",
     )(chapters)
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern title talk.txt --candidates 3`")(title)
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern serve --port 8080 --fast`")(serve)
@@ -41,7 +42,7 @@ def title(
         str,
         typer.Argument(
             metavar="TEXT|FILE|-|WORKBOOK|FOLDER",
-            help="A passage, a text file, - for standard input; a workbook; a folder of .txt files and workbooks.",
+            help="A passage, a text file, - for standard input; a workbook; a folder of texts, transcripts, workbooks.",
         ),
     ],
     candidates: Annotated[int, typer.Option(min=1, help="Number of titles to print, best first.")] = 1,
@@ -161,7 +162,7 @@ def _title_workbook(path: Path, out: Path | None, *, overwrite: bool, fast: bool
 
 
 def _title_folder(inbox: Path, out: Path | None, *, again: bool, tell_once: bool, fast: bool) -> None:
-    from pipeline.titles.folder import title_inbox
+    from pipeline.inbox.title_inbox import title_inbox
     from pipeline.titles.served_version import find_served_version
 
     enter_project()
@@ -173,17 +174,17 @@ def _title_folder(inbox: Path, out: Path | None, *, again: bool, tell_once: bool
 
 
 def chapters(
-    talk: Annotated[
-        Path,
+    talks: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="TALK",
-            help="Captions, a transcript as text, Word document, JSON, XML or table, or a workbook.",
+            metavar="TALK...",
+            help="Captions, a transcript as text, Word document, JSON, XML or table; a workbook; a folder of these.",
             resolve_path=True,
         ),
     ],
     count: Annotated[int | None, typer.Option(min=1, help="Number of chapters per talk.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Average chapter length. Default: chapters.minutes of params.yaml.")
+        float | None, typer.Option(min=0.1, help="Average chapter length. Default: chapters.minutes, else as learnt.")
     ] = None,
     topics: Annotated[
         Path | None,
@@ -192,6 +193,7 @@ def chapters(
             resolve_path=True,
         ),
     ] = None,
+    course: Annotated[str, typer.Option(help="Course title. Default for several talks: their folder's name.")] = "",
     form: Annotated[
         str | None,
         typer.Option("--format", help=_FORMAT_HELP),
@@ -200,10 +202,12 @@ def chapters(
         Path | None, typer.Option(help="The file to write. Default: print the chapters.", resolve_path=True)
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    note: Annotated[bool, typer.Option("--note", help="Add the note 'Chapters written automatically'.")] = False,
 ) -> None:
-    """Divide a transcript into chapters and title them.
+    """Divide transcripts into chapters and title them.
 
-    A lesson of a workbook that has topics keeps them; those without a title get one.
+    A lesson that has topics keeps them; those without a title get one. In a folder, each transcript is a lesson, and a
+    chapter list of the same name holds its topics. An interrupted run resumes with the same command.
     """
     if (count or minutes) and (topics or (count and minutes)):
         raise UsageError("Give --count or --minutes, not both, and neither with --topics.")
@@ -211,17 +215,19 @@ def chapters(
         raise UsageError("--overwrite goes with --out. Without --out, the chapters are printed.")
     enter_project()
     from pipeline.transcripts import chapter_files
+    from pipeline.transcripts.automatic_note import require_room
+    from pipeline.transcripts.course_folder import read_course
     from pipeline.transcripts.known_topics import replace_topics
-    from pipeline.transcripts.reading import read_transcripts
 
     name = chapter_files.format_of(form, out)
-    if out == talk:
+    if out in talks:
         raise UsageError(f"--out {out} is the transcript itself. Name another file.")
+    if note:
+        require_room(name)
     if out:
         chapter_files.check_out(out, name, overwrite=overwrite)
-    transcripts = read_transcripts(talk)
-    if topics:
-        transcripts = replace_topics(transcripts, topics)
+    read = read_course(talks, course, into_cells=name == "xlsx")
+    transcripts = replace_topics(read.transcripts, topics) if topics else read.transcripts
     if (count or minutes) and all(each.topics for each in transcripts):
         raise UsageError(
             "--count and --minutes decide where chapters start, but all lessons have topics already. "
@@ -230,21 +236,23 @@ def chapters(
     chapter_files.check_count(transcripts, name)
     # Only now: a file that is refused need not wait for torch.
     from pipeline.chapters.segmentation import ChaptersSettings
-    from pipeline.chapters.title_chapters import chapters_with_titles
+    from pipeline.titles.lesson_by_lesson import title_lessons
 
     settings = ChaptersSettings.read()
     settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
-    lessons, batch = chapters_with_titles(transcripts, settings, count)
+    titled = title_lessons(transcripts, settings, count)
     if out:
-        chapter_files.write_chapters(lessons, out, name)
-        total, kept = sum(len(each.chapters) for each in lessons), sum(each.kept for each in lessons)
+        chapter_files.write_chapters(titled.lessons, out, name, note=note)
+        total, kept = sum(len(each.chapters) for each in titled.lessons), sum(each.kept for each in titled.lessons)
         print(f"{out}: {total:,} chapters, {kept:,} with a known title")
     else:
-        print(chapter_files.TEXTS[name](lessons), end="", flush=True)
-    if batch:
-        batch.discard_resume_files()
-    for lesson in lessons:
-        print("".join(f"{remark}\n" for remark in chapter_files.remarks(lesson, name)), end="", file=sys.stderr)
+        print(chapter_files.as_text(titled.lessons, name, note=note), end="", flush=True)
+    read.failed |= titled.failed
+    remarks = [remark for lesson in titled.lessons for remark in chapter_files.remarks(lesson, name)]
+    print("".join(f"{remark}\n" for remark in [*remarks, *read.remarks()]), end="", file=sys.stderr)
+    if read.failed:
+        sys.exit(REJECTED)  # and keep the files for resuming, for the next run with the corrected file
+    titled.discard_resume_files()
 
 
 def serve(

@@ -1,4 +1,4 @@
-"""Commands for the workbook: check it, and make it the input of the pipeline."""
+"""Commands for the workbook: make one of transcripts, check it, and make it the input of the pipeline."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this panel to the command line."""
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern check lessons.xlsx`")(check)
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern use lessons.xlsx && dvc repro`")(use)
+    app.command(rich_help_panel=PANEL, epilog="Example: `lectern transcripts talks --out course.xlsx`")(transcripts)
 
 
 def check(
@@ -82,3 +83,32 @@ def use(
         adopted, combined = adopt_all(sources)
         print(f"{combined.lessons:,} lessons; {combined.replaced:,} lessons of earlier workbooks were replaced.")
     print(f"{adopted} is now the pipeline's workbook. Train on it with `lectern run` or `dvc repro`.")
+
+
+def transcripts(
+    talks: Annotated[
+        list[Path],
+        typer.Argument(metavar="TALK...", help="A folder of transcripts, or transcripts.", resolve_path=True),
+    ],
+    out: Annotated[Path, typer.Option(help="The .xlsx file to write.", resolve_path=True)],
+    course: Annotated[str, typer.Option(help="Course title. Default: the folder's name.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+) -> None:
+    """Put the transcripts of a folder into one workbook, without writing titles.
+
+    Each transcript is a lesson. A chapter list of the same name holds its topics.
+    """
+    from pipeline.transcripts import chapter_files
+    from pipeline.transcripts.course_folder import read_course
+
+    chapter_files.check_out(out, "xlsx", overwrite=overwrite)
+    read = read_course(talks, course)
+    chapter_files.write_transcripts(read.transcripts, out)
+    without = sum(not each.topics for each in read.transcripts)
+    print(f"{out}: {len(read.transcripts):,} lessons, {without:,} of them without topics")
+    if without:
+        print(f"Write them into lesson_topics, or let `lectern chapters {out.name} --out FILE.xlsx` find them.")
+    notes = [note for each in read.transcripts for note in each.notes]
+    print("".join(f"{remark}\n" for remark in [*notes, *read.remarks()]), end="", file=sys.stderr)
+    if read.failed:
+        sys.exit(REJECTED)

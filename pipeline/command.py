@@ -25,7 +25,7 @@ OK, REJECTED, BUG, INTERRUPTED = 0, Rejected.exit_code, 70, 130
 STAGE_REPORT = "LECTERN_STAGE_REPORT"
 """The environment variable with the path of a file in which a stage reports how it failed."""
 
-_STAGE_OUTPUTS = ("data/", "models/", "reports/", "settings/", "best_model/")
+_STAGE_OUTPUTS = ("data/", "models/", "reports/", "settings/", "best_model/", "segmenter/")
 
 _UNHELPFUL_MESSAGES = {
     # Tied weights are saved once. The trainer reports their other names as lost when it loads its best epoch.

@@ -17,8 +17,8 @@ import prefect.context
 import prefect.logging.configuration
 import transformers.trainer  # noqa: F401
 
-import pipeline.chapters.title_chapters
 import pipeline.exports.export
+import pipeline.inbox.title_inbox
 import pipeline.monitoring.drift_report
 import pipeline.registry.family_check
 import pipeline.registry.gate
@@ -32,7 +32,7 @@ import pipeline.stages.register
 import pipeline.stages.score
 import pipeline.stages.train
 import pipeline.stages.validate
-import pipeline.titles.folder
+import pipeline.titles.title_chapters
 import pipeline.titles.workbook  # noqa: F401
 
 with patch.object(prefect.logging.configuration, "setup_logging"):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipeline.files import folder_aside, write_text
+from pipeline.settings import set_params
 from tests.command import lectern
 from tests.conftest import ROOT
 
@@ -95,6 +96,7 @@ def test_a_command_outside_a_project_says_where_to_go(tmp_path: Path) -> None:
     assert "not in a Lectern project" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["no-such-command"], ["train"], ["title", "a b", "--candidates", "0"], ["check"], ["matrix", "t6"]]
 )
@@ -118,8 +120,8 @@ def test_a_stage_whose_input_is_missing_says_what_to_run(project: Path) -> None:
     assert "dvc repro" in done.stderr
 
 
-def test_a_title_without_a_registered_model_says_what_to_run(project: Path) -> None:
-    done = lectern("title", "a passage of words", cwd=project)
+def test_a_title_by_an_export_without_a_registered_model_says_what_to_run(project: Path) -> None:
+    done = lectern("title", "a passage of words", "--fast", cwd=project)
     assert done.returncode == 1
     assert "lectern run" in done.stderr
 
@@ -134,6 +136,7 @@ def test_an_empty_passage_is_a_usage_error(project: Path) -> None:
     assert lectern("title", "-", cwd=project, stdin=" \n").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_tracking_server_that_does_not_answer_is_reported(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = lectern("models", cwd=project)
@@ -148,18 +151,21 @@ def dvc_project(project: Path) -> Path:
     return project
 
 
-def test_use_copies_the_workbook_and_names_it_and_changes_nothing_else(dvc_project: Path, workbook: Path) -> None:
+def test_use_copies_the_workbook_names_it_chooses_a_seed_and_changes_nothing_else(
+    dvc_project: Path, workbook: Path
+) -> None:
     before = (dvc_project / "params.yaml").read_text(encoding="utf-8").splitlines()
     done = lectern("use", str(workbook), cwd=dvc_project)
     after = (dvc_project / "params.yaml").read_text(encoding="utf-8").splitlines()
     assert done.returncode == 0, done.stderr
     changed = [new for old, new in zip(before, after, strict=True) if old != new]
-    assert len(changed) == 1
+    assert [line.split(":")[0].strip() for line in changed] == ["workbook", "seed"]
     assert yaml.safe_load("\n".join(after))["ingest"]["workbook"] == "data/workbooks/lessons.xlsx"
     assert (dvc_project / "data/workbooks/lessons.xlsx").read_bytes() == workbook.read_bytes()
     assert (dvc_project / "data/workbooks/lessons.xlsx.dvc").is_file()
 
 
+@pytest.mark.slow
 def test_use_accepts_a_folder_of_tables(dvc_project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tables"
     folder.mkdir()
@@ -170,6 +176,7 @@ def test_use_accepts_a_folder_of_tables(dvc_project: Path, tmp_path: Path) -> No
     assert lectern("ingest", cwd=dvc_project).returncode == 0
 
 
+@pytest.mark.slow
 def test_use_joins_several_workbooks(dvc_project: Path, workbook: Path) -> None:
     corrected = workbook.with_name("corrected.xlsx")
     book = openpyxl.load_workbook(workbook)
@@ -184,9 +191,12 @@ def test_use_joins_several_workbooks(dvc_project: Path, workbook: Path) -> None:
     assert "Welcome" in pd.read_parquet(dvc_project / "data/interim/topics.parquet")["title"].tolist()
 
 
-def test_use_can_be_repeated(dvc_project: Path, workbook: Path) -> None:
-    for _ in range(2):
+def test_use_can_be_repeated_and_keeps_the_seed(dvc_project: Path, workbook: Path) -> None:
+    for seed in (None, 7):
+        if seed:
+            set_params(["split"], {"seed": seed}, dvc_project / "params.yaml")
         assert lectern("use", str(workbook), cwd=dvc_project).returncode == 0
+    assert yaml.safe_load((dvc_project / "params.yaml").read_text())["split"]["seed"] == 7
     assert [path.name for path in (dvc_project / "data/workbooks").glob("*.dvc")] == ["lessons.xlsx.dvc"]
 
 

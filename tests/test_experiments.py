@@ -31,6 +31,7 @@ def client(project: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     return MlflowClient(uri)
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_temporary_experiment_are_in_the_projects_mlflow(project: Path, client: MlflowClient) -> None:
     experiment = client.get_experiment_by_name("lectern")
     assert experiment is not None
@@ -56,6 +57,7 @@ def test_the_model_of_an_applied_experiment_is_registered_next(project: Path, mo
     assert [stage.name for stage in read_plan(project).to_run()] == ["register"]
 
 
+@pytest.mark.slow
 def test_a_flow_registers_the_model_of_an_experiment_that_ran_in_the_work_tree(
     project: Path, monkeypatch: pytest.MonkeyPatch, client: MlflowClient
 ) -> None:
@@ -69,6 +71,7 @@ def test_a_flow_registers_the_model_of_an_experiment_that_ran_in_the_work_tree(
     assert client.get_model_version_by_alias("lectern", "challenger").version
 
 
+@pytest.mark.slow
 def test_a_run_with_parameters_registers_a_challenger_and_leaves_the_project_unchanged(
     project: Path, monkeypatch: pytest.MonkeyPatch, client: MlflowClient
 ) -> None:

@@ -32,7 +32,6 @@ COMES_WITH = {
     "marshmallow": "great-expectations",
     "markupsafe": "jinja2",
     "networkx": "dvc",
-    "nltk": "rouge-score",
     "platformdirs": "dvc",
     "requests": "dvc",
     "safetensors": "transformers",

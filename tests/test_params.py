@@ -53,6 +53,7 @@ def test_no_two_settings_share_a_mapping(name: str) -> None:
     assert "<<" not in text
 
 
+@pytest.mark.slow
 def test_dvc_overrides_each_setting_of_each_model_and_nothing_else(project: Path) -> None:
     done = lectern("models", "add", *CATALOGUE, cwd=project)
     assert done.returncode == 0, done.stderr

@@ -112,7 +112,7 @@ def test_the_flow_finds_nothing_to_do_after_dvc(trained: Path) -> None:
     ("section", "knobs", "stages"),
     [
         ("compare", {"metric": "rougeL"}, {"compare"}),
-        ("evaluate", {"confidence": 0.9}, {"score", "baselines", "compare"}),
+        ("evaluate", {"confidence": 0.9}, {"score", "baselines", "compare", "segment"}),
         ("generate", {"models": {}}, set()),
         ("train", {"learning_rate": 0.01}, {"train"}),
         ("train", {"checkpoint_minutes": 5, "epochs": 2}, set()),
@@ -225,7 +225,7 @@ def test_the_challenger_has_a_card_and_a_complete_lineage(trained: Path) -> None
     assert "| learning\\_rate | 0.001 |" in card
     walked = _run(trained, sys.executable, "-m", "lectern", "lineage").stdout
     assert "can still be fetched" in walked
-    assert walked.count("work tree, DVC's cache") == 6
+    assert walked.count("work tree, DVC's cache") == 7
     assert _changed_stages(trained) == set()
 
 
@@ -348,8 +348,8 @@ def test_the_table_of_experiments_can_be_read(experiment: tuple[Path, str]) -> N
     metrics = json.loads(_dvc(experiment[0], "metrics", "show", "--json"))[""]["data"]
     scores = {sum(len(scores) for scores in file["data"].values()) for file in metrics.values()}
     shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["contestants"]
-    # If all of their scores differ, a setting too, and each experiment has a name and a date.
-    assert (len(shipped) + len(BASELINES)) * max(scores) + 1 + 2 <= 40
+    # If all of their scores and the segmenter's differ, a setting too, and each experiment has a name and a date.
+    assert (len(shipped) + len(BASELINES)) * max(scores) + 1 + 1 + 2 <= 40
 
 
 def test_dvc_fetches_the_best_model_by_its_name(experiment: tuple[Path, str], tmp_path: Path) -> None:

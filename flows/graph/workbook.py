@@ -16,11 +16,12 @@ from flows.graph.download import DownloadLimit, downloaded, file_name, is_addres
 from pipeline.data.combine_workbooks import Combined, combine_workbooks
 from pipeline.data.folder_reader import table_files
 from pipeline.data.problems import by_kind
+from pipeline.data.split import SplitSettings, nearest_seed
 from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, folder_aside
 from pipeline.paths import WORKBOOKS
-from pipeline.settings import set_params
+from pipeline.settings import read_params, set_params
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ _COMMIT_SECONDS = 30.0  # DVC's lock is held meanwhile: a server that does not a
 def adopt(source: str, *, set_aside: bool = False) -> Path:
     """Bring in the workbook and name it in `params.yaml`; return its path in the project.
 
+    The first time, also choose the seed of the split that suits its lessons. Later the seed stays, so that new lessons
+    move no old ones to another split.
+
     Args:
         source: a path or an address.
         set_aside: whether rows with errors are set aside from now on.
@@ -40,6 +44,7 @@ def adopt(source: str, *, set_aside: bool = False) -> Path:
         WorkbookRejected, Rejected, UsageError, TemporaryFailure: as for `bring_in`; nothing is changed.
     """
     workbook = bring_in(source, set_aside=set_aside)
+    _choose_seed(workbook, set_aside=set_aside)
     set_params(["ingest"], {"workbook": workbook.as_posix()} | ({"broken_rows": "set-aside"} if set_aside else {}))
     return workbook
 
@@ -58,8 +63,19 @@ def adopt_all(sources: Sequence[str]) -> tuple[Path, Combined]:
         )
     joined = combine_workbooks([Path(source).resolve() for source in sources], JOINED)
     run_dvc(["add"], str(JOINED))
+    _choose_seed(JOINED)
     set_params(["ingest"], {"workbook": JOINED.as_posix()})
     return JOINED, joined
+
+
+def _choose_seed(workbook: Path, *, set_aside: bool = False) -> None:
+    """Write the seed whose splits come nearest to the wanted shares, if the workbook is new to the project."""
+    params = read_params()
+    if "split" in params and params["ingest"]["workbook"] != workbook.as_posix():
+        set_aside = set_aside or IngestSettings.read().sets_aside
+        seed = nearest_seed(ingest(workbook, set_aside=set_aside).topics, SplitSettings.read())
+        set_params(["split"], {"seed": seed})
+        _log.info("split.seed is now %d in params.yaml: its splits come nearest to the wanted shares", seed)
 
 
 def bring_in(source: str, *, set_aside: bool = False) -> Path:

@@ -6,23 +6,25 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from pipeline.chapters.segmentation import ChaptersSettings, chapter_starts
+from pipeline.chapters.segmenter import Segmenter
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
 from pipeline.transcripts.transcript import Topic, Transcript
 
 
 def divide_transcript(
-    transcript: Transcript, settings: ChaptersSettings, count: int | None = None
+    transcript: Transcript, settings: ChaptersSettings, count: int | None = None, segmenter: Segmenter | None = None
 ) -> ChapteredTranscript:
     """Divide a transcript at its known topics; without any, where its topics change. New chapters have no titles.
 
     Args:
-        count: number of chapters if the topics are unknown; None computes it from `settings.minutes`.
+        count: number of chapters if the topics are unknown; None computes it from their average length.
+        segmenter: the served version's segmenter; None uses content vectors.
 
     Raises:
         UsageError: the transcript is too short for `count` chapters.
         Rejected: the encoder cannot be loaded.
     """
-    topics = transcript.topics or [Topic(start, "") for start in chapter_starts(transcript, settings, count)]
+    topics = transcript.topics or [Topic(start, "") for start in chapter_starts(transcript, settings, count, segmenter)]
     return divide_at(transcript, topics)
 
 

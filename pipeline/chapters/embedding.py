@@ -38,7 +38,7 @@ def embed(passages: Sequence[str], encoder: str) -> np.ndarray:
     longest = min(_LONGEST_TOKENS, tokenizer.model_max_length)
     order = sorted(range(len(passages)), key=lambda n: len(passages[n]))  # similar lengths need little padding
     vectors = np.empty((len(passages), model.config.hidden_size), dtype=np.float32)
-    with tqdm(total=len(passages), desc="reading", unit="passage", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(passages), desc="reading", unit="passage", leave=None, disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(order), _BATCH_SIZE):
             batch = order[start : start + _BATCH_SIZE]
             texts = [passages[n] for n in batch]

@@ -11,19 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from pipeline.chapters.embedding import embed
+from pipeline.chapters.sentence_starts import sentence_starts
 from pipeline.data.word_count import count_words, space_out
 from pipeline.errors import UsageError
 from pipeline.settings import Section
 from pipeline.transcripts.transcript import Transcript
 
+if TYPE_CHECKING:
+    from pipeline.chapters.segmenter import Segmenter
+
 _MOST_PASSAGES = 1500  # the work grows with their square
 _FEWEST_CHAPTERS = 3  # YouTube needs at least three
+_LEAST_SHARE = 0.3  # of the average length: shortest chapter that log-odds may cut
+DEFAULT_MINUTES = 5.0
 
 
 class ChaptersSettings(Section):
@@ -33,7 +39,7 @@ class ChaptersSettings(Section):
 
     encoder: str = Field(description="source of the sentence encoder")
     words: int = Field(ge=1, description="window size in words; chapters start on window boundaries")
-    minutes: float = Field(gt=0, description="average length of a chapter")
+    minutes: float | None = Field(gt=0, description="average length of a chapter; null: as the segmenter has learnt")
     shortest: float = Field(ge=1, description="minimum length of a chapter in seconds")
 
 
@@ -68,44 +74,100 @@ def split_passages(transcript: Transcript, words: int) -> Passages:
     return Passages(firsts, starts, texts)
 
 
-def chapter_starts(transcript: Transcript, settings: ChaptersSettings, count: int | None = None) -> list[float]:
+def chapter_starts(
+    transcript: Transcript, settings: ChaptersSettings, count: int | None = None, segmenter: Segmenter | None = None
+) -> list[float]:
     """Find the starts of the chapters in whole seconds, increasing; the first is 0.
 
     Args:
-        count: number of chapters; None computes it from `settings.minutes`, at least three.
+        count: number of chapters; None computes it from the average length, at least three.
+        segmenter: the served version's segmenter; None uses content vectors.
 
     Raises:
         UsageError: the transcript is too short for `count` chapters.
         Rejected: the encoder cannot be loaded.
     """
-    passages = split_passages(transcript, settings.words)
-    wanted = count or max(_FEWEST_CHAPTERS, round(transcript.end_seconds / 60 / settings.minutes))
+    encoder, words = (segmenter.card.encoder, segmenter.card.words) if segmenter else (settings.encoder, settings.words)
+    passages = split_passages(transcript, words)
+    wanted = count or chapter_count(transcript, settings, segmenter)
     times = np.append(passages.starts, transcript.end_seconds)
     cuts: Sequence[int] = []
     if min(wanted, len(passages.texts)) > 1:
-        vectors = embed([space_out(text) for text in passages.texts], settings.encoder)
-        cuts = best_cuts(vectors, times, wanted, settings.shortest)
+        vectors = embed([space_out(text) for text in passages.texts], encoder)
+        if segmenter and segmenter.weights:
+            from pipeline.chapters.boundary_features import describe_passages  # it imports this module
+
+            log_odds = segmenter.weights.log_odds(describe_passages(transcript, passages, vectors, times))
+            cuts = likely_cuts(vectors, times, wanted, settings.shortest, log_odds)
+        else:
+            cuts = best_cuts(vectors, times, wanted, settings.shortest)
     if count and len(cuts) + 1 < count:
         raise UsageError(
             f"{transcript.name} is too short for {count:,} chapters of {settings.shortest:g} seconds or more. "
             f"Use --count {len(cuts) + 1} or less."
         )
-    return [0.0, *(float(passages.starts[cut]) for cut in cuts)]
+    firsts = [passages.firsts[cut] for cut in cuts]
+    return [0.0, *sentence_starts(transcript, firsts, settings.words // 2, settings.shortest)]
 
 
-def best_cuts(vectors: np.ndarray, times: np.ndarray, count: int, shortest: float) -> Sequence[int]:
+def chapter_count(transcript: Transcript, settings: ChaptersSettings, segmenter: Segmenter | None = None) -> int:
+    """Return the number of chapters by their average length: as set, else as the segmenter has learnt, else default."""
+    learnt = segmenter.card.lengths.of(transcript.course_title) if segmenter else DEFAULT_MINUTES
+    return count_by_length(transcript, settings.minutes or learnt)
+
+
+def count_by_length(transcript: Transcript, minutes: float) -> int:
+    """Return the number of chapters of an average length, at least three."""
+    return max(_FEWEST_CHAPTERS, round(transcript.end_seconds / 60 / minutes))
+
+
+def likely_cuts(
+    vectors: np.ndarray, times: np.ndarray, count: int, shortest: float, log_odds: np.ndarray
+) -> Sequence[int]:
+    """Choose cuts by content vectors and by the log-odds of each passage to begin a chapter.
+
+    The content vectors are scaled so that their weight depends neither on the number of chapters nor on their length.
+    Chapters shorter than a share of the average are cut only where no others fit.
+
+    Args:
+        log_odds: one per passage, (passages,).
+
+    Returns:
+        Indices as from `best_cuts`.
+    """
+    scale = np.sqrt(count / len(vectors))
+    apart = max(shortest, _LEAST_SHARE * float(times[-1]) / count)
+    cuts = best_cuts(vectors, times, count, apart, scale=scale, log_odds=log_odds)
+    if len(cuts) + 1 < count and apart > shortest:
+        return best_cuts(vectors, times, count, shortest, scale=scale, log_odds=log_odds)
+    return cuts
+
+
+def best_cuts(
+    vectors: np.ndarray,
+    times: np.ndarray,
+    count: int,
+    shortest: float,
+    *,
+    scale: float = 1.0,
+    log_odds: np.ndarray | None = None,
+) -> Sequence[int]:
     """Choose the passages that begin a new chapter, so that there are `count` chapters or as many as fit.
 
     Args:
         vectors: one vector per passage, (passages, width).
         times: start of each passage, and end of the last one, in seconds.
         shortest: minimum length of a chapter in seconds.
+        scale: weight of a chapter's vector length.
+        log_odds: added for each passage that begins a chapter, except the first passage.
 
     Returns:
         Indices of passages, increasing; one fewer than there are chapters.
     """
     passages = len(vectors)
-    length = _chapter_lengths(vectors)
+    length = scale * _chapter_lengths(vectors)
+    if log_odds is not None:
+        length[1:passages] += log_odds[1:, None]
     length[times[None, :] - times[:, None] < shortest] = -np.inf
     best = np.where(np.arange(passages + 1) == 0, 0.0, -np.inf)
     previous = []  # [number of chapters - 1][end of the last chapter]: start of the last chapter

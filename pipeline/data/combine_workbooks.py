@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.data.speaker_column import with_speakers
 from pipeline.data.workbook import ingest
-from pipeline.data.workbook_schema import COLUMN_NAMES, LESSON, LINES, TOPICS
+from pipeline.data.workbook_schema import COLUMN_NAMES, LESSON, LINES, SPEAKER, TOPICS
 from pipeline.files import folder_aside
 
 
@@ -34,7 +35,8 @@ def combine_workbooks(workbooks: Sequence[Path], folder: Path) -> Combined:
         UsageError: a path does not exist.
     """
     read = [ingest(path) for path in workbooks]
-    tables = {TOPICS: [book.topics for book in read], LINES: [book.lines for book in read]}
+    spoken = [with_speakers(book.lines, path) for book, path in zip(read, workbooks, strict=True)]
+    tables = {TOPICS: [book.topics for book in read], LINES: spoken}
     last = {lesson: n for n, book in enumerate(read) for lesson in _lessons(book.topics, book.lines)}
     with folder_aside(folder) as aside:
         for name, parts in tables.items():
@@ -57,5 +59,7 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, str]]:
 def _with_file_columns(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Rename the columns of a table to those of a workbook, and turn seconds into durations."""
     columns = {in_file: table[in_table] for in_file, in_table in COLUMN_NAMES[name].items()}
+    if SPEAKER in table:
+        columns[SPEAKER] = table[SPEAKER].fillna("")
     columns["timestamp"] = pd.to_timedelta(columns["timestamp"], unit="s").astype("timedelta64[us]")
     return pd.DataFrame(columns)

@@ -13,12 +13,12 @@ import pandas as pd
 from openpyxl import Workbook
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
-from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, TOPICS
+from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, SPEAKER, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.files import file_aside
 
 _MAX_ROWS = 1_048_576 - 1  # of a sheet, without the header
-_MAX_CELL_CHARACTERS = 32_767
+LONGEST_CELL = 32_767
 _WIDTHS = {"A": 28, "B": 12, "C": 12, "D": 90}
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -52,7 +52,7 @@ def require_writable(out: Path, *, overwrite: bool) -> None:
 
 def fit_into_cell(text: str) -> str:
     """Remove characters that an Excel cell cannot hold, and cut the text to the longest cell."""
-    return ILLEGAL_CHARACTERS_RE.sub(" ", text).strip()[:_MAX_CELL_CHARACTERS]
+    return ILLEGAL_CHARACTERS_RE.sub(" ", text).strip()[:LONGEST_CELL]
 
 
 def write_workbook(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: Path, notes: Mapping[int, str]) -> None:
@@ -61,7 +61,7 @@ def write_workbook(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: P
     Args:
         path: the source, named in messages.
         topics: the topics.
-        lines: the lines.
+        lines: the lines. The column `SPEAKER` is optional, and left out if it is empty.
         out: the file to write.
         notes: by row of `topics`, the note in the column `FALLBACK`. Without notes there is no such column.
 
@@ -70,16 +70,18 @@ def write_workbook(path: Path, topics: pd.DataFrame, lines: pd.DataFrame, out: P
     """
     if max(len(topics), len(lines)) > _MAX_ROWS:
         raise Rejected(f"{path} has more rows than a sheet of Excel can hold. Title it course by course.")
-    too_long = lines["text"].str.len() > _MAX_CELL_CHARACTERS
+    too_long = lines["text"].str.len() > LONGEST_CELL
     if too_long.any():
         row = int(lines.loc[too_long, "row"].iloc[0])
         raise Rejected(
             f"{path}, {LINES}, row {row:,}: the text is longer than a cell of Excel can hold. Split the line."
         )
-    sheet = _with_file_columns(topics, TOPICS)
+    sheet, spoken = _with_file_columns(topics, TOPICS), _with_file_columns(lines, LINES)
     if notes:
         sheet[FALLBACK] = [notes.get(row) for row in topics["row"].tolist()]
-    write_sheets(sheet, _with_file_columns(lines, LINES), out)
+    if SPEAKER in lines and lines[SPEAKER].any():
+        spoken[SPEAKER] = [fit_into_cell(name) or None for name in lines[SPEAKER].tolist()]
+    write_sheets(sheet, spoken, out)
 
 
 def _with_file_columns(table: pd.DataFrame, name: str) -> pd.DataFrame:

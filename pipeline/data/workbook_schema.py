@@ -44,7 +44,10 @@ OTHER_NAMES = {
 }
 """Names that people give to sheets and columns. A message proposes to rename them."""
 
-OPTIONAL_COLUMNS = ("video_url",)
+SPEAKER = "speaker"
+"""The column of `LINES` that names who speaks. No model reads it."""
+
+OPTIONAL_COLUMNS = ("video_url", SPEAKER)
 
 FALLBACK = "fallback"
 """The column that marks fallback titles in a titled workbook."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,9 @@ from pipeline.evaluation.score_names import SCORES
 from pipeline.evaluation.slices import LENGTH_BANDS, length_bands
 from pipeline.evaluation.templates import template_environment
 from pipeline.training.record import Training
+
+if TYPE_CHECKING:
+    from pipeline.chapters.boundary_board import BoundaryBoard
 
 _KEY = EXAMPLE[1:]  # identifies an example within a split
 _MAX_SIDE_BY_SIDE = 60  # evenly spaced examples of a larger split
@@ -49,6 +52,7 @@ def render_report(
     test: pd.DataFrame,
     training: Mapping[str, Training],
     costs: Mapping[str, Cost],
+    boundaries: BoundaryBoard | None = None,
 ) -> str:
     """Render the report as one HTML page. All text from the workbook and the models is escaped.
 
@@ -59,6 +63,7 @@ def render_report(
         test: the test split, for its texts.
         training: the trainings by model; baselines have none.
         costs: the costs by model; baselines have none.
+        boundaries: the leaderboard of boundaries.
 
     Raises:
         Rejected: the predictions belong to another test split.
@@ -70,6 +75,7 @@ def render_report(
     extremes = min(_MAX_EXTREMES, (len(ranked) + 1) // 2)  # a small split appears only once
     return _template().render(
         board=leaderboard,
+        boundaries=boundaries,
         headline=headline(leaderboard),
         conditions=conditions(leaderboard),
         scores=SCORES,

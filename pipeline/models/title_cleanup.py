@@ -76,6 +76,10 @@ _WORD = re.compile(rf"[\w{_SIGNS}]+")
 _CODE = re.compile(r"[=_<>{}*\\/]|\w\(")  # code such as f(x) or item_tfms=Resize(480
 _PRONOUNCED = re.compile(r"[aeiouy]|[^\x00-\x7f]")
 _STARTS_PART = re.compile(r"[:.?!–—|]$")
+_SIGNS_AT_END = re.compile(r"(?:^|\s)[^\w\s()\[\]\"'“”‘’.,;:?!–—-]{2,}$")  # code or noise such as ||=
+_LABEL_ONLY = re.compile(
+    r"(?:captions?|chapter|description|heading|subtitles?|title|topic|transcript|untitled)(?:\s*\d+)?", re.IGNORECASE
+)
 _STUCK = re.compile(r"([^\W\d_]{1,12})\1{4,}", re.IGNORECASE)  # the same letters five times in a row
 
 
@@ -108,11 +112,19 @@ def clean_up_title(written: str, style: TitleStyle = PLAIN, text: str = "") -> s
 
 
 def is_usable_title(title: str) -> bool:
-    """Return whether a cleaned-up title has a word and does not repeat itself endlessly."""
+    """Return whether a cleaned-up title has a word, says more than "Title", and is not endless repetition or noise."""
     words = _WORD.findall(title.casefold())
     three_alike = any(one == two == three for one, two, three in zip(words, words[1:], words[2:], strict=False))
     mostly_repeated = len(words) >= 6 and 2 * len(set(words)) <= len(words)
-    return _has_word(title) and not three_alike and not mostly_repeated and not _STUCK.search(title)
+    noise = _LABEL_ONLY.fullmatch(title) or _SIGNS_AT_END.search(title) or _STUCK.search(title)
+    return _has_word(title) and not (three_alike or mostly_repeated or noise)
+
+
+def shorten_title(title: str, longest: int) -> str:
+    """Cut a title to at most `longest` characters, at the end of a word if it has several."""
+    if len(title) <= longest:
+        return title
+    return _trimmed(_balanced(_cut(title, len(title), longest))) or title[:longest]
 
 
 def remove_sound_marks(text: str) -> str:
@@ -243,13 +255,13 @@ def _trimmed(title: str) -> str:
     return title
 
 
-def _cut(title: str, max_words: int) -> str:
+def _cut(title: str, max_words: int, longest: int = LONGEST) -> str:
     """Cut a title to its length limits. The last word is no article, preposition or conjunction."""
     words = title.split()
-    if len(words) <= max_words and len(title) <= LONGEST:
+    if len(words) <= max_words and len(title) <= longest:
         return title
     words = words[:max_words]
-    while words and (len(" ".join(words)) > LONGEST or _SMALL_WORD.fullmatch(_strip_punctuation(words[-1]))):
+    while words and (len(" ".join(words)) > longest or _SMALL_WORD.fullmatch(_strip_punctuation(words[-1]))):
         words.pop()
     return " ".join(words)
 

@@ -30,6 +30,7 @@ from pipeline.evaluation.slices import slice_masks
 from pipeline.models.seen_examples import digest_of
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
+from pipeline.registry.boundary_rule import compare_boundaries
 from pipeline.registry.repeated_tests import NumberedComparison, number_comparison
 from pipeline.registry.seen_test_examples import SeenTestExamples, find_seen, unseen_by_all
 from pipeline.registry.serving_trial import Trial, VersionFilesMissing, try_version
@@ -173,6 +174,8 @@ def judge(
         behaviours=tests,
     )
     found = [*rules(evidence, settings), *_seen_rules(seen, unit), *missing_champion]
+    if compared is not None:
+        found += _boundary_rules(version, compared, test, alpha)
     return Verdict(str(version.version), str(compared.version) if compared else None, found, comparison)
 
 
@@ -264,6 +267,12 @@ def _champion_titles(champion: ModelVersion | None, texts: list[str]) -> tuple[l
     except Rejected as error:
         remedy = "Repair it, return to the previous champion with `lectern rollback`, or use --force with --because."
         return None, [Rule(rule, False, f"{str(error).rstrip('.')}. {remedy}")]
+
+
+def _boundary_rules(version: ModelVersion, champion: ModelVersion, test: pd.DataFrame, alpha: float) -> Iterator[Rule]:
+    for text, found in compare_boundaries(version, champion, test, level=alpha):
+        judged = found is not None and found.finding != "too few"
+        yield Rule("finds chapters no worse than the champion", not found or found.finding != "worse", text, judged)
 
 
 def _seen_rules(seen: Mapping[str, SeenTestExamples], unit: Unit) -> Iterator[Rule]:

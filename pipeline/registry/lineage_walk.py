@@ -20,7 +20,7 @@ from rich.text import Text
 from pipeline import machine_errors
 from pipeline.errors import Rejected, TemporaryFailure
 from pipeline.models.checkpoint_sources import find_checkpoint
-from pipeline.paths import EXAMPLES, MODELS, SPLITS
+from pipeline.paths import EXAMPLES, MODELS, SEGMENTER, SPLITS
 from pipeline.registry.lineage import git, md5
 from pipeline.registry.model_card import README
 from pipeline.registry.tracking import find_run
@@ -53,6 +53,8 @@ def walk(client: MlflowClient, version: ModelVersion, find_kept: FindKept) -> It
     yield Step("version", f"{version.name}/{version.version}", ["MLflow"])
     yield _run(client, version)
     yield _model(version, find_kept)
+    if "segmenter.md5" in tags:
+        yield _file("segmenter", tags["segmenter.md5"], SEGMENTER, find_kept)
     yield _code(tags)
     if "checkpoint" in tags:
         yield _checkpoint(tags["checkpoint"], tags["checkpoint.md5"])

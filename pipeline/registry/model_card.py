@@ -36,6 +36,7 @@ from pipeline.registry.versions import logged_model_ids
 from pipeline.training.record import TrainingRun
 
 if TYPE_CHECKING:
+    from pipeline.chapters.boundary_board import BoundaryBoard
     from pipeline.models.checkpoints import Card
     from pipeline.models.generation import GenerateSettings
 
@@ -65,6 +66,7 @@ class Facts:
     leaderboard: Leaderboard
     splits: Mapping[str, pd.DataFrame]
     scored: pd.DataFrame  # the model's titles for the test split, with `SCORES`
+    boundaries: BoundaryBoard | None = None
     seen: int = 0  # number of test examples that the model or one of its checkpoints has seen
 
 

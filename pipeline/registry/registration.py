@@ -17,6 +17,7 @@ from mlflow.models.model import ModelInfo
 from pipeline.registry.tracking import EXPERIMENT, find_run
 from pipeline.registry.tracking_store import sync_artifacts
 from pipeline.registry.unfinished_runs import open_run
+from pipeline.registry.version_segmenter import SEGMENTER
 from pipeline.registry.versions import CHALLENGER, GENERATE_TAG, list_versions, registry_lock
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _REQUIREMENTS = (
     "tqdm",
     "yake",
 )
-_IDENTITY_TAGS = ("model.md5", "model.code", GENERATE_TAG)
+_IDENTITY_TAGS = ("model.md5", "segmenter.md5", "model.code", GENERATE_TAG)
 """Two registrations with the same values of these tags are one version."""
 
 
@@ -63,6 +64,7 @@ def register(
     *,
     run_id: str,
     tags: dict[str, str],
+    segmenter: Path | None = None,
 ) -> ModelVersion:
     """Register the model in `folder` as the challenger; if a version already holds this model, reuse that version.
 
@@ -70,12 +72,13 @@ def register(
         settings: the version's generation settings.
         run_id: the run of the training. If this tracking server does not know it, the version gets a run of its own.
         tags: the tags of the version. A version that exists gets these values too.
+        segmenter: the folder of the segmenter that finds the version's chapters.
     """
     tags = {**tags, GENERATE_TAG: settings.model_dump_json()}
     with registry_lock():
         version = _same_version(client, name, tags)
         if version is None:
-            version = _log_version(client, name, folder, settings, run_id, tags)
+            version = _log_version(client, name, folder, settings, run_id, tags, segmenter)
         else:
             for key, value in tags.items():
                 client.set_model_version_tag(name, version.version, key, value)
@@ -84,7 +87,7 @@ def register(
 
 
 def _same_version(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
-    """Find a version with the same weights, code and generation settings."""
+    """Find a version with the same weights, segmenter, code and generation settings."""
     for version, _ in list_versions(client, name):
         if all(version.tags.get(key) == tags.get(key) for key in _IDENTITY_TAGS):
             return version
@@ -92,18 +95,24 @@ def _same_version(client: MlflowClient, name: str, tags: dict[str, str]) -> Mode
 
 
 def _log_version(
-    client: MlflowClient, name: str, folder: Path, settings: GenerateSettings, run_id: str, tags: dict[str, str]
+    client: MlflowClient,
+    name: str,
+    folder: Path,
+    settings: GenerateSettings,
+    run_id: str,
+    tags: dict[str, str],
+    segmenter: Path | None,
 ) -> ModelVersion:
     known = find_run(client, run_id) is not None
     run_name = None if known else f"register {tags['model']}"
     with open_run(client, EXPERIMENT, run_name, run_id=run_id if known else None):
-        logged = log_served_model(folder, settings)
+        logged = log_served_model(folder, settings, segmenter)
     # Files first, then the database: after a power loss, each version in the database has its files.
     sync_artifacts(client.get_logged_model(logged.model_id).artifact_location)
     return mlflow.register_model(logged.model_uri, name, tags=tags)
 
 
-def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
+def log_served_model(folder: Path, settings: GenerateSettings, segmenter: Path | None = None) -> ModelInfo:
     """Log the model in `folder` as MLflow will serve it, with all its code, into the open run if there is one.
 
     The logged folder also gets a generation_config.json with `settings`, so that transformers' own
@@ -118,7 +127,7 @@ def log_served_model(folder: Path, settings: GenerateSettings) -> ModelInfo:
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(served_model.__file__).resolve()),
-            artifacts={"model": str(folder.resolve())},
+            artifacts={"model": str(folder.resolve())} | ({SEGMENTER: str(segmenter.resolve())} if segmenter else {}),
             code_paths=[str(Path(served_model.__file__).resolve().parents[1])],
             model_config={"generate": settings.model_dump()},
             signature=served_model.signature(settings),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
-from pipeline.models.generation import GenerateSettings, open_titler
+from pipeline.chapters.segmenter import Segmenter
+from pipeline.chapters.timed_lines import chapters_of_lines
+from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.registry.fallback_title import titles_frame
 
 TUNABLE = ("num_beams", "candidates", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed")
@@ -21,6 +24,8 @@ EXAMPLE = (
     {"num_beams": 2, "candidates": 2, "do_sample": False},
 )
 """The input example that MLflow shows with a version, and runs once when the version is logged."""
+CHAPTERS = "chapters"
+"""The parameter that makes the rows the lines of one talk, to be divided into chapters and titled."""
 _TYPES = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
 
 
@@ -39,29 +44,39 @@ def signature(settings: GenerateSettings) -> ModelSignature:
                 ColSpec(DataType.boolean, "fallback"),
             ]
         ),
-        params=ParamSchema([ParamSpec(name, _TYPES[type(values[name])], values[name]) for name in TUNABLE]),
+        params=ParamSchema(
+            [
+                *(ParamSpec(name, _TYPES[type(values[name])], values[name]) for name in TUNABLE),
+                ParamSpec(CHAPTERS, DataType.boolean, False),
+            ]
+        ),
     )
 
 
 class TitleModel(mlflow.pyfunc.PythonModel):
-    """A trained model with the generation settings that it was measured with."""
+    """A trained model with the generation settings that it was measured with, and the segmenter registered with it."""
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
         settings = GenerateSettings.model_validate(context.model_config["generate"])
         self._titler = open_titler(Path(context.artifacts["model"]), settings)
+        folder = context.artifacts.get("segmenter")
+        self._segmenter = Segmenter.load(Path(folder)) if folder else None
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # MLflow reads hints as schema
-        """Write titles for texts.
+        """Write titles for texts, or divide a talk into chapters with titles.
 
         Args:
             model_input: a data frame with the column `text`; MLflow turns a list of texts into a data frame.
-            params: values of the settings in `TUNABLE`.
+                With `chapters`, the texts are the lines of one talk in order, each a time and words: "0:12 so today".
+            params: values of the settings in `TUNABLE`, and `chapters`.
 
         Returns:
-            The columns `title`, `candidates` and `fallback` that `titles_frame` describes, one row per text.
+            The columns `title`, `candidates` and `fallback` that `titles_frame` describes, one row per text. With
+            `chapters`, one row per chapter, with its start in the column `seconds`.
 
         Raises:
-            ValueError: the column has another name, a text is missing, or a setting is out of range.
+            ValueError: the column has another name, a text is missing, a setting is out of range, or a line has no
+                time or words.
         """
         column = model_input.columns[0]
         if str(column) not in ("text", "0"):
@@ -70,8 +85,19 @@ class TitleModel(mlflow.pyfunc.PythonModel):
         if texts.isna().any():
             raise ValueError(f"row {int(texts.isna().argmax())} has no text; send an empty string instead")
         # MLflow fills in the defaults, so all settings are given, or none.
-        titler = self._titler.with_overrides(params or {})
-        return titles_frame(texts.tolist(), titler.titles(texts.tolist()), titler.style)
+        settings = {name: value for name, value in (params or {}).items() if name != CHAPTERS}
+        titler = self._titler.with_overrides(settings)
+        if not (params or {}).get(CHAPTERS):
+            return _titled(titler, texts.tolist())
+        if self._segmenter is None:
+            raise ValueError("this version has no segmenter; run `lectern register` to register one that has")
+        chapters = chapters_of_lines(texts.tolist(), self._segmenter)
+        titles = _titled(titler, [chapter.model_input for chapter in chapters])
+        return titles.assign(seconds=[chapter.start_seconds for chapter in chapters])
+
+
+def _titled(titler: Titler, texts: list[str]) -> pd.DataFrame:
+    return titles_frame(texts, titler.titles(texts), titler.style)
 
 
 mlflow.models.set_model(TitleModel())

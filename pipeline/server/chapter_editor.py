@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import math
 import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.chapters.corrections import lesson_file_name, save_corrections, training_command
 from pipeline.chapters.divide_transcript import divide_transcript
-from pipeline.chapters.edited_table import ChapterRow, chapters_from_table, rename_lesson
-from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.chapters.title_chapters import add_titles, untitled_texts
+from pipeline.chapters.segmentation import ChaptersSettings, chapter_count
 from pipeline.data.word_count import count_words
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.registry.fallback_title import Shown
@@ -24,16 +22,23 @@ from pipeline.server.isolated_reading import read_isolated
 from pipeline.server.settings import PageSettings, ServeSettings
 from pipeline.server.title_queue import QueueFull, TitleQueue, WrittenTitles
 from pipeline.server.version_watcher import VersionWatcher
+from pipeline.titles.corrections import lesson_file_name, save_corrections, training_command
+from pipeline.titles.edited_table import ChapterRow, chapters_from_table
 from pipeline.titles.other_models import titles_by
+from pipeline.titles.title_chapters import add_titles, untitled_texts
 from pipeline.transcripts import chapter_files
-from pipeline.transcripts.chapter import ChapteredTranscript
+from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
+from pipeline.transcripts.lesson_names import rename_lesson
+from pipeline.transcripts.reading import read_transcripts
 from pipeline.transcripts.transcript import Transcript
 
-PASTED_NAME = "Pasted talk"
+EXAMPLE = Path(__file__).with_name("example_talk.vtt")
+_PASTED_NAME = "Pasted talk"
 _JSON = re.compile(r"\s*(\{|\[\s*[{\]])")  # but not a line such as [0:00] or [Music]
 _TEXTS_PER_REQUEST = 4  # few enough for the slowest model to title within the time limit
 _SECONDS_BETWEEN_CHECKS = 0.2  # of whether the client still waits
 _SHORTEST_MINUTES = 0.01
+_SUGGESTIONS = 5
 _SUFFIXES = {name: suffix for suffix, name in chapter_files.SUFFIXES.items()}
 
 Progress = Callable[[int, int], object]
@@ -106,8 +111,13 @@ class ChapterEditor:
                 )
         return transcripts
 
+    def read_example(self) -> Transcript:
+        """Read the example that comes with the page."""
+        (transcript,) = read_transcripts(EXAMPLE)
+        return replace(transcript, course_title="Example", lesson_num="1")
+
     def read_pasted(self, text: str) -> Transcript:
-        """Read a pasted transcript.
+        """Read a pasted transcript. Its lesson name depends on its text, so that other texts have other names.
 
         Raises:
             Rejected: the text is not a transcript, or is too long.
@@ -121,9 +131,11 @@ class ChapterEditor:
 
     def _read_pasted(self, text: str, suffix: str) -> Transcript:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            path = Path(folder) / f"{PASTED_NAME}{suffix}"
+            path = Path(folder) / f"{_PASTED_NAME}{suffix}"
             path.write_text(text, encoding="utf-8", errors="replace")
-            return self.read(path)[0]
+            transcript = self.read(path)[0]
+        digest = hashlib.sha256(text.strip().encode(errors="replace")).hexdigest()
+        return replace(transcript, lesson_num=f"#{digest[:6]}")
 
     def chapters(
         self,
@@ -156,14 +168,15 @@ class ChapterEditor:
             )
         settings = ChaptersSettings.read()
         settings = settings.model_copy(update={"minutes": minutes}) if minutes else settings
-        count = len(transcript.topics) or round(transcript.end_seconds / 60 / settings.minutes)
+        segmenter = self._watcher.segmenter
+        count = len(transcript.topics) or chapter_count(transcript, settings, segmenter)
         if count > self._page.chapters:
             raise Rejected(
                 f"That would be {count:,} chapters. The limit is {self._page.chapters:,}. Enter more minutes per "
                 "chapter."
             )
         try:
-            lesson = divide_transcript(transcript, settings)
+            lesson = divide_transcript(transcript, settings, segmenter=segmenter)
         except (Rejected, UsageError) as error:
             raise ModelFailed(str(error)) from None
         texts = untitled_texts([lesson])
@@ -173,16 +186,21 @@ class ChapterEditor:
         return ChaptersResult(add_titles(lesson, dict(zip(texts, written, strict=True))), version)
 
     def edited(
-        self, transcript: Transcript, rows: Sequence[ChapterRow], course: str, lesson: str
+        self, found: ChapteredTranscript, rows: Sequence[ChapterRow], course: str, lesson: str
     ) -> ChapteredTranscript:
         """Divide a transcript into the chapters of an edited table, under the entered names.
+
+        Args:
+            found: the chapters that the table first showed.
 
         Raises:
             Rejected: a row is not a chapter, or there are too many rows.
         """
-        if len(rows) > self._page.chapters:
-            raise Rejected(f"The table has {len(rows):,} rows. The limit is {self._page.chapters:,}. Delete some.")
-        return chapters_from_table(rename_lesson(transcript, course, lesson), rows)
+        most = max(self._page.chapters, len(found.chapters))
+        if len(rows) > most:
+            raise Rejected(f"The table has {len(rows):,} rows. The limit is {most:,}. Delete some.")
+        renamed = replace(found, transcript=rename_lesson(found.transcript, course, lesson))
+        return chapters_from_table(renamed, rows)
 
     def file(self, lesson: ChapteredTranscript, form: str, folder: Path) -> Path:
         """Write the chapters into `folder` as a file of the format `form`."""
@@ -191,22 +209,52 @@ class ChapterEditor:
         chapter_files.write_chapters([lesson], out, name)
         return out
 
-    def save(self, lesson: ChapteredTranscript) -> tuple[Path, str]:
-        """Save the chapters as a workbook for training.
-
-        Returns:
-            The workbook, and the command that trains on it.
+    def text(self, lesson: ChapteredTranscript, form: str) -> str:
+        """Return the chapters as text of the format `form`.
 
         Raises:
-            Rejected: a workbook cannot hold the chapters, or the folder cannot be written.
+            UsageError: the format is not text.
+        """
+        if form not in chapter_files.TEXTS:
+            raise UsageError("A workbook cannot be copied as text. Download it, or choose another format.")
+        return chapter_files.TEXTS[form]([lesson])
+
+    def save(self, lesson: ChapteredTranscript, *, accept_keyphrases: bool = False) -> tuple[Path, str]:
+        """Save the chapters as a workbook for training.
+
+        Args:
+            accept_keyphrases: whether a person has found the keyphrases to be good titles.
+
+        Returns:
+            The workbook, and the command that adds it to the training data.
+
+        Raises:
+            Rejected: a title is missing or a keyphrase, a workbook cannot hold the chapters, or the folder cannot be
+                written.
         """
         folder = self._page.corrections
+        lesson = replace(lesson, keyphrases=()) if accept_keyphrases else lesson
         try:
             return save_corrections(lesson, folder), training_command(folder)
         except OSError as error:
             raise Rejected(
                 f"Cannot write to {folder} ({error.strerror}). Set another folder in params.yaml, page.corrections."
             ) from None
+
+    def suggest(self, chapter: Chapter) -> list[str]:
+        """Write other titles for a chapter, best first.
+
+        Raises:
+            Rejected: the chapter has no words, or the model writes no other title.
+            TemporaryFailure: no version is loaded.
+        """
+        if not chapter.text:
+            raise Rejected("Nothing is said in this chapter. Choose another chapter.")
+        written = self._watcher.suggest_titles(chapter.model_input, _SUGGESTIONS)
+        titles = [title for title in dict.fromkeys(written) if title != chapter.title]
+        if not titles:
+            raise Rejected("The model has no other title for this chapter. Write one in the table.")
+        return titles
 
     def compare(
         self, lesson: ChapteredTranscript, models: Sequence[str], *, is_waiting: IsWaiting = lambda: True

@@ -42,7 +42,9 @@ class ChaptersRequest(BaseModel):
     minutes: Annotated[
         float | None,
         Field(
-            ge=0.01, allow_inf_nan=False, description="Average length of a chapter. Default: the value in params.yaml."
+            ge=0.01,
+            allow_inf_nan=False,
+            description="Average length of a chapter. Default: set or learnt.",
         ),
     ] = None
 

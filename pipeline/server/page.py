@@ -6,6 +6,7 @@ This module lays out the page and mounts it into the server. page_actions.py has
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
@@ -22,39 +23,26 @@ from pipeline.server.settings import PAGE_PATH, ServeSettings
 from pipeline.server.titles_api import describe_invalid_request
 from pipeline.server.version_watcher import VersionWatcher
 from pipeline.server.visitors import AnswerStreams, VisitorFiles
+from pipeline.transcripts.course_folder import TRANSCRIPTS
 
-_FILE_TYPES = [
-    ".vtt",
-    ".srt",
-    ".sbv",
-    ".ass",
-    ".lrc",
-    ".ttml",
-    ".xml",
-    ".json",
-    ".json3",
-    ".sjson",
-    ".tsv",
-    ".csv",
-    ".txt",
-]
-_FILE_TYPES += [".docx", ".xlsx", ".xlsm"]
+_FILE_TYPES = [*TRANSCRIPTS, ".xlsx", ".xlsm"]
 _FORM_BYTES = 4096  # of an upload, around its file
 _MOST_SESSIONS = 100  # whose transcripts are kept in memory
 _FILE_CLEANUP = (60, 600)  # seconds between two clean-ups, and age of the files that they remove
 _TRANSCRIPT_LIFETIME = 3600  # seconds after the visitor has closed the page
-_INTRODUCTION = """# Lectern
-Paste a transcript or upload a file to get its chapters. Correct them in the table, then download them."""
-_EXAMPLE = """0:00 hello and welcome, today we talk about bread
-0:07 first we look at the flour ..."""
 _FONT = ["system-ui", "sans-serif"]
-_STYLE = """
-.gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
-.gradio-container main { min-width: 0 !important; width: 100%; }
-#compared, #chapters { max-width: 100%; min-width: 0 !important; overflow-x: auto; }
-#status textarea { font-weight: 600; }
-"""
-_CLICK_DOWNLOAD = "() => document.querySelector('#file')?.click()"
+_INTRODUCTION = """<h1>Lectern</h1>
+<p>Turn the transcript of a lecture into chapters with titles.</p>
+<ol>
+<li><b>Give a transcript:</b> drop caption files, or paste text with times.</li>
+<li><b>Check the chapters:</b> compare each with its words, and correct times and titles.</li>
+<li><b>Use them:</b> copy or download the chapters, or save them so that the model learns from you.</li>
+</ol>"""
+_EMPTY = "There is no transcript yet. Drop a file, paste a transcript, or try the example."
+_PLACEHOLDER = """0:00 hello and welcome, today we talk about bread
+0:07 first we look at the flour ..."""
+# Gradio expands a template twice. Only an expression like this one shows text that contains ${...} as text.
+_MESSAGE = """<p role="status" class="message">${(value ?? "").replace(/&/g, "&amp;").replace(/</g, "&lt;")}</p>"""
 _FORMATS = [
     ("YouTube description (.txt)", "youtube"),
     ("WebVTT (.vtt)", "vtt"),
@@ -94,8 +82,9 @@ def mount_page(
         mcp_server=False,
         enable_monitoring=False,
         max_file_size=int(limits.megabytes * 1_000_000) - _FORM_BYTES,
-        theme=gr.themes.Default(font=_FONT, font_mono=_FONT),
-        css=_STYLE,
+        theme=_theme(),
+        css=_read("page.css"),
+        js=_read("page.js"),
     )
     # Gradio checks file paths only if the page counts as launched. This adds to the checks of PageAccess.
     page.has_launched = True
@@ -106,76 +95,214 @@ def mount_page(
     return mounted.stop_event.set
 
 
+class _Source:
+    """The fields for a transcript, laid out in the current block."""
+
+    def __init__(self) -> None:
+        self.transcripts = gr.State([], time_to_live=_TRANSCRIPT_LIFETIME)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=4, min_width=280):
+                gr.HTML(_INTRODUCTION, elem_id="introduction")
+            with gr.Column(scale=1, min_width=200):
+                self.example = gr.Button("Try an example")
+        with gr.Row(equal_height=True):
+            self.file = gr.File(
+                label="Transcripts or workbooks",
+                file_count="multiple",
+                file_types=_FILE_TYPES,
+                height=190,
+                min_width=280,
+            )
+            self.text = gr.Textbox(
+                label="Or paste a transcript with times", lines=6, max_lines=6, placeholder=_PLACEHOLDER, min_width=280
+            )
+        with gr.Row(equal_height=True):
+            self.choice = gr.Dropdown(
+                label="Talk", visible=False, interactive=True, type="index", scale=2, min_width=240, filterable=False
+            )
+            self.minutes = gr.Number(
+                label="Average minutes per chapter",
+                info="0 chooses the usual length",
+                value=0,
+                minimum=0,
+                min_width=240,
+            )
+        self.find = gr.Button("Find chapters", variant="primary", size="lg")
+        self.status = _message("status", _EMPTY)
+        self.served = _message("served")
+
+
+class _Result:
+    """The chapters, their words, and what to do with them, laid out in the current block."""
+
+    def __init__(self) -> None:
+        self.found = gr.State(None, time_to_live=_TRANSCRIPT_LIFETIME)
+        self.suggested_for = gr.State("")
+        with gr.Column(visible=False, elem_id="result") as self.whole:
+            gr.HTML('<h2 tabindex="-1">Chapters</h2>')
+            with gr.Row():
+                with gr.Column(scale=3, min_width=300):
+                    self._lay_out_table()
+                with gr.Column(scale=2, min_width=300, elem_id="words"):
+                    self._lay_out_words()
+            self._lay_out_uses()
+            with gr.Accordion("Compare with the titles of other models", open=False):
+                self._lay_out_comparison()
+
+    def _lay_out_table(self) -> None:
+        self.table = gr.Dataframe(
+            headers=["time", "title"],
+            datatype="str",
+            type="array",
+            label="Double-click or double-tap a cell to correct it; ⋮ adds or deletes a row",
+            interactive=True,
+            buttons=[],
+            column_widths=[TIME_WIDTH, "auto"],
+            wrap=True,
+            max_height=640,
+            elem_id="chapters",
+        )
+
+    def _lay_out_words(self) -> None:
+        self.timeline = gr.HTML(elem_id="timeline")
+        self.suggest = gr.Button("Suggest other titles for this chapter", size="md")
+        self.titles = gr.Radio([], visible=False)
+        self.chapter = gr.Number(visible=False)  # page.js fills in the chosen chapter
+
+    def _lay_out_uses(self) -> None:
+        with gr.Row(equal_height=True):
+            self.course = gr.Textbox(label="Course", min_width=140)
+            self.lesson = gr.Textbox(label="Lesson", min_width=100)
+            self.form = gr.Dropdown(_FORMATS, value="youtube", label="Format", interactive=True, min_width=240)
+        with gr.Row():
+            self.copy = gr.Button("Copy", min_width=120)
+            self.download = gr.Button("Download", min_width=120)
+            self.save = gr.Button("Save for training", min_width=120)
+        self.confirmed = gr.Checkbox(label="Save the keyphrases too: they are good titles", visible=False)
+        self.outcome = _message("outcome")
+        self.file_made = gr.DownloadButton("file", visible="hidden", elem_id="file")
+        self.copied = gr.Textbox(visible="hidden")
+
+    def _lay_out_comparison(self) -> None:
+        self.models = gr.CheckboxGroup(
+            [], label="Other models", info="registered versions, trained models and baselines"
+        )
+        self.compare = gr.Button("Compare titles")
+        self.compared = gr.Dataframe(
+            datatype="str",
+            type="array",
+            interactive=False,
+            wrap=True,
+            label="Titles by model",
+            buttons=[],
+            visible=False,
+            elem_id="compared",
+        )
+
+
 def build_page(actions: PageActions) -> gr.Blocks:
     """Lay out the page and connect its buttons to `actions`. Titles and transcripts are shown as text, not markup."""
     with gr.Blocks(title="Lectern", analytics_enabled=False, delete_cache=_FILE_CLEANUP) as page:
-        transcripts = gr.State([], time_to_live=_TRANSCRIPT_LIFETIME)
-        transcript = gr.State(None, time_to_live=_TRANSCRIPT_LIFETIME)
-        gr.Markdown(_INTRODUCTION)
-        with gr.Row():
-            with gr.Column(scale=2, min_width=280):
-                text = gr.Textbox(label="Transcript with times", lines=10, max_lines=16, placeholder=_EXAMPLE)
-                file = gr.File(label="Or a file", file_types=_FILE_TYPES, height=140)
-                choice = gr.Dropdown(label="Lesson of the workbook", visible=False, interactive=True, type="index")
-                minutes = gr.Number(
-                    label="Minutes per chapter",
-                    info="average; 0 uses the value in params.yaml",
-                    value=0,
-                    minimum=0,
-                )
-                find = gr.Button("Find chapters", variant="primary")
-                served = gr.Textbox(label="Model", interactive=False, lines=1)
-            with gr.Column(scale=3, min_width=280):
-                status = gr.Textbox(label="Status", interactive=False, lines=2, elem_id="status")
-                with gr.Row():
-                    course = gr.Textbox(label="Course", min_width=120)
-                    lesson = gr.Textbox(label="Lesson", min_width=80)
-                table = gr.Dataframe(
-                    headers=["time", "title"],
-                    datatype="str",
-                    type="array",
-                    label="Chapters: click a cell to correct it, or its ⋮ to add or delete a row",
-                    interactive=True,
-                    buttons=[],
-                    column_widths=[TIME_WIDTH, "auto"],
-                    show_row_numbers=True,
-                    wrap=True,
-                    elem_id="chapters",
-                )
-                with gr.Row():
-                    form = gr.Dropdown(
-                        _FORMATS, value="youtube", show_label=False, container=False, interactive=True, min_width=240
-                    )
-                    download = gr.Button("Download the chapters", min_width=120)
-                save = gr.Button("Save the chapters for training")
-                file_made = gr.DownloadButton("file", visible="hidden", elem_id="file")
-        with gr.Column(min_width=280):
-            models = gr.CheckboxGroup(
-                [], label="Other models", info="registered versions, trained models and baselines"
-            )
-            compare = gr.Button("Compare titles")
-            compared = gr.Dataframe(
-                datatype="str",
-                type="array",
-                interactive=False,
-                wrap=True,
-                label="Titles by model",
-                buttons=[],
-                visible=False,
-                elem_id="compared",
-            )
-
-        edited = [transcript, table, course, lesson]
-        file.upload(actions.read, [file], [status, transcripts, choice, course, lesson, text, file], api_name="read")
-        choice.input(actions.name_lesson, [transcripts, choice], [course, lesson], api_visibility="private")
-        find.click(
-            actions.chapters, [text, transcripts, choice, minutes],
-            [status, table, transcript, course, lesson, served], api_name="chapters",
-        )  # fmt: skip
-        download.click(actions.download, [*edited, form], [status, file_made], api_name="download").then(
-            None, None, None, js=_CLICK_DOWNLOAD, api_visibility="private"
+        source, result = _Source(), _Result()
+        _connect_source(source, result, actions)
+        _connect_table(result, actions)
+        _connect_uses(result, actions)
+        page.load(
+            actions.describe_models, None, [source.served, result.models], api_name="models", show_progress="hidden"
         )
-        save.click(actions.save, edited, [status], api_name="save")
-        compare.click(actions.compare, [*edited, models], [status, compared], api_name="compare")
-        page.load(actions.describe_models, None, [served, models], api_name="models")
     return page
+
+
+def _connect_source(source: _Source, result: _Result, actions: PageActions) -> None:
+    given = [source.status, source.transcripts, source.choice, source.text, source.file]
+    finding: dict[str, Any] = {
+        "fn": actions.chapters,
+        "inputs": [source.text, source.transcripts, source.choice, source.minutes],
+        "outputs": [
+            source.status, result.table, result.found, result.course, result.lesson, source.served, result.timeline,
+            result.whole, result.confirmed, result.titles, result.outcome,
+        ],
+        "show_progress_on": source.status,
+    }  # fmt: skip
+    source.file.upload(actions.read, [source.file], given, api_name="read", show_progress_on=source.status)
+    source.choice.input(None, None, source.text, js="() => ''", api_visibility="private")  # text would have precedence
+    source.find.click(**finding, api_name="chapters").then(**_script("showResult"))
+    source.example.click(actions.example, None, given, api_name="example", show_progress="hidden").then(
+        **finding, api_visibility="private"
+    ).then(**_script("showResult"))
+
+
+def _connect_table(result: _Result, actions: PageActions) -> None:
+    now = [result.found, result.table]
+    result.table.input(
+        actions.show, now, [result.outcome, result.timeline],
+        api_name="timeline", trigger_mode="always_last", show_progress="hidden",
+    )  # fmt: skip
+    result.suggest.click(
+        actions.suggest, [*now, result.chapter], [result.outcome, result.titles, result.suggested_for],
+        api_name="suggest", js="(...values) => lectern.withChapter(values)",
+        show_progress="minimal", show_progress_on=result.timeline,
+    )  # fmt: skip
+    result.titles.input(
+        actions.use_title, [*now, result.titles, result.suggested_for], [result.outcome, result.table, result.timeline],
+        api_visibility="private", show_progress="hidden",
+    )  # fmt: skip
+
+
+def _connect_uses(result: _Result, actions: PageActions) -> None:
+    edited = [result.found, result.table, result.course, result.lesson]
+    outcome = result.outcome
+    result.copy.click(
+        actions.copy, [*edited, result.form], [outcome, result.copied], api_name="copy", show_progress_on=outcome
+    ).then(None, result.copied, None, js="(text) => lectern.copy(text)", api_visibility="private")
+    result.download.click(
+        actions.download, [*edited, result.form], [outcome, result.file_made],
+        api_name="download", show_progress_on=outcome,
+    ).then(**_script("download"))  # fmt: skip
+    result.save.click(actions.save, [*edited, result.confirmed], [outcome], api_name="save")
+    result.compare.click(
+        actions.compare, [*edited, result.models], [outcome, result.compared],
+        api_name="compare", show_progress_on=outcome,
+    )  # fmt: skip
+
+
+def _message(name: str, text: str = "") -> gr.HTML:
+    """Create a place for a message, which screen readers read out."""
+    return gr.HTML(text, html_template=_MESSAGE, elem_id=name, js_on_load=None)
+
+
+def _script(function: str) -> dict[str, Any]:
+    """Return the arguments of an event that calls a function of page.js."""
+    return {
+        "fn": None,
+        "inputs": None,
+        "outputs": None,
+        "js": f"() => lectern.{function}()",
+        "api_visibility": "private",
+    }
+
+
+def _read(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _theme() -> gr.themes.Default:
+    """Create a theme in which all texts have a contrast of at least 4.5 in light and in dark."""
+    hint, dark_hint = "*neutral_600", "*neutral_300"
+    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=_FONT, font_mono=_FONT).set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_text_color="white",
+        body_text_color_subdued=hint,
+        body_text_color_subdued_dark=dark_hint,
+        block_info_text_color=hint,
+        block_info_text_color_dark=dark_hint,
+        block_label_text_color=hint,
+        block_label_text_color_dark=dark_hint,
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+    )

@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.server.page_calls import InvalidCall, PageCalls
+from pipeline.server.page_calls import MOST_FILES, InvalidCall, PageCalls
 from pipeline.server.request_limits import replayed
 from pipeline.server.visitors import COOKIE, AnswerStreams, VisitorFiles, is_visitor, new_visitor
 
@@ -144,14 +144,18 @@ def file_routes(files: VisitorFiles, keep: Callable[[str], None]) -> list[Route]
     """
 
     async def upload(request: Request) -> Response:
-        async with request.form(max_files=1, max_fields=10) as form:
-            sent = form.get("files")
-            if not isinstance(sent, UploadFile):
-                return _refusal(400, "The upload has no file. Send one as multipart/form-data in the field `files`.")
-            path = files.new_folder(visitor_of(request)) / _file_name(sent.filename or "")
-            await asyncio.to_thread(path.write_bytes, await sent.read())
+        async with request.form(max_files=MOST_FILES, max_fields=10) as form:
+            sent = [each for each in form.getlist("files") if isinstance(each, UploadFile)]
+            paths = [await store(each, visitor_of(request)) for each in sent]
+        if not paths:
+            return _refusal(400, "The upload has no file. Send one as multipart/form-data in the field `files`.")
+        return JSONResponse(paths)
+
+    async def store(sent: UploadFile, visitor: str) -> str:
+        path = files.new_folder(visitor) / _file_name(sent.filename or "")
+        await asyncio.to_thread(path.write_bytes, await sent.read())
         keep(str(path))
-        return JSONResponse([str(path)])
+        return str(path)
 
     async def download(request: Request) -> Response:
         path = files.find(visitor_of(request), request.path_params["path"])

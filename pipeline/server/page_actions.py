@@ -7,20 +7,21 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.context import LocalContext
 
-from pipeline.chapters.edited_table import ChapterRow, table_rows
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.redaction import hide_passwords
 from pipeline.registry.outages import translate_error
 from pipeline.server.chapter_editor import ChapterEditor, ChaptersResult, ClientLeft
 from pipeline.server.isolated_reading import prepare_reading
 from pipeline.server.page_access import visitor_of
+from pipeline.server.timeline import timeline_html
 from pipeline.server.version_watcher import VersionWatcher
 from pipeline.server.visitors import AnswerStreams, VisitorFiles
+from pipeline.titles.edited_table import ChapterRow, table_rows
 from pipeline.titles.other_models import list_models
 from pipeline.transcripts import chapter_files
 from pipeline.transcripts.chapter import ChapteredTranscript
@@ -29,12 +30,20 @@ from pipeline.transcripts.transcript import Transcript
 
 TIME_WIDTH, _TITLE_WIDTH = "90px", "240px"
 _COLUMNS = 2  # time and title
+_NO_TITLE = "(no title)"
 _PROGRESS = gr.Progress()
 _log = logging.getLogger(__name__)
 
 _Action = Callable[..., Any]
 _Table = list[list[Any]]
 """The rows of the edited table."""
+
+
+class _Talk(NamedTuple):
+    """A transcript, and the name under which the page offers it."""
+
+    name: str
+    transcript: Transcript
 
 
 def _with_message(*others: Any) -> Callable[[_Action], _Action]:
@@ -76,20 +85,29 @@ class PageActions:
         self._files = files
         self._streams = streams
 
-    @_with_message(*[gr.skip()] * 6)
-    def read(self, path: str) -> tuple[Any, ...]:
-        """Read an uploaded file."""
-        transcripts = self._editor.read(Path(path))
-        names = [each.name for each in transcripts]
-        choice = gr.Dropdown(choices=names, value=names[0], visible=len(names) > 1)
-        return (_describe_file(transcripts), transcripts, choice, *_lesson_name(transcripts[0]), "", None)
+    @_with_message(*[gr.skip()] * 4)
+    def read(self, files: Sequence[str]) -> tuple[Any, ...]:
+        """Read uploaded files. Each becomes a talk, a workbook one for each lesson."""
+        talks: list[_Talk] = []
+        problems: list[str] = []
+        for path in map(Path, dict.fromkeys(files)):
+            try:
+                transcripts = self._editor.read(path)
+            except (Rejected, UsageError) as error:
+                problems.append(str(error))
+            else:
+                talks += [_Talk(path.name if len(transcripts) == 1 else each.name, each) for each in transcripts]
+        if not talks:
+            raise Rejected(" ".join(problems))
+        return " ".join([*problems, _describe_talks(talks)]), *_show_talks(talks), "", None
 
-    def name_lesson(self, transcripts: list[Transcript], which: int | None) -> tuple[Any, ...]:
-        """Show the name of the chosen lesson."""
-        index = which or 0
-        return _lesson_name(transcripts[index]) if index < len(transcripts) else (gr.skip(), gr.skip())
+    @_with_message(*[gr.skip()] * 4)
+    def example(self) -> tuple[Any, ...]:
+        """Read the example that comes with the page."""
+        talks = [_Talk("Example: bread, stars and a garden", self._editor.read_example())]
+        return "The example is read. Finding its chapters.", *_show_talks(talks), "", None
 
-    @_with_message(*[gr.skip()] * 5)
+    @_with_message(*[gr.skip()] * 10)
     def chapters(
         self,
         text: str,
@@ -99,30 +117,73 @@ class PageActions:
         request: gr.Request,
         progress: gr.Progress = _PROGRESS,
     ) -> tuple[Any, ...]:
-        """Divide the pasted transcript, else the chosen lesson of the file, into chapters."""
+        """Divide the pasted transcript, else the chosen talk, into chapters."""
+        progress(0, desc="Finding where the topics change")
         transcript = self._chosen(text, transcripts, which or 0)
         result = self._editor.chapters(
             transcript,
             minutes,
-            lambda written, total: progress((written, total), desc="titles"),
+            lambda written, total: progress((written, total), desc="Writing titles"),
             is_waiting=self._is_waiting(request),
         )
-        rows = [[*row] for row in table_rows(result.lesson)]
-        return (_describe_chapters(result), rows, transcript, *_lesson_name(transcript), self._describe_version())
+        found = result.lesson
+        return (
+            _describe_chapters(result),
+            _table(found),
+            found,
+            transcript.course_title,
+            transcript.lesson_num,
+            self._describe_version(),
+            timeline_html(found),
+            gr.Column(visible=True),
+            gr.Checkbox(value=False, visible=bool(found.keyphrases)),
+            gr.Radio(visible=False),
+            "",
+        )
 
     def _chosen(self, text: str, transcripts: list[Transcript], index: int) -> Transcript:
         if text.strip():
             return self._editor.read_pasted(text)
         if not transcripts:
-            raise UsageError("There is no transcript. Paste one, or upload a file.")
+            raise UsageError("There is no transcript. Drop a file, paste a transcript, or try the example.")
         if index >= len(transcripts):
-            raise UsageError("The file of this lesson is no longer here. Upload it again.")
+            raise UsageError("The file of this talk is no longer here. Upload it again.")
         return transcripts[index]
+
+    def show(self, found: ChapteredTranscript | None, table: _Table) -> tuple[Any, ...]:
+        """Draw the timeline for the edited table. A row that is not finished is no failure: it is only named."""
+        try:
+            return "", timeline_html(self._edited(found, table))
+        except (Rejected, UsageError) as error:
+            return str(error), gr.skip()
+
+    @_with_message(gr.skip(), gr.skip())
+    def suggest(self, found: ChapteredTranscript | None, table: _Table, chapter: float | None) -> tuple[Any, ...]:
+        """Suggest other titles for a chapter, which is given by its number."""
+        chapters = self._edited(found, table).chapters
+        number = int(chapter or 1)
+        if not 1 <= number <= len(chapters):
+            raise UsageError(f"There is no chapter {number:,}. Choose a chapter in the timeline.")
+        time = [row.time for row in _rows(table) if any(map(str.strip, row))][number - 1]
+        label = f"Other titles for chapter {number}, {time}: choose one to use it"
+        titles = self._editor.suggest(chapters[number - 1])
+        return "", gr.Radio(titles, value=None, label=label, visible=True), time
+
+    @_with_message(gr.skip(), gr.skip())
+    def use_title(
+        self, found: ChapteredTranscript | None, table: _Table, title: str | None, time: str
+    ) -> tuple[Any, ...]:
+        """Put a suggested title into the table, at the chapter that starts at `time`."""
+        rows = _rows(table)
+        if title is None or time not in (row.time for row in rows):
+            raise UsageError("The chapter has another time now. Ask for titles again.")
+        new = [[row.time, title if row.time == time else row.title] for row in rows]
+        return "", new, timeline_html(self._edited(found, new))
 
     @_with_message(None)
     def download(
         self,
-        transcript: Transcript | None,
+        found: ChapteredTranscript | None,
         table: _Table,
         course: str,
         lesson: str,
@@ -130,23 +191,41 @@ class PageActions:
         request: gr.Request,
     ) -> tuple[Any, ...]:
         """Write the chapters of the table to a file for the visitor."""
-        chapters = self._edited(transcript, table, course, lesson)
-        if form is None:
-            raise UsageError("No format is chosen. Choose one next to the download button.")
+        chapters, form = self._edited(found, table, course, lesson), _require_format(form)
         path = self._editor.file(chapters, form, self._files.new_folder(visitor_of(request.request)))
         remarks = chapter_files.remarks(chapters, form)
         return " ".join([f"{path.name}: {_count_chapters(chapters)}.", *remarks]), str(path)
 
+    @_with_message("")
+    def copy(
+        self, found: ChapteredTranscript | None, table: _Table, course: str, lesson: str, form: str | None
+    ) -> tuple[Any, ...]:
+        """Return the chapters of the table as text, for the clipboard."""
+        chapters, form = self._edited(found, table, course, lesson), _require_format(form)
+        remarks = chapter_files.remarks(chapters, form)
+        return " ".join([f"Copied {_count_chapters(chapters)}.", *remarks]), self._editor.text(chapters, form)
+
     @_with_message()
-    def save(self, transcript: Transcript | None, table: _Table, course: str, lesson: str) -> str:
+    def save(
+        self,
+        found: ChapteredTranscript | None,
+        table: _Table,
+        course: str,
+        lesson: str,
+        accept_keyphrases: bool,
+    ) -> str:
         """Save the chapters of the table for training."""
-        path, command = self._editor.save(self._edited(transcript, table, course, lesson))
-        return f"Saved as {path}. To train on the workbook and all corrections, run: {command}"
+        chapters = self._edited(found, table, course, lesson)
+        path, command = self._editor.save(chapters, accept_keyphrases=accept_keyphrases)
+        return (
+            f"Saved as {path}. The model learns from it in the next training, and the page uses the new version once "
+            f"it is promoted. In the project folder, run:\n{command}\nlectern run\nlectern promote"
+        )
 
     @_with_message(gr.skip())
     def compare(
         self,
-        transcript: Transcript | None,
+        found: ChapteredTranscript | None,
         table: _Table,
         course: str,
         lesson: str,
@@ -156,27 +235,28 @@ class PageActions:
         """Show the titles of other models next to those of the table."""
         if not models:
             raise UsageError("No model is chosen. Tick the models to compare.")
-        chapters = self._edited(transcript, table, course, lesson)
+        chapters = self._edited(found, table, course, lesson)
         titles = self._editor.compare(chapters, models, is_waiting=self._is_waiting(request))
-        rows = [[*row, *(titles[model][n] for model in models)] for n, row in enumerate(table_rows(chapters))]
+        rows = [
+            [*row, *(titles[model][n] or _NO_TITLE for model in models)] for n, row in enumerate(table_rows(chapters))
+        ]
         columns = ["time", "in the table", *models]
         # Without fixed widths, Gradio makes the last of many columns too narrow for their headings.
         widths = [TIME_WIDTH, *[_TITLE_WIDTH] * (len(columns) - 1)]
         shown = gr.Dataframe(value=rows, headers=columns, column_widths=widths, visible=True)
-        return f"The table below shows the titles of {len(models)} models.", shown
+        return f"The table below shows the titles of {', '.join(models)}.", shown
 
     def describe_models(self) -> tuple[Any, ...]:
-        """Show the served version and the models to compare with, when the page opens."""
+        """Describe the served version, and list the models to compare with it."""
         prepare_reading()
         return self._describe_version(), gr.CheckboxGroup(choices=_list_models())
 
-    def _edited(self, transcript: Transcript | None, table: _Table, course: str, lesson: str) -> ChapteredTranscript:
-        if transcript is None:
+    def _edited(
+        self, found: ChapteredTranscript | None, table: _Table, course: str = "", lesson: str = ""
+    ) -> ChapteredTranscript:
+        if found is None:
             raise UsageError("There are no chapters yet. Paste or upload a transcript, then click Find chapters.")
-        if any(len(row) != _COLUMNS for row in table):
-            raise UsageError("The table must have the columns time and title. Click Find chapters for a new table.")
-        rows = [ChapterRow(*("" if cell is None else str(cell) for cell in row)) for row in table]
-        return self._editor.edited(transcript, rows, course, lesson)
+        return self._editor.edited(found, _rows(table), course, lesson)
 
     def _is_waiting(self, request: gr.Request) -> Callable[[], bool]:
         """Return a function that returns whether the visitor still waits for the answer to the current call."""
@@ -185,7 +265,7 @@ class PageActions:
 
     def _describe_version(self) -> str:
         if self._watcher.version:
-            return f"version {self._watcher.version}"
+            return f"Titles are written by {self._watcher.version}."
         return self._watcher.problem or "The model is still loading. Reload the page in a moment."
 
 
@@ -197,17 +277,38 @@ def _list_models() -> list[str]:
         return []
 
 
-def _lesson_name(transcript: Transcript) -> tuple[str, str]:
-    return transcript.course_title, transcript.lesson_num
+def _table(lesson: ChapteredTranscript) -> _Table:
+    return [[*row] for row in table_rows(lesson)]
 
 
-def _describe_file(transcripts: Sequence[Transcript]) -> str:
-    lines = sum(len(transcript.lines) for transcript in transcripts)
-    if len(transcripts) > 1:
-        what = f"{len(transcripts):,} lessons"
-    else:
-        what = f"{transcripts[0].course_title}, {youtube_time(transcripts[0].end_seconds)}"
-    return f"{what}: {lines:,} lines read. Click Find chapters."
+def _rows(table: _Table) -> list[ChapterRow]:
+    if any(len(row) != _COLUMNS for row in table):
+        raise UsageError("The table must have the columns time and title. Click Find chapters for a new table.")
+    return [ChapterRow(*("" if cell is None else str(cell) for cell in row)) for row in table]
+
+
+def _require_format(form: str | None) -> str:
+    if form is None:
+        raise UsageError("No format is chosen. Choose one above the download button.")
+    return form
+
+
+def _show_talks(talks: Sequence[_Talk]) -> tuple[Any, ...]:
+    """Return the transcripts, and the field that chooses one of them."""
+    choices = [
+        f"{number}. {talk.name}, {youtube_time(talk.transcript.end_seconds)}"
+        for number, talk in enumerate(talks, start=1)  # the number makes names different
+    ]
+    return [talk.transcript for talk in talks], gr.Dropdown(choices=choices, value=choices[0], visible=True)
+
+
+def _describe_talks(talks: Sequence[_Talk]) -> str:
+    lines = sum(len(talk.transcript.lines) for talk in talks)
+    what, next_step = talks[0].name, "Click Find chapters."
+    if len(talks) > 1:
+        what, next_step = f"{len(talks):,} talks", "Choose one, then click Find chapters."
+    notes = [note for talk in talks for note in talk.transcript.notes]
+    return " ".join([f"{what}: {lines:,} lines read. {next_step}", *notes])
 
 
 def _describe_chapters(result: ChaptersResult) -> str:

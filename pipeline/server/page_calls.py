@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from pipeline.server.visitors import VisitorFiles
 
+MOST_FILES = 20
+"""Most files in an upload."""
+
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Session = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -42,11 +45,14 @@ _FIELD_TYPES = {
     gr.Textbox: _FieldType(TypeAdapter(str | None), "text"),
     gr.Number: _FieldType(TypeAdapter(Annotated[_Finite, Field(ge=0)] | None), "a number of at least 0"),
     gr.Dropdown: _FieldType(TypeAdapter(str | None), "the text of one of its choices"),
+    gr.Radio: _FieldType(TypeAdapter(str | None), "the text of one of its choices"),
+    gr.Checkbox: _FieldType(TypeAdapter(bool), "true or false"),
     gr.CheckboxGroup: _FieldType(TypeAdapter(list[str]), "a list of the texts of its choices"),
     gr.Dataframe: _FieldType(TypeAdapter(_Table), "a table: {'headers': [text, ...], 'data': [[cell, ...], ...]}"),
     gr.File: _FieldType(
-        TypeAdapter(_File),
-        "an uploaded file: {'path': a path that /gradio_api/upload returned, 'meta': {'_type': 'gradio.FileData'}}",
+        TypeAdapter(Annotated[list[_File], Field(min_length=1, max_length=MOST_FILES)]),
+        f"a list of up to {MOST_FILES} uploaded files: [{{'path': a path that /gradio_api/upload returned, 'meta': "
+        "{'_type': 'gradio.FileData'}}]",
     ),
 }
 _UNKNOWN_FILE = (
@@ -163,7 +169,7 @@ class PageCalls:
             raise InvalidCall(f"The argument {name} must be {field.expected}.") from None
         match block:
             case gr.File():
-                return self._find_file(value.path, visitor)
+                return [self._find_file(file.path, visitor) for file in value]
             case gr.Dataframe():
                 return value.model_dump()
             case gr.Textbox():

@@ -19,7 +19,7 @@ from pipeline.server.settings import PAGE_PATH, PageSettings, ServeSettings
 from pipeline.server.title_queue import TitleQueue
 from pipeline.server.titles_api import create_app
 from pipeline.server.version_watcher import VersionWatcher
-from pipeline.titles.served_version import find_served_version, load_titler
+from pipeline.titles.served_version import find_served_version, load_segmenter, load_titler
 
 
 def run_server(port: int, *, host: str, fast: bool = False) -> None:
@@ -34,7 +34,9 @@ def run_server(port: int, *, host: str, fast: bool = False) -> None:
     require_extra("page", user="The page")
     settings, page = ServeSettings.read(), PageSettings.read()
     listening = _listen(host, port)
-    watcher = VersionWatcher(lambda: find_served_version(fast=fast), load_titler, refresh=settings.refresh)
+    watcher = VersionWatcher(
+        lambda: find_served_version(fast=fast), load_titler, load_segmenter, refresh=settings.refresh
+    )
     queue = TitleQueue(watcher.write_titles, waiting=settings.waiting, batch=settings.batch)
     app = create_app(watcher, queue, settings)
     with tempfile.TemporaryDirectory(prefix="lectern-page-", ignore_cleanup_errors=True) as folder:

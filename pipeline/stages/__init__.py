@@ -14,6 +14,7 @@ STAGES = {
     "validate": "Check both tables against the suites in expectations/.",
     "merge": "Join every line to its topic.",
     "split": "Divide the examples into train, validation and test.",
+    "segment": "Learn where chapters start, and measure it.",
     "settings": "Write the settings that decide each contestant's weights and titles.",
     "baselines": "Score the baselines, which need no training.",
     "collect": "Write the hashes of all contestants' results.",

@@ -7,6 +7,7 @@ import shutil
 
 import pandas as pd
 
+from pipeline.chapters.boundary_board import read_board
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.costs import costs_of
 from pipeline.evaluation.leaderboard import CompareSettings, build_leaderboard
@@ -16,7 +17,17 @@ from pipeline.evaluation.report import render_report
 from pipeline.evaluation.results import read_results
 from pipeline.evaluation.title_measures import measure_models
 from pipeline.files import folder_aside, write_json, write_text
-from pipeline.paths import BEST_MODEL, COLLECTED, LEADERBOARD, LEADERBOARD_MD, MODELS, REPORT, SPLITS
+from pipeline.paths import (
+    BEST_MODEL,
+    BOUNDARIES,
+    COLLECTED,
+    LEADERBOARD,
+    LEADERBOARD_MD,
+    MODELS,
+    REPORT,
+    SEGMENTER,
+    SPLITS,
+)
 from pipeline.training.record import read_training
 
 
@@ -42,10 +53,11 @@ def run() -> None:
         true_titles=true_titles,
     )
     costs = costs_of(metrics, {model: trained.run for model, trained in training.items()})
-    report = render_report(leaderboard, metrics, predictions, test, training, costs)
+    report = render_report(leaderboard, metrics, predictions, test, training, costs, read_board(BOUNDARIES))
     write_json(LEADERBOARD, leaderboard.model_dump(mode="json"), durable=False)
     write_text(LEADERBOARD_MD, as_markdown(leaderboard, costs), durable=False)
     write_text(REPORT, report, durable=False)
     with folder_aside(BEST_MODEL, durable=False) as folder:
         shutil.copytree(MODELS / leaderboard.best, folder, dirs_exist_ok=True)
+        shutil.copytree(SEGMENTER, folder / SEGMENTER.name)
     print(as_markdown(leaderboard, costs))

@@ -12,6 +12,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from pipeline.chapters.boundary_board import BoundaryBoard, read_board
 from pipeline.data.split import Splits
 from pipeline.evaluation.costs import read_costs
 from pipeline.evaluation.figures import curves_figure, score_figure
@@ -23,7 +24,7 @@ from pipeline.files import write_json
 from pipeline.models.checkpoints import Card
 from pipeline.models.generation import GenerateSettings
 from pipeline.models.seen_examples import count_seen
-from pipeline.paths import LEADERBOARD, MODELS, REGISTERED, SPLITS
+from pipeline.paths import BOUNDARIES, LEADERBOARD, MODELS, REGISTERED, SEGMENTER, SPLITS
 from pipeline.registry.lineage import md5, title_code_hashes
 from pipeline.registry.model_card import Facts, keep_card, write_card
 from pipeline.registry.register_settings import RegisterSettings
@@ -43,12 +44,17 @@ def run() -> None:
             f"it, run: dvc exp apply {name} && lectern run"
         )
         return
+    board = read_board(BOUNDARIES)
     best = leaderboard.row(leaderboard.best)
     training = read_training(best.model)
     client, run_id, model_md5 = connect(), training.run.run_id, md5(MODELS / best.model)
     tags = {
         "model": best.model,
         "model.md5": model_md5,
+        "segmenter": board.method,
+        "segmenter.md5": md5(SEGMENTER),
+        "segmenter.run": board.run_id,
+        **{f"boundaries.test.{name}": f"{score.mean:.4f}" for name, score in board.in_use.test.items()},
         "model.code": " ".join(title_code_hashes(Path("pipeline"))),
         "beats_baselines": str(leaderboard.best_beats_baselines).lower(),
         **{f"validation.{name}": f"{value:.4f}" for name, value in best.validation.items()},
@@ -56,8 +62,10 @@ def run() -> None:
         **training.run.lineage,
     }
     generate = GenerateSettings.read(best.model)
-    version = register(client, settings.name, MODELS / best.model, generate, run_id=run_id, tags=tags)
-    keep_card(client, version, best.model, write_card(_facts(client, version, tags, leaderboard, generate)))
+    version = register(
+        client, settings.name, MODELS / best.model, generate, run_id=run_id, tags=tags, segmenter=SEGMENTER
+    )
+    keep_card(client, version, best.model, write_card(_facts(client, version, tags, leaderboard, board, generate)))
     for row in leaderboard.rows:
         if not row.is_baseline:
             trained = read_training(row.model)
@@ -90,6 +98,7 @@ def _facts(
     version: ModelVersion,
     tags: dict[str, str],
     leaderboard: Leaderboard,
+    board: BoundaryBoard,
     generate: GenerateSettings,
 ) -> Facts:
     best = leaderboard.best
@@ -105,6 +114,7 @@ def _facts(
         generate=generate,
         training=read_training(best).run,
         leaderboard=leaderboard,
+        boundaries=board,
         splits=splits,
         seen=count_seen(MODELS / best, "test", splits["test"]),
         scored=read_results(best)[1],

@@ -61,7 +61,7 @@ def title_texts(texts: Iterable[str], version: ServedVersion) -> BatchTitles:
     digest = hashlib.sha256(json.dumps([version.identity, *distinct]).encode()).hexdigest()
     resume_folder = RESUME_FOLDER / digest[:32]
     titles: dict[str, Shown] = {}
-    with tqdm(total=len(distinct), desc="titles", unit="text", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(distinct), desc="titles", unit="text", leave=None, disable=not sys.stderr.isatty()) as bar:
         for chunk in chunks(distinct):
             file = resume_folder / f"{len(titles):08d}.json"
             try:

@@ -11,12 +11,11 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.paths import MODELS, TRAINING_SPLITS
-from pipeline.registry.fallback_title import choose_titles
+from pipeline.registry.fallback_title import Shown, choose_titles
 from pipeline.registry.register_settings import RegisterSettings
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import get_version, list_versions
 from pipeline.titles.served_version import load_titler, to_served_version
-from pipeline.titles.talk_titles import choose_talk_titles
 
 _BASELINE = "baseline: "
 _TRAINED = "trained: "
@@ -45,7 +44,7 @@ def _trained_models() -> list[str]:
 
 
 def titles_by(model: str, texts: Sequence[str]) -> list[str]:
-    """Title the chapters of a talk with one of `list_models`. A title is empty if the model has none.
+    """Title each text with one of `list_models`. A title is empty if the model has none, with no keyphrase instead.
 
     Raises:
         UsageError: the model does not exist.
@@ -59,7 +58,7 @@ def titles_by(model: str, texts: Sequence[str]) -> list[str]:
     if name != RegisterSettings.read().name or not number.isdecimal():
         raise _unknown_model(model)
     write_titles = load_titler(to_served_version(get_version(connect(), name, int(number))))
-    return [each.title for each in choose_talk_titles(write_titles([*texts]), texts)] if texts else []
+    return _own_titles(write_titles([*texts])) if texts else []
 
 
 def _unknown_model(model: str) -> UsageError:
@@ -69,13 +68,12 @@ def _unknown_model(model: str) -> UsageError:
 def _titles_by_trained(name: str, texts: Sequence[str]) -> list[str]:
     if name not in _trained_models():
         raise _unknown_model(f"{_TRAINED}{name}")
-    titler = open_titler(MODELS / name, GenerateSettings.read(name).with_overrides({"candidates": 0}))
-    candidates = titler.titles([*texts])
-    shown = [
-        title._replace(candidates=own)
-        for title, own in zip(choose_titles(texts, candidates, titler.style), candidates, strict=True)
-    ]
-    return [each.title for each in choose_talk_titles(shown, texts)]
+    titler = open_titler(MODELS / name, GenerateSettings.read(name))
+    return _own_titles(choose_titles(texts, titler.titles([*texts]), titler.style))
+
+
+def _own_titles(written: Sequence[Shown]) -> list[str]:
+    return ["" if each.fallback else each.title for each in written]
 
 
 def _titles_by_baseline(name: str, texts: Sequence[str]) -> list[str]:

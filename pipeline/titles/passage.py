@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import mlflow
 
 from pipeline.errors import Rejected, UsageError
-from pipeline.models.title_cleanup import is_usable_title
+from pipeline.models.title_cleanup import is_usable_title, shorten_title
 from pipeline.titles.served_version import ServedVersion, load_version
+from pipeline.titles.settings import TitlesSettings
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +32,12 @@ def title_passage(text: str, version: ServedVersion, parameters: Mapping[str, ob
         written = predict([text], parameters).iloc[0]
     except (ValueError, mlflow.MlflowException) as error:
         raise UsageError(str(error)) from None
+    longest = TitlesSettings.read().longest
     if not written["fallback"]:
-        return list(filter(is_usable_title, written["candidates"]))
+        return [shorten_title(title, longest) for title in written["candidates"] if is_usable_title(title)]
     if not written["title"]:
         raise Rejected(
             f"Version {version.number} wrote no usable title, and the text has no keyphrase. Give a longer passage."
         )
     _log.warning("Version %s wrote no usable title. This is a keyphrase of the text.", version.number)
-    return [written["title"]]
+    return [shorten_title(written["title"], longest)]

@@ -21,14 +21,17 @@ import pandas as pd
 import pipeline
 from pipeline.errors import Rejected, UsageError
 from pipeline.extras import require_extra
-from pipeline.models.title_cleanup import PLAIN
+from pipeline.models.title_cleanup import PLAIN, shorten_title
 from pipeline.paths import EXPORTS
 from pipeline.registry.fallback_title import Shown, titles_frame
 from pipeline.registry.register_settings import RegisterSettings
+from pipeline.titles.settings import TitlesSettings
 
 if TYPE_CHECKING:
     import mlflow
     from mlflow.entities.model_registry import ModelVersion
+
+    from pipeline.chapters.segmenter import Segmenter
 
 _INSTALLED_CODE = Path(pipeline.__file__).parent
 _PRETRAINED = "pretrained"
@@ -131,20 +134,37 @@ def _with_export(version: ServedVersion, model_md5: str) -> ServedVersion:
 def load_titler(version: ServedVersion) -> WriteTitles:
     """Load a version and return its function from texts to titles, with the version's own generation settings.
 
+    Titles are cut to the length that params.yaml sets.
+
     Raises:
         Rejected: the version cannot be loaded.
         TemporaryFailure: the store of its files does not answer.
     """
-    predict = load_version(version)
+    predict, longest = load_version(version), TitlesSettings.read().longest
 
     def write_titles(texts: list[str]) -> list[Shown]:
         predicted = predict(texts, {"candidates": 0})[["title", "fallback", "candidates"]]
         return [
-            Shown(title, bool(fallback), tuple(candidates))
+            Shown(shorten_title(title, longest), bool(fallback), [shorten_title(each, longest) for each in candidates])
             for title, fallback, candidates in predicted.itertuples(index=False)
         ]
 
     return write_titles
+
+
+@lru_cache(maxsize=1)
+def load_segmenter(version: ServedVersion) -> Segmenter | None:
+    """Load the segmenter of a version; None for the pretrained model, and for a version from before segmenters.
+
+    Raises:
+        Rejected: the segmenter cannot be loaded.
+        TemporaryFailure: the store of its files does not answer.
+    """
+    if not version.is_registered:
+        return None
+    from pipeline.registry.version_segmenter import read_segmenter
+
+    return read_segmenter(version.name, version.number)
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 from pipeline.data.examples import build_examples
 from pipeline.data.fallback_titles import KEYPHRASE, fallback_note
 from pipeline.data.lesson_openings import marked_texts
+from pipeline.data.speaker_column import with_speakers
 from pipeline.data.tables import open_tables
 from pipeline.data.workbook import Workbook, read_untitled, reinterpretations
 from pipeline.data.workbook_files import fit_into_cell, write_workbook
@@ -180,7 +181,7 @@ def _unmerge(sheet: Worksheet, coordinate: str) -> None:
 def _write_tables(out: Path, workbook: Workbook, titles: dict[int, str], marks: dict[int, str], path: Path) -> None:
     topics = workbook.topics
     filled = topics["title"].mask(topics["title"] == "", topics["row"].map(titles).fillna(""))
-    write_workbook(path, topics.assign(title=filled), workbook.lines, out, marks)
+    write_workbook(path, topics.assign(title=filled), with_speakers(workbook.lines, path), out, marks)
 
 
 def _check_copy(out: Path, topics: pd.DataFrame, path: Path) -> None:

@@ -30,6 +30,7 @@ _BEGINS_LIKE_TIMES = re.compile(r"\s*(?:-->|[-(\[]?\d)")
 _ARROW_TO_A_TIME = re.compile(r"-->\s*\d+:\d")
 _WEBVTT_BLOCK = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s.*)?")  # begins a block without spoken words
 _TAG = re.compile(r"</?(?:[cibuv]|ruby|rt|lang|font)\b[^<>]*>|<\d[\d:.]*>|\{\\an?\d+\}|\[br\]", re.IGNORECASE)
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]+)>", re.IGNORECASE)  # WebVTT's name of a speaker
 _GROWING_SHARE = 0.5  # captions grow if more than this share of cues extend the words of the cue before
 _ROLLING_SHARE = 0.7  # captions roll if more than this share of cues repeat rows of the cue before
 
@@ -66,7 +67,8 @@ def read_cues(text: str, file_name: str, *, may_roll: bool = True) -> list[RawLi
     shown = [[words for row in cue.rows if (words := _words(row))] for cue in cues]
     spoken = _without_repeats(shown) if may_roll else shown
     lines = [
-        RawLine(start, end, " ".join(rows)) for start, end, rows in zip(times[::2], times[1::2], spoken, strict=True)
+        RawLine(start, end, " ".join(rows), _speaker(cue))
+        for cue, start, end, rows in zip(cues, times[::2], times[1::2], spoken, strict=True)
     ]
     return _without_growth(lines) if may_roll else lines
 
@@ -126,6 +128,12 @@ def _names_a_cue(rows: Sequence[str], n: int) -> bool:
     """
     below = rows[n + 1] if n + 1 < len(rows) else ""
     return bool(_TIMES.fullmatch(below)) and (rows[n].strip().isdigit() or not (n and rows[n - 1].strip()))
+
+
+def _speaker(cue: _Cue) -> str:
+    """Return the name in a cue's first voice tag; empty if it has none."""
+    voice = next(filter(None, map(_VOICE.search, cue.rows)), None)
+    return " ".join(unescape_html(voice[1]).split()) if voice else ""
 
 
 def _words(row: str) -> str:

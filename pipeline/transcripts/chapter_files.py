@@ -16,9 +16,10 @@ import pandas as pd
 
 from pipeline.data.cell_values import as_clock, escape_formula
 from pipeline.data.workbook_files import require_writable, require_xlsx, write_workbook
-from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, TOPICS
+from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, SPEAKER, TOPICS
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, write_text
+from pipeline.transcripts.automatic_note import add_note
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.chapter_lists import FORMATS, ChapterSpan
 from pipeline.transcripts.timestamps import short_time, youtube_time
@@ -199,18 +200,44 @@ def remarks(lesson: ChapteredTranscript, name: str) -> list[str]:
     return found
 
 
-def write_chapters(lessons: Sequence[ChapteredTranscript], out: Path, name: str) -> None:
+def as_text(lessons: Sequence[ChapteredTranscript], name: str, *, note: bool = False) -> str:
+    """Format chapters as text.
+
+    Args:
+        name: a format other than `xlsx`.
+        note: whether to add that the chapters were written automatically. The format must have room for it.
+    """
+    text = TEXTS[name](lessons)
+    return add_note(text, name) if note else text
+
+
+def write_chapters(lessons: Sequence[ChapteredTranscript], out: Path, name: str, *, note: bool = False) -> None:
     """Write chapters to `out` in the format `name`. If this fails, `out` stays unchanged.
+
+    Args:
+        note: as in `as_text`.
 
     Raises:
         Rejected: a workbook cannot hold the chapters.
     """
     if name == "xlsx":
         with file_aside(out) as aside:
-            write_workbook(out, _topics_table(lessons), _lines_table(lessons), aside, _fallback_marks(lessons))
+            lines = _lines_table([lesson.transcript for lesson in lessons])
+            write_workbook(out, _topics_table(lessons), lines, aside, _fallback_marks(lessons))
     else:
         byte_order_mark = "\ufeff" if name == "csv" else ""  # Excel needs it to recognise UTF-8
-        write_text(out, byte_order_mark + TEXTS[name](lessons))
+        write_text(out, byte_order_mark + as_text(lessons, name, note=note))
+
+
+def write_transcripts(transcripts: Sequence[Transcript], out: Path) -> None:
+    """Write transcripts and their known topics to a workbook. If this fails, `out` stays unchanged.
+
+    Raises:
+        Rejected: a workbook cannot hold them.
+    """
+    topics = [(each.course_title, each.lesson_num, *topic) for each in transcripts for topic in each.topics]
+    with file_aside(out) as aside:
+        write_workbook(out, _table(TOPICS, topics), _lines_table(transcripts), aside, {})
 
 
 def _topics_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
@@ -224,12 +251,10 @@ def _topics_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
     )
 
 
-def _lines_table(lessons: Sequence[ChapteredTranscript]) -> pd.DataFrame:
-    transcripts = [lesson.transcript for lesson in lessons]
-    return _table(
-        LINES,
-        [(each.course_title, each.lesson_num, line.seconds, line.text) for each in transcripts for line in each.lines],
-    )
+def _lines_table(transcripts: Sequence[Transcript]) -> pd.DataFrame:
+    spoken = [(each, line) for each in transcripts for line in each.lines]
+    table = _table(LINES, [(each.course_title, each.lesson_num, line.seconds, line.text) for each, line in spoken])
+    return table.assign(**{SPEAKER: [line.speaker for _, line in spoken]})
 
 
 def _table(name: str, rows: list[tuple[str, str, float, str]]) -> pd.DataFrame:

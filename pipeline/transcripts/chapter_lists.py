@@ -240,7 +240,7 @@ def _write_cue(chapters: Sequence[ChapterSpan]) -> str:
     """Write a cue sheet. It has no way to escape a double quote, so one becomes two single quotes."""
     lines = ['FILE "talk.mp3" MP3']
     for number, each in enumerate(chapters, start=1):
-        frames = math.floor(each.start * _CUE_FRAMES + 0.5)
+        frames = math.floor(each.start * _CUE_FRAMES + 1e-6)  # rounded up, a start could meet the next one
         minutes, rest = divmod(frames, 60 * _CUE_FRAMES)
         title = each.title.replace('"', "''")
         lines += [

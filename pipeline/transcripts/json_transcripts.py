@@ -45,41 +45,57 @@ class _Format:
     per_second: float = 1.0
 
 
-def read_json(text: str, name: str) -> list[RawLine]:
+def read_json(content: Any, name: str) -> list[RawLine]:
     """Read the lines of a JSON transcript of any known kind.
 
     Args:
-        text: the content of the file.
+        content: the content of the file, from `parse_json`.
         name: the file's name, for messages.
 
     Raises:
-        Rejected: the text is not JSON, is of no known kind, or a value is not a time or a text.
+        Rejected: the content is of no known kind, or a value is not a time or a text.
     """
-    content = parse_json(text, name)
     for kind in FORMATS:
         part = kind.recognise(content)
         if part is not None:
             return [_spoken(entry, number, kind, name) for number, entry in enumerate(kind.entries(part), start=1)]
-    known = ", ".join(kind.name for kind in FORMATS)
+    known = ", ".join(dict.fromkeys(kind.name for kind in FORMATS))
     raise Rejected(f"{name} is JSON of a kind that Lectern does not read. It reads: {known}.")
+
+
+class NotJson(Rejected):
+    """The text is not JSON that a caption program writes."""
 
 
 def is_json_transcript(text: str) -> bool:
     """Return whether a text is JSON of a known kind, and not a sentence that begins with a bracket."""
-    if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
-        return False
     try:
-        content = json.loads(text.lstrip("\ufeff"))
-    except (ValueError, RecursionError):
-        return False
-    return any(kind.recognise(content) is not None for kind in FORMATS)
+        return find_json_transcript(text, "") is not None
+    except Rejected:  # JSON with half a character
+        return True
+
+
+def find_json_transcript(text: str, name: str) -> Any:
+    """Return the content of a text that is JSON of a known kind; None for other text.
+
+    Raises:
+        Rejected: it is JSON that holds half a character.
+    """
+    if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+        return None
+    try:
+        content = parse_json(text.lstrip("\ufeff"), name)
+    except NotJson:
+        return None
+    return content if any(kind.recognise(content) is not None for kind in FORMATS) else None
 
 
 def parse_json(text: str, name: str) -> Any:
     """Parse JSON.
 
     Raises:
-        Rejected: the text is not JSON.
+        NotJson: the text is not JSON.
+        Rejected: it holds half a character.
     """
     try:
         content = json.loads(text)
@@ -89,9 +105,9 @@ def parse_json(text: str, name: str) -> Any:
         half = error.object[error.start].encode("unicode_escape").decode()
         raise Rejected(f"{name} holds half a character ({half}). Download or export it again.") from None
     except json.JSONDecodeError as error:
-        raise Rejected(f"{name}, line {error.lineno:,}: not JSON ({error.msg}). Download or export it again.") from None
+        raise NotJson(f"{name}, line {error.lineno:,}: not JSON ({error.msg}). Download or export it again.") from None
     except (RecursionError, ValueError):  # nested without end, or a number of thousands of digits
-        raise Rejected(f"{name} is JSON that no caption program writes. Download or export it again.") from None
+        raise NotJson(f"{name} is JSON that no caption program writes. Download or export it again.") from None
 
 
 def _spoken(entry: _Entry, number: int, kind: _Format, name: str) -> RawLine:

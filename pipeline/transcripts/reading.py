@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-
-import pandas as pd
 
 from pipeline.data.cell_values import as_clock, replace_control_characters
 from pipeline.data.fallback_titles import without_fallback_titles
 from pipeline.data.problems import Problem, WorkbookRejected, errors
+from pipeline.data.speaker_column import with_speakers
 from pipeline.data.tables import is_workbook
 from pipeline.data.text_encoding import declared_encoding, guess_encoding
 from pipeline.data.workbook import read_workbook, reinterpretations
-from pipeline.data.workbook_schema import LESSON, TOPICS
+from pipeline.data.workbook_schema import SPEAKER, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues, read_cues
-from pipeline.transcripts.json_transcripts import is_json_transcript, read_json
+from pipeline.transcripts.json_transcripts import find_json_transcript, parse_json, read_json
+from pipeline.transcripts.lessons import lessons_from_tables
 from pipeline.transcripts.speakers import split_speakers
 from pipeline.transcripts.subtitle_files import read_subtitles, subtitle_format
 from pipeline.transcripts.table_transcripts import is_table, read_table
-from pipeline.transcripts.timed_text import read_timed_text
-from pipeline.transcripts.transcript import Line, RawLine, Topic, Transcript, end_of_transcript
+from pipeline.transcripts.timed_text import NoTimes, read_timed_text
+from pipeline.transcripts.transcript import Line, RawLine, Transcript, end_of_transcript
 from pipeline.transcripts.word_documents import is_word_document, read_word_document
 from pipeline.transcripts.xml_transcripts import is_xml, read_xml
 
@@ -31,6 +32,7 @@ _JSON = (".json", ".json3", ".sjson")
 _LATE_START = 30 * 60.0  # seconds of silence that no recording begins with
 _HOUR, _AFTER_FULL_HOUR = 3600.0, 60.0
 _FRAMES = re.compile(r"^\s*(\d\d:\d\d:\d\d[:;]\d\d)\s*(?:-->|,|\t)", re.MULTILINE)
+_TIMES_IN_A_PASSAGE = 2  # sentences may begin with a time of day
 
 
 def read_transcripts(path: Path) -> list[Transcript]:
@@ -52,14 +54,26 @@ def read_transcripts(path: Path) -> list[Transcript]:
     return [_transcript(path, _read_raw_lines(path, notes), notes)]
 
 
+def is_passage(path: Path) -> bool:
+    """Return whether a text file is one passage and no transcript: at most two of its lines have times."""
+    try:
+        return len(_read_raw_lines(path, [])) <= _TIMES_IN_A_PASSAGE
+    except NoTimes:
+        return True
+    except Rejected:
+        return False
+
+
 def _read_raw_lines(path: Path, notes: list[str]) -> list[RawLine]:
     """Read the lines of a file in the format that its content shows; the suffix decides only between JSON and text."""
     if is_word_document(path):
         check_size(path)
         return read_timed_text(read_word_document(path), path.name)
     text = read_text(path, notes)
-    if path.suffix.lower() in _JSON or is_json_transcript(text):
-        return read_json(text, path.name)
+    if path.suffix.lower() in _JSON:
+        return read_json(parse_json(text, path.name), path.name)
+    if (content := find_json_transcript(text, path.name)) is not None:
+        return read_json(content, path.name)
     if kind := subtitle_format(text):
         return read_subtitles(text, path.name, kind)
     if frames := _FRAMES.search(text):
@@ -170,30 +184,16 @@ def _read_lessons(path: Path) -> list[Transcript]:
     if errors(others):
         raise WorkbookRejected(path, others)
     notes = tuple(f"{path.name}: {message}" for message in reinterpretations(workbook))
-    known = without_fallback_titles(workbook.topics, path)
-    topics = {lesson: _topics(rows) for lesson, rows in known.groupby(LESSON, sort=False)}
-    transcripts: list[Transcript] = []
-    for (course, number), rows in workbook.lines.groupby(LESSON, sort=False):
-        ordered = rows.sort_values(["seconds", "row"])
-        texts = ordered["text"].str.split().str.join(" ")
-        lines = [Line(*line) for line in zip(ordered["seconds"].tolist(), texts.tolist(), strict=True) if line[1]]
-        if lines:
-            known_topics = topics.pop((course, number), [])
-            end = end_of_transcript(lines)
-            transcripts.append(Transcript(course, number, lines, end, known_topics, () if transcripts else notes))
-    if not transcripts:
+    spoken = with_speakers(workbook.lines, path).reindex(columns=[*workbook.lines, SPEAKER], fill_value="")
+    transcripts = lessons_from_tables(without_fallback_titles(workbook.topics, path), spoken)
+    if any(transcript.lines for transcript in transcripts):
+        transcripts[0] = replace(transcripts[0], notes=notes)
+    else:
         raise Rejected(f"{path} has no words. Fill in its transcripts.")
-    return transcripts + [
-        Transcript(course, number, [], rows[-1].seconds + 1, rows) for (course, number), rows in topics.items()
-    ]
+    return transcripts
 
 
 def _concerns_missing_topics(problem: Problem) -> bool:
     """Return whether the problem is that topics or their titles are missing, which `lectern chapters` adds."""
     of_topics = (problem.sheet or "").lower().startswith(TOPICS)
     return of_topics and problem.kind in ("missing sheet", "missing table", "no rows", "empty title", "empty file")
-
-
-def _topics(rows: pd.DataFrame) -> list[Topic]:
-    ordered = rows.sort_values("start_seconds")
-    return [Topic(*topic) for topic in zip(ordered["start_seconds"].tolist(), ordered["title"].tolist(), strict=True)]

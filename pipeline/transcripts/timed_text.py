@@ -17,6 +17,10 @@ _SPEAKER_PER_LINE = 0.8
 """Share of the lines below a time that must name their speaker for each to be a line of its own."""
 
 
+class NoTimes(Rejected):
+    """The text has no times."""
+
+
 def read_timed_text(text: str, file_name: str) -> list[RawLine]:
     """Read a transcript in plain text, in any of the layouts of `text_layouts`.
 
@@ -27,11 +31,12 @@ def read_timed_text(text: str, file_name: str) -> list[RawLine]:
         file_name: the file's name, for messages.
 
     Raises:
-        Rejected: the text has no times, a time cannot be read, or the times are not in order.
+        NoTimes: the text has no times.
+        Rejected: a time cannot be read, or the times are not in order.
     """
     heading, passages = split_text(split_lines(text))
     if not passages:
-        raise Rejected(f"{file_name} has no times. Begin each line with its time, such as 0:01:05 so now we turn to.")
+        raise NoTimes(f"{file_name} has no times. Begin each line with its time, such as 0:01:05 so now we turn to.")
     times = parse_times([WrittenTime(each.line_number, each.time) for each in passages], file_name)
     for (before, earlier), (after, later) in pairwise(zip(passages, times, strict=True)):
         if later < earlier:

@@ -18,6 +18,7 @@ from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.results import MEASURED_SPLITS, write_results
 from pipeline.evaluation.score_names import SCORES
 from pipeline.stages import collect, compare
+from tests.chapters.small import write_boundaries
 
 PARAMS = """
 contestants: [trained, zero-shot]
@@ -96,6 +97,7 @@ def fill_project() -> None:
         (folder / "run.json").write_text(json.dumps(run))
         Path("models", model).mkdir(parents=True)
     collect.run()
+    write_boundaries()
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,7 @@ def test_the_same_files_give_the_same_report(page, compared, monkeypatch):
 
 def test_the_stage_writes_only_its_three_files(compared):
     assert sorted(path.name for path in (compared / "reports").iterdir() if path.is_file()) == [
+        "boundaries.json",  # from the stage `segment`
         "contestants.json",  # like curves.csv, from the stage `collect`
         "curves.csv",
         "leaderboard.json",
@@ -255,3 +258,15 @@ def test_repeats_and_support_are_shown_with_those_of_the_true_titles(page, compa
         assert all(0 <= value <= 1 for value in measures.values())
     assert f"{board['true_titles']['support']:.3f}" in page
     assert "Repeats: the share of titles" in (compared / "reports/leaderboard.md").read_text()
+
+
+def test_the_report_shows_where_chapters_start(compared):
+    page = (compared / "reports/report.html").read_text(encoding="utf-8")
+    section = page[page.index('<section id="chapters">') :].partition("</section>")[0]
+    assert "Chapters are found by content vectors: too few lessons." in section
+    assert section.count('class="tag">in use') == 2
+    assert section.count("<svg") == 2
+    assert "Topics and found chapters of lesson 1 of C" in section
+    board = json.loads((compared / "reports/boundaries.json").read_text(encoding="utf-8"))
+    marks = sum(len(lesson["true"]) + len(lesson["found"]) for lesson in board["pictures"])
+    assert section.count("<line ") == marks > 10

@@ -49,6 +49,7 @@ def _version(folder: Path, family: str, examples: pd.DataFrame, settings=GREEDY)
     return register_model(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "bart", "mbart", "causal"])
 def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path, examples: pd.DataFrame) -> None:
     card = export(_version(split / family, family, examples), split / "out")
@@ -65,6 +66,7 @@ def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path
     assert {len(each) for each in drawn} == {3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "causal"])
 def test_beam_search_finds_the_titles_of_the_plain_model(family: str, split: Path, examples: pd.DataFrame) -> None:
     card = export(_version(split / family, family, examples, BEAMS), split / "out")

@@ -104,6 +104,7 @@ def test_the_version_that_a_person_approved_becomes_champion(folder: Path, deplo
     ]
 
 
+@pytest.mark.slow
 def test_operators_are_asked_and_a_no_changes_nothing(folder: Path, deployment: UUID, channel: SimpleNamespace):
     execute(run := new_run(deployment))
     (told,) = channel.told
@@ -116,6 +117,7 @@ def test_operators_are_asked_and_a_no_changes_nothing(folder: Path, deployment: 
     assert champion() is None
 
 
+@pytest.mark.slow
 def test_without_an_answer_in_time_the_run_fails_for_good(folder: Path, deployment: UUID):
     execute(run := new_run(deployment, hours=0.0001))
     wait_for(lambda: state(run).is_failed())
@@ -127,6 +129,7 @@ def test_without_an_answer_in_time_the_run_fails_for_good(folder: Path, deployme
     assert champion() is None
 
 
+@pytest.mark.slow
 def test_nobody_is_asked_about_a_version_that_fails_the_rules(folder: Path, deployment: UUID):
     register([])
     execute(run := new_run(deployment))
@@ -156,6 +159,7 @@ def attempts(state: State) -> dict[str, int]:
         return {task.name: task.run_count for task in client.read_task_runs(flow_run_filter=this_run)}
 
 
+@pytest.mark.slow
 def test_a_temporary_failure_is_retried_and_a_refusal_is_not(folder: Path, monkeypatch: pytest.MonkeyPatch):
     approve_by_gate()
     answers = [TemporaryFailure("MLflow does not answer.")]
@@ -202,6 +206,7 @@ pathlib.Path({note!r}).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
 """
 
 
+@pytest.mark.slow
 def test_a_version_is_judged_on_a_free_gpu(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     approve_by_gate()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")

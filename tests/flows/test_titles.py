@@ -10,9 +10,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.titles import title_folder, titles, untitled
+from pipeline.inbox.outbox import RejectedFile, read_titled, write_rejected
+from pipeline.inbox.title_inbox import IGNORED
 from pipeline.settings import set_params
-from pipeline.titles.folder import IGNORED
-from pipeline.titles.outbox import RejectedFile, read_titled, write_rejected
 from tests.conftest import SUBJECTS
 from tests.flows.toy_project import wait_for
 from tests.titles.small import register
@@ -34,6 +34,7 @@ def _register(folder: Path) -> None:
     register(folder / "small", pd.DataFrame({"text": texts, "title": list(SUBJECTS)}))
 
 
+@pytest.mark.slow
 def test_new_files_are_titled_and_shown_and_broken_ones_fail_the_run_once(folder: Path) -> None:
     _register(folder)
     assert titles(return_state=True).message == "Nothing was new."
@@ -49,20 +50,21 @@ def test_new_files_are_titled_and_shown_and_broken_ones_fail_the_run_once(folder
     assert run.run_count == 1
 
 
+@pytest.mark.slow
 def test_a_broken_file_fails_one_run_and_is_named_by_the_later_ones_as_are_those_of_other_kinds(folder: Path) -> None:
     _register(folder)
     (folder / "inbox").mkdir()
     (folder / "inbox/broken.txt").write_text("")
-    (folder / "inbox/talk.vtt").write_text("WEBVTT")
+    (folder / "inbox/talk.mp4").touch()
     state = titles(return_state=True)
     assert state.is_failed()
-    assert "talk.vtt" in state.message
+    assert "talk.mp4" in state.message
     state = titles(return_state=True)
     assert state.is_completed()
     nothing, broken, ignored = state.message.splitlines()
     assert nothing == "Nothing was new."
     assert broken.startswith("To be corrected: broken.txt: It is empty")
-    assert ignored == f"1 {IGNORED}: talk.vtt"
+    assert ignored == f"1 {IGNORED}: talk.mp4"
 
     (folder / "inbox/worse.txt").write_bytes(b"caf\xe9")
     assert titles(return_state=True).is_failed()
@@ -70,10 +72,10 @@ def test_a_broken_file_fails_one_run_and_is_named_by_the_later_ones_as_are_those
 
 def test_of_many_files_of_other_kinds_a_run_names_the_first(tmp_path: Path) -> None:
     for number in range(30):
-        (tmp_path / f"{number:02d}.vtt").touch()
+        (tmp_path / f"{number:02d}.mp4").touch()
     (line,) = untitled(tmp_path, tmp_path / "titles")
     assert line.startswith(f"30 {IGNORED}")
-    assert line.endswith("18.vtt, 19.vtt, 10 more")
+    assert line.endswith("18.mp4, 19.mp4, 10 more")
 
 
 def test_of_a_long_refusal_a_later_run_says_the_first_line(tmp_path: Path) -> None:
@@ -91,6 +93,7 @@ def test_a_wrong_number_of_slots_fails_the_run_with_its_name(folder: Path, monke
 
 
 def test_without_a_version_the_run_says_what_to_do(folder: Path) -> None:
+    set_params(["register"], {"pretrained": None})
     state = titles(return_state=True)
     assert state.is_failed()
     assert "lectern run" in state.message
@@ -128,6 +131,7 @@ def drifts(model: str) -> list[dict[str, object]]:
     return [event["payload"] for event in found]
 
 
+@pytest.mark.slow
 def test_a_batch_unlike_the_training_split_raises_an_event_and_fails_nothing(folder: Path) -> None:
     set_params(["register"], {"name": "watched"})
     set_params(["drift"], {"fewest": 4})

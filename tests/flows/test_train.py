@@ -56,6 +56,7 @@ def task_states(flow_state: State) -> dict[str, str]:
         return {run.name: run.state_name for run in client.read_task_runs(flow_run_filter=this_run)}
 
 
+@pytest.mark.slow
 def test_repro_finds_nothing_to_do_after_the_flow(chain: Path):
     train(return_state=True)
     assert "up to date" in dvc("repro")
@@ -302,6 +303,7 @@ def test_a_run_can_be_cancelled_while_it_waits_for_dvc(chain: Path, monkeypatch:
     assert ran(chain) == []
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_work_tree_waits_for_the_first(chain: Path):
     (chain / ".lectern").mkdir()
     with FileLock(chain / ".lectern" / "train.lock"):

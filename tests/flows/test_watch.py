@@ -121,6 +121,7 @@ def test_a_training_starts_once_when_the_workbook_has_changed(
     assert (folder / "data/workbooks/lessons.xlsx").read_bytes() == (elsewhere / "lessons.xlsx").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_on_another_workbook_does_not_make_the_projects_workbook_newer(
     folder: Path, elsewhere: Path, deployment: str
 ):
@@ -152,6 +153,7 @@ def test_a_workbook_without_a_source_is_newer_until_it_is_trained_on(folder: Pat
         assert started(deployment) == before + attempt
 
 
+@pytest.mark.slow
 def test_a_broken_workbook_starts_no_training_and_replaces_nothing(
     folder: Path, elsewhere: Path, address: str, deployment: str
 ):
@@ -204,6 +206,7 @@ def test_the_workbook_stays_while_another_run_uses_the_work_tree(folder: Path, e
     assert started(deployment) == before
 
 
+@pytest.mark.slow
 def test_a_run_may_start_during_a_download_and_nothing_is_downloaded_twice(
     watched_server: tuple[str, list[int]], elsewhere: Path, deployment: str
 ):

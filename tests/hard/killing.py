@@ -31,7 +31,7 @@ from tests.whole_project import environment, make_project
 DVC = (sys.executable, "-m", "dvc", "repro")
 RUN = (sys.executable, "-m", "lectern", "run")
 
-MADE = ("dvc.lock", "data", "settings", "models", "best_model", "reports", ".dvc/cache")
+MADE = ("dvc.lock", "data", "settings", "models", "best_model", "segmenter", "reports", ".dvc/cache")
 """What the stages make, and DVC keeps of it."""
 
 KEPT = (

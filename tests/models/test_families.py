@@ -47,12 +47,14 @@ def test_every_trainable_parameter_gets_a_gradient(family: str, examples: pd.Dat
     assert not idle
 
 
+@pytest.mark.slow
 def test_a_model_writes_the_titles_that_it_has_learnt(family: str, examples: pd.DataFrame) -> None:
     """Generation starts, continues and ends titles as training does."""
     written, learnt = titles_after_learning(*small_model(family, examples), examples)
     assert written == learnt
 
 
+@pytest.mark.slow
 def test_titles_do_not_depend_on_the_order_of_the_texts(family: str, examples: pd.DataFrame) -> None:
     model, inputs = lively_model(family, examples)
     texts = examples["text"].tolist()

@@ -74,6 +74,7 @@ def test_batches_have_texts_of_similar_length(examples: pd.DataFrame) -> None:
     assert read == [(4, len(inputs.source(longest))) for longest in (texts[0], texts[-1])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "otherwise"),
     [*((family, {"num_beams": 4}) for family in FAMILIES), ("t5", {"candidates": 4, "do_sample": True})],
@@ -92,6 +93,7 @@ def test_four_titles_of_a_text_cost_less_than_with_the_librarys_generate(
     assert ours.get_total_flops() < by_itself.get_total_flops()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "causal"])
 @pytest.mark.parametrize("otherwise", [{"consensus": 6, "candidates": 2}, {}, {"num_beams": 2}])
 def test_a_sampled_title_depends_only_on_its_text(

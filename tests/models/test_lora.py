@@ -46,6 +46,7 @@ def _adapted(model: PreTrainedModel) -> set[str]:
     return {name.partition(".lora_A")[0] for name, _ in model.named_parameters() if "lora_A" in name}
 
 
+@pytest.mark.slow
 def test_only_adapters_are_trained_and_a_step_lowers_the_loss(family: str, examples: pd.DataFrame) -> None:
     model, inputs = small_model(family, examples)
     before = {name: weight.clone() for name, weight in model.named_parameters()}
@@ -61,6 +62,7 @@ def test_only_adapters_are_trained_and_a_step_lowers_the_loss(family: str, examp
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
+@pytest.mark.slow
 def test_the_merged_model_is_plain_and_gives_the_adapted_models_logits(
     family: str, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -146,6 +148,7 @@ def test_dropout_changes_training_only(examples: pd.DataFrame) -> None:
     assert adapted.eval()(**batch).loss == adapted(**batch).loss
 
 
+@pytest.mark.slow
 def test_a_merged_model_is_read_and_used_without_peft(examples: pd.DataFrame, tmp_path: Path) -> None:
     model, inputs = small_model("causal", examples)
     adapted = wrap(model, SETTINGS)

@@ -16,6 +16,7 @@ from pipeline.models.title_cleanup import (
     has_spoken_words,
     is_usable_title,
     learn_style,
+    shorten_title,
 )
 
 _PIECES = st.sampled_from(
@@ -139,25 +140,45 @@ def test_the_word_limit_follows_the_courses_titles() -> None:
 
 @pytest.mark.parametrize(
     "title",
-    ["", "?", "the the the", "Deep learning and deep learning and deep learning", "graphgraphgraphgraphgraph"],
+    [
+        *("", "?", "the the the", "Deep learning and deep learning and deep learning", "graphgraphgraphgraphgraph"),
+        *("DESCRIPTION", "Title", "Chapter 3", "Transcript", "The art of … ||=", "Loops {}", "What ~~ ##"),
+    ],
 )
-def test_empty_and_repetitive_titles_are_unusable(title: str) -> None:
+def test_empty_repetitive_and_meaningless_titles_are_unusable(title: str) -> None:
     assert not is_usable_title(title)
 
 
 @pytest.mark.parametrize(
     "title",
     [
-        "Why",
-        "1000000 rows",
-        "Models of models",
-        "Q & A",
-        "What is what and why it is what",
+        *("Why", "1000000 rows", "Models of models", "Q & A", "What is what and why it is what", "Really?!"),
+        *("Why C++", "The title of a plot", "Title pages", "Topics of the week", 'He said "so"', "Sums (in brackets)"),
         "नानी ने कहानी सुनाई",
     ],
 )
 def test_short_and_unusual_titles_are_usable(title: str) -> None:
     assert is_usable_title(title)
+
+
+@given(st.text(max_size=140), st.integers(10, 120))
+def test_a_shortened_title_keeps_whole_words_within_the_limit(title: str, longest: int) -> None:
+    short = shorten_title(title, longest)
+    assert len(short) <= longest
+    assert short == title or len(title) > longest
+
+
+@pytest.mark.parametrize(
+    ("title", "short"),
+    [
+        ("Choosing the size of each step", "Choosing the size"),
+        ('Choosing "the size of" steps', "Choosing the size"),
+        ("Unübertrefflichkeitsannahme", "Unübertrefflichkeit"),
+        ("Choosing, and stepping", "Choosing"),
+    ],
+)
+def test_a_long_title_ends_with_a_word_that_can_end_it(title: str, short: str) -> None:
+    assert shorten_title(title, 19) == short
 
 
 @pytest.mark.parametrize(

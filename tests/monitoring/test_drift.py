@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from pipeline.data.workbook import read_untitled
 from pipeline.errors import UsageError
+from pipeline.inbox.title_inbox import title_inbox
 from pipeline.monitoring.batch_log import BATCHES, days_ago, log_batch, read_batches
 from pipeline.monitoring.drift import Bounds, Drift, DriftSettings, compare
 from pipeline.monitoring.drift_report import report_drift
 from pipeline.monitoring.measures import measure, measure_training, vocabulary
 from pipeline.paths import DRIFT, DRIFT_JSON, SPLITS
 from pipeline.settings import set_params
-from pipeline.titles.folder import title_inbox
 from pipeline.titles.served_version import ServedVersion, find_served_version
 from pipeline.titles.workbook import fill_titles
 from tests.command import lectern
@@ -191,6 +191,7 @@ def test_titled_workbooks_and_folders_are_logged_as_numbers_without_words(watche
     assert "<svg" in DRIFT.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_only_the_latest_version_and_the_given_days_are_judged(watched: Path) -> None:
     log_batch([GERMAN] * 9, ["x"] * 9, str(VERSION))
     for file in BATCHES.iterdir():

@@ -34,6 +34,7 @@ def test_every_family_works_from_a_checkpoint_to_served_titles(project: Path) ->
     assert {path.name for path in project.iterdir()} == {"params.yaml", "dvc.yaml", "mlflow.db"}
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_row_for_each_family_that_is_named_and_leaves_nothing_behind(tmp_path: Path) -> None:
     done = lectern("matrix", "t5", "encoder-decoder", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -58,6 +59,7 @@ def broken_bart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, "bart", replace(FAMILIES["bart"], new_config=config))
 
 
+@pytest.mark.slow
 def test_a_broken_family_fails_at_its_step_and_the_next_one_is_tried(broken_bart: None, project: Path) -> None:
     done = CliRunner().invoke(app, ["matrix", "bart", "mt5", "--json"])
     broken, whole = json.loads(done.stdout)
@@ -94,6 +96,7 @@ BREAKAGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", BREAKAGES)
 def test_the_row_names_the_step_that_failed(step: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     BREAKAGES[step](monkeypatch)

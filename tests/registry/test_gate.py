@@ -133,6 +133,7 @@ def test_slices_with_too_few_lessons_are_named_but_not_judged() -> None:
         assert "not judged" in next(line for line in table.splitlines() if "Databases (3 lessons)" in line)
 
 
+@pytest.mark.slow
 def test_an_equal_version_rarely_fails_on_a_slice() -> None:
     """On twelve courses. The chance of any failed slice is at most the level."""
     random = np.random.default_rng(1)
@@ -188,6 +189,7 @@ def test_many_examples_of_few_lessons_suffice_only_if_examples_are_the_units() -
     assert "lesson" not in verdict.as_markdown()
 
 
+@pytest.mark.slow
 def test_an_equal_version_rarely_beats_the_champion_on_five_lessons() -> None:
     """On lessons of eight examples with correlated scores."""
     random, beaten = np.random.default_rng(1), []
@@ -245,6 +247,7 @@ def test_a_version_that_fails_is_promoted_only_by_force(three_versions: MlflowCl
     assert promotion.trail(three_versions, NAME) == [move]
 
 
+@pytest.mark.slow
 def test_a_champion_without_files_is_reported_and_not_compared(
     three_versions: MlflowClient, served_here: set[str]
 ) -> None:
@@ -257,6 +260,7 @@ def test_a_champion_without_files_is_reported_and_not_compared(
     assert verdict.rules[-1].mark == "not judged"
 
 
+@pytest.mark.slow
 def test_no_version_passes_while_the_champion_fails_to_run(three_versions: MlflowClient, served_here: set[str]) -> None:
     make_champion(three_versions, 1)
     served_here.add("1")
@@ -289,6 +293,7 @@ def version_that_saw(
     return register(client, folder, max_new_tokens=int(number))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("served_here")
 def test_comparisons_on_one_test_split_are_numbered_and_corrected_for(
     three_versions: MlflowClient, lessons: pd.DataFrame
@@ -312,6 +317,7 @@ def test_comparisons_on_one_test_split_are_numbered_and_corrected_for(
     assert compared("2").comparison.number == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("served_here")
 def test_another_metric_or_unit_is_another_comparison(three_versions: MlflowClient, lessons: pd.DataFrame) -> None:
     version = three_versions.get_model_version(NAME, "1")
@@ -322,6 +328,7 @@ def test_another_metric_or_unit_is_another_comparison(three_versions: MlflowClie
     assert judge(MlflowClient(), version, None, SETTINGS).comparison.number == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("served_here")
 def test_a_test_split_is_identified_by_its_examples_not_by_its_file(
     three_versions: MlflowClient, lessons: pd.DataFrame
@@ -334,6 +341,7 @@ def test_a_test_split_is_identified_by_its_examples_not_by_its_file(
     assert judge(MlflowClient(), other, None, SETTINGS).comparison.number == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("served_here")
 def test_a_comparison_that_can_claim_nothing_is_not_counted(
     three_versions: MlflowClient, lessons: pd.DataFrame, tmp_path: Path
@@ -363,6 +371,7 @@ def test_simultaneous_comparisons_get_different_numbers(three_versions: MlflowCl
         assert sorted(pool.map(number, map(str, range(16)))) == [*range(1, 17)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("served_here")
 def test_test_examples_that_either_version_has_seen_are_left_out(
     three_versions: MlflowClient, lessons: pd.DataFrame, tmp_path: Path
@@ -389,6 +398,7 @@ def test_test_examples_that_either_version_has_seen_are_left_out(
     assert all("of 16" in found for _, found in behaviour.values())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("served_here")
 def test_a_version_that_has_seen_the_whole_test_split_does_not_pass(
     three_versions: MlflowClient, examples: pd.DataFrame, tmp_path: Path
@@ -417,6 +427,7 @@ def test_a_seen_example_is_recognised_by_its_place_or_by_its_words(
     assert found.startswith("5 of 16 test examples were in its training split")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("served_here")
 def test_a_version_without_a_list_of_seen_examples_can_pass(
     three_versions: MlflowClient, lessons: pd.DataFrame
@@ -430,6 +441,7 @@ def test_a_version_without_a_list_of_seen_examples_can_pass(
     assert (leaking.mark, leaking.found) == ("not judged", LEAKS)
 
 
+@pytest.mark.slow
 def test_a_version_has_seen_what_its_checkpoints_have_seen(project: Path, examples: pd.DataFrame) -> None:
     """Three trainings, each on another split, and each from the version before; the first two versions are deleted."""
     client, small, each = connect(), "bart-tiny", 5
@@ -450,6 +462,7 @@ def test_a_version_has_seen_what_its_checkpoints_have_seen(project: Path, exampl
     assert seen.unknown == ""
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_a_list_of_seen_examples_is_reported(
     project: Path, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -462,6 +475,7 @@ def test_a_checkpoint_without_a_list_of_seen_examples_is_reported(
     assert words.endswith(f"Unknown for its checkpoint models:/{NAME}/1.")
 
 
+@pytest.mark.slow
 def test_seen_examples_are_read_through_a_tracking_server(
     project: Path, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,6 +512,7 @@ TitleModel.predict = picky
 """
 
 
+@pytest.mark.slow
 def test_a_version_that_fails_on_one_text_is_rejected_with_the_length_of_the_text(
     three_versions: MlflowClient,
 ) -> None:
@@ -517,6 +532,7 @@ def test_a_version_that_hangs_is_stopped(three_versions: MlflowClient, monkeypat
     assert promotion.trail(three_versions, NAME) == []
 
 
+@pytest.mark.slow
 def test_a_champion_that_was_killed_is_not_a_champion_without_files(
     three_versions: MlflowClient, served_here: set[str]
 ) -> None:

@@ -48,6 +48,7 @@ def titles_by_transformers(folder: Path, texts: list[str]) -> list[str]:
     return titles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "bart", "causal"])
 def test_transformers_alone_writes_the_measured_titles_from_the_registered_folder(
     family: str, project: Path, examples: pd.DataFrame
@@ -64,6 +65,7 @@ def test_transformers_alone_writes_the_measured_titles_from_the_registered_folde
     assert len(set(measured)) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("otherwise", [{}, BEAMS], ids=["greedy", "beams"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_code_of_the_card_writes_the_titles_of_every_family(

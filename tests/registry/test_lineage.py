@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipeline.registry.lineage import lineage_tags, md5
 
 
@@ -16,6 +18,7 @@ def _dvc_project(folder: Path) -> None:
     _run(sys.executable, "-m", "dvc", "init", "--quiet", cwd=folder)
 
 
+@pytest.mark.slow
 def test_files_and_folders_hash_as_dvc_hashes_them(tmp_path: Path) -> None:
     _dvc_project(tmp_path)
     (tmp_path / "file.txt").write_text("one line\r\nand é\n", encoding="utf-8")

@@ -116,6 +116,7 @@ def tags() -> dict[str, str]:
     return connect().get_model_version("lectern", "1").tags
 
 
+@pytest.mark.slow
 def test_everything_is_found_after_the_work_tree_has_changed(folder: Path) -> None:
     code, places, _ = walked("1")
     assert code == 0

@@ -26,10 +26,12 @@ from pipeline.paths import LEADERBOARD, SPLITS
 from pipeline.registry.lineage import md5
 from pipeline.registry.model_card import as_page, read_card
 from pipeline.registry.tracking import connect, training_run
+from pipeline.registry.version_segmenter import read_segmenter
 from pipeline.registry.versions import get_version
 from pipeline.settings import set_params
 from pipeline.stages import register
 from pipeline.training.record import Training, TrainingRun, write_training
+from tests.chapters.small import write_boundaries
 from tests.command import lectern
 from tests.conftest import ROOT, SUBJECTS
 from tests.models.small import small_model
@@ -60,6 +62,7 @@ def registered(examples: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory)
         for baseline in BASELINES:
             measure(baseline, lessons, good=1)
         compare()
+        write_boundaries()
         register.run()
         yield folder
 
@@ -196,7 +199,7 @@ def test_html_in_a_workbook_is_shown_and_never_runs(registered: Path) -> None:
     assert "<script" not in page
     assert "href=" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | *a* [b](javascript:alert(2))" in page
-    assert page.count("<table>") == 5
+    assert page.count("<table>") == 6
     assert "model-index" not in page
 
 
@@ -251,3 +254,12 @@ def test_the_card_counts_test_examples_that_the_model_has_seen(registered: Path)
     register.run()
     challenger = connect().get_model_version_by_alias("lectern", "challenger")
     assert "**3 test examples were in a training or validation split" in card_of(int(challenger.version))
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_card_and_the_tags_say_how_chapters_are_found() -> None:
+    assert "Chapters are found by content vectors: too few lessons." in card_of(1)
+    tags = connect().get_model_version("lectern", "1").tags
+    assert tags["segmenter"] == "content vectors"
+    assert float(tags["boundaries.test.windowdiff"]) < 1
+    assert read_segmenter("lectern", "1").weights is None

@@ -19,10 +19,11 @@ from pipeline.registry.gate import Verdict
 from pipeline.registry.promotion import history_table, rollback, trail
 from pipeline.registry.serving_trial import Trial
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import served_version
+from pipeline.registry.versions import get_version
 from tests.registry.small import NAME, aliases, make_champion, register, save_small_model
 
 
+@pytest.mark.slow
 def test_a_promotion_moves_the_champion_and_keeps_who_and_why(three_versions: MlflowClient) -> None:
     move = make_champion(three_versions, None, because="reads better")
     assert aliases(three_versions)["champion"] == "3"
@@ -31,9 +32,9 @@ def test_a_promotion_moves_the_champion_and_keeps_who_and_why(three_versions: Ml
 
 
 def test_the_champion_is_served_before_the_challenger(three_versions: MlflowClient) -> None:
-    assert int(served_version(three_versions, NAME).version) == 3
+    assert int(get_version(three_versions, NAME, None).version) == 3
     make_champion(three_versions, 1)
-    assert int(served_version(three_versions, NAME).version) == 1
+    assert int(get_version(three_versions, NAME, None).version) == 1
 
 
 def test_a_missing_version_cannot_be_promoted(three_versions: MlflowClient) -> None:
@@ -58,6 +59,7 @@ def test_a_promotion_fails_if_another_machine_changes_the_champion_meanwhile(thr
     assert trail(three_versions, NAME) == []
 
 
+@pytest.mark.slow
 def test_a_champion_that_changes_while_the_evidence_is_sent_stays(
     three_versions: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,7 @@ def test_a_rollback_to_a_deleted_version_changes_nothing(three_versions: MlflowC
     assert len(trail(three_versions, NAME)) == 2
 
 
+@pytest.mark.slow
 def test_a_rollback_to_a_version_that_does_not_load_changes_nothing(three_versions: MlflowClient) -> None:
     for number in (1, 2):
         make_champion(three_versions, number)
@@ -179,6 +182,7 @@ def test_a_rollback_to_a_version_that_does_not_load_changes_nothing(three_versio
     assert aliases(three_versions)["champion"] == "2"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("served_here")
 def test_a_rollback_to_a_version_that_writes_no_title_changes_nothing(
     project: Path, examples: pd.DataFrame, tmp_path: Path

@@ -55,6 +55,7 @@ def test_the_champion_can_be_a_checkpoint(three_versions: MlflowClient) -> None:
     assert tokenizer("why graphs matter")["input_ids"] == its_tokenizer("why graphs matter")["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", ["train", "search"])
 def test_a_training_or_search_keeps_its_checkpoint_when_the_alias_moves(
     work: str, three_versions: MlflowClient, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -89,6 +90,7 @@ def remote_registry(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     server.kill()
 
 
+@pytest.mark.slow
 def test_a_version_on_a_server_is_fetched_once_and_can_be_cleaned_up(
     remote_registry: MlflowClient, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_registered_model_of_another_tool_is_no_checkpoint(project: Path) -> N
         find_checkpoint(f"models:/{NAME}/1")
 
 
+@pytest.mark.slow
 def test_logging_a_model_leaves_no_trace_in_its_folder_or_in_this_process(three_versions: MlflowClient) -> None:
     folder, path = Path("model"), [*sys.path]
     before = md5(folder)
@@ -157,6 +160,7 @@ for wrong in (pd.DataFrame({"title": ["a"]}), pd.DataFrame({"text": ["a", None]}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [pytest.param("t5", marks=pytest.mark.hard), "causal"])
 def test_a_registered_model_writes_titles_in_a_fresh_process(
     family: str, project: Path, examples: pd.DataFrame, tmp_path: Path

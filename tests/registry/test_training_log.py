@@ -66,6 +66,7 @@ class Outage(TrainerCallback):
         self.back.start()
 
 
+@pytest.mark.slow
 def test_every_metric_is_logged_after_an_outage_of_the_server(
     server: TrackingServer, project: Path, examples: pd.DataFrame, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -79,6 +80,7 @@ def test_every_metric_is_logged_after_an_outage_of_the_server(
     assert_whole(histories(client, run.info.run_id), EPOCHS, steps=EPOCHS * 4)
 
 
+@pytest.mark.slow
 def test_a_finished_evaluation_waits_for_the_server(
     server: TrackingServer,
     project: Path,
@@ -105,6 +107,7 @@ def test_a_finished_evaluation_waits_for_the_server(
     assert {"validation.rouge1", "test.rouge1"} <= run.data.metrics.keys()
 
 
+@pytest.mark.slow
 def test_scores_are_logged_once_if_their_table_failed_at_first(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

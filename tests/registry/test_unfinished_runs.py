@@ -30,6 +30,7 @@ def kill(project: Path) -> Callable[[Callable[[], object]], None]:
     return lambda happened: kill_once(happened, *STAGE, cwd=project, env=environment(), streams=streams)
 
 
+@pytest.mark.slow
 def test_the_run_of_a_killed_training_gets_the_status_killed(
     project: Path, examples: pd.DataFrame, kill: Callable[[Callable[[], object]], None]
 ) -> None:
@@ -46,6 +47,7 @@ def test_the_run_of_a_killed_training_gets_the_status_killed(
     assert not [*(project / ".lectern/running").glob("*")]
 
 
+@pytest.mark.slow
 def test_a_database_whose_creation_was_killed_is_created_again(
     project: Path, examples: pd.DataFrame, kill: Callable[[Callable[[], object]], None]
 ) -> None:

@@ -134,12 +134,14 @@ def test_a_training_with_the_suggestion_repeats_the_best_trial(
     assert curves["validation_loss"].min() == _suggestion().value
 
 
+@pytest.mark.slow
 def test_all_trials_share_the_features_of_frozen_layers(small: Path) -> None:
     write_params({"freeze": ["embedding", "encoder"]})
     assert search(MODEL, 2).finished == 2
     assert len([*(small / FEATURES).glob("*/*.safetensors")]) == 1
 
 
+@pytest.mark.slow
 def test_a_search_can_maximise_bertscore(small: Path) -> None:
     write_params({"bertscore": MINILM, "epochs": 12}, metric="bertscore_f1")
     search(MODEL, 2)
@@ -177,6 +179,7 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, *outcomes: float | BaseException) 
     monkeypatch.setattr(trial_module, "fit", fit)
 
 
+@pytest.mark.slow
 def test_a_search_resumes_with_its_earlier_trials(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch, 3.0, 2.0, 4.0)
     first = search(MODEL, 1)
@@ -196,6 +199,7 @@ def test_applying_the_suggestion_does_not_start_a_new_search(searched: SearchRes
     assert search(MODEL, 3).suggestion == searched.suggestion
 
 
+@pytest.mark.slow
 def test_other_ranges_or_splits_start_a_new_search(
     small: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +220,7 @@ def test_memory_settings_do_not_start_a_new_search(small: Path, monkeypatch: pyt
     assert len(_runs()[1]) == 2
 
 
+@pytest.mark.slow
 def test_a_trial_is_not_pruned_after_its_last_epoch(small: Path) -> None:
     write_params(
         {"epochs": 1},
@@ -227,6 +232,7 @@ def test_a_trial_is_not_pruned_after_its_last_epoch(small: Path) -> None:
     assert set(_states()) == {"complete"}
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_ends_early(small: Path) -> None:
     write_params(
         {"epochs": 3},
@@ -247,6 +253,7 @@ def test_a_hopeless_trial_ends_early(small: Path) -> None:
     assert result.suggestion.train == {"learning_rate": GOOD}
 
 
+@pytest.mark.slow
 def test_incompatible_settings_fail_only_their_trial(small: Path) -> None:
     write_params(ranges={"freeze": {"choices": [[], _EVERYTHING]}})
     result = search(MODEL, 3)
@@ -255,12 +262,14 @@ def test_incompatible_settings_fail_only_their_trial(small: Path) -> None:
     assert result.suggestion.train == {"freeze": []}
 
 
+@pytest.mark.slow
 def test_too_little_memory_fails_only_its_trial(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch, 3.0, RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), 2.0)
     assert search(MODEL, 2).finished == 2
     assert _states() == ["complete", "failed", "complete"]
 
 
+@pytest.mark.slow
 def test_a_failed_trial_gives_its_reason(
     small: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -273,12 +282,14 @@ def test_a_failed_trial_gives_its_reason(
     assert _states() == ["complete", *["failed"] * 3, *["complete"] * 3]
 
 
+@pytest.mark.slow
 def test_a_search_whose_trials_all_fail_gives_the_reason(small: Path) -> None:
     write_params(ranges={"freeze": {"choices": [_EVERYTHING]}})
     with pytest.raises(Rejected, match="leave nothing of the model to train"):
         search(MODEL, 2)
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_ends_the_search_and_the_trial_is_repeated(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +327,7 @@ def test_measuring_bertscore_does_not_start_a_new_search(searched: SearchResult)
     assert search(MODEL, 3).suggestion == searched.suggestion
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_finished_trials(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch, 3.0, KeyboardInterrupt(), 2.0)
     result = search(MODEL, 3)
@@ -325,6 +337,7 @@ def test_ctrl_c_keeps_finished_trials(small: Path, monkeypatch: pytest.MonkeyPat
     assert search(MODEL, 2).finished == 2
 
 
+@pytest.mark.slow
 def test_a_bug_ends_the_search(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch, ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
@@ -332,6 +345,7 @@ def test_a_bug_ends_the_search(small: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert _states() == ["failed"]
 
 
+@pytest.mark.slow
 def test_a_killed_search_resumes(small: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     write_params({"epochs": 4})
     kill_once(
@@ -356,6 +370,7 @@ def test_a_wrong_range_ends_with_2_before_anything_is_trained(small: Path) -> No
     assert not (small / ".lectern/search").exists()
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_trials_and_applies_the_best(searched: SearchResult) -> None:
     shown = lectern("search", MODEL, "--trials", "3", "--apply", cwd=Path.cwd())
     assert shown.returncode == 0, shown.stderr

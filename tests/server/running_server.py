@@ -39,6 +39,7 @@ def make_project(folder: Path, tracking: Path) -> None:
         shutil.copy(ROOT / name, folder / name)
     shutil.copy(tracking, folder)
     set_params(["serve"], {"refresh": 0.2, "megabytes": 0.2, "seconds": 600, "texts": 4}, folder / "params.yaml")
+    set_params(["register"], {"pretrained": None}, folder / "params.yaml")  # so that no version is served at first
     set_params(["page"], {"words": 5000, "chapters": 20}, folder / "params.yaml")
 
 

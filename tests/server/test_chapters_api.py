@@ -80,6 +80,7 @@ def _ask(client: TestClient, transcript: str, **more: object):
     return client.post("/chapters", json={"transcript": transcript, **more})
 
 
+@pytest.mark.slow
 def test_a_slow_transcript_times_out_and_the_next_is_served(client: TestClient, writer: Writer) -> None:
     assert len(_ask(client, AS_TEXT).json()["chapters"]) == 3
     writer.seconds, writer.written = 0.7 * SECONDS, 0
@@ -123,6 +124,7 @@ def test_a_missing_encoder_is_a_server_error(
     assert (failed.status_code, "package:nowhere/model" in failed.json()["detail"]) == (500, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minutes", ["NaN", "Infinity", "1e-320", "0"])
 def test_invalid_minutes_are_refused(minutes: str, client: TestClient) -> None:
     body = f'{{"transcript": "0:00 so now we begin", "minutes": {minutes}}}'

@@ -6,7 +6,6 @@ import json
 import math
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,39 +16,24 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.registry.fallback_title import Shown
-from pipeline.server.chapter_editor import ChapterEditor
-from pipeline.server.chapters_api import add_chapters_api
-from pipeline.server.settings import PageSettings, ServeSettings
-from pipeline.server.title_queue import TitleQueue
-from pipeline.server.titles_api import create_app
-from pipeline.server.version_watcher import VersionWatcher
-from pipeline.titles.served_version import ServedVersion
 from tests.conftest import ROOT
+from tests.server.page_server import (
+    SETTINGS,
+    TABLE,
+    Writer,
+    answer,
+    call,
+    file_at,
+    new_visitor,
+    page_server,
+    upload,
+    wait_until,
+)
 from tests.server.running_server import AS_TEXT, PATIENCE, write_captions
-
-SETTINGS = ServeSettings(texts=4, megabytes=1, seconds=60, waiting=8, batch=1, refresh=0.1)
-PAGE = PageSettings(words=5000, chapters=20, corrections=Path("corrections"))
-TABLE = {"headers": ["time", "title"], "data": [["0:00", "Bread"]]}
-
-
-class Writer:
-    """A model whose titles are all `a title`. It waits while `going` is cleared."""
-
-    def __init__(self) -> None:
-        self.written: list[str] = []
-        self.going = threading.Event()
-        self.going.set()
-
-    def __call__(self, texts: list[str]) -> list[Shown]:
-        self.written += texts
-        assert self.going.wait(PATIENCE)
-        return [Shown("a title", False) for _ in texts]
 
 
 @pytest.fixture(scope="module")
@@ -59,68 +43,14 @@ def writer() -> Writer:
 
 @pytest.fixture(scope="module")
 def address(writer: Writer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server with the page, whose model always writes the same title."""
-    folder = tmp_path_factory.mktemp("files")
-    with ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.chdir(ROOT)  # for the shipped settings
-        patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        from pipeline.server.page import mount_page
-
-        watcher = VersionWatcher(lambda: ServedVersion("titles", "1", "1"), lambda _: writer, refresh=0.1)
-        queue = TitleQueue(watcher.write_titles, waiting=SETTINGS.waiting, batch=SETTINGS.batch)
-        app, editor = create_app(watcher, queue, SETTINGS), ChapterEditor(queue, watcher, SETTINGS, PAGE, folder)
-        add_chapters_api(app, editor, SETTINGS)
-        let_go = mount_page(app, editor, watcher, SETTINGS)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        wait_until(lambda: server.started)
-        address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        wait_until(lambda: httpx.get(f"{address}/health").status_code == 200)
+    with page_server(writer, tmp_path_factory.mktemp("files")) as address:
         yield address
-        writer.going.set()
-        let_go()
-        server.should_exit = True
-        thread.join(PATIENCE)
 
 
 @pytest.fixture
 def visitor(address: str) -> Iterator[httpx.Client]:
-    """A client with the cookie of the page."""
-    with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as client:
-        assert client.get("/").status_code == 200
+    with new_visitor(address) as client:
         yield client
-
-
-def wait_until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def upload(visitor: httpx.Client, path: Path) -> str:
-    """Upload a file. Return its path on the server."""
-    (at,) = visitor.post("/gradio_api/upload", files={"files": (path.name, path.read_bytes())}).json()
-    return at
-
-
-def file_at(path: str) -> dict[str, Any]:
-    return {"path": path, "meta": {"_type": "gradio.FileData"}}
-
-
-def call(visitor: httpx.Client, name: str, *data: Any, **more: Any) -> httpx.Response:
-    return visitor.post(f"/gradio_api/call/{name}", json={"data": data, **more})
-
-
-def answer(visitor: httpx.Client, name: str, *data: Any, **more: Any) -> list[Any]:
-    """Call a function and return its answer, as a program does."""
-    taken = call(visitor, name, *data, **more)
-    assert taken.status_code == 200, taken.text
-    events = visitor.get(f"/gradio_api/call/{name}/{taken.json()['event_id']}").text
-    assert "event: complete" in events, events
-    return json.loads(events.rpartition("event: complete\ndata: ")[2].split("\n")[0])
 
 
 def join(visitor: httpx.Client, name: str, data: list[Any], session: str) -> httpx.Response:
@@ -133,8 +63,7 @@ def join(visitor: httpx.Client, name: str, data: list[Any], session: str) -> htt
 @pytest.fixture
 def other(address: str) -> Iterator[httpx.Client]:
     """A client with another cookie."""
-    with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as client:
-        assert client.get("/").status_code == 200
+    with new_visitor(address) as client:
         yield client
 
 
@@ -143,18 +72,22 @@ def talk(tmp_path: Path) -> Path:
     return write_captions(tmp_path / "talk.vtt")
 
 
+@pytest.mark.slow
 def test_a_file_is_read_once_by_its_visitor(visitor: httpx.Client, talk: Path) -> None:
     at = file_at(upload(visitor, talk))
-    said = answer(visitor, "read", at)[0]
+    said = answer(visitor, "read", [at])[0]
     assert "36 lines read" in said, said
-    assert call(visitor, "read", at).status_code == 403
+    assert call(visitor, "read", [at]).status_code == 403
+    twice = [file_at(upload(visitor, talk))] * 2
+    assert "36 lines read" in answer(visitor, "read", twice)[0]
 
 
 def test_an_upload_gives_a_program_its_cookie(address: str, talk: Path) -> None:
     with httpx.Client(base_url=f"{address}/page", timeout=PATIENCE) as program:
-        assert "36 lines read" in answer(program, "read", file_at(upload(program, talk)))[0]
+        assert "36 lines read" in answer(program, "read", [file_at(upload(program, talk))])[0]
 
 
+@pytest.mark.slow
 def test_only_uploads_of_the_visitor_are_read_and_no_address_is_opened(
     visitor: httpx.Client, other: httpx.Client, talk: Path, tmp_path: Path
 ) -> None:
@@ -172,15 +105,16 @@ def test_only_uploads_of_the_visitor_are_read_and_no_address_is_opened(
         answers = []
         for path in paths:
             for sent in (file_at(path), {**file_at(path), "url": web}, {**file_at(path), "is_stream": True}):
-                answers.append(call(visitor, "read", sent))
-                answers.append(visitor.post("/gradio_api/call/v2/read", json={"path": sent}))
-                answers.append(join(visitor, "read", [sent], "somebody"))
+                answers.append(call(visitor, "read", [sent]))
+                answers.append(call(visitor, "read", [file_at(mine), sent]))
+                answers.append(visitor.post("/gradio_api/call/v2/read", json={"files": [sent]}))
+                answers.append(join(visitor, "read", [[sent]], "somebody"))
         with pytest.raises(TimeoutError):
             listening.accept()
     assert {(each.status_code, each.text) for each in answers} == {(403, answers[0].text)}
     assert "Upload it" in answers[0].json()["detail"]
-    assert "36 lines read" in answer(visitor, "read", {**file_at(mine), "url": web})[0]
-    assert "36 lines read" in answer(other, "read", file_at(theirs))[0]
+    assert "36 lines read" in answer(visitor, "read", [{**file_at(mine), "url": web}])[0]
+    assert "36 lines read" in answer(other, "read", [file_at(theirs)])[0]
 
 
 def test_a_file_is_refused_in_other_arguments(visitor: httpx.Client, talk: Path) -> None:
@@ -195,7 +129,9 @@ def test_a_file_is_refused_in_other_arguments(visitor: httpx.Client, talk: Path)
             call(visitor, "download", {**TABLE, "metadata": file}, file, "", "vtt"),
             call(visitor, "compare", TABLE, "", "", [file]),
             call(visitor, "models", file),
-            call(visitor, "read", [file]),
+            call(visitor, "read", file),
+            call(visitor, "suggest", TABLE, file),
+            call(visitor, "save", TABLE, "", "", file),
         ]
         return [(each.status_code, each.text) for each in calls]
 
@@ -279,7 +215,10 @@ def test_a_malformed_call_gets_a_message(body: bytes, visitor: httpx.Client) -> 
 
 
 WRONG = {
-    "read": [[None], [1], ["/etc/passwd"], [{}], [{"path": 1}], [{"path": "a"}], [[]], [None, None], []],
+    "read": [
+        [None], [1], ["/etc/passwd"], [{}], [[]], [[None]], [["/etc/passwd"]], [[{"path": 1}]], [[{"path": "a"}]],
+        [file_at("a")], [[file_at("a")] * 21], [None, None], [],
+    ],
     "chapters": [
         [1, None, 0], ["a\ud800", None, 0], [["a"], None, 0], ["a", 3, 0], ["a", None, "x"], ["a", None, -1],
         ["a", None, math.nan], ["a", None, math.inf], ["a", None, -math.inf], ["a", None, 10**400], ["a", None, []],
@@ -292,6 +231,8 @@ WRONG = {
         [TABLE, 1, "", "vtt"], [TABLE, "", "\ud800", "vtt"],
         [TABLE, "", "", ["vtt"]], [TABLE, "", ""],
     ],
+    "suggest": [[TABLE, "x"], [TABLE, -1], [TABLE, math.nan], [TABLE, []], [None, 1]],
+    "save": [[TABLE, "", "", None], [TABLE, "", "", "perhaps"], [TABLE, "", "", []], [TABLE, "", ""]],
     "compare": [[TABLE, "", "", None], [TABLE, "", "", "x"], [TABLE, "", "", [1]], [TABLE, "", "", ["\ud800"]]],
     "nowhere": [[]],
 }  # fmt: skip
@@ -317,9 +258,11 @@ def test_an_argument_of_a_wrong_type_is_named(name: str, visitor: httpx.Client) 
 )  # fmt: skip
 def test_a_table_of_any_shape_gets_a_message(table: list, visitor: httpx.Client) -> None:
     answer(visitor, "chapters", AS_TEXT, None, 0, session_hash="shapes")
-    said, _ = answer(visitor, "download", {**TABLE, "data": table}, "", "", "vtt", session_hash="shapes")
-    assert "bug in Lectern" not in said
-    assert said.endswith("."), said
+    table = {**TABLE, "data": table}
+    for name, *data in (("download", table, "", "", "vtt"), ("timeline", table), ("suggest", table, 1)):
+        said, *_ = answer(visitor, name, *data, session_hash="shapes")
+        assert "bug in Lectern" not in said
+        assert said.endswith(".") or (name, said) == ("timeline", ""), (name, said)
 
 
 def _text() -> st.SearchStrategy[str]:
@@ -345,7 +288,9 @@ def _anything() -> st.SearchStrategy[Any]:
 CELLS = st.lists(st.lists(_text() | st.none() | st.floats() | st.integers(), max_size=3), max_size=4)
 TABLES = st.builds(lambda cells: {"headers": ["time", "title"], "data": cells}, CELLS)
 ARGUMENTS = {
-    "read": st.tuples(_anything()),
+    "read": st.tuples(_anything() | st.lists(_anything(), max_size=2)),
+    "timeline": st.tuples(TABLES),
+    "copy": st.tuples(TABLES, _text(), _text(), st.sampled_from(["youtube", "json", "xlsx"]) | _text()),
     "chapters": st.tuples(_text(), st.none() | _text(), st.none() | st.floats() | st.integers()),
     "download": st.tuples(TABLES, _text(), _text(), st.sampled_from(["vtt", "xlsx", "md"]) | _text()),
     "compare": st.tuples(TABLES, _text(), _text(), st.lists(_text(), max_size=2)),

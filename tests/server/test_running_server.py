@@ -1,15 +1,12 @@
-"""A running `lectern serve`: its HTTP API, and its page as programs call it and as a person uses it in a browser."""
+"""A running `lectern serve`: its HTTP API, and its page as programs call it."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import re
 import shutil
 import signal
 import socket
-import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -20,8 +17,6 @@ import openpyxl
 import pandas as pd
 import pytest
 from gradio_client import Client, handle_file
-from playwright.sync_api import Browser, expect, sync_playwright
-from playwright.sync_api import Page as Window
 
 from pipeline.data.workbook import ingest
 from pipeline.transcripts import chapter_files
@@ -29,7 +24,6 @@ from pipeline.transcripts.known_topics import read_topics
 from tests.command import lectern
 from tests.server.running_server import (
     AS_TEXT,
-    BROWSER_FLAGS,
     PATIENCE,
     THREE_SUBJECTS,
     health,
@@ -41,7 +35,6 @@ from tests.server.running_server import (
 )
 from tests.titles.small import register, write_book
 
-NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 HEADERS = {"headers": ["time", "title"], "metadata": None}
 
 
@@ -71,7 +64,7 @@ def port(folder: Path, examples: pd.DataFrame) -> Iterator[int]:
         assert int(refused.headers["retry-after"]) >= 1
         page = _client(port)
         assert "lectern run" in page.predict(api_name="/models")[0]
-        page.predict(handle_file(str(folder / "talk.vtt")), api_name="/read")
+        page.predict([handle_file(str(folder / "talk.vtt"))], api_name="/read")
         assert "lectern run" in page.predict("", None, 0, api_name="/chapters")[0]
         register(folder / "small", examples)
         wait_for_health(port, version="lectern/1", problem=None)
@@ -82,20 +75,6 @@ def port(folder: Path, examples: pd.DataFrame) -> Iterator[int]:
             code = process.wait(PATIENCE)  # an open page does not delay the stop
         assert code in (0, -signal.SIGTERM)
     assert not list((folder / "tmp").glob("lectern-*")), "files are left behind"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """An installed Chromium, headless. On Debian: `apt install chromium`."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium is installed")
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as home:
-        chromium = playwright.chromium.launch(
-            executable_path=path, args=BROWSER_FLAGS, env={**os.environ, "HOME": home}
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -113,7 +92,7 @@ def _post_titles(port: int, *texts: str) -> httpx.Response:
 
 def _upload(page: Client, path: Path) -> str:
     """Return the page's message about a file."""
-    return page.predict(handle_file(str(path)), api_name="/read")[0]
+    return page.predict([handle_file(str(path))], api_name="/read")[0]
 
 
 def _find_chapters(page: Client, folder: Path) -> None:
@@ -128,6 +107,7 @@ def _table(*rows: tuple[str, str]) -> dict:
     return {**HEADERS, "data": [[*row] for row in rows]}
 
 
+@pytest.mark.slow
 def test_edited_chapters_are_downloaded_in_every_format(page: Client, folder: Path) -> None:
     _find_chapters(page, folder)
     assert not list((folder / "tmp").rglob("*.vtt")), "the upload is kept"
@@ -143,8 +123,9 @@ def test_edited_chapters_are_downloaded_in_every_format(page: Client, folder: Pa
 
 def test_a_transcript_can_be_pasted(page: Client) -> None:
     text = AS_TEXT
-    said, table, course, lesson, by = page.predict(text, None, 1.5, api_name="/chapters")
-    assert (len(table["data"]), course, lesson, by[:16]) == (3, "Pasted talk", "1", "version lectern/"), said
+    said, table, course, lesson, by, *_ = page.predict(text, None, 1.5, api_name="/chapters")
+    assert (len(table["data"]), course, by[:29]) == (3, "Pasted talk", "Titles are written by lectern"), said
+    assert page.predict(f"\n{text} ", None, 1.5, api_name="/chapters")[3] == lesson, "the same talk"
     bracketed = page.predict("[0:00] hello\n[Music]\n[0:30] so now we begin", None, 0, api_name="/chapters")
     assert len(bracketed[1]["data"]) == 1, bracketed[0]
     assert "has no times" in page.predict("so now we begin", None, 0, api_name="/chapters")[0]
@@ -158,12 +139,14 @@ def test_a_lesson_of_a_workbook_is_chosen_and_keeps_its_topics(page: Client, fol
     lines = [("C", lesson, line.seconds, line.text) for lesson in ("1", "2A") for line in THREE_SUBJECTS.lines]
     topics = [("C", "2A", "0:00", "<b>Kept</b>"), ("C", "2A", "1:00", "Too"), ("C", "3", "0:00", "Nothing is said")]
     book = write_book(folder / "week.xlsx", topics, lines)
-    said, choice, *_ = page.predict(handle_file(str(book)), api_name="/read")
-    assert ("2 lessons: 72 lines" in said, choice["visible"]) == (True, True)
-    said, table, course, lesson, _ = page.predict("", "lesson 2A of C", 0, api_name="/chapters")
+    said, choice, *_ = page.predict([handle_file(str(book))], api_name="/read")
+    assert ("2 talks: 72 lines" in said, choice["visible"]) == (True, True)
+    second = next(label for label, _ in choice["choices"] if "lesson 2A of C" in label)
+    said, table, course, lesson, *_ = page.predict("", second, 0, api_name="/chapters")
     assert (table["data"], course, lesson) == ([["0:00", "<b>Kept</b>"], ["1:00", "Too"]], "C", "2A"), said
 
 
+@pytest.mark.slow
 def test_an_invalid_row_is_named_and_nothing_is_written(page: Client, folder: Path) -> None:
     page.predict(api_name="/models")
     good = _table(("0:00", "Bread"))
@@ -173,19 +156,20 @@ def test_an_invalid_row_is_named_and_nothing_is_written(page: Client, folder: Pa
     wrong = _table(("0:00", "Bread"), ("1:12", ""))
     said, path = page.predict(wrong, "", "", "vtt", api_name="/download")
     assert (said, path) == ("Row 2 (1:12) has no title. Write one, or delete the row.", None)
-    assert page.predict(wrong, "", "", api_name="/save") == said
+    assert page.predict(wrong, "", "", False, api_name="/save") == said
     numbered = _table(("0:00", "Bread"), ("1:12", "Chapter 2"))
-    assert "no title yet: 1:12 Chapter 2." in page.predict(numbered, "", "", api_name="/save")
-    assert "must have the columns" in page.predict({"headers": ["a"], "data": [["x"]]}, "", "", api_name="/save")
+    assert "no title yet: 1:12 Chapter 2." in page.predict(numbered, "", "", False, api_name="/save")
+    assert "must have the columns" in page.predict({"headers": ["a"], "data": [["x"]]}, "", "", False, api_name="/save")
     assert "Row 2 (1:12)" in page.predict(wrong, "", "", ["baseline: first-words"], api_name="/compare")[0]
     assert sorted(folder.glob("data/corrections/*")) == before
 
 
+@pytest.mark.slow
 def test_corrected_chapters_are_saved_as_workbooks_for_training(page: Client, folder: Path) -> None:
     _find_chapters(page, folder)
     table = _table(("0:00", "Bread"), ("1:30.5", "<script>"))
     for course in ("../../Up & away", "../../Up & away", "..", "talk"):
-        said = page.predict(table, course, "7", api_name="/save")
+        said = page.predict(table, course, "7", False, api_name="/save")
         assert "lectern use data/raw/sample.xlsx data/corrections/*.xlsx" in said
     saved = sorted((folder / "data/corrections").iterdir())
     assert sorted(path.name.split(".")[0] for path in saved) == ["7", "Up-away-7", "Up-away-7", "talk-7"]
@@ -196,7 +180,7 @@ def test_corrected_chapters_are_saved_as_workbooks_for_training(page: Client, fo
     assert len(workbook.lines) == 36
     # Training would use only the later of two transcripts with one name.
     page.predict("0:00 so now we talk of something else", None, 0, api_name="/chapters")
-    said = page.predict(_table(("0:00", "Else")), "talk", "7", api_name="/save")
+    said = page.predict(_table(("0:00", "Else")), "talk", "7", False, api_name="/save")
     assert "has another transcript of lesson 7 of talk" in said
     assert sorted((folder / "data/corrections").iterdir()) == saved
 
@@ -219,6 +203,14 @@ def test_titles_of_other_models_are_compared(page: Client, folder: Path) -> None
     assert "Tick" in page.predict(table, "", "", [], api_name="/compare")[0]
 
 
+def test_other_titles_are_suggested_for_a_chapter(page: Client, folder: Path) -> None:
+    _find_chapters(page, folder)
+    table = _table(("0:00", "Bread"), ("1:12", "Stars"))
+    said, choice = page.predict(table, 2, api_name="/suggest")
+    assert (said, "chapter 2, 1:12" in choice["label"], len(choice["choices"]) > 1) == ("", True, True)
+    assert "There is no chapter 3." in page.predict(table, 3, api_name="/suggest")[0]
+
+
 def test_a_trained_model_that_is_not_registered_is_compared(page: Client, folder: Path) -> None:
     shutil.copytree(folder / "small", folder / "models/bart-tiny")
     _, models = page.predict(api_name="/models")
@@ -230,13 +222,14 @@ def test_a_trained_model_that_is_not_registered_is_compared(page: Client, folder
     assert [bool(title) for *_, title in rows] == [True], said
 
 
+@pytest.mark.slow
 def test_a_new_version_is_loaded(page: Client, port: int, folder: Path, examples: pd.DataFrame) -> None:
     register(folder / "small", examples, beams=2)
     wait_for_health(port, version="lectern/2")
     assert _post_titles(port, "we talk about graphs").json()["version"] == "lectern/2"
     _find_chapters(page, folder)
     served, models = page.predict(api_name="/models")
-    assert served == "version lectern/2"
+    assert "lectern/2" in served
     assert "lectern/2 (challenger)" in [name for name, _ in models["choices"]]
 
 
@@ -296,7 +289,7 @@ def test_files_of_the_machine_cannot_be_downloaded(port: int, page: Client, fold
     for path in ("/etc/passwd", str(folder / "params.yaml"), "params.yaml"):
         assert httpx.get(f"http://127.0.0.1:{port}/page/gradio_api/file={path}").status_code in (403, 404)
     with pytest.raises(Exception):  # noqa: B017, PT011 - the client raises several kinds
-        page.predict({"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, api_name="/read")
+        page.predict([{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], api_name="/read")
 
 
 def test_chapters_are_returned_over_http(port: int, folder: Path) -> None:
@@ -317,6 +310,7 @@ def test_chapters_are_returned_over_http(port: int, folder: Path) -> None:
     assert "/chapters" in httpx.get(f"http://127.0.0.1:{port}/openapi.json").json()["paths"]
 
 
+@pytest.mark.slow
 def test_titles_over_http_equal_those_of_the_command(port: int, folder: Path, examples: pd.DataFrame) -> None:
     texts = examples["text"].str.slice(0, 200).str.strip().tolist()[:4]
     answer = _post_titles(port, *texts).json()
@@ -373,69 +367,3 @@ def test_the_page_describes_its_api(port: int) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/page/gradio_api/openapi.json") as reply:
         assert json.load(reply)["paths"]
     assert httpx.get(f"http://127.0.0.1:{port}/", follow_redirects=True).status_code == 200
-
-
-def _open(browser: Browser, port: int, size: dict[str, int]) -> tuple[Window, set[str]]:
-    """Open the page. Return its window and a set that collects requests to other servers."""
-    window, strangers = browser.new_page(viewport=size), set()
-    window.set_default_timeout(PATIENCE * 1000)
-    expect.set_options(timeout=PATIENCE * 1000)
-    own = f"http://127.0.0.1:{port}/"
-    window.on("request", lambda asked: asked.url.startswith((own, "data:", "blob:")) or strangers.add(asked.url))
-    window.on("dialog", lambda dialog: (strangers.add(f"dialog {dialog.message}"), dialog.dismiss()))
-    window.goto(f"{own}page/")
-    return window, strangers
-
-
-def _write(window: Window, row: int, column: int, text: str) -> None:
-    cell = window.get_by_test_id(f"cell-{row}-{column}")
-    cell.dblclick()
-    editor = cell.locator("input, textarea")
-    editor.fill(text)
-    editor.press("Enter")
-    expect(cell).to_contain_text(text)
-
-
-def test_a_person_finds_corrects_and_downloads_chapters(browser: Browser, port: int, folder: Path) -> None:
-    window, strangers = _open(browser, port, WIDE)
-    said = window.get_by_label("Status")
-    window.locator("input[type=file]").first.set_input_files(folder / "talk.vtt")
-    expect(said).to_have_value("talk, 3:36: 36 lines read. Click Find chapters.")
-    window.get_by_role("button", name="Find chapters").click()
-    expect(said).to_have_value(re.compile("3 chapters"))
-    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-    _write(window, 0, 1, evil)
-    _write(window, 1, 0, "9:99:99")
-    window.get_by_role("button", name="Download the chapters").click()
-    expect(said).to_have_value("Row 2: '9:99:99' is not a time. Write h:mm:ss or mm:ss.")
-    expect(window.get_by_test_id("toast-text").first).to_contain_text("'9:99:99' is not a time")
-    _write(window, 1, 0, "1:20")
-    with window.expect_download() as download:
-        window.get_by_role("button", name="Download the chapters").click()
-    assert download.value.suggested_filename == "talk-1.txt"
-    assert Path(download.value.path()).read_text(encoding="utf-8").splitlines()[0].startswith("0:00 ‹img src=x")
-    for box in window.get_by_role("checkbox").all():
-        box.check()
-    window.get_by_role("button", name="Compare titles").click()
-    expect(said).to_have_value(re.compile("shows the titles of"))
-    expect(window.locator("#compared")).to_contain_text(evil)
-    assert window.locator("img[src=x]").count() == 0
-    assert strangers == set()
-    window.close()
-
-
-def test_the_page_fits_on_a_phone(browser: Browser, port: int) -> None:
-    window, strangers = _open(browser, port, NARROW)
-    window.get_by_label("Transcript with times").fill("0:00 <b>hello</b> and welcome\n1:00 <script>alert(1)</script>")
-    window.get_by_role("button", name="Find chapters").click()
-    said = window.get_by_label("Status")
-    expect(said).to_have_value(re.compile("chapter"))
-    for box in window.get_by_role("checkbox").all():
-        box.check()
-    window.get_by_role("button", name="Compare titles").click()
-    expect(said).to_have_value(re.compile("shows the titles of"))
-    expect(window.locator("#compared")).to_contain_text("baseline: first-words")
-    assert window.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
-    assert window.get_by_label("Course").bounding_box()["x"] < NARROW["width"] / 4, "the columns are below one another"
-    assert strangers == set()
-    window.close()

@@ -129,6 +129,7 @@ def test_titling_fails_temporarily_when_the_bucket_fails(bucket: Answers, projec
     assert (done.returncode, "AWS_ACCESS_KEY_ID" in done.stderr) == (TemporaryFailure.exit_code, True), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answers", "why"),
     [

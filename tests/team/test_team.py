@@ -180,6 +180,7 @@ def test_five_trainings_at_once_lose_no_metric_and_no_artifact(
         assert secret not in output + written
 
 
+@pytest.mark.slow
 def test_five_trainings_at_once_on_a_fresh_sqlite_database_lose_no_metric(
     project: Path, examples: pd.DataFrame
 ) -> None:
@@ -285,6 +286,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_missing_database_driver_is_named_with_the_command_to_install_it(project: Path) -> None:
     env = environment(MLFLOW_TRACKING_URI="postgresql://lectern:swordfish@db.invalid/mlflow")
     done = run(sys.executable, "-c", WITHOUT_PSYCOPG2, cwd=project, env=env, check=False)

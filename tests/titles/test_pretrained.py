@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.chapters.title_chapters import chapters_with_titles
 from pipeline.errors import Rejected
 from pipeline.monitoring.batch_log import BATCHES
 from pipeline.settings import set_params
 from pipeline.titles.batch_titling import title_texts
 from pipeline.titles.passage import title_passage
 from pipeline.titles.served_version import find_served_version, load_version
+from pipeline.titles.title_chapters import chapters_with_titles, find_version
 from pipeline.transcripts.transcript import Line, Topic, Transcript
 from tests.registry.small import save_small_model
 from tests.titles.small import register
@@ -42,7 +42,7 @@ def test_chapters_are_titled_before_any_training(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            (lesson,), _ = chapters_with_titles([TALK], ChaptersSettings.read())
+            (lesson,), _ = chapters_with_titles([TALK], ChaptersSettings.read(), None, find_version([TALK]))
     assert [bool(chapter.title) for chapter in lesson.chapters] == [True]
     (said,) = [record.getMessage() for record in caplog.records if "pretrained" in record.getMessage()]
     assert "No version is registered yet" in said

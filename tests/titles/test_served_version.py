@@ -53,6 +53,7 @@ def test_downloads_are_removed_with_their_version_or_if_it_cannot_be_loaded(
     assert not list(downloads.iterdir())
 
 
+@pytest.mark.slow
 def test_local_files_are_used_in_place_and_other_code_is_reported(
     registered: MlflowClient,  # noqa: F811
     project: Path,

@@ -9,6 +9,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
+from pipeline.settings import set_params
 from tests.command import kill_once, lectern
 from tests.titles.small import register, write_book
 
@@ -48,6 +49,7 @@ def test_empty_titles_are_filled_and_everything_else_stays(folder: Path) -> None
     assert not list((folder.parent / ".lectern/titles").iterdir())
 
 
+@pytest.mark.slow
 def test_an_opening_gets_the_usual_title_of_openings(project: Path, examples: pd.DataFrame) -> None:
     register(project / "small", examples, opening="Intro")
     topics = [*TOPICS[:3], ("C", "2", "0:00:00", None, None), ("C", "2", "0:01:00", "Kept", None)]
@@ -72,6 +74,7 @@ def test_the_titled_copy_of_a_workbook_with_macros_has_none(folder: Path) -> Non
     assert openpyxl.load_workbook(folder / "week.titled.xlsx")["lesson_topics"]["D2"].value
 
 
+@pytest.mark.slow
 def test_a_folder_of_tables_becomes_a_workbook_that_passes_the_check(folder: Path) -> None:
     (tables := folder / "tables").mkdir()
     pd.DataFrame(TOPICS[:3]).iloc[:, :4].to_csv(
@@ -86,6 +89,7 @@ def test_a_folder_of_tables_becomes_a_workbook_that_passes_the_check(folder: Pat
     assert openpyxl.load_workbook(folder / "out.xlsx")["lesson_transcripts"]["D3"].data_type == "s"
 
 
+@pytest.mark.slow
 def test_a_file_is_overwritten_only_with_overwrite(folder: Path) -> None:
     book = write_book(folder / "week.xlsx", TOPICS[:3], LINES)
     done = lectern("title", book, "--out", book, cwd=folder)
@@ -108,11 +112,13 @@ def test_an_empty_title_fails_the_check(project: Path) -> None:
 
 
 def test_without_a_registered_version_the_message_says_what_to_run(project: Path) -> None:
+    set_params(["register"], {"pretrained": None})
     book = write_book(project / "week.xlsx", TOPICS, LINES)
     done = lectern("title", book, cwd=project)
     assert (done.returncode, "lectern run" in done.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes(folder: Path) -> None:
     count = 300
     topics = [("C", "1", f"{60 * i}", None) for i in range(count)]
@@ -132,6 +138,7 @@ def test_a_killed_run_resumes(folder: Path) -> None:
     assert sum(cell.value.startswith("kept from before") for cell in sheet["D"]) == len(finished)
 
 
+@pytest.mark.slow
 def test_without_a_usable_title_the_keyphrase_is_written_and_marked(project: Path, examples: pd.DataFrame) -> None:
     register(project / "mute", examples, mute=True)
     book = write_book(project / "week.xlsx", [TOPICS[0][:4], *TOPICS[1:]], LINES)

@@ -95,6 +95,7 @@ def test_an_unusable_gpu_in_the_environment_stops_a_training(project: Path, exam
     assert "train.device: cpu" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "variables"), [({"device": "cpu"}, {}), ({}, {"CUDA_VISIBLE_DEVICES": "-1"})])
 def test_a_training_on_the_cpu_reports_its_device_and_precision_once(
     project: Path,

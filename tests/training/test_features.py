@@ -47,6 +47,7 @@ class _CountRuns(TrainerCallback):
         lowest.register_forward_hook(count, with_kwargs=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "lora", "precision"),
     [
@@ -73,6 +74,7 @@ def test_a_training_is_the_same_with_features_and_without(
     assert all(torch.equal(weights_without[name], tensor) for name, tensor in weights.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bart", "causal"])
 def test_a_training_is_the_same_with_cached_features_of_other_texts(
     family: str, examples: pd.DataFrame, tmp_path: Path
@@ -85,6 +87,7 @@ def test_a_training_is_the_same_with_cached_features_of_other_texts(
     assert all(torch.equal(weights_after[name], tensor) for name, tensor in weights.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bart", "causal"])
 def test_the_frozen_part_reads_each_text_once(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     runs = _CountRuns()
@@ -95,6 +98,7 @@ def test_the_frozen_part_reads_each_text_once(family: str, examples: pd.DataFram
     assert again.texts == 0
 
 
+@pytest.mark.slow
 def test_a_trained_encoder_reads_each_validation_text_once_per_epoch(examples: pd.DataFrame, tmp_path: Path) -> None:
     runs = _CountRuns()
     train(examples, tmp_path, "bart", callbacks=(runs,), epochs=2)
@@ -212,6 +216,7 @@ def test_concurrent_trainings_compute_features_once(examples: pd.DataFrame) -> N
     assert len([*FEATURES.glob("*/*.safetensors")]) == 1
 
 
+@pytest.mark.slow
 def test_a_training_continues_without_features_on_a_full_disk(
     examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +285,7 @@ def test_features_of_other_texts_are_deleted_if_the_limit_requires_it(
     assert sum(file.stat().st_size for file in folder.iterdir()) < 1.5 * size
 
 
+@pytest.mark.slow
 def test_a_training_above_the_limit_computes_features_in_each_epoch(
     examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

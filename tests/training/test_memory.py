@@ -24,6 +24,7 @@ def test_micro_batches_keep_all_rows_within_the_limit(lengths: list[int], most: 
     assert all(len(batch) == 1 or len(batch) * max(batch) <= most for batch in batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_micro_batches_give_the_same_losses(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     uneven = examples.assign(title=[title * (1 + i % 3) for i, title in enumerate(examples["title"])])
@@ -58,6 +59,7 @@ class _LittleMemory(TrainerCallback):
         model.get_submodule(self._of).register_forward_pre_hook(look, with_kwargs=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [
@@ -80,6 +82,7 @@ def test_a_training_out_of_memory_continues_with_smaller_batches(
     assert curves["validation_loss"].tolist() == pytest.approx(plenty["validation_loss"].tolist(), rel=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bart", "causal"])
 def test_validation_out_of_memory_continues_with_fewer_texts(
     family: str, examples: pd.DataFrame, tmp_path: Path
@@ -92,17 +95,20 @@ def test_validation_out_of_memory_continues_with_fewer_texts(
         assert curves[name].tolist() == pytest.approx(plenty[name].tolist(), rel=2e-3)
 
 
+@pytest.mark.slow
 def test_features_are_computed_text_by_text(examples: pd.DataFrame, tmp_path: Path) -> None:
     memory = _LittleMemory(texts=1, always=True, of="model.encoder")
     train(examples, tmp_path, "bart", callbacks=(memory,), freeze=["embedding", "encoder"])
     assert not memory.refused
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_one_text_names_the_settings_to_lower(examples: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(TemporaryFailure, match="max_source_tokens"):
         train(examples, tmp_path, "bart", callbacks=(_LittleMemory(texts=0),))
 
 
+@pytest.mark.slow
 def test_halving_ends_when_a_long_text_does_not_fit(examples: pd.DataFrame, tmp_path: Path) -> None:
     uneven = examples.assign(text=["word " * (40 if place % 4 == 0 else 5) for place in range(len(examples))])
     with pytest.raises(TemporaryFailure, match="max_source_tokens"):
@@ -134,6 +140,7 @@ class _CountLayer(TrainerCallback):
         model.get_decoder().layers[0].self_attn.register_forward_pre_hook(count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "causal"])
 def test_gradient_checkpointing_gives_the_same_training(family: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     (plain, _), (checkpointed, _) = (
@@ -152,6 +159,7 @@ def test_gradient_checkpointing_runs_each_layer_twice(examples: pd.DataFrame, tm
     assert runs[True] == 2 * runs[False] > 0
 
 
+@pytest.mark.slow
 def test_bfloat16_has_similar_losses_to_float32(examples: pd.DataFrame, tmp_path: Path) -> None:
     (full, _), (half, _) = (
         train(examples, tmp_path / precision, "t5", callbacks=(NoDropout(),), precision=precision)

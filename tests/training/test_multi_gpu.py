@@ -90,6 +90,7 @@ def _one_of_two() -> None:
         Path("curves.json").write_text(curves.iloc[0].to_json(), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, processes=2, epochs=1, bertscore=MINILM)
     examples.head(1).to_parquet(project / "data/splits/validation.parquet")  # so one process has no example
@@ -104,6 +105,7 @@ def test_a_stage_of_two_processes_leaves_one_run_and_one_model(project: Path, ex
     assert not [*(project / ".lectern/checkpoints").glob("*")]
 
 
+@pytest.mark.slow
 def test_a_refusal_in_one_process_ends_the_stage(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, {"checkpoint": "no/such/folder", "scratch": None}, processes=2)
     done = lectern(*STAGE, cwd=project, env=environment())
@@ -111,6 +113,7 @@ def test_a_refusal_in_one_process_ends_the_stage(project: Path, examples: pd.Dat
     assert "'no/such/folder' is not a model folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_all_processes_end_when_their_launcher_is_killed(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, pd.concat([examples] * 40), processes=2, epochs=100)
     kill_after_a_checkpoint(project)
@@ -120,6 +123,7 @@ def test_all_processes_end_when_their_launcher_is_killed(project: Path, examples
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.hard), signal.SIGTERM])
 def test_all_processes_end_when_their_launcher_gets_a_signal(
     sent: signal.Signals, project: Path, examples: pd.DataFrame

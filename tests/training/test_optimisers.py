@@ -19,6 +19,7 @@ from tests.models.small import small_model
 from tests.training.small import SETTINGS, train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam", "ranger", "schedulefreeadamw"])
 def test_every_optimiser_lowers_the_loss(name: str, examples: pd.DataFrame, tmp_path: Path) -> None:
     curves, _ = train(examples, tmp_path, "bart", optimiser=name, schedule="constant")

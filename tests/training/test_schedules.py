@@ -72,6 +72,7 @@ class _Stop(TrainerCallback):
         control.should_training_stop = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [

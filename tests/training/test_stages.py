@@ -36,6 +36,7 @@ WRITES = {"epochs": 6, "batch_size": 4, "learning_rate": 1e-2, "warmup": 0.1}
 """Settings of a training whose model writes no titles at first, and some at the end."""
 
 
+@pytest.mark.slow
 def test_only_adapters_train_and_the_model_folder_has_none(project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, lora={"rank": 2, "alpha": 4}, epochs=1)
     train.run(MODEL)
@@ -46,6 +47,7 @@ def test_only_adapters_train_and_the_model_folder_has_none(project: Path, exampl
     load_model(MODELS / MODEL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "tag"), [("auto", "float32"), ("bfloat16", "bfloat16")])
 def test_the_run_records_the_trainings_precision(asked: str, tag: str, project: Path, examples: pd.DataFrame) -> None:
     fill_project(project, examples, epochs=1, precision=asked)  # auto: the model is too narrow for bfloat16
@@ -72,6 +74,7 @@ def test_a_diverged_training_leaves_no_checkpoint(project: Path, examples: pd.Da
     assert run.info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_bertscore_encodes_the_true_titles_once_for_all_epochs_and_evaluations(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +96,7 @@ def test_bertscore_encodes_the_true_titles_once_for_all_epochs_and_evaluations(
     }
 
 
+@pytest.mark.slow
 def test_measuring_bertscore_does_not_change_the_weights(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +132,7 @@ def lively_checkpoint(project: Path, examples: pd.DataFrame) -> Path:
     return project / "lively"
 
 
+@pytest.mark.slow
 def test_measured_titles_equal_served_titles(project: Path, examples: pd.DataFrame, lively_checkpoint: Path) -> None:
     model = {"checkpoint": str(lively_checkpoint), "scratch": None}
     fill_project(project, examples, model, freeze=["embedding", "encoder"], epochs=1, learning_rate=1e-6)
@@ -148,6 +153,7 @@ def test_measured_titles_equal_served_titles(project: Path, examples: pd.DataFra
         assert predictions.loc[predictions["split"] == split, "prediction"].tolist() == titles
 
 
+@pytest.mark.slow
 def test_examples_that_a_model_has_seen_are_counted(
     project: Path, examples: pd.DataFrame, caplog: pytest.LogCaptureFixture
 ) -> None:

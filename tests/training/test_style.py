@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.command import lectern
 from tests.training.small import STAGE, environment, fill_project
 
 
+@pytest.mark.slow
 def test_an_opening_gets_the_title_that_most_lessons_give_it(project: Path, examples: pd.DataFrame) -> None:
     lessons = examples.assign(lesson_num=[str(place // 2) for place in range(len(examples))])
     lessons["opens"] = ~lessons.duplicated("lesson_num")

@@ -19,6 +19,7 @@ _, MODEL = STAGE
 LOAD = {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"}
 
 
+@pytest.mark.slow
 def test_the_load_of_the_machine_is_logged_before_and_after_an_interruption(
     project: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

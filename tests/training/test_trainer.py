@@ -39,6 +39,7 @@ def test_the_curves_have_one_row_per_epoch(examples: pd.DataFrame, tmp_path: Pat
     assert curves.notna().all(axis=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_a_training_interrupted_between_epochs_ends_with_the_same_weights(
     lora: LoraSettings | None, examples: pd.DataFrame, tmp_path: Path
@@ -67,6 +68,7 @@ CAUSAL_FEATURES = {"family": "causal", "freeze": ["embedding"], "freeze_lower_la
 RISING_LOSS = {"learning_rate": 0.3, "schedule": "constant", "warmup": 0.0, "early_stopping": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epochs", "killed_at", "chosen"),
     [
@@ -124,6 +126,7 @@ def test_checkpoints_within_an_epoch_do_not_replace_the_best_one(examples: pd.Da
     assert kept == {"checkpoint-4", "checkpoint-6"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "held"),
     [
@@ -423,6 +426,7 @@ class _Dropout(TrainerCallback):
         return look
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "mt5", "encoder-decoder"])  # whose dropouts are modules
 @pytest.mark.parametrize("chosen", [{"lora": LORA}, {"freeze": ["encoder"]}], ids=str)
 def test_a_frozen_layer_with_gradients_keeps_its_dropout(
@@ -471,6 +475,7 @@ class _KilledAtTheEnd(TrainerCallback):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_training_interrupted_after_its_last_step_is_not_repeated(examples: pd.DataFrame, tmp_path: Path) -> None:
     worse = {"epochs": 8, **RISING_LOSS, "early_stopping": 1}  # stops early, and its best epoch is not its last
     whole, undisturbed = train(examples, tmp_path / "undisturbed", **worse)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -112,20 +111,20 @@ KINDS: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_gives_its_lines(kind: str) -> None:
-    spoken = read_json(json.dumps(KINDS[kind]), "talk.json")
+    spoken = read_json(KINDS[kind], "talk.json")
     assert [(each.seconds, each.text.strip()) for each in spoken] == [(a, text) for a, _, text, _ in LINES]
 
 
 @pytest.mark.parametrize("kind", ["whisperx", "assemblyai", "podcasting", "aws", "deepgram, words only"])
 def test_speakers_are_kept_apart_from_the_words(kind: str) -> None:
-    spoken = read_json(json.dumps(KINDS[kind]), "talk.json")
+    spoken = read_json(KINDS[kind], "talk.json")
     assert [each.speaker for each in spoken] == ["Ana", "Ben"]
 
 
 def test_punctuation_without_a_time_belongs_to_the_word_before_it() -> None:
     item = {"start_time": "1", "end_time": "2", "alternatives": [{"content": "Stop"}]}
     content = {"results": {"items": [item, {"alternatives": [{"content": "."}]}]}}
-    assert read_json(json.dumps(content), "talk.json")[0].text == "Stop."
+    assert read_json(content, "talk.json")[0].text == "Stop."
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def test_punctuation_without_a_time_belongs_to_the_word_before_it() -> None:
 )
 def test_content_that_cannot_be_read_is_named(content: Any, message: str) -> None:
     with pytest.raises(Rejected, match=message):
-        read_json(json.dumps(content), "talk.json")
+        read_json(content, "talk.json")
 
 
 JSON = st.recursive(
@@ -183,7 +182,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_json_is_read_or_refused(content: Any) -> None:
     try:
-        spoken = read_json(json.dumps(content), "talk.json")
+        spoken = read_json(content, "talk.json")
     except Rejected:
         return
     assert all(each.seconds >= 0 for each in spoken)

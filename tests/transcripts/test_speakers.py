@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import openpyxl
 import pytest
 
+from pipeline.data.combine_workbooks import combine_workbooks
+from pipeline.data.workbook import read_workbook
+from pipeline.transcripts.chapter_files import write_transcripts
+from pipeline.transcripts.reading import read_transcripts
 from pipeline.transcripts.speakers import split_speakers
+from pipeline.transcripts.transcript import Line, Topic, Transcript
 
 WORDS = ["salt draws water out", "one thing: never rush", "and the jar?", "does the rest"]
 
@@ -59,3 +67,21 @@ def test_colons_in_sentences_and_lists_are_no_speakers(lines: list[str]) -> None
 
 def test_marks_of_a_change_of_speaker_are_removed() -> None:
     assert split_speakers([">> hello", "there", ">>> and now"]) == [("", "hello"), ("", "there"), ("", "and now")]
+
+
+def test_speakers_are_a_column_of_workbooks_and_tables(tmp_path: Path) -> None:
+    lines = [Line(0.0, "salt draws water out", "Ana Lopez"), Line(5.0, "really?", "=Ben"), Line(9.0, "yes")]
+    silent = Transcript("C", "2", [Line(0.0, "so")], 9.0, [Topic(0.0, "Jars")])
+    write_transcripts([Transcript("C", "1", lines, 12.0, [Topic(0.0, "Salt")])], tmp_path / "a.xlsx")
+    write_transcripts([silent], tmp_path / "b.xlsx")
+    sheet = openpyxl.load_workbook(tmp_path / "a.xlsx")["lesson_transcripts"]
+    assert [(cell.value, cell.data_type) for cell in sheet["E"]][:3] == [
+        ("speaker", "s"), ("Ana Lopez", "s"), ("=Ben", "s"),
+    ]  # fmt: skip
+    assert openpyxl.load_workbook(tmp_path / "b.xlsx")["lesson_transcripts"].max_column == 4
+
+    combine_workbooks([tmp_path / "a.xlsx", tmp_path / "b.xlsx"], tmp_path / "both")
+    for source, expected in (("a.xlsx", [lines]), ("both", [lines, silent.lines])):
+        assert read_workbook(tmp_path / source).problems == []
+        assert [talk.lines for talk in read_transcripts(tmp_path / source)] == expected
+    assert "speaker" not in read_workbook(tmp_path / "a.xlsx").lines

@@ -98,6 +98,7 @@ def ran_in_clones(folder: Path) -> bool:
     return bool(places) and all(Path(place).is_relative_to(folder.parent / "clones") for place in places)
 
 
+@pytest.mark.slow
 def test_the_parameters_of_a_run_reach_the_machines_and_no_later_run(folder: Path, tmp_path: Path):
     by_hand = write_workbook(tmp_path / "other.xlsx", "By hand")
     state = train(models=["bart-tiny"], epochs=7, workbook=str(by_hand), return_state=True)
@@ -116,6 +117,7 @@ def test_the_parameters_of_a_run_reach_the_machines_and_no_later_run(folder: Pat
     assert (folder / "reports/trained-t5-tiny").read_text() == PARAMS
 
 
+@pytest.mark.slow
 def test_an_updated_workbook_reaches_the_machines(folder: Path, tmp_path: Path):
     workbook = adopt(str(write_workbook(tmp_path / "fetched.xlsx", "Old")))
     push()

@@ -51,6 +51,7 @@ def test_a_wrong_number_of_slots_is_a_usage_error(monkeypatch: pytest.MonkeyPatc
         devices()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("found", "wanted", "expected"),
     [(["0", "1"], 1, "0"), (["3", "5", "7"], 2, "3,5"), (["0", "0", "1", "1"], 2, "0,1"), ([""], 4, "")],

@@ -154,6 +154,7 @@ def test_a_workbook_can_be_downloaded_and_updated(path: str, folder: Path, web: 
     assert temporary() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "limits", "refusal", "message"),
     [
@@ -205,6 +206,7 @@ def test_an_unsupported_address_or_one_with_a_key_is_refused_without_a_request(f
     assert files(folder) == before
 
 
+@pytest.mark.slow
 def test_a_dvc_remote_keeps_the_password_out_of_the_project(folder: Path, web: Web, book: Path) -> None:
     (folder / ".dvc/config.local").write_text(f"['remote \"site\"']\n    url = {web.address}\n", encoding="utf-8")
     workbook = adopt("remote://site/lessons.xlsx")
@@ -212,6 +214,7 @@ def test_a_dvc_remote_keeps_the_password_out_of_the_project(folder: Path, web: W
     assert "remote://site/lessons.xlsx" in Path(f"{workbook}.dvc").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_nothing_changes_if_dvc_cannot_store_the_workbook(folder: Path, web: Web, book: Path) -> None:
     workbook = adopt(f"{web.address}/lessons.xlsx")
     before = files(folder)

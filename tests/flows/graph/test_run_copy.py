@@ -76,6 +76,7 @@ def trained(reports: Path, model: str) -> int:
     return params["models"][model].get("train", params["train"])["epochs"]
 
 
+@pytest.mark.slow
 def test_models_and_epochs_hold_for_this_run_only(folder: Path):
     commit()
     (folder / "params.yaml").write_text(PARAMS.replace("by hand", "not committed"))
@@ -93,6 +94,7 @@ def test_models_and_epochs_hold_for_this_run_only(folder: Path):
     assert train(models=["bart-tiny"], return_state=True).message == "Nothing was stale."
 
 
+@pytest.mark.slow
 def test_a_repeated_run_takes_its_results_from_the_cache_of_the_project(folder: Path):
     graph = folder / "dvc.yaml"  # the run cache keeps stages with dependencies only
     graph.write_text(graph.read_text().replace("params:", "deps: [seconds]\n      params:"))
@@ -101,6 +103,7 @@ def test_a_repeated_run_takes_its_results_from_the_cache_of_the_project(folder: 
     assert len((folder.parent / "places").read_text().split()) == 1
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_users_files_are_as_before_and_the_next_run_removes_the_copy(folder: Path):
     (folder / "seconds").write_text("300")
     before = files(folder)

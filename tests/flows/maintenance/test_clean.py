@@ -92,6 +92,7 @@ def cached() -> set[str]:
     return {path.read_text(encoding="utf-8").strip() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_files_of_versions_and_of_the_work_tree_stay(folder: Path, capsys: pytest.CaptureFixture[str]):
     clean(keep_days=30, yes=True)  # all of it is recent
     assert capsys.readouterr().out == "Nothing to remove.\n"

@@ -54,6 +54,7 @@ def events() -> list[dict[str, Any]]:
         ]
 
 
+@pytest.mark.slow
 def test_a_promotion_at_the_command_line_emits_an_event(folder: Path):
     before = len(events())
     done = lectern("promote", "2", "--because", "knows more", cwd=Path.cwd())
@@ -69,6 +70,7 @@ def test_a_promotion_at_the_command_line_emits_an_event(folder: Path):
     assert told["who"]
 
 
+@pytest.mark.slow
 def test_a_rollback_succeeds_and_warns_if_prefect_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     make_champion("1")
@@ -104,6 +106,7 @@ def report_rollback() -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_server_of_lectern_up_gets_the_event(without_configured_server: Path, prefect_server: PrefectServer):
     (without_configured_server / ".lectern/prefect.url").write_text(prefect_server.url)
     assert report_rollback().returncode == 0

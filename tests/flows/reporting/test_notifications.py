@@ -97,6 +97,7 @@ def test_every_flow_notifies_of_its_failure(
     assert [told["subject"].split(",")[0] for told in channel.told] == [failing.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -119,6 +120,7 @@ def test_a_broken_block_is_logged_and_changes_nothing(
     assert channel.url not in logged(state)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_reported(channel: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "killed.py").write_text(KILLED)

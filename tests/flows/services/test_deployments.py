@@ -35,6 +35,7 @@ def test_the_shipped_file_deploys_every_flow_with_its_schedule_and_form(monkeypa
     assert (ROOT / "prefect.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
@@ -53,6 +54,7 @@ def test_a_wrong_file_is_refused_with_the_reason(
     assert named in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_pool_without_a_worker_on_this_machine_is_refused_with_the_command_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -72,6 +72,7 @@ def test_a_working_machine_gets_a_line_for_each_check(project: Path, hub: str) -
     assert "GiB free" in found["disk"][1]
 
 
+@pytest.mark.slow
 def test_each_problem_comes_with_a_remedy(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     driver = tmp_path_factory.mktemp("driver")
     (driver / "nvidia-smi").write_text(NVIDIA_SMI)
@@ -105,6 +106,7 @@ def test_each_problem_comes_with_a_remedy(project: Path, tmp_path_factory: pytes
         assert remedy in found[name][1]
 
 
+@pytest.mark.slow
 def test_a_hub_that_no_model_needs_is_optional(project: Path) -> None:
     done = lectern("doctor", cwd=project, env={**environment(), "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}"})
     assert done.returncode == 0
@@ -114,6 +116,7 @@ def test_a_hub_that_no_model_needs_is_optional(project: Path) -> None:
     assert lines_of(offline)["hub"][0] == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["raise ImportError('libcudart.so.12: cannot open')", "import os; os.abort()"])
 def test_a_broken_library_affects_only_its_own_lines(tmp_path: Path, hub: str, broken: str) -> None:
     (tmp_path / "torch").mkdir()

@@ -83,6 +83,7 @@ def test_files_of_the_server_are_private(prefect_server: PrefectServer):
     assert [path for path in [home, *files] if path.stat().st_mode & 0o077] == []
 
 
+@pytest.mark.slow
 def test_a_stopped_run_keeps_its_history_and_leaves_nothing_running(folder: Path):
     (folder / "end-one").touch()
     run = start_run()
@@ -111,6 +112,7 @@ def test_a_configured_server_that_does_not_answer_is_reported(folder: Path, port
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_run_without_its_server_finishes_the_stages_and_reports_what_prefect_misses(folder: Path, port: int):
     (folder / "end-two").touch()
     with team_server(port):

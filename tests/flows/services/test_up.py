@@ -28,6 +28,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from flows.services.service import free_port
+from pipeline.settings import set_params
 from tests.command import lectern, processes_in
 from tests.conftest import ROOT
 from tests.flows.toy_project import SERVED, wait_for
@@ -50,6 +51,7 @@ def up(tmp_path_factory: pytest.TempPathFactory, empty_tracking: Path) -> Iterat
     for name in ("params.yaml", "prefect.toml"):
         shutil.copy(ROOT / name, folder)
     shutil.copy(empty_tracking, folder)
+    set_params(["register"], {"pretrained": None}, folder / "params.yaml")
     (folder / "flows").symlink_to(ROOT / "flows")
     (folder / "dvc.yaml").write_text("stages: {work: {cmd: touch begun && sleep 300, outs: [begun]}}")
     deployments = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
@@ -224,6 +226,7 @@ def test_a_foreign_host_name_opens_no_page_and_changes_nothing(up: SimpleNamespa
     assert (set(statuses.values()), changeable(up)) == ({(400, 400)}, before), statuses
 
 
+@pytest.mark.slow
 def test_the_pages_work_at_their_own_addresses(up: SimpleNamespace, window: Page):
     failed = []
     window.on("response", lambda answer: failed.append((answer.status, answer.url)) if answer.status >= 400 else None)
@@ -238,10 +241,11 @@ def test_the_pages_work_at_their_own_addresses(up: SimpleNamespace, window: Page
     window.goto(at["page"] + "/page/")
     window.get_by_label("Transcript with times").fill("0:00 hello")
     window.get_by_role("button", name="Find chapters").click()
-    expect(window.get_by_label("Status")).to_have_value(re.compile("lectern run"), timeout=60_000)
+    expect(window.locator("#status")).to_contain_text("lectern run", timeout=60_000)
     assert 403 not in {status for status, _ in failed}, failed
 
 
+@pytest.mark.slow
 def test_requests_refused_to_other_sites_work_from_a_servers_own_page(up: SimpleNamespace, window: Page):
     before = changeable(up)
     for request in changes(up):
@@ -324,6 +328,7 @@ def test_a_second_up_in_the_folder_is_refused(up: SimpleNamespace):
     assert "already runs in this folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_named_with_the_option_that_changes_it(project: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,16 +11,16 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from pipeline.chapters.edited_table import table_rows
 from pipeline.data.workbook import IngestSettings, ingest
 from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
 from pipeline.files import make_folder
 from pipeline.paths import STATE
+from pipeline.titles.edited_table import table_rows
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.chapter_files import write_chapters
 
-_LONGEST_NAME = 80
+_LONGEST_NAME = 160  # bytes in UTF-8; a file system allows 255 with the time and the suffix
 
 
 def save_corrections(lesson: ChapteredTranscript, folder: Path) -> Path:
@@ -31,8 +32,8 @@ def save_corrections(lesson: ChapteredTranscript, folder: Path) -> Path:
         The path of the workbook.
 
     Raises:
-        Rejected: a chapter has no title yet, a workbook cannot hold the chapters, or the folder has another transcript
-            with the same lesson name. Nothing is written.
+        Rejected: a chapter has no title yet or only a keyphrase, a workbook cannot hold the chapters, or the folder has
+            another transcript with the same lesson name. Nothing is written.
     """
     _check_titles(lesson)
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,10 +49,15 @@ def save_corrections(lesson: ChapteredTranscript, folder: Path) -> Path:
 
 
 def _check_titles(lesson: ChapteredTranscript) -> None:
-    """Reject chapters that are still called by their number: a model would learn it as a title."""
-    rows = table_rows(lesson)
-    if untitled := [" ".join(rows[number - 1]) for number in lesson.unnamed]:
+    """Reject numbers and keyphrases in the place of titles: a model would learn them."""
+    rows = [" ".join(row) for row in table_rows(lesson)]
+    if untitled := [rows[number - 1] for number in lesson.unnamed]:
         raise Rejected(f"These chapters have no title yet: {', '.join(untitled)}. Write titles, or delete the rows.")
+    if keyphrases := [rows[number - 1] for number in lesson.keyphrases]:
+        raise Rejected(
+            "These titles are only keyphrases of the text, and a model would learn to write such titles: "
+            f"{', '.join(keyphrases)}. Write better titles, or confirm that these are good ones."
+        )
 
 
 def _check_same_transcript(lines: pd.DataFrame, folder: Path, name: str) -> None:
@@ -69,12 +75,12 @@ def lesson_file_name(lesson: ChapteredTranscript) -> str:
     """Return the lesson's name as a file name without suffix: letters, digits and hyphens."""
     full_name = f"{lesson.transcript.course_title}-{lesson.transcript.lesson_num}"
     name = re.sub(r"[\W_]+", "-", full_name).strip("-")
-    return name[:_LONGEST_NAME].strip("-") or "talk"
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore").strip("-") or "talk"
 
 
 def training_command(folder: Path) -> str:
-    """Return the command that trains on the pipeline's workbook and on all corrections."""
-    return f"lectern use {IngestSettings.read().workbook} {folder}/*.xlsx"
+    """Return the shell command that makes the pipeline's workbook and all corrections the new workbook."""
+    return f"lectern use {shlex.quote(str(IngestSettings.read().workbook))} {shlex.quote(str(folder))}/*.xlsx"
 
 
 def _unused_path(folder: Path, name: str) -> Path:

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.chapters.divide_transcript import divide_at
-from pipeline.chapters.title_chapters import is_numbered_title
-from pipeline.data.cell_values import Fault, as_lesson, as_name, as_seconds
-from pipeline.data.workbook_files import fit_into_cell
+from pipeline.data.cell_values import Fault, as_seconds
 from pipeline.errors import Rejected
+from pipeline.titles.title_chapters import is_numbered_title
 from pipeline.transcripts.chapter import ChapteredTranscript
+from pipeline.transcripts.lesson_names import one_line
 from pipeline.transcripts.timestamps import short_time, time_fault
 from pipeline.transcripts.transcript import Topic, Transcript
 
@@ -42,32 +42,35 @@ def table_rows(lesson: ChapteredTranscript) -> list[ChapterRow]:
     return [ChapterRow(short_time(chapter.start_seconds), chapter.title) for chapter in lesson.chapters]
 
 
-def rename_lesson(transcript: Transcript, course: str, lesson: str) -> Transcript:
-    """Give a transcript the entered course and lesson, cleaned up as in a workbook. Empty entries change nothing."""
-    course, lesson = _one_line(course) or transcript.course_title, _one_line(lesson) or transcript.lesson_num
-    return replace(
-        transcript,
-        course_title=as_name(pd.Series([course])).iloc[0],
-        lesson_num=as_lesson(pd.Series([lesson])).iloc[0],
-    )
-
-
-def chapters_from_table(transcript: Transcript, rows: Sequence[ChapterRow]) -> ChapteredTranscript:
+def chapters_from_table(found: ChapteredTranscript, rows: Sequence[ChapterRow]) -> ChapteredTranscript:
     """Divide a transcript into the chapters of an edited table. Empty rows are skipped.
+
+    Args:
+        found: the chapters that the table first showed. Its rows are accepted unchanged, whatever is in them, and a
+            title keeps its mark as a keyphrase until a person changes it.
+        rows: the table now.
 
     Raises:
         Rejected: a row is not a chapter. The message gives its number in the table, counted from 1.
     """
+    shown, transcript = table_rows(found), found.transcript
+    if [*rows] == shown:
+        return found
     numbered = [
-        _NumberedRow(number, row.time.strip(), _one_line(row.title))
+        _NumberedRow(number, row.time.strip(), one_line(row.title))
         for number, row in enumerate(rows, start=1)
         if row.time.strip() or row.title.strip()
     ]
     if not numbered:
         raise Rejected("The table has no chapters. Click Find chapters, or write a row with 0:00 and a title.")
-    seconds = _parse_times(numbered)
+    unchanged = {(row.time, one_line(row.title)) for row in shown}
+    exact = {row.time: chapter.start_seconds for row, chapter in zip(shown, found.chapters, strict=True)}
+    seconds = [
+        exact.get(row.time, start) for row, start in zip(numbered, _parse_times(numbered), strict=True)
+    ]  # the table shows rounded times
     for row, start in zip(numbered, seconds, strict=True):
-        _check_row(row, start, transcript)
+        if (row.time, row.title) not in unchanged:
+            _check_row(row, start, transcript)
     _check_order(numbered, seconds)
     if transcript.first_line_seconds < seconds[0]:
         raise Rejected(
@@ -76,7 +79,7 @@ def chapters_from_table(transcript: Transcript, rows: Sequence[ChapterRow]) -> C
         )
     topics = [Topic(start, row.title) for start, row in zip(seconds, numbered, strict=True)]
     lesson = divide_at(transcript, topics)
-    return replace(lesson, unnamed=_unnamed(lesson))
+    return replace(lesson, unnamed=_unnamed(lesson), keyphrases=_keyphrases(lesson, found))
 
 
 def _check_row(row: _NumberedRow, start: float, transcript: Transcript) -> None:
@@ -84,7 +87,7 @@ def _check_row(row: _NumberedRow, start: float, transcript: Transcript) -> None:
         raise Rejected(f"Row {row.number} ({row.time}) has no title. Write one, or delete the row.")
     if len(row.title) > _LONGEST_TITLE:
         raise Rejected(f"The title in row {row.number} is longer than {_LONGEST_TITLE} characters. Shorten it.")
-    if start >= transcript.end_seconds:
+    if start >= transcript.end_seconds and start not in (topic.seconds for topic in transcript.topics):
         end = short_time(transcript.end_seconds)
         raise Rejected(
             f"Row {row.number}: {row.time} is after the end of the transcript, {end}. Enter an earlier time."
@@ -107,6 +110,13 @@ def _unnamed(lesson: ChapteredTranscript) -> tuple[int, ...]:
     return tuple(number for number, title in titles if is_numbered_title(title) and title not in known)
 
 
+def _keyphrases(lesson: ChapteredTranscript, found: ChapteredTranscript) -> tuple[int, ...]:
+    """Return the numbers of the chapters that still have a keyphrase of `found` as their title."""
+    keyphrases = {found.chapters[number - 1].title for number in found.keyphrases}
+    titles = enumerate((chapter.title for chapter in lesson.chapters), start=1)
+    return tuple(number for number, title in titles if title in keyphrases)
+
+
 def _parse_times(rows: Sequence[_NumberedRow]) -> list[float]:
     times = as_seconds(pd.Series([row.time for row in rows], dtype="str"))
     faulty = np.flatnonzero(times.fault != Fault.NONE)
@@ -116,7 +126,3 @@ def _parse_times(rows: Sequence[_NumberedRow]) -> list[float]:
             raise Rejected(f"Row {row.number} ({row.title[:60]}) has no time. Write h:mm:ss or mm:ss.")
         raise Rejected(f"Row {row.number}: {time_fault(row.time, Fault(times.fault[faulty[0]]))}")
     return times.seconds.tolist()
-
-
-def _one_line(text: str) -> str:
-    return " ".join(fit_into_cell(text).split())

@@ -1,24 +1,28 @@
-"""Title the files of a folder, the inbox. Each is titled once; a second folder, the outbox, gets the titles."""
+"""Title the files of a folder, the inbox. Each is titled once; a second folder, the outbox, gets the titles.
+
+A text without times gets a title, a workbook a title for each topic, and a transcript chapters with titles.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
 
+from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.data.fallback_titles import KEYPHRASE
 from pipeline.data.folder_reader import table_files
 from pipeline.data.tables import is_workbook
 from pipeline.data.workbook import read_untitled
 from pipeline.errors import Rejected, UsageError
 from pipeline.files import make_folder
-from pipeline.paths import STATE
-from pipeline.titles.batch_titling import title_texts
-from pipeline.titles.outbox import (
+from pipeline.inbox.outbox import (
     RejectedFile,
     TitledFile,
     read_rejected,
@@ -26,11 +30,16 @@ from pipeline.titles.outbox import (
     write_rejected,
     write_titled,
 )
+from pipeline.paths import STATE
+from pipeline.titles.batch_titling import title_texts
 from pipeline.titles.served_version import ServedVersion
+from pipeline.titles.title_chapters import chapters_with_titles
 from pipeline.titles.workbook import fill_titles
-from pipeline.transcripts.reading import check_size
+from pipeline.transcripts.chapter_files import write_chapters
+from pipeline.transcripts.course_folder import LessonFiles, find_lessons, is_called_chapters
+from pipeline.transcripts.reading import check_size, is_passage
 
-IGNORED = "ignored, because neither .txt nor a workbook"
+IGNORED = "ignored, because neither a text, a transcript nor a workbook"
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _WRITE_DELAY = timedelta(seconds=2)  # a row is written after its workbook, and its time has whole seconds
 _log = logging.getLogger(__name__)
@@ -73,9 +82,10 @@ class FolderResult:
 
 
 def title_inbox(inbox: Path, outbox: Path, version: ServedVersion, *, again: bool = False) -> FolderResult:
-    """Title the new files of an inbox: each .txt as one passage, each workbook topic by topic.
+    """Title the new files of an inbox: each text as one passage, workbooks topic by topic, transcripts by chapters.
 
-    A file is recognised by its content. A broken file does not stop the others; the next run tries it again.
+    A transcript may have a chapter list of the same name. A file is recognised by its content. A broken file does not
+    stop the others; the next run tries it again.
 
     Args:
         again: also title the files that another version has titled.
@@ -94,12 +104,23 @@ def title_inbox(inbox: Path, outbox: Path, version: ServedVersion, *, again: boo
         return _InboxRun(inbox, outbox, version, again).run()
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The files of an inbox by kind."""
+
+    passages: list[Path]
+    workbooks: list[Path]
+    talks: list[LessonFiles]
+    ignored: list[Path]
+
+
 @dataclass
 class _NewFiles:
     """The files to title, each with the row that will describe it."""
 
     texts: dict[TitledFile, str] = field(default_factory=dict)
     workbooks: dict[TitledFile, Path] = field(default_factory=dict)
+    talks: dict[TitledFile, LessonFiles] = field(default_factory=dict)
 
 
 class _InboxRun:
@@ -119,46 +140,54 @@ class _InboxRun:
         self._failed_before: list[str] = []
 
     def run(self) -> FolderResult:
-        new = self._find_new_files()
+        files = _sort_files(self._inbox, self._outbox)
+        new = self._find_new_files(files)
         if new.texts:
             self._title_texts(new.texts)
         for row, path in new.workbooks.items():
-            self._title_workbook(row, path)
+            # The full name of the source, so that `week`, `week.xlsm` and `week.xlsx` get different copies.
+            source = f"{_name(path)}.tables" if path.is_dir() else _name(path).removesuffix(".xlsx")
+            self._write_workbook(row, source, partial(self._fill_titles, path))
+        for row, talk in new.talks.items():
+            self._write_workbook(row, _name(talk.transcript), partial(self._write_chapters, talk))
         write_rejected(self._outbox, self._rejected)
         return FolderResult(
             titled=self._titled,
             titled_before=self._titled_before,
             failed=self._failed,
             failed_before=self._failed_before,
-            ignored=ignored_files(self._inbox, self._outbox),
+            ignored=[_name(path) for path in files.ignored],
         )
 
-    def _find_new_files(self) -> _NewFiles:
+    def _find_new_files(self, files: _Files) -> _NewFiles:
         new = _NewFiles()
-        for path in _list_files(self._inbox, self._outbox):
-            if not _can_be_titled(path):
-                continue
-            row = None
-            try:
-                row = self._row_to_fill(path)
-                if row is None:
-                    continue
-                if is_workbook(path):
-                    new.workbooks[row] = path
-                else:
+        for path in files.passages:
+            if row := self._row_to_fill(path):
+                try:
                     new.texts[row] = _read(path)
-            except OSError as error:
-                self._fail(_name(path), error)
-            except Rejected as error:
-                self._fail(_name(path), error, row.sha256 if row else "")
+                except (OSError, Rejected) as error:
+                    self._fail(row.file, error, row.sha256)
+        for path in files.workbooks:
+            if row := self._row_to_fill(path):
+                new.workbooks[row] = path
+        for talk in files.talks:
+            if row := self._row_to_fill(talk.transcript, talk.topics):
+                new.talks[row] = talk
         return new
 
-    def _row_to_fill(self, path: Path) -> TitledFile | None:
-        """Return an unfilled row for a new file; None if its content has a title.
+    def _row_to_fill(self, path: Path, topics: Path | None = None) -> TitledFile | None:
+        """Return an unfilled row for a new file; None if its content has a title, or it cannot be read.
 
         A copy of a titled file gets the title of its original.
         """
-        row = TitledFile(_name(path), _sha256(path), "", "", str(self._version), _now())
+        try:
+            sha256 = _sha256(path)
+            if topics:
+                sha256 = hashlib.sha256(f"{sha256} {_sha256(topics)}".encode()).hexdigest()
+        except (OSError, Rejected) as error:
+            self._fail(_name(path), error)
+            return None
+        row = TitledFile(_name(path), sha256, "", "", str(self._version), _now())
         # Only the last row of each file counts: after a rollback, later titles have replaced this version's.
         latest = {old.file: old for old in self._rows if old.sha256 == row.sha256}
         current = [old for old in latest.values() if self._is_current(old)]
@@ -196,22 +225,31 @@ class _InboxRun:
         batch.log([*texts.values()])
         batch.discard_resume_files()
 
-    def _title_workbook(self, row: TitledFile, path: Path) -> None:
-        # The full name of the source, so that `week`, `week.xlsm` and `week.xlsx` get different copies.
-        source = f"{_name(path)}.tables" if path.is_dir() else _name(path).removesuffix(".xlsx")
+    def _write_workbook(self, row: TitledFile, source: str, write: Callable[[Path], str]) -> None:
+        """Write the titled workbook of a file. `write` gets its path, and returns a summary."""
         out = self._outbox / f"{source}.titled.xlsx"
         corrected = self._rename_corrected(out)
         try:
-            result = fill_titles(path, read_untitled(path), out, self._version)
-        except (OSError, Rejected, UsageError) as error:  # the workbook may have been removed meanwhile
+            summary = write(out)
+        except (OSError, Rejected, UsageError) as error:  # the file may have been removed meanwhile
             self._fail(row.file, error, row.sha256)
             if corrected:
                 corrected.rename(out)
         else:
             if corrected:
                 _log.warning("%s was changed by hand, so it was renamed to %s", out.name, corrected.name)
-            _log.info("%s", result.summary())
+            _log.info("%s", summary)
             self._add_rows([replace(row, workbook=out.name, when=_now())])
+
+    def _fill_titles(self, path: Path, out: Path) -> str:
+        return fill_titles(path, read_untitled(path), out, self._version).summary()
+
+    def _write_chapters(self, talk: LessonFiles, out: Path) -> str:
+        (lesson,), batch = chapters_with_titles([talk.read()], ChaptersSettings.read(), None, self._version)
+        write_chapters([lesson], out, "xlsx")
+        if batch:
+            batch.discard_resume_files()
+        return "\n".join([f"{out}: {len(lesson.chapters):,} chapters", *lesson.remarks()])
 
     def _rename_corrected(self, out: Path) -> Path | None:
         """Rename the file at `out` if a person has changed or added it. Return its new path, else None."""
@@ -239,21 +277,35 @@ class _InboxRun:
 
 
 def ignored_files(inbox: Path, outbox: Path) -> list[str]:
-    """List the names of the files in `inbox` that cannot be titled."""
-    return [_name(path) for path in _list_files(inbox, outbox) if not _can_be_titled(path)]
+    """List the names of the files in `inbox` that get no title."""
+    return [_name(path) for path in _sort_files(inbox, outbox).ignored]
 
 
-def _list_files(inbox: Path, outbox: Path) -> list[Path]:
-    return sorted(
+def _sort_files(inbox: Path, outbox: Path) -> _Files:
+    files = sorted(
         path for path in inbox.iterdir() if not path.name.startswith((".", "~$")) and path.resolve() != outbox
     )
+    workbooks = [path for path in files if _is_workbook(path)]
+    passages = [path for path in files if _is_passage(path)]
+    others = [path for path in files if path not in {*workbooks, *passages}]
+    talks, unused = find_lessons(path for path in others if not path.is_dir())
+    return _Files(passages, workbooks, talks, [path for path in others if path.is_dir() or path in unused])
 
 
-def _can_be_titled(path: Path) -> bool:
+def _is_workbook(path: Path) -> bool:
     try:
-        return is_workbook(path) or (not path.is_dir() and path.suffix.lower() == ".txt")
+        return is_workbook(path)
     except OSError:  # a folder that was removed meanwhile
         return False
+
+
+def _is_passage(path: Path) -> bool:
+    if path.suffix.lower() != ".txt" or path.is_dir() or is_called_chapters(path):
+        return False
+    try:
+        return not path.is_file() or is_passage(path)
+    except OSError:
+        return True  # reported when the file is read
 
 
 def _name(path: Path) -> str:

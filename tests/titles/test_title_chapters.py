@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
-from itertools import pairwise
+from dataclasses import replace
+from itertools import pairwise, product
 from pathlib import Path
 from unicodedata import normalize
 
@@ -16,11 +17,13 @@ from typer.testing import CliRunner, Result
 from lectern.app import app
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.chapters.title_chapters import add_titles
 from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
 from pipeline.registry.fallback_title import Shown
+from pipeline.settings import set_params
+from pipeline.titles.title_chapters import add_titles
 from pipeline.transcripts import chapter_files
+from pipeline.transcripts.automatic_note import NOTE, NOTES
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
 from pipeline.transcripts.known_topics import read_topics, replace_topics
 from pipeline.transcripts.reading import read_transcripts
@@ -83,6 +86,17 @@ def test_each_lesson_of_a_workbook_gets_chapters_and_keeps_its_topics(titled: Pa
     assert "2 lessons" in str(chapters(book, "--format", "vtt").exception)
 
 
+def test_written_titles_keep_the_limit_of_characters_and_known_ones_stay(titled: Path) -> None:
+    set_params(["titles"], {"longest": 10})
+    (titled / "topics.txt").write_text("0:00 A title of somebody who likes them long\n1:00\n2:00\n")
+    done = chapters("talk.vtt", "--topics", "topics.txt", "--format", "json")
+    known, *written = [each["title"] for each in json.loads(done.stdout)[0]["chapters"]]
+    assert (known, [title for title in written if not 0 < len(title) <= 10]) == (
+        "A title of somebody who likes them long",
+        [],
+    )
+
+
 def test_topics_of_a_lesson_without_lines_are_kept(project: Path) -> None:
     topics = [("C", "4", "1:00", "Alone"), ("C", "4", "2:00", None), ("C", "1", "0:00", "Known")]
     book = write_book(project / "week.xlsx", topics, [("C", "1", "0:01", "so now we begin")])
@@ -98,11 +112,14 @@ def test_topics_of_a_lesson_without_lines_are_kept(project: Path) -> None:
 def test_a_version_is_needed_only_for_missing_titles(project: Path) -> None:
     (project / "talk.txt").write_text("0:00 so now we begin")
     (project / "topics.txt").write_text("0:00 Beginning")
+    set_params(["register"], {"pretrained": None})
     refused = chapters("talk.txt").exception
     assert isinstance(refused, Rejected)
     assert "lectern run" in str(refused)
     done = chapters("talk.txt", "--topics", "topics.txt", "--format", "md")
     assert (done.exit_code, done.stdout) == (0, "## talk, lesson 1\n\n- 0:00 Beginning\n"), done.exception
+    done = chapters("talk.txt", "--topics", "topics.txt", "--note")
+    assert done.stdout == "0:00 Beginning\n\nChapters written automatically\n"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +135,7 @@ def test_a_version_is_needed_only_for_missing_titles(project: Path) -> None:
         ["talk.txt", "--count", "3", "--topics", "talk.txt"],
         ["talk.txt", "--topics", "none.csv"],
         ["talk.txt", "--overwrite"],
+        ["talk.txt", "--note", "--format", "csv"],
         ["week.xlsx", "--count", "3"],
     ],
 )
@@ -170,6 +188,17 @@ def test_a_chapter_without_a_title_gets_its_number_and_a_remark() -> None:
     done = add_titles(chaptered("Intro", "", "End"), {"word 1": Shown(" \0 ", False)})
     assert [each.title for each in done.chapters] == ["Intro", "Chapter 2", "End"]
     assert "chapter 2" in done.remarks()[0]
+
+
+def test_the_name_of_a_speaker_is_no_title() -> None:
+    talk = Transcript("C", "1", [Line(0.0, "hello", "Ana Lopez"), Line(9.0, "so", "Ben")], 20.0)
+    talk = replace(talk, topics=[Topic(0.0, ""), Topic(5.0, "Ben"), Topic(9.0, "")])
+    done = add_titles(
+        divide_transcript(talk, SETTINGS),
+        {"[lecture begins] hello": Shown("Lopez", False), "so": Shown("Ana and Ben", False)},
+    )
+    assert [each.title for each in done.chapters] == ["Chapter 1", "Ben", "Ana and Ben"]
+    assert [each.text for each in done.chapters] == ["hello", "", "so"]
 
 
 def test_keyphrases_get_a_remark() -> None:
@@ -268,9 +297,12 @@ def test_chapters_are_read_back_as_they_were_written(
     chapters = [Chapter(float(s), s + 10.0, title, "word") for s, title in zip(starts, titles, strict=True)]
     talk = ChapteredTranscript(Transcript("C", "1", [Line(0.0, "word")], starts[-1] + 10.0), chapters)
     folder = tmp_path_factory.mktemp("chapters")
-    for suffix, name in chapter_files.SUFFIXES.items():
-        chapter_files.write_chapters([talk], folder / f"a{suffix}", name)
-        (topics,) = read_topics(folder / f"a{suffix}").values()
+    suffixes = {name: suffix for suffix, name in chapter_files.SUFFIXES.items()} | {"podcast": ".json"}
+    for name, note in [*product(chapter_files.NAMES, [False]), *product(NOTES, [True])]:
+        path = folder / f"{name}{suffixes.get(name, '.txt')}"
+        chapter_files.write_chapters([talk], path, name, note=note)
+        assert (NOTE in path.read_text(encoding="utf-8", errors="ignore")) == note
+        (topics,) = read_topics(path).values()
         seconds, shown = starts, titles
         if name == "youtube":
             seconds, shown = [*map(int, starts)], [title.translate(str.maketrans("<>", "‹›")) for title in titles]

