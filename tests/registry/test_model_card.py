@@ -127,7 +127,7 @@ def compare() -> None:
         predictions,
         settings,
         evaluation=evaluation,
-        parameters={"small": 1234},
+        training={"small": TrainingRun(run_id="", parameters=1234, trainable_parameters=321, seconds=2.0, lineage={})},
     )
     write_json(LEADERBOARD, board.model_dump(mode="json"))
 
