@@ -277,12 +277,10 @@ def _apply_capitals(title: str, style: TitleStyle, text: str) -> str:
         rest = [_to_title_case(word, all_capitals, spelling) for word in corrected[1:]]
     else:
         # Where all words have capitals, a capital does not mark a name.
-        inner = [words[position] for position in _inner_positions(words)]
-        capitals_tell_nothing = all_capitals or _share_capitalised(inner, at_least=2) >= _CAPITALS_ANYWHERE
+        capitals_tell_nothing = all_capitals or _share_capitalised(_inner_words(words), 2) >= _CAPITALS_ANYWHERE
+        inner = set(_inner_positions(words))
         rest = [
-            _to_sentence_case(word, capitals_tell_nothing, spelling)
-            if position in set(_inner_positions(words))
-            else word
+            _to_sentence_case(word, capitals_tell_nothing, spelling) if position in inner else word
             for position, word in enumerate(corrected[1:], start=1)
         ]
     return " ".join([_capitalise(corrected[0], spelling), *rest])
