@@ -30,16 +30,26 @@ def best_phrase(text: str) -> str:
     Campos et al., 2020: "YAKE! Keyword Extraction from Single Documents using Multiple Local Features".
     YAKE needs spaces between words. In a script without them, the phrase is the one that is repeated most.
     """
+    return next(iter(best_phrases(text, 1)), "")
+
+
+def best_phrases(text: str, count: int) -> list[str]:
+    """Return the keyphrases that `best_phrase` chooses from, best first. A text without spaces has at most one."""
     letters = unspaced_letters(text)
     if 2 * len(letters) > count_words(text):
-        return _most_repeated(text)
-    phrases = _extractor(_language(text)).extract_keywords(_VERY_LONG_WORD.sub(" ", text))
-    return str(phrases[0][0]) if phrases else ""
+        return list(filter(None, [_most_repeated(text)]))
+    extractor = _extractor(_language(text), count)
+    return [str(phrase) for phrase, _ in extractor.extract_keywords(_VERY_LONG_WORD.sub(" ", text))]
+
+
+def stop_words(text: str) -> frozenset[str]:
+    """Return the stop words of the text's language, in lower case."""
+    return frozenset(_extractor(_language(text)).stopword_set)
 
 
 @cache
-def _extractor(language: str) -> KeywordExtractor:
-    return KeywordExtractor(lan=language, n=_MAX_WORDS, top=1)
+def _extractor(language: str, count: int = 1) -> KeywordExtractor:
+    return KeywordExtractor(lan=language, n=_MAX_WORDS, top=count)
 
 
 def _language(text: str) -> str:

@@ -17,6 +17,7 @@ from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.predicted_titles import EXAMPLE
 from pipeline.evaluation.results import ModelMetrics
 from pipeline.evaluation.score_names import SCORES, Score
+from pipeline.evaluation.title_measures import TitleMeasures
 from pipeline.paths import LEADERBOARD
 from pipeline.settings import Section
 from pipeline.training.record import TrainingRun
@@ -53,6 +54,7 @@ class Row(_Record):
     seen_test: int = 0  # test examples that the model was trained or selected on
     parameters: int | None = None  # None for a baseline
     from_scratch: bool = False  # the training started from random weights
+    titles: TitleMeasures | None = None  # of the test split
 
 
 class Leaderboard(_Record):
@@ -73,6 +75,7 @@ class Leaderboard(_Record):
     best_baseline: str
     best_beats_baselines: bool
     rows: list[Row]
+    true_titles: TitleMeasures | None = None  # of the test split, to compare those of the models with
 
     def row(self, model: str) -> Row:
         """Return the row of a model."""
@@ -99,6 +102,8 @@ def build_leaderboard(
     *,
     evaluation: EvaluateSettings,
     training: Mapping[str, TrainingRun],
+    titles: Mapping[str, TitleMeasures] | None = None,
+    true_titles: TitleMeasures | None = None,
 ) -> Leaderboard:
     """Rank models by the validation mean of the metric, choose the best, and compare each with the best baseline.
 
@@ -113,6 +118,8 @@ def build_leaderboard(
         settings: the metric.
         evaluation: the confidence.
         training: the size and origin of each contestant, by name.
+        titles: measures of the titles of all contestants and baselines, by name, which have no part in the ranking.
+        true_titles: the same of the true titles.
 
     Raises:
         Rejected: two models were evaluated on different examples, with different models of BERTScore or with different
@@ -161,6 +168,7 @@ def build_leaderboard(
             seen_test=metrics[model].seen_test,
             parameters=trained.parameters if trained else None,
             from_scratch=bool(trained and trained.from_scratch),
+            titles=(titles or {}).get(model),
         )
 
     ranked = sorted(contestants, key=lambda model: (model == best, on_validation(model)), reverse=True)
@@ -182,6 +190,7 @@ def build_leaderboard(
         best_baseline=best_baseline,
         best_beats_baselines=difference is not None and difference.finding == "better",
         rows=rows,
+        true_titles=true_titles,
     )
 
 

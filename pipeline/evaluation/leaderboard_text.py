@@ -71,6 +71,7 @@ def conditions(leaderboard: Leaderboard) -> str:
             *_about_seen_examples(board),
             *_about_ties(board),
             *_about_scratch(board),
+            *_about_titles(board),
             f"BERTScore is from {board.bertscore_model}, layer {board.bertscore_layers}.",
         ]
     )
@@ -120,6 +121,14 @@ def _about_scratch(board: Leaderboard) -> Iterator[str]:
         )
 
 
+def _about_titles(board: Leaderboard) -> Iterator[str]:
+    if true := board.true_titles:
+        yield (
+            f"Repeats: the share of titles that another topic of the lesson has too ({true.repeats:.3f} of the true "
+            f"titles). Support: the share of a title's words that its text has ({true.support:.3f} of the true ones)."
+        )
+
+
 def _join(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
@@ -160,7 +169,7 @@ def as_rich_table(leaderboard: Leaderboard, costs: Mapping[str, Cost]) -> Table:
 def _header(metric: str) -> list[str]:
     others = [score.replace("bertscore_", "BERTScore ") for score in SCORES if score != metric]
     measured = [f"{metric}, validation", f"{metric}, test", "over the best baseline", *others]
-    return ["#", "model", *measured, "training", "titles/s", "size", "verdict"]
+    return ["#", "model", *measured, "repeats", "support", "training", "titles/s", "size", "verdict"]
 
 
 def _cells(place: int, row: Row, board: Leaderboard, cost: Cost | None) -> list[str]:
@@ -173,6 +182,8 @@ def _cells(place: int, row: Row, board: Leaderboard, cost: Cost | None) -> list[
         format_interval(row.test[metric]),
         format_interval(row.difference) if row.difference else "",
         *others,
+        f"{row.titles.repeats:.3f}" if row.titles else "",
+        f"{row.titles.support:.3f}" if row.titles else "",
         format_duration(cost.training_seconds) if cost else "",
         f"{cost.titles_per_second:.1f}" if cost else "",
         format_count(row.parameters),

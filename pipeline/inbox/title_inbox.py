@@ -214,9 +214,10 @@ class _InboxRun:
         batch = title_texts(texts.values(), self._version)
         titled = []
         for row, text in texts.items():
-            if title := batch.titles[text]:
-                fallback = KEYPHRASE if text in batch.fallbacks else ""
-                titled.append(replace(row, title=title, when=_now(), fallback=fallback))
+            shown = batch.shown[text]
+            if shown.title:
+                fallback = KEYPHRASE if shown.fallback else ""
+                titled.append(replace(row, title=shown.title, when=_now(), fallback=fallback))
             else:
                 why = f"Version {row.version} wrote no usable title, and the text has no keyphrase. Add more text."
                 self._fail(row.file, Rejected(why), row.sha256)

@@ -78,12 +78,15 @@ class GenerateSettings(Settings):
     def with_overrides(self, overrides: Mapping[str, Any]) -> GenerateSettings:
         """Return these settings with other values, and adapt consensus and num_beams to them.
 
+        `candidates: 0` stands for all titles that the search finds anyway.
+
         Raises:
             ValueError: A value is out of its range.
         """
         settings = {**self.model_dump(), **overrides}
         if not settings["do_sample"] or settings["num_beams"] > 1:
             settings["consensus"] = 0  # consensus needs samples
+        settings["candidates"] = settings["candidates"] or settings["consensus"] or settings["num_beams"]
         if settings["consensus"]:
             settings["consensus"] = max(settings["consensus"], settings["candidates"])
         if not settings["do_sample"]:

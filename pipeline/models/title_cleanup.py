@@ -9,7 +9,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -22,8 +22,12 @@ LONGEST = 120
 _READ_CHARACTERS = 2000  # of a model's output; a title starts before
 _MIN_WORD_LIMIT = 8  # the word limit of courses with shorter titles
 _MIN_EVIDENCE = 10  # words that must show how a course writes capitals
-_MIN_AGREEMENT = 0.75  # share of these words that must agree
+_TITLE_CASE = 0.9  # share of these words with a capital in title case; nouns alone give a German title two thirds
+_SENTENCE_CASE = 0.8  # share of the distinct words in lower case in sentence case; the others are names
+_CAPITALS_ANYWHERE = 0.75  # share of a title's words with a capital from which a capital marks no name
 _MAX_SPELLINGS = 500  # a style keeps this many spellings, the most frequent ones
+_MAX_EXCEPTIONS = 2000
+_MIN_TITLED = 0.1  # of the passages with a keyword such as FROM, the share whose title has it too
 
 _SMALL_WORD = re.compile(
     "a|an|and|as|at|but|by|for|from|in|into|is|nor|of|on|or|over|per|so|than|that|the|to|via|with", re.IGNORECASE
@@ -70,6 +74,8 @@ _SIGNS = (
 )
 _WORD = re.compile(rf"[\w{_SIGNS}]+")
 _CODE = re.compile(r"[=_<>{}*\\/]|\w\(")  # code such as f(x) or item_tfms=Resize(480
+_PRONOUNCED = re.compile(r"[aeiouy]|[^\x00-\x7f]")
+_STARTS_PART = re.compile(r"[:.?!–—|]$")
 _SIGNS_AT_END = re.compile(r"(?:^|\s)[^\w\s()\[\]\"'“”‘’.,;:?!–—-]{2,}$")  # code or noise such as ||=
 _LABEL_ONLY = re.compile(
     r"(?:captions?|chapter|description|heading|subtitles?|title|topic|transcript|untitled)(?:\s*\d+)?", re.IGNORECASE
@@ -82,6 +88,7 @@ class TitleStyle(Settings):
 
     capitals: Literal["title", "sentence", "keep"] = "keep"  # In All Words; In the first word; as the model writes
     spellings: dict[str, str] = {}  # words with special capitals, by their lower case: {"lstm": "LSTM"}
+    exceptions: tuple[str, ...] = ()  # words as the course's titles write them, against the rule
     words: int = Field(default=16, ge=1)  # most words of a title
     opening: str = ""  # title that most lessons give their opening
 
@@ -130,22 +137,60 @@ def has_spoken_words(text: str) -> bool:
     return _has_word(_IN_BRACKETS.sub(" ", remove_sound_marks(text)))
 
 
-def learn_style(titles: Iterable[str], opening: str = "") -> TitleStyle:
+def learn_style(titles: Iterable[str], opening: str = "", texts: Iterable[str] = ()) -> TitleStyle:
     """Infer a course's style from its titles. If they do not agree on capitals, the style keeps the model's.
+
+    The clean-up leaves a title of the course itself as it is.
 
     Args:
         titles: The titles of the training split.
         opening: The title that most lessons give their opening.
+        texts: The text of each title. They tell an abbreviation from a keyword that is a common word too, such as FROM.
     """
+    titles = list(titles)
     words = [title.split() for title in titles]
     mixed_case = [title for title in words if not _mostly_capitals(title)]
-    capitals = _infer_capitals([word for title in mixed_case for word in title[1:]])
+    capitals = _infer_capitals([word for title in mixed_case for word in _inner_words(title)])
+    spellings = _special_spellings(mixed_case, include_names=capitals == "sentence")
+    common = _common_words(spellings, titles, list(texts))
+    spellings = {word: form for word, form in spellings.items() if word not in common}
     return TitleStyle(
         capitals=capitals,
-        spellings=_special_spellings(mixed_case, include_names=capitals == "sentence"),
+        spellings=spellings,
+        exceptions=_exceptions(words, capitals, spellings),
         words=max([_MIN_WORD_LIMIT, *map(len, words)]),
         opening=opening,
     )
+
+
+def _common_words(spellings: Mapping[str, str], titles: Sequence[str], texts: Sequence[str]) -> set[str]:
+    """Return the words that titles write in capitals, but that are common words in texts.
+
+    In a course about SQL, nearly all texts have "from", but few titles FROM. Without texts, a word in capitals that can
+    be pronounced may be such a word.
+    """
+    unsure = {word for word, form in spellings.items() if form.isupper() and _PRONOUNCED.search(word)}
+    in_texts: Counter[str] = Counter()
+    in_both: Counter[str] = Counter()
+    for title, text in zip(titles, texts, strict=False):
+        said = unsure.intersection(_WORD.findall(text.casefold()))
+        in_texts.update(said)
+        in_both.update(said.intersection(_WORD.findall(title.casefold())))
+    return {word for word in unsure if in_both[word] <= _MIN_TITLED * in_texts[word]}
+
+
+def _exceptions(titles: Iterable[Sequence[str]], capitals: str, spellings: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the most frequent words that the titles write against the rule for capitals."""
+    found: Counter[str] = Counter()
+    for title in titles if capitals != "keep" else ():
+        inner = set(_inner_positions(title))
+        for position, word in enumerate(map(_strip_punctuation, title)):
+            lower = _lower_word(word)
+            regular = {_change_first_letter(lower, _upper)} if position not in inner or capitals == "title" else {lower}
+            regular |= {lower} if capitals == "title" and position and _SMALL_WORD.fullmatch(word) else set()
+            regular = {spellings[lower]} if lower in spellings else regular
+            found.update({word} - regular)
+    return tuple(sorted(sorted(found, key=lambda word: (-found[word], word))[:_MAX_EXCEPTIONS]))
 
 
 def _plain(title: str) -> str:
@@ -226,32 +271,41 @@ def _apply_capitals(title: str, style: TitleStyle, text: str) -> str:
     if style.capitals == "keep":
         return title
     words, spelling = title.split(), _Spelling(text, style)
-    all_capitals = _mostly_capitals(words)
-    first = _capitalise(spelling.correct(words[0], all_capitals), spelling)
+    all_capitals = _mostly_capitals(words) and not all(map(spelling.is_own, filter(str.isupper, words)))
+    corrected = [spelling.correct(word, all_capitals) for word in words]
     if style.capitals == "title":
-        rest = [_to_title_case(spelling.correct(word, all_capitals), all_capitals, spelling) for word in words[1:]]
+        rest = [_to_title_case(word, all_capitals, spelling) for word in corrected[1:]]
     else:
         # Where all words have capitals, a capital does not mark a name.
-        capitals_tell_nothing = all_capitals or _infer_capitals(words[1:], min_evidence=2) == "title"
+        capitals_tell_nothing = all_capitals or _share_capitalised(_inner_words(words), 2) >= _CAPITALS_ANYWHERE
+        inner = set(_inner_positions(words))
         rest = [
-            _to_sentence_case(spelling.correct(word, all_capitals), capitals_tell_nothing, spelling)
-            for word in words[1:]
+            _to_sentence_case(word, capitals_tell_nothing, spelling) if position in inner else word
+            for position, word in enumerate(corrected[1:], start=1)
         ]
-    return " ".join([first, *rest])
+    return " ".join([_capitalise(corrected[0], spelling), *rest])
 
 
 class _Spelling:
-    """Capitals of words in a text and in a course's titles."""
+    """Capitals of words in a text and in a course's titles. The text's own spelling of a word comes first."""
 
     def __init__(self, text: str, style: TitleStyle) -> None:
         words = _WORD.findall(text)
         informative = [] if _mostly_capitals(words) else words
-        self._spellings = {**_special_spellings([informative]), **style.spellings}
         self._lower_case = {word for word in informative if word.islower()}
         self._capitalised = {word.casefold() for word in informative if word[:1].isupper()}
+        by_text = {
+            word: form for word, form in _special_spellings([informative]).items() if word not in self._lower_case
+        }
+        # A transcript without capitals says nothing about the spelling of an abbreviation.
+        common = self._lower_case if self._capitalised - {"i"} else set()
+        self._spellings = {word: form for word, form in style.spellings.items() if word not in common} | by_text
+        self._own = {*style.exceptions, *style.spellings.values()}
 
     def correct(self, word: str, all_capitals: bool) -> str:
         """Give a word its special capitals. In a title of capitals only, lower all others."""
+        if not all_capitals and self.is_own(word):
+            return word
         if all_capitals and not self.is_special(word):
             word = _lower_word(word)
         return _WORD.sub(lambda found: self._look_up(found[0]), word)
@@ -259,6 +313,10 @@ class _Spelling:
     def _look_up(self, word: str) -> str:
         spelling = self._spellings.get(word.casefold(), word)
         return spelling if len(spelling) == len(word) else word
+
+    def is_own(self, word: str) -> bool:
+        """Return whether the course's titles write the word like this."""
+        return word in self._own or _strip_punctuation(word) in self._own
 
     def is_special(self, word: str) -> bool:
         """Return whether a part of the word is written in its special spelling."""
@@ -275,7 +333,9 @@ class _Spelling:
 
 def _is_fixed(word: str, spelling: _Spelling) -> bool:
     """Return whether no rule may change the word's capitals."""
-    return spelling.is_special(word) or bool(_CODE.search(word)) or any(map(_has_inner_capital, _WORD.findall(word)))
+    if spelling.is_own(word) or spelling.is_special(word) or _CODE.search(word):
+        return True
+    return any(map(_has_inner_capital, _WORD.findall(word)))
 
 
 def _capitalise(word: str, spelling: _Spelling) -> str:
@@ -293,20 +353,39 @@ def _to_sentence_case(word: str, capitals_tell_nothing: bool, spelling: _Spellin
     return _change_first_letter(word, _lower) if is_common and not _is_fixed(word, spelling) else word
 
 
+def _inner_positions(title: Sequence[str]) -> list[int]:
+    """Return the positions of the words that begin neither the title nor a part of it, as after a colon."""
+    return [i for i in range(1, len(title)) if not _STARTS_PART.search(title[i - 1])]
+
+
+def _inner_words(title: Sequence[str]) -> list[str]:
+    return [title[position] for position in _inner_positions(title)]
+
+
 def _strip_punctuation(word: str) -> str:
     return word.strip("()[]\"'“”‘’«»,;:.?!")
 
 
-def _infer_capitals(words: Sequence[str], min_evidence: int = _MIN_EVIDENCE) -> Literal["title", "sentence", "keep"]:
-    """Infer the use of capitals from the words of titles, without the first word of each title."""
-    informative = [word for word in words if len(word) > 3 and word.isalpha() and not _has_inner_capital(word)]
-    informative = [word for word in informative if word.lower() != word.title() and not _SMALL_WORD.fullmatch(word)]
-    capitalised = sum(word[0].isupper() for word in informative)
-    if len(informative) >= min_evidence and capitalised >= _MIN_AGREEMENT * len(informative):
+def _infer_capitals(words: Sequence[str]) -> Literal["title", "sentence", "keep"]:
+    """Infer the use of capitals from the inner words of titles."""
+    distinct = list(dict.fromkeys(words))
+    if _share_capitalised(words, at_least=_MIN_EVIDENCE) >= _TITLE_CASE:
         return "title"
-    if len(informative) >= min_evidence and capitalised <= (1 - _MIN_AGREEMENT) * len(informative):
+    if len(_telling(words)) >= _MIN_EVIDENCE and _share_capitalised(distinct) <= 1 - _SENTENCE_CASE:
         return "sentence"
     return "keep"
+
+
+def _share_capitalised(words: Sequence[str], at_least: int = 1) -> float:
+    """Return the share of words with a capital, among the words that can tell; 0 if these are too few."""
+    telling = _telling(words)
+    return sum(word[0].isupper() for word in telling) / len(telling) if len(telling) >= at_least else 0.0
+
+
+def _telling(words: Iterable[str]) -> list[str]:
+    """Return the words that are written with a capital in title case and without one in sentence case."""
+    plain = [word for word in words if len(word) > 1 and word.isalpha() and not _has_inner_capital(word)]
+    return [word for word in plain if word.lower() != word.title() and not _SMALL_WORD.fullmatch(word)]
 
 
 def _special_spellings(texts: Iterable[Sequence[str]], *, include_names: bool = False) -> dict[str, str]:

@@ -28,6 +28,7 @@ class Shown(NamedTuple):
 
     title: str  # empty if the text has no keyphrase either
     fallback: bool  # the title is a keyphrase
+    candidates: Sequence[str] = ()  # titles that the model wrote, best first, if they were asked for
 
 
 def choose_titles(texts: Sequence[str], candidates: Sequence[Sequence[str]], style: TitleStyle) -> list[Shown]:
@@ -52,8 +53,8 @@ def titles_frame(texts: Sequence[str], candidates: Sequence[list[str]], style: T
         candidates: the model's titles, best first, after the usual title of an opening.
         fallback: whether `title` is a keyphrase, because no candidate is usable.
     """
-    titles, fallbacks = zip(*choose_titles(texts, candidates, style), strict=True) if texts else ((), ())
-    return pd.DataFrame({"title": titles, "candidates": list(candidates), "fallback": fallbacks})
+    shown = pd.DataFrame(choose_titles(texts, candidates, style), columns=Shown._fields)
+    return shown.assign(candidates=list(candidates))[["title", "candidates", "fallback"]]
 
 
 def _keyphrases(texts: Sequence[str], style: TitleStyle) -> list[str]:

@@ -183,9 +183,7 @@ class ChapterEditor:
         if not texts:
             return ChaptersResult(add_titles(lesson, {}), None)
         version, written = self._write_titles(texts, progress, until, is_waiting)
-        titles = {text: shown.title for text, shown in zip(texts, written, strict=True)}
-        fallbacks = {text for text, shown in zip(texts, written, strict=True) if shown.fallback}
-        return ChaptersResult(add_titles(lesson, titles, fallbacks), version)
+        return ChaptersResult(add_titles(lesson, dict(zip(texts, written, strict=True))), version)
 
     def edited(
         self, found: ChapteredTranscript, rows: Sequence[ChapterRow], course: str, lesson: str

@@ -120,7 +120,9 @@ def create_app(watcher: VersionWatcher, queue: TitleQueue, settings: ServeSettin
             raise
         except Exception as error:
             raise HTTPException(500, f"The model failed ({type(error).__name__}). See the server's log.") from None
-        return Titles(version=written.version, titles=[Title(**each._asdict()) for each in written.titles])
+        return Titles(
+            version=written.version, titles=[Title(title=each.title, fallback=each.fallback) for each in written.titles]
+        )
 
     @app.get("/health", summary="Describe the loaded version and the queue", responses={503: {"model": Health}})
     async def health(response: Response) -> Health:

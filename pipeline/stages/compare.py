@@ -15,6 +15,7 @@ from pipeline.evaluation.leaderboard_text import as_markdown
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.report import render_report
 from pipeline.evaluation.results import read_results
+from pipeline.evaluation.title_measures import measure_models
 from pipeline.files import folder_aside, write_json, write_text
 from pipeline.paths import (
     BEST_MODEL,
@@ -38,6 +39,8 @@ def run() -> None:
     metrics = {model: measured for model, (measured, _) in results.items()}
     predictions = {model: scored for model, (_, scored) in results.items()}
     training = {model: read_training(model) for model in contestants}
+    test = pd.read_parquet(SPLITS / "test.parquet")
+    titles, true_titles = measure_models(predictions, test)
     leaderboard = build_leaderboard(
         contestants,
         list(BASELINES),
@@ -46,8 +49,9 @@ def run() -> None:
         settings,
         evaluation=evaluation,
         training={model: trained.run for model, trained in training.items()},
+        titles=titles,
+        true_titles=true_titles,
     )
-    test = pd.read_parquet(SPLITS / "test.parquet")
     costs = costs_of(metrics, {model: trained.run for model, trained in training.items()})
     report = render_report(leaderboard, metrics, predictions, test, training, costs, read_board(BOUNDARIES))
     write_json(LEADERBOARD, leaderboard.model_dump(mode="json"), durable=False)

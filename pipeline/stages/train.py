@@ -154,7 +154,8 @@ def _train_and_keep(
             curves = fit_with([watch, LogToMlflow(client, run_id), *others])
         seconds = round(watch.seconds, 1)
         prepared.merge()
-        card = prepared.card.model_copy(update={"style": learn_style(train["title"], usual_opening_title(train))})
+        style = learn_style(train["title"], usual_opening_title(train), train["text"])
+        card = prepared.card.model_copy(update={"style": style})
         with folder_aside(MODELS / model) as folder:
             save_model(folder, prepared.network, prepared.inputs.tokenizer, card, model_settings.weights)
             seen.write(folder)

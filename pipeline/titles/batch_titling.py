@@ -31,18 +31,18 @@ class BatchTitles:
     """The titles of a batch by text, and the files from which an interrupted batch resumes.
 
     version: the version that wrote them.
-    fallbacks: the texts whose title is a keyphrase, because the model wrote no usable title.
+    shown: the title of each text by itself, with its candidates.
     """
 
     version: ServedVersion
-    titles: dict[str, str]
-    fallbacks: frozenset[str]
+    shown: dict[str, Shown]
     resume_folder: Path
 
     def log(self, texts: Sequence[str]) -> None:
         """Log measurements of titled texts. The pretrained model has no training split to compare them with."""
         if self.version.is_registered:
-            own = ["" if text in self.fallbacks else self.titles[text] for text in texts]
+            shown = [self.shown[text] for text in texts]
+            own = ["" if each.fallback else each.title for each in shown]
             log_batch(texts, own, str(self.version))
 
     def discard_resume_files(self) -> None:
@@ -73,12 +73,7 @@ def title_texts(texts: Iterable[str], version: ServedVersion) -> BatchTitles:
             bar.update(len(chunk))
             if bar.disable:
                 _log.info("%s of %s texts titled", f"{len(titles):,}", f"{len(distinct):,}")
-    return BatchTitles(
-        version,
-        {text: shown.title for text, shown in titles.items()},
-        frozenset(text for text, shown in titles.items() if shown.fallback),
-        resume_folder,
-    )
+    return BatchTitles(version, titles, resume_folder)
 
 
 def longest_first(texts: Iterable[str]) -> list[str]:

@@ -42,7 +42,7 @@ Predict = Callable[[list[str], Mapping[str, object]], pd.DataFrame]
 """A function from texts and generation parameters to the table of `pipeline.registry.fallback_title.answer`."""
 
 WriteTitles = Callable[[list[str]], list[Shown]]
-"""A function from texts to one title for each."""
+"""A function from texts to one title for each, with all candidates that the model finds on the way."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,11 @@ def load_titler(version: ServedVersion) -> WriteTitles:
     predict, longest = load_version(version), TitlesSettings.read().longest
 
     def write_titles(texts: list[str]) -> list[Shown]:
-        rows = predict(texts, {})[["title", "fallback"]].itertuples(index=False)
-        return [Shown(shorten_title(title, longest), fallback) for title, fallback in rows]
+        predicted = predict(texts, {"candidates": 0})[["title", "fallback", "candidates"]]
+        return [
+            Shown(shorten_title(title, longest), bool(fallback), [shorten_title(each, longest) for each in candidates])
+            for title, fallback, candidates in predicted.itertuples(index=False)
+        ]
 
     return write_titles
 

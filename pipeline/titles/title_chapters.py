@@ -9,8 +9,11 @@ from dataclasses import replace
 
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
+from pipeline.models.title_cleanup import is_usable_title
+from pipeline.registry.fallback_title import Shown
 from pipeline.titles.batch_titling import BatchTitles, title_texts
 from pipeline.titles.served_version import ServedVersion, find_served_version, load_segmenter
+from pipeline.titles.talk_titles import choose_talk_titles
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.lesson_names import one_line
 from pipeline.transcripts.transcript import Transcript
@@ -45,8 +48,8 @@ def chapters_with_titles(
     if version is None or not texts:
         return [add_titles(lesson, {}) for lesson in lessons], None
     batch = title_texts(texts, version)
-    batch.log([*batch.titles])
-    return [add_titles(lesson, batch.titles, batch.fallbacks) for lesson in lessons], batch
+    batch.log([*batch.shown])
+    return [add_titles(lesson, batch.shown) for lesson in lessons], batch
 
 
 def find_version(transcripts: Sequence[Transcript]) -> ServedVersion | None:
@@ -74,31 +77,55 @@ def untitled_texts(lessons: Sequence[ChapteredTranscript]) -> list[str]:
     return [chapter.model_input for chapter in chapters if chapter.text and not chapter.title]
 
 
-def add_titles(
-    lesson: ChapteredTranscript, titles: Mapping[str, str], fallbacks: Collection[str] = ()
-) -> ChapteredTranscript:
-    """Give each untitled chapter its title, else `Chapter` and its number. A speaker's name is no title.
+def add_titles(lesson: ChapteredTranscript, shown: Mapping[str, Shown]) -> ChapteredTranscript:
+    """Give each untitled chapter a title that no other chapter of its talk has, else `Chapter` and its number.
+
+    A speaker's name is no title.
 
     Args:
-        titles: titles by model input.
-        fallbacks: the model inputs whose titles are keyphrases.
+        shown: by model input, the title of the chapter by itself, with its candidates.
     """
+    titles = _choose_titles(lesson, shown)
     chapters, unnamed, keyphrases = [], [], []
     for number, chapter in enumerate(lesson.chapters, start=1):
-        title = chapter.title or one_line(titles.get(chapter.model_input, ""))
-        if not title or (not chapter.title and _names_a_speaker(title, lesson.transcript)):
+        chosen = titles.get(number, Shown(chapter.title, False))
+        title = chapter.title or one_line(chosen.title)
+        if not title:
             title = f"Chapter {number}"  # is_numbered_title recognises it
             unnamed.append(number)
-        elif not chapter.title and chapter.model_input in fallbacks:
+        elif chosen.fallback:
             keyphrases.append(number)
         chapters.append(replace(chapter, title=title))
     return replace(lesson, chapters=chapters, unnamed=tuple(unnamed), keyphrases=tuple(keyphrases))
 
 
-def _names_a_speaker(title: str, transcript: Transcript) -> bool:
-    """Return whether a title consists of words of a speaker's name."""
+def _choose_titles(lesson: ChapteredTranscript, shown: Mapping[str, Shown]) -> dict[int, Shown]:
+    """Choose the missing titles of a talk together, by the number of the chapter."""
+    missing = {
+        number: chapter.model_input
+        for number, chapter in enumerate(lesson.chapters, start=1)
+        if not chapter.title and chapter.model_input in shown
+    }
+    names = {frozenset(line.speaker.casefold().split()) for line in lesson.transcript.lines if line.speaker}
+    known = [chapter.title for chapter in lesson.chapters if chapter.title]
+    own = [_without_names(shown[text], names) for text in missing.values()]
+    chosen = choose_talk_titles(own, [*missing.values()], known)
+    return {
+        number: Shown("", True) if _is_name(title.title, names) else title
+        for number, title in zip(missing, chosen, strict=True)
+    }
+
+
+def _without_names(shown: Shown, names: Collection[frozenset[str]]) -> Shown:
+    """Remove the titles that consist of words of a speaker's name."""
+    titles = [shown.title, *(() if shown.fallback else filter(is_usable_title, shown.candidates))]
+    titles = [title for title in titles if title and not _is_name(title, names)]
+    return Shown(next(iter(titles), ""), shown.fallback, titles)
+
+
+def _is_name(title: str, names: Collection[frozenset[str]]) -> bool:
     words = {*title.casefold().split()}
-    return any(words <= {*line.speaker.casefold().split()} for line in transcript.lines if line.speaker)
+    return any(words <= name for name in names)
 
 
 def is_numbered_title(title: str) -> bool:

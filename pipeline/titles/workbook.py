@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from pipeline.data.workbook_files import fit_into_cell, write_workbook
 from pipeline.data.workbook_schema import FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected
 from pipeline.files import file_aside
+from pipeline.registry.fallback_title import Shown
 from pipeline.titles.batch_titling import title_texts
 from pipeline.titles.served_version import ServedVersion
+from pipeline.titles.talk_titles import choose_talk_titles
 
 _TIME_TOLERANCE = 0.001  # seconds; Excel stores a time as a fraction of a day
 _ROWS_SHOWN = 10
@@ -35,7 +38,7 @@ class TitledWorkbook:
     """What was done to a workbook. Rows have the numbers that Excel shows.
 
     written, kept: number of titles written and of titles that were there.
-    fallbacks: rows whose title is a keyphrase, because the model wrote no usable title.
+    fallbacks: rows whose title is a keyphrase, because the model wrote no usable title that no other topic has.
     without_lines: rows without a title, because the topic has no transcript lines.
     without_title: rows without a title, because the text has no keyphrase either.
     """
@@ -52,12 +55,12 @@ class TitledWorkbook:
         messages = [f"{self.out}: {self.written:,} titles written, {self.kept:,} kept"]
         if self.fallbacks:
             messages.append(
-                f"  {len(self.fallbacks):,} of them are keyphrases, because the model wrote no usable title "
-                f"({_list_rows(self.fallbacks)}; the column {FALLBACK} marks them). Check them."
+                f"  {len(self.fallbacks):,} of them are keyphrases, because the model wrote no usable title of "
+                f"their own ({_list_rows(self.fallbacks)}; the column {FALLBACK} marks them). Check them."
             )
         reasons = (
             (self.without_lines, "they have no transcript lines"),
-            (self.without_title, "the model wrote no usable title and the text has no keyphrase"),
+            (self.without_title, "the model wrote no usable title of their own and the text has no keyphrase"),
         )
         for rows, reason in reasons:
             if rows:
@@ -92,9 +95,10 @@ def fill_titles(path: Path, workbook: Workbook, out: Path, version: ServedVersio
     untitled = topics[topics["title"] == ""]
     texts = _model_inputs(workbook, untitled)
     batch = title_texts(texts.values(), version)
-    titles = {row: fit_into_cell(batch.titles[text]) for row, text in texts.items()}
+    chosen = _choose_titles(topics, {row: batch.shown[text] for row, text in texts.items()}, texts)
+    titles = {row: fit_into_cell(shown.title) for row, shown in chosen.items()}
     written = {row: title for row, title in titles.items() if title}
-    marks = {row: fallback_note(KEYPHRASE, title) for row, title in written.items() if texts[row] in batch.fallbacks}
+    marks = {row: fallback_note(KEYPHRASE, title) for row, title in written.items() if chosen[row].fallback}
     with file_aside(out) as aside:
         if path.is_dir():
             _write_tables(aside, workbook, written, marks, path)
@@ -119,6 +123,18 @@ def _model_inputs(workbook: Workbook, untitled: pd.DataFrame) -> dict[int, str]:
     examples = build_examples(workbook.topics, workbook.lines).examples
     found = untitled[[*start, "row"]].merge(examples[[*start, "text", "opens"]], on=start)
     return dict(zip(found["row"].tolist(), marked_texts(found), strict=True))
+
+
+def _choose_titles(topics: pd.DataFrame, shown: Mapping[int, Shown], texts: Mapping[int, str]) -> dict[int, Shown]:
+    """Choose the titles of each lesson together. `shown` and `texts` are by row."""
+    chosen: dict[int, Shown] = {}
+    for _, lesson in topics.groupby(LESSON, sort=False):
+        rows = [row for row in lesson["row"].tolist() if row in texts]
+        titles = choose_talk_titles(
+            [shown[row] for row in rows], [texts[row] for row in rows], filter(None, lesson["title"])
+        )
+        chosen |= zip(rows, titles, strict=True)
+    return chosen
 
 
 def _write_into_copy(out: Path, titles: dict[int, str], marks: dict[int, str], path: Path) -> None:

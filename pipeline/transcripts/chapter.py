@@ -37,7 +37,7 @@ class ChapteredTranscript:
     kept: number of titles that were known.
     added: whether a chapter was added before the first known topic.
     unnamed: numbers of the chapters that have no title yet, only their number.
-    keyphrases: numbers of the chapters whose title is a keyphrase, because the model wrote no usable title.
+    keyphrases: numbers of the chapters whose title is a keyphrase, because the model wrote none of their own.
     """
 
     transcript: Transcript
@@ -66,7 +66,7 @@ class ChapteredTranscript:
         if self.keyphrases:
             remarks.append(
                 f"{self.transcript.name}: {len(self.keyphrases):,} of the titles are keyphrases, because the model "
-                f"wrote no usable title (chapter {_comma_separated(self.keyphrases)}). Check them."
+                f"wrote no usable title of their own (chapter {_comma_separated(self.keyphrases)}). Check them."
             )
         if self.unnamed:
             remarks.append(

@@ -252,6 +252,14 @@ def test_empty_curves_can_be_drawn():
     assert as_svg(curves_figure(pd.DataFrame({"epoch": [], "train_loss": []})), "curves").startswith("<svg")
 
 
+def test_repeats_and_support_are_shown_with_those_of_the_true_titles(page, compared):
+    board = json.loads((compared / "reports/leaderboard.json").read_text())
+    for measures in (board["true_titles"], *(row["titles"] for row in board["rows"])):
+        assert all(0 <= value <= 1 for value in measures.values())
+    assert f"{board['true_titles']['support']:.3f}" in page
+    assert "Repeats: the share of titles" in (compared / "reports/leaderboard.md").read_text()
+
+
 def test_the_report_shows_where_chapters_start(compared):
     page = (compared / "reports/report.html").read_text(encoding="utf-8")
     section = page[page.index('<section id="chapters">') :].partition("</section>")[0]

@@ -118,6 +118,20 @@ def test_an_opening_gets_its_usual_title_first_and_what_the_model_wrote_after_it
     assert Titler(model, inputs, settings).titles([mark_opening(text)]) == [own]
 
 
+@pytest.mark.parametrize("found", [{"num_beams": 3}, {"num_beams": 1, "do_sample": True, "consensus": 4}])
+def test_all_titles_of_a_search_begin_with_the_title_that_it_gives_otherwise(
+    found: dict[str, object], examples: pd.DataFrame
+) -> None:
+    model, inputs = lively_model("t5", examples)
+    titler = Titler(model, inputs, GREEDY.model_copy(update=found))
+    texts = examples["text"].tolist()[:3]
+    everything = titler.with_overrides({"candidates": 0})
+    assert everything.settings.sequences == titler.settings.sequences
+    titles = everything.titles(texts)
+    assert [each[0] for each in titles] == titler.best_titles(texts)
+    assert max(map(len, titles)) > 1
+
+
 def test_the_mark_of_an_opening_changes_no_capitals() -> None:
     style = TitleStyle(capitals="sentence")
     assert rank_candidates(

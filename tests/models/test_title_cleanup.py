@@ -197,3 +197,82 @@ def test_capitals_of_other_alphabets_are_those_of_a_title(written: str, title: s
 def test_sounds_are_no_spoken_words(text: str) -> None:
     assert not has_spoken_words(text)
     assert has_spoken_words(f"{text} and then")
+
+
+SQL = [
+    "Reading Data from a File",
+    "The FROM Clause",
+    "What IS NULL Means",
+    "SELECT and WHERE",
+    "GROUP BY",
+    "Why Databases Use SQL",
+    "How an IT Team Works with LSTM Models",
+] * 2
+GERMAN = [
+    "Grundlagen der Thermodynamik",
+    "Lineare Algebra und Geometrie",
+    "Zweiter Hauptsatz",
+    "Einführung in die Statistik",
+    "Wie funktioniert ein Motor?",
+    "Arbeit und innere Energie",
+]
+COURSES = {
+    "English, title case": [*TITLED, "Using the apply Function", "iPhone Apps", "What Is It?"],
+    "English, sentence case": [
+        *(*PLAINLY, "How and why layers learn features slowly"),
+        *("The Model View", "pandas basics", "Lists: The basics", "SQL JOIN"),
+    ],
+    "German": GERMAN,
+    "Portuguese, title case": ["Introdução à Álgebra Linear", "Métodos de Integração por Partes", "Séries de Taylor"]
+    * 5,
+    "Portuguese, sentence case": ["Introdução à álgebra linear", "Métodos de integração por partes", "Séries de Taylor"]
+    * 5,
+    "French": ["L'algèbre linéaire en pratique", "Les lois de Newton", "Pourquoi l'entropie augmente avec le temps"]
+    * 5,
+    "Greek": ["Εισαγωγή στους λόγους", "Ο νόμος του Νεύτωνα", "Τα βασικά της στατιστικής και της άλγεβρας"] * 5,
+    "capitals": ["INTRODUCTION TO SQL", "REST API", "THE END"] * 5,
+    "SQL": SQL,
+}
+
+
+@given(st.data())
+@pytest.mark.parametrize("course", COURSES)
+def test_a_title_of_the_course_stays_as_it_is(course: str, data: st.DataObject) -> None:
+    titles = data.draw(st.lists(st.sampled_from(COURSES[course]), min_size=1, max_size=30))
+    style = learn_style(titles)
+    for title in titles:
+        for text in ("", title, title.lower(), " ".join(titles).lower(), f"and so {title.lower()} we say"):
+            assert clean_up_title(title, style, text) == title
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("Einführung in die Grundlagen", "einführung in die grundlagen"),
+        ("Grundlagen der linearen Algebra", "Heute geht es um die Grundlagen der linearen Algebra."),
+    ],
+)
+def test_german_titles_keep_the_capitals_of_the_model(written: str, text: str) -> None:
+    assert clean_up_title(written, learn_style(GERMAN * 3), text) == written
+
+
+@pytest.mark.parametrize("text", ["", "so why is it that we read from a file", "So it is. From here, we read IS NULL."])
+@pytest.mark.parametrize(
+    ("written", "title"),
+    [
+        ("Reading data from a file", "Reading Data from a File"),
+        ("What is a transaction", "What is a Transaction"),
+        ("why it matters", "Why It Matters"),
+        ("sql with lstm", "SQL with LSTM"),
+    ],
+)
+def test_a_keyword_in_the_titles_does_not_change_common_words(written: str, title: str, text: str) -> None:
+    assert clean_up_title(written, learn_style(SQL), text) == title
+
+
+def test_an_abbreviation_is_told_from_a_keyword_by_the_texts() -> None:
+    titles = ["The REST API", "An API of Models", "Reading FROM Tables", *["Where Tables Come From"] * 30]
+    texts = ["an api from us", "our api is from here", *["tables come from here"] * 31]
+    style = learn_style([*TITLED, *titles], texts=["no"] * len(TITLED) + texts)
+    assert clean_up_title("data from an api", style, "data comes from an api") == "Data from an API"
+    assert clean_up_title("data from a GPU", style, "Data from a GPU.") == "Data from a GPU"

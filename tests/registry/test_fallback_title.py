@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.models.title_cleanup import PLAIN
-from pipeline.registry.fallback_title import choose_titles
+from pipeline.registry.fallback_title import Shown, choose_titles
 
 
 def test_a_keyphrase_comes_from_the_part_of_a_text_that_a_lesson_would_fill() -> None:
@@ -15,4 +15,4 @@ def test_a_keyphrase_comes_from_the_part_of_a_text_that_a_lesson_would_fill() ->
 
 @pytest.mark.parametrize("text", ["[Music]", "♪♪♪", "...", "[Applaus]"])
 def test_a_text_in_which_nothing_is_said_gets_no_invented_title(text: str) -> None:
-    assert choose_titles([text], [["The meaning of life"]], PLAIN) == [("", True)]
+    assert choose_titles([text], [["The meaning of life"]], PLAIN) == [Shown("", True)]

@@ -32,7 +32,7 @@ TABLE = {"headers": ["time", "title"], "data": [["0:00", "Bread"]]}
 
 
 class Writer:
-    """A model whose titles are all `a title`. It waits while `going` is cleared.
+    """A model whose titles name the number of the text. It waits while `going` is cleared.
 
     no_title_for: a word of the texts for which the title is a keyphrase, because the model writes nothing.
     """
@@ -46,7 +46,10 @@ class Writer:
     def __call__(self, texts: list[str]) -> list[Shown]:
         self.written += texts
         assert self.going.wait(PATIENCE)
-        return [Shown("a keyphrase", True) if self.no_title_for in text else Shown("a title", False) for text in texts]
+        return [
+            Shown("a keyphrase", True) if self.no_title_for in text else Shown(f"title {len(self.written) - n}", False)
+            for n, text in enumerate(texts)
+        ]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.chapters.divide_transcript import divide_at
 from pipeline.errors import Rejected
+from pipeline.registry.fallback_title import Shown
 from pipeline.titles.corrections import lesson_file_name, save_corrections, training_command
 from pipeline.titles.edited_table import ChapterRow, chapters_from_table, table_rows
 from pipeline.titles.title_chapters import add_titles
@@ -76,7 +77,7 @@ def test_a_chapter_without_a_title_is_not_saved_for_training(tmp_path: Path, mon
 def _keyphrases() -> ChapteredTranscript:
     """Three chapters, of which the second and third have keyphrases as titles."""
     untitled = divide_at(TALK, [Topic(0.0, "Intro"), Topic(61.5, ""), Topic(3700.0, "")])
-    return add_titles(untitled, {"so": "So", "bye": "Bye"}, {"so", "bye"})
+    return add_titles(untitled, {"so": Shown("So", True), "bye": Shown("Bye", True)})
 
 
 def test_a_keyphrase_keeps_its_mark_until_its_title_is_corrected() -> None:

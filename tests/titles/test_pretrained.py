@@ -64,7 +64,7 @@ def test_a_registered_version_takes_the_place_of_the_pretrained_model(
     after = find_served_version()
     assert (str(before), str(after)) == ("pretrained/small", "lectern/1")
     assert before.identity != after.identity
-    assert title_texts(["why graphs matter"], after).titles
+    assert title_texts(["why graphs matter"], after).shown
 
 
 def test_another_pretrained_model_has_another_identity(project_without_training: Path) -> None:

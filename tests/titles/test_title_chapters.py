@@ -19,6 +19,7 @@ from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
+from pipeline.registry.fallback_title import Shown
 from pipeline.settings import set_params
 from pipeline.titles.title_chapters import add_titles
 from pipeline.transcripts import chapter_files
@@ -164,7 +165,7 @@ def test_lines_before_the_first_topic_get_a_chapter() -> None:
     talk = Transcript(
         "C", "1", [Line(0.0, "hello"), Line(70.0, "so")], 80.0, [Topic(60.0, "Start"), Topic(300.0, "Nothing")]
     )
-    done = add_titles(divide_transcript(talk, SETTINGS), {"[lecture begins] hello": "Greeting"})
+    done = add_titles(divide_transcript(talk, SETTINGS), {"[lecture begins] hello": Shown("Greeting", False)})
     assert [(each.start_seconds, each.title, each.text) for each in done.chapters] == [
         (0.0, "Greeting", "hello"), (60.0, "Start", "so"), (300.0, "Nothing", ""),
     ]  # fmt: skip
@@ -184,7 +185,7 @@ def test_the_first_chapter_with_words_is_the_opening_if_others_follow(
 
 
 def test_a_chapter_without_a_title_gets_its_number_and_a_remark() -> None:
-    done = add_titles(chaptered("Intro", "", "End"), {"word 1": " \0 "})
+    done = add_titles(chaptered("Intro", "", "End"), {"word 1": Shown(" \0 ", False)})
     assert [each.title for each in done.chapters] == ["Intro", "Chapter 2", "End"]
     assert "chapter 2" in done.remarks()[0]
 
@@ -192,13 +193,16 @@ def test_a_chapter_without_a_title_gets_its_number_and_a_remark() -> None:
 def test_the_name_of_a_speaker_is_no_title() -> None:
     talk = Transcript("C", "1", [Line(0.0, "hello", "Ana Lopez"), Line(9.0, "so", "Ben")], 20.0)
     talk = replace(talk, topics=[Topic(0.0, ""), Topic(5.0, "Ben"), Topic(9.0, "")])
-    done = add_titles(divide_transcript(talk, SETTINGS), {"[lecture begins] hello": "Lopez", "so": "Ana and Ben"})
+    done = add_titles(
+        divide_transcript(talk, SETTINGS),
+        {"[lecture begins] hello": Shown("Lopez", False), "so": Shown("Ana and Ben", False)},
+    )
     assert [each.title for each in done.chapters] == ["Chapter 1", "Ben", "Ana and Ben"]
     assert [each.text for each in done.chapters] == ["hello", "", "so"]
 
 
 def test_keyphrases_get_a_remark() -> None:
-    done = add_titles(chaptered("Intro", "", ""), {"word 1": "One", "word 2": "Two"}, {"word 2"})
+    done = add_titles(chaptered("Intro", "", ""), {"word 1": Shown("One", False), "word 2": Shown("Two", True)})
     assert done.keyphrases == (3,)
     assert "keyphrases" in done.remarks()[0]
     assert "chapter 3" in done.remarks()[0]
@@ -206,7 +210,9 @@ def test_keyphrases_get_a_remark() -> None:
 
 @pytest.mark.parametrize("name", ["csv", "json", "xlsx"])
 def test_fallback_titles_are_read_back_as_empty(name: str, tmp_path: Path) -> None:
-    done = add_titles(chaptered("Intro", "", "", "", "Chapter 5"), {"word 1": "=Two", "word 2": "Three"}, {"word 1"})
+    done = add_titles(
+        chaptered("Intro", "", "", "", "Chapter 5"), {"word 1": Shown("=Two", True), "word 2": Shown("Three", False)}
+    )
     assert [each.title for each in done.chapters] == ["Intro", "=Two", "Three", "Chapter 4", "Chapter 5"]
     chapter_files.write_chapters([done], tmp_path / f"a.{name}", name)
     (topics,) = read_topics(tmp_path / f"a.{name}").values()
@@ -215,7 +221,7 @@ def test_fallback_titles_are_read_back_as_empty(name: str, tmp_path: Path) -> No
 
 def test_a_corrected_fallback_is_read_back_as_a_title(tmp_path: Path) -> None:
     chapter_files.write_chapters(
-        [add_titles(chaptered("", ""), {"word 0": "One"}, {"word 0"})], tmp_path / "a.xlsx", "xlsx"
+        [add_titles(chaptered("", ""), {"word 0": Shown("One", True)})], tmp_path / "a.xlsx", "xlsx"
     )
     assert ingest(tmp_path / "a.xlsx").topics["title"].tolist() == ["One", "Chapter 2"]
     book = openpyxl.load_workbook(tmp_path / "a.xlsx")
