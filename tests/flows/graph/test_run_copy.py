@@ -23,7 +23,7 @@ PARAMS = """
 contestants: [bart-tiny]
 train: {epochs: 2}
 models:
-  t5-tiny: &shared {checkpoint: scratch}
+  smollm2: &shared {checkpoint: scratch}
   bart-tiny: *shared
   smollm2-zero-shot: {checkpoint: kept/checkpoint, train: {epochs: 0}}
 ingest: {workbook: data/lessons.xlsx}
@@ -82,10 +82,10 @@ def test_models_and_epochs_hold_for_this_run_only(folder: Path):
     (folder / "params.yaml").write_text(PARAMS.replace("by hand", "not committed"))
     dvc("repro", "--quiet")
     before, status = files(folder), git("status", "--short")
-    state = train(models=["t5-tiny", "smollm2-zero-shot"], epochs=5, return_state=True)
+    state = train(models=["smollm2", "smollm2-zero-shot"], epochs=5, return_state=True)
     assert state.is_completed(), state.message
     (reports,) = (folder / "reports/runs").iterdir()
-    assert trained(reports, "t5-tiny") == 5
+    assert trained(reports, "smollm2") == 5
     assert trained(reports, "smollm2-zero-shot") == 0
     assert files(folder) == before
     assert git("status", "--short") == status
@@ -99,7 +99,7 @@ def test_a_repeated_run_takes_its_results_from_the_cache_of_the_project(folder: 
     graph = folder / "dvc.yaml"  # the run cache keeps stages with dependencies only
     graph.write_text(graph.read_text().replace("params:", "deps: [seconds]\n      params:"))
     for _ in range(2):
-        assert train(models=["t5-tiny"], return_state=True).is_completed()
+        assert train(models=["smollm2"], return_state=True).is_completed()
     assert len((folder.parent / "places").read_text().split()) == 1
 
 
@@ -107,11 +107,11 @@ def test_a_repeated_run_takes_its_results_from_the_cache_of_the_project(folder: 
 def test_after_a_kill_the_users_files_are_as_before_and_the_next_run_removes_the_copy(folder: Path):
     (folder / "seconds").write_text("300")
     before = files(folder)
-    command = "from flows.train import train; train(models=['t5-tiny'], epochs=7)"
+    command = "from flows.train import train; train(models=['smollm2'], epochs=7)"
     run = subprocess.Popen([sys.executable, "-c", command])
     wait_for((folder.parent / "places").exists)
     place = Path((folder.parent / "places").read_text().strip())
-    (place / ".lectern/checkpoints/t5-tiny").mkdir()
+    (place / ".lectern/checkpoints/smollm2").mkdir()
     run.kill()
     run.wait()
     assert files(folder) == before
@@ -120,7 +120,7 @@ def test_after_a_kill_the_users_files_are_as_before_and_the_next_run_removes_the
     assert not place.exists()
     # The training resumes if the same run is started again.
     (kept,) = (folder / ".lectern/runs").glob("*/*/*")
-    assert kept.name == "t5-tiny"
+    assert kept.name == "smollm2"
 
 
 def test_a_missing_workbook_fails_the_run_with_its_name(folder: Path):
@@ -134,7 +134,7 @@ def test_a_contestant_without_an_entry_fails_the_run_with_its_name(folder: Path)
     (folder / "params.yaml").write_text(PARAMS.replace("[bart-tiny]", "[bart-tniy]"))
     state = train(epochs=3, return_state=True)
     assert state.is_failed()
-    assert "has no model bart-tniy; it has t5-tiny, bart-tiny, smollm2-zero-shot" in state.message
+    assert "has no model bart-tniy; it has smollm2, bart-tiny, smollm2-zero-shot" in state.message
 
 
 def test_empty_sections_of_params_are_like_missing_ones():
