@@ -87,6 +87,14 @@ def hint_at_catalogue(names: Iterable[object], catalogue: Path = CATALOGUE) -> s
     return ""
 
 
+def unknown_model(model: str, models: Iterable[str]) -> UsageError:
+    """Return the error for a model that has no entry among `models`, the names under `models` in params.yaml."""
+    return UsageError(
+        f"params.yaml has no model '{model}' under 'models'. Its models are {', '.join(models)}."
+        f"{hint_at_catalogue([model])}"
+    )
+
+
 def train_settings(params: Mapping[str, Any], model: str) -> dict[str, Any]:
     """Return the training settings of a model, its own before those of the section `train`; unchecked."""
     own = mapping(mapping(params.get("models")).get(model)).get("train")

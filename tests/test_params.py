@@ -172,3 +172,12 @@ def test_models_without_versions_says_what_to_run(project: Path) -> None:
 def project(project: Path) -> Path:
     shutil.copy(ROOT / "catalogue.yaml", project)
     return project
+
+
+def test_a_contestant_without_an_entry_is_refused_before_any_other_stage(project: Path) -> None:
+    params = _params() | {"contestants": ["bart-tiny", "no-such-model"]}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    done = lectern("settings", cwd=project)
+    assert done.returncode == 2
+    assert "params.yaml has no model 'no-such-model' under 'models'" in done.stderr
+    assert not Path("settings").exists()

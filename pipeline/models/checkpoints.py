@@ -36,7 +36,7 @@ from pipeline.models.onnx_checkpoints import convert_onnx, is_onnx_folder
 from pipeline.models.scratch import ScratchSize, encoder_decoder_ids
 from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import CONVERTED
-from pipeline.settings import Settings, check, hint_at_catalogue, mapping, read_params
+from pipeline.settings import Settings, check, mapping, read_params, unknown_model
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +98,7 @@ class ModelSettings(Settings):
             )
         entries = mapping(read_params().get("models"))
         if model not in entries:
-            raise UsageError(
-                f"params.yaml has no model '{model}' under 'models'. Its models are {', '.join(entries)}."
-                f"{hint_at_catalogue([model])}"
-            )
+            raise unknown_model(model, entries)
         return check(cls, entries[model], at=f"models.{model}")
 
 

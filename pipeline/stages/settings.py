@@ -20,6 +20,7 @@ from pipeline.settings import (
     read_contestants,
     read_params,
     train_settings,
+    unknown_model,
 )
 
 # Without training, the seed still decides the weights that a checkpoint lacks.
@@ -29,8 +30,16 @@ _BEAM_SETTINGS = {"length_penalty"}
 
 
 def run() -> None:
-    """Write the files of all contestants."""
+    """Write the files of all contestants.
+
+    Raises:
+        UsageError: a contestant has no entry under `models`. The stages would find out only after the work before them.
+    """
     contestants, params = read_contestants(), read_params()
+    models = mapping(params.get("models"))
+    for model in contestants:
+        if model not in models:
+            raise unknown_model(model, models)
     with folder_aside(SETTINGS, durable=False) as folder:
         for model in contestants:
             _write(folder / model / "train.json", training(params, model))
