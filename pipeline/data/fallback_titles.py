@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.cell_values import as_name
-from pipeline.data.tables import open_tables
 from pipeline.data.workbook_schema import FALLBACK, TOPICS
 
 KEYPHRASE = "keyphrase"
@@ -34,6 +33,8 @@ def without_fallback_titles(topics: pd.DataFrame, path: Path) -> pd.DataFrame:
         topics: the topics of a workbook, as `read_workbook` returns them.
         path: the workbook, an .xlsx or a folder. Its column `FALLBACK` holds the notes.
     """
+    from pipeline.data.tables import open_tables  # imports openpyxl, which a registered version does not require
+
     tables, _ = open_tables(path, {TOPICS: (FALLBACK,)})
     if TOPICS not in tables or FALLBACK not in tables[TOPICS].cells:
         return topics

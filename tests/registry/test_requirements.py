@@ -47,7 +47,6 @@ def install(names: set[str], folder: Path) -> None:
                 link.symlink_to(Path(installed.locate_file(top)).resolve())
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("three_versions")
 def test_a_version_runs_with_its_requirements_only(tmp_path: Path) -> None:
     uri = f"models:/{NAME}/1"
