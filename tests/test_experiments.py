@@ -35,8 +35,10 @@ def client(project: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 def test_the_runs_of_a_temporary_experiment_are_in_the_projects_mlflow(project: Path, client: MlflowClient) -> None:
     experiment = client.get_experiment_by_name("lectern")
     assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.data.tags["dvc.experiment"] == "short-texts"
+    runs = {run.data.tags["model"]: run for run in client.search_runs([experiment.experiment_id])}
+    assert {run.data.tags["dvc.experiment"] for run in runs.values()} == {"short-texts"}
+    assert {*runs} == {MODEL, "segmenter"}
+    run = runs[MODEL]
     assert run.data.params["max_source_tokens"] == "32"
     assert run.info.artifact_uri.startswith((project / "mlartifacts").as_uri())
     assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} >= {"model_summary.csv"}
