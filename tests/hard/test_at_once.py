@@ -185,6 +185,7 @@ def test_two_whole_runs_of_the_flow_at_once_do_the_work_once(tmp_path: Path) -> 
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=tmp_path, check=True)
     shutil.copy(ROOT / "prefect.toml", tmp_path)
     (tmp_path / "dvc.yaml").write_text(SLOW_CHAIN, encoding="utf-8")
+    (tmp_path / "params.yaml").write_text("contestants: [one]\n", encoding="utf-8")
     (tmp_path / "source.txt").write_text("1", encoding="utf-8")
     env = {**environment(), "PREFECT_HOME": str(tmp_path / ".prefect")}
     env.pop("PREFECT_API_URL", None)
