@@ -40,10 +40,13 @@ class Table:
 
 
 def is_workbook(path: Path) -> bool:
-    """Return whether `path` is an .xlsx or .xlsm, or a folder with at least one table of a workbook."""
+    """Return whether `path` is a spreadsheet, or a folder with at least one table of a workbook.
+
+    Only .xlsx and .xlsm can be opened. The error for the others says how to save them.
+    """
     if path.is_dir():
         return any(file.stem.strip().lower() in COLUMN_NAMES for file in table_files(path))
-    return path.suffix.lower() in (".xlsx", ".xlsm") and path.is_file()
+    return path.suffix.lower() in (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods") and path.is_file()
 
 
 def open_tables(

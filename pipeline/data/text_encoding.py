@@ -7,7 +7,7 @@ import re
 from itertools import islice
 
 _WESTERN = "cp1252"
-_ALIKE_CHAOS, _ALIKE_COHERENCE = 0.02, 0.1  # differences below which two encodings fit a text about equally well
+_ALIKE_CHAOS, _ALIKE_COHERENCE = 0.08, 0.1  # differences below which two encodings fit a text about equally well
 _HIGH_BYTE = re.compile(rb"[\x80-\xff]")
 _LINE_WITH_HIGH_BYTE = re.compile(rb"[^\n]*[\x80-\xff][^\n]*")
 _LINES_READ = 10_000

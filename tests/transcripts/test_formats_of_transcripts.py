@@ -117,7 +117,11 @@ def test_live_captions_that_grow_give_each_line_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "encoding"),
-    [("le café est très chaud – ça va", "cp1252"), ("今天我们讲面包的做法，首先看面粉。", "gb18030")],
+    [
+        ("le café est très chaud – ça va", "cp1252"),
+        ("now we leave the knives and turn to a sourdough starter – déjà vu, garçon", "cp1252"),
+        ("今天我们讲面包的做法，首先看面粉。", "gb18030"),
+    ],
 )
 def test_other_encodings_are_recognised_and_reported(text: str, encoding: str, tmp_path: Path) -> None:
     content = "".join(f"0:{n:02} {text}\n" for n in range(20))
