@@ -5,6 +5,7 @@ YouTube's transcript panel copies as the second form.
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 from pipeline.errors import Rejected
@@ -17,8 +18,11 @@ _SPEAKER_PER_LINE = 0.8
 """Share of the lines below a time that must name their speaker for each to be a line of its own."""
 
 
+_CLOCK = re.compile(r"(?<![\d:])\d{1,2}:\d{2}(?::\d{2})?(?![\d:])")
+
+
 class NoTimes(Rejected):
-    """The text has no times."""
+    """The text has no times that can be read."""
 
 
 def read_timed_text(text: str, file_name: str) -> list[RawLine]:
@@ -36,7 +40,9 @@ def read_timed_text(text: str, file_name: str) -> list[RawLine]:
     """
     heading, passages = split_text(split_lines(text))
     if not passages:
-        raise NoTimes(f"{file_name} has no times. Begin each line with its time, such as 0:01:05 so now we turn to.")
+        found = _CLOCK.search(text)
+        problem = f"has times, such as {found[0]}, but not before the words" if found else "has no times"
+        raise NoTimes(f"{file_name} {problem}. Begin each line with its time, such as 0:01:05 so now we turn to.")
     times = parse_times([WrittenTime(each.line_number, each.time) for each in passages], file_name)
     for (before, earlier), (after, later) in pairwise(zip(passages, times, strict=True)):
         if later < earlier:

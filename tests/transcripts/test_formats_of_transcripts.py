@@ -142,6 +142,7 @@ def test_arrow_in_spoken_words_is_kept(tmp_path: Path) -> None:
         ("1\n00:00:00:12 --> 00:00:08:11\nsalt\n", "times with frames"),
         ("Scenarist_SCC V1.0\n\n00:00:00:00\t9420\n", "broadcast captions"),
         ("no times at all", "has no times"),
+        ("**11:00 You:** hello\n**11:02 Me:** hi\n", "has times, such as 11:00, but not before the words"),
         (b"\xff\xfe\x00\x01\x02\xd8 binary \x00", "not"),
     ],
 )
