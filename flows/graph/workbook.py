@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from flows.graph.command_line import run_dvc
@@ -17,7 +18,7 @@ from pipeline.data.combine_workbooks import Combined, combine_workbooks
 from pipeline.data.folder_reader import table_files
 from pipeline.data.problems import by_kind
 from pipeline.data.split import SplitSettings, nearest_seed
-from pipeline.data.workbook import IngestSettings, ingest
+from pipeline.data.workbook import IngestSettings, Workbook, ingest
 from pipeline.errors import UsageError
 from pipeline.files import file_aside, folder_aside
 from pipeline.paths import WORKBOOKS
@@ -43,8 +44,9 @@ def adopt(source: str, *, set_aside: bool = False) -> Path:
     Raises:
         WorkbookRejected, Rejected, UsageError, TemporaryFailure: as for `bring_in`; nothing is changed.
     """
-    workbook = bring_in(source, set_aside=set_aside)
-    _choose_seed(workbook, set_aside=set_aside)
+    workbook, content = _bring_in(source, set_aside=set_aside)
+    if _needs_seed(workbook):
+        _choose_seed(content.topics)
     set_params(["ingest"], {"workbook": workbook.as_posix()} | ({"broken_rows": "set-aside"} if set_aside else {}))
     return workbook
 
@@ -63,19 +65,23 @@ def adopt_all(sources: Sequence[str]) -> tuple[Path, Combined]:
         )
     joined = combine_workbooks([Path(source).resolve() for source in sources], JOINED)
     run_dvc(["add"], str(JOINED))
-    _choose_seed(JOINED)
+    if _needs_seed(JOINED):
+        _choose_seed(ingest(JOINED).topics)
     set_params(["ingest"], {"workbook": JOINED.as_posix()})
     return JOINED, joined
 
 
-def _choose_seed(workbook: Path, *, set_aside: bool = False) -> None:
-    """Write the seed whose splits come nearest to the wanted shares, if the workbook is new to the project."""
+def _needs_seed(workbook: Path) -> bool:
+    """Return whether the project splits lessons, and has not read `workbook` so far."""
     params = read_params()
-    if "split" in params and params["ingest"]["workbook"] != workbook.as_posix():
-        set_aside = set_aside or IngestSettings.read().sets_aside
-        seed = nearest_seed(ingest(workbook, set_aside=set_aside).topics, SplitSettings.read())
-        set_params(["split"], {"seed": seed})
-        _log.info("split.seed is now %d in params.yaml: its splits come nearest to the wanted shares", seed)
+    return "split" in params and bool(params["ingest"]["workbook"] != workbook.as_posix())
+
+
+def _choose_seed(topics: pd.DataFrame) -> None:
+    """Write the seed whose splits come nearest to the wanted shares."""
+    seed = nearest_seed(topics, SplitSettings.read())
+    set_params(["split"], {"seed": seed})
+    _log.info("split.seed is now %d in params.yaml: its splits come nearest to the wanted shares", seed)
 
 
 def bring_in(source: str, *, set_aside: bool = False) -> Path:
@@ -90,15 +96,20 @@ def bring_in(source: str, *, set_aside: bool = False) -> Path:
         UsageError: the address is not supported, names no file, or holds a password.
         TemporaryFailure: DVC cannot read the source, or the download takes longer than `fetch.seconds`.
     """
+    return _bring_in(source, set_aside=set_aside)[0]
+
+
+def _bring_in(source: str, *, set_aside: bool) -> tuple[Path, Workbook]:
+    """Bring in the workbook as `bring_in` does; also return its content, so that it is read once."""
     set_aside = set_aside or IngestSettings.read().sets_aside
     if is_address(source):
         target = WORKBOOKS / file_name(source)
         with downloaded(source, target.name) as new:
-            _check(new, set_aside=set_aside)
+            content = _check(new, set_aside=set_aside)
             _import(new, target, source)
-        return target
+        return target, content
     path = Path(source).resolve()
-    _check(path, set_aside=set_aside)
+    content = _check(path, set_aside=set_aside)
     target = WORKBOOKS / path.name
     if path == target.resolve():
         run_dvc(["add"], str(target))
@@ -108,17 +119,19 @@ def bring_in(source: str, *, set_aside: bool = False) -> Path:
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         run_dvc(["import-url", "--force"], str(path), str(target))
-    return target
+    return target, content
 
 
-def _check(workbook: Path, *, set_aside: bool) -> None:
-    """Read the workbook, and log its warnings by kind.
+def _check(workbook: Path, *, set_aside: bool) -> Workbook:
+    """Read the workbook, log its warnings by kind, and return its content.
 
     Raises:
         WorkbookRejected: it has errors.
     """
-    for line in by_kind(ingest(workbook, set_aside=set_aside).problems):
+    content = ingest(workbook, set_aside=set_aside)
+    for line in by_kind(content.problems):
         _log.warning("%s", line)
+    return content
 
 
 def import_file(workbook: Path) -> Path | None:

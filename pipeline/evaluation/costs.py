@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.evaluation.leaderboard import Leaderboard
-from pipeline.evaluation.results import ModelMetrics, read_results
+from pipeline.evaluation.results import ModelMetrics, read_metrics
 from pipeline.training.record import TrainingRun, read_training
 
 
@@ -41,4 +41,4 @@ def read_costs(leaderboard: Leaderboard) -> dict[str, Cost]:
     """
     models = [row.model for row in leaderboard.rows if not row.is_baseline]
     training = {model: read_training(model).run for model in models}
-    return costs_of({model: read_results(model)[0] for model in models}, training)
+    return costs_of({model: read_metrics(model) for model in models}, training)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
@@ -143,19 +144,35 @@ def write_results(
     return metrics
 
 
+def read_metrics(model: str) -> ModelMetrics:
+    """Read the mean scores of a model.
+
+    Raises:
+        Rejected: the file is missing or damaged.
+    """
+    with _explaining_unreadable_results(model):
+        return ModelMetrics.model_validate_json((RESULTS / f"{model}.json").read_text(encoding="utf-8"))
+
+
 def read_results(model: str) -> tuple[ModelMetrics, pd.DataFrame]:
     """Read the mean scores and the scored titles of a model.
 
     Raises:
         Rejected: a file is missing or damaged, or lacks a column.
     """
-    try:
-        metrics = ModelMetrics.model_validate_json((RESULTS / f"{model}.json").read_text(encoding="utf-8"))
+    metrics = read_metrics(model)
+    with _explaining_unreadable_results(model):
         scored = pd.read_parquet(PREDICTIONS / f"{model}.parquet")
+    if missing := {*EXAMPLE, "title", "prediction", *SCORES} - {*scored.columns}:
+        raise Rejected(f"{PREDICTIONS / model}.parquet has no column {', '.join(sorted(missing))}. Run `dvc repro`.")
+    return metrics, scored
+
+
+@contextmanager
+def _explaining_unreadable_results(model: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise Rejected(f"{error.filename} is missing: '{model}' has no scores yet. Run `dvc repro`.") from None
     except (ValueError, OSError) as error:
         raise Rejected(f"The results of '{model}' cannot be read: {error}. Run `dvc repro`.") from None
-    if missing := {*EXAMPLE, "title", "prediction", *SCORES} - {*scored.columns}:
-        raise Rejected(f"{PREDICTIONS / model}.parquet has no column {', '.join(sorted(missing))}. Run `dvc repro`.")
-    return metrics, scored
