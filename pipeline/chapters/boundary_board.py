@@ -97,7 +97,7 @@ class BoundaryBoard(_Record):
 
     @property
     def summary(self) -> str:
-        """Which method the version uses, and how well it finds boundaries."""
+        """A sentence on the method that the version uses and its scores on the test lessons."""
         scores, test = "", self.in_use.test
         if test:
             shown = [f"{SCORES[name]} {test[name].mean:.3f}" for name in ("windowdiff", "f1_30s")]

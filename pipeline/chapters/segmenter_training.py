@@ -66,7 +66,7 @@ class Lesson:
 
     @property
     def targets(self) -> np.ndarray:
-        """How near the start of each passage is to that of a topic: 1 is at it."""
+        """Target of each passage: 1 if a topic starts with it, falling to 0 with the distance to the nearest start."""
         apart = np.abs(np.subtract.outer(self.times[:-1], true_boundaries(self.talk))).min(axis=1)
         return np.exp(-(apart**2) / (2 * _OFF_BY**2))
 

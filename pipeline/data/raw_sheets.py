@@ -28,7 +28,7 @@ _SIMILAR = 0.75  # of 1; "timestmap" is like "timestamp", "topic" is not like "t
 
 
 class ErrorValue(str):
-    """What Excel shows in a cell with an error. The same words as text are no error."""
+    """Error values that Excel shows in a cell. A text with the same words is not an error."""
 
     __slots__ = ()
 

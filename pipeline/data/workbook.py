@@ -31,7 +31,7 @@ class IngestSettings(Section):
 
     @property
     def sets_aside(self) -> bool:
-        """Whether rows with errors are set aside."""
+        """Return whether rows with errors are set aside."""
         return self.broken_rows == "set-aside"
 
 

@@ -23,7 +23,7 @@ from pipeline.transcripts.transcript import Transcript
 def compare_boundaries(
     version: ModelVersion, champion: ModelVersion, test: pd.DataFrame, *, level: float
 ) -> Iterator[tuple[str, Comparison | None]]:
-    """Compare how two versions divide the test lessons that neither has learnt from, in the mean score `agreement`.
+    """Compare the chapter boundaries of two versions, by the score `agreement`, on test lessons unseen by both.
 
     Yields:
         A description and the comparison, None if there is nothing to compare. Nothing if neither version has a

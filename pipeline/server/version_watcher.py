@@ -51,7 +51,7 @@ class VersionWatcher:
 
     @property
     def segmenter(self) -> Segmenter | None:
-        """What the loaded version finds chapters with; None for content vectors."""
+        """The segmenter of the loaded version; None for content vectors."""
         return self._loaded[2] if self._loaded else None
 
     def open(self) -> None:

@@ -1,4 +1,4 @@
-"""What the page does with transcripts and chapters, called as programs call it."""
+"""The page's calls for transcripts and chapters, over HTTP as programs make them."""
 
 from __future__ import annotations
 
