@@ -3,7 +3,8 @@
     python benchmarks/quality.py [WORKBOOK] [--models t5-zero-shot t5 smollm2] [--folds 5] [--kept FOLDER]
 
 A model is trained on the other folds as `params.yaml` says and titles the held-out one. Openings of lessons get the
-usual title of openings in the other folds; one column leaves these out. WORKBOOK is an .xlsx file; by default one in
+usual title of openings in the other folds; one column leaves these out. A second row for each model has the titles
+that are chosen together for each lesson, as `lectern chapters` does. WORKBOOK is an .xlsx file; by default one in
 $LECTERN_SHARED, else the embedded workbook. FOLDER keeps finished work, so that an interrupted run resumes.
 """
 
@@ -26,20 +27,25 @@ import transformers
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from workbooks import read_examples
 
-from pipeline.data.lesson_openings import usual_opening_title
+from pipeline.data.lesson_openings import marked_texts, usual_opening_title
 from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.intervals import interval_of_mean, units_of
+from pipeline.evaluation.intervals import interval_of_mean, standard_error, sum_by_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.rouge import mean_rouge
+from pipeline.evaluation.title_measures import measure_titles
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.generation import GenerateSettings, Titler
+from pipeline.models.title_cleanup import PLAIN
+from pipeline.registry.fallback_title import Shown, titles_frame
 from pipeline.registry.lineage import checkpoint_tags
+from pipeline.registry.talk_titles import choose_talk_titles
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import fit
 
 SHOWN = ("rouge1", "rouge2", "rougeL", "bertscore_f1")
+TOGETHER = ", chosen together"
 SEED = 1
 
 
@@ -61,7 +67,8 @@ def main() -> None:
             for model in models
         ]
     )
-    print(as_markdown(titled, models, examples, options.folds))
+    print(as_markdown(titled, list(dict.fromkeys(titled["model"])), examples, options.folds))
+    print(f"\n{about_together(titled, options.models)}")
 
 
 def folds(examples: pd.DataFrame, count: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -74,7 +81,9 @@ def folds(examples: pd.DataFrame, count: int) -> Iterator[tuple[pd.DataFrame, pd
 def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     """Return the result of `titles_of`, if possible from an earlier run, with the usual title for openings.
 
-    The column `own` holds the titles that the model wrote; course_title and lesson_num name the lesson.
+    A model has each example twice: titled by itself, and together with its lesson.
+
+    The column `own` holds the titles without the usual one. The other columns are those of `test`.
     """
     path = kept / f"{model}-{fold}-{digest(model, train, test)}.parquet"
     if not path.exists():
@@ -84,9 +93,34 @@ def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd
             "fold %d, %s: ROUGE-1 %.4f", fold, model, mean_rouge([*titled.prediction], [*titled.title])["rouge1"]
         )
     titled, usual = pd.read_parquet(path), usual_opening_title(train)
+    titled = titled.assign(**{column: test[column] for column in (*LESSON, "text", "opens")})
     called = titled["prediction"].mask(test["opens"], usual) if usual else titled["prediction"]
-    lessons = {column: test[column] for column in LESSON}
-    return titled.assign(own=titled["prediction"], prediction=called, **lessons)
+    alone = titled.assign(own=titled["prediction"], prediction=called)
+    if model in BASELINES:
+        return alone
+    together = titled.assign(
+        model=model + TOGETHER, own=titles_together(titled, ""), prediction=titles_together(titled, usual)
+    )
+    return pd.concat([alone, together])
+
+
+def titles_together(titled: pd.DataFrame, usual: str) -> pd.Series:
+    """Choose the titles of each lesson together among a model's candidates, as a registered version is served.
+
+    Args:
+        usual: the usual title of an opening, or "".
+    """
+    chosen = pd.Series("", index=titled.index)
+    for _, lesson in titled.groupby(LESSON):
+        texts, candidates = marked_texts(lesson), [list(own) for own in lesson["candidates"]]
+        if usual:
+            candidates = [
+                [usual, *own] if opens else own for own, opens in zip(candidates, lesson["opens"], strict=True)
+            ]
+        frame = titles_frame(texts, candidates, PLAIN)[["title", "fallback", "candidates"]]
+        shown = [Shown(*row) for row in frame.itertuples(index=False, name=None)]
+        chosen[lesson.index] = [each.title for each in choose_talk_titles(shown, texts)]
+    return chosen
 
 
 def digest(model: str, train: pd.DataFrame, test: pd.DataFrame) -> str:
@@ -103,16 +137,19 @@ def digest(model: str, train: pd.DataFrame, test: pd.DataFrame) -> str:
 
 
 def titles_of(model: str, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per held-out example: title, prediction, and the seconds of training and titling all of them."""
+    """Return a row per held-out example: title, prediction, candidates, and the seconds of training and titling all."""
     start = time.monotonic()
     texts = test["text"].tolist()
     if model in BASELINES:
-        trained, predicted = start, BASELINES[model](train, texts)
+        trained, candidates = start, [[title] for title in BASELINES[model](train, texts)]
     else:
-        titler = trained_titler(model, train)
-        trained, predicted = time.monotonic(), titler.best_titles(texts)
+        titler = trained_titler(model, train).with_overrides({"candidates": 0})  # all that the search finds
+        trained, candidates = time.monotonic(), titler.titles(texts)
     end = time.monotonic()
-    return test[["title"]].assign(prediction=predicted, trained=trained - start, titled=end - trained)
+    predicted = [own[0] for own in candidates]
+    return test[["title"]].assign(
+        prediction=predicted, candidates=candidates, trained=trained - start, titled=end - trained
+    )
 
 
 def trained_titler(model: str, train: pd.DataFrame) -> Titler:
@@ -141,15 +178,17 @@ def as_markdown(titled: pd.DataFrame, models: list[str], examples: pd.DataFrame,
     evaluation = EvaluateSettings.read()
     machine = f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     lessons = len(examples[LESSON].drop_duplicates())
+    true = measure_titles(examples)
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}. "
         f"{len(examples)} examples of {lessons} lessons, each lesson held out once in {count} folds. In brackets: "
         f"{evaluation.confidence:.0%} intervals over lessons (docs/measuring.md). BERTScore by "
-        f"{evaluation.bertscore_model}, layer {evaluation.bertscore_layers}.",
+        f"{evaluation.bertscore_model}, layer {evaluation.bertscore_layers}. Of the true titles, {true.repeats:.1%} "
+        f"repeat within a lesson, and their support is {true.support:.3f}.",
         "",
-        f"| model | {' | '.join(SHOWN)} | rouge1 by fold | mean without the rule for openings | "
+        f"| model | {' | '.join(SHOWN)} | rouge1 by fold | mean without the rule for openings | repeats | support | "
         "training, s a fold | titles, s a fold |",
-        f"|---|{'--:|' * len(SHOWN)}---|--:|--:|--:|",
+        f"|---|{'--:|' * len(SHOWN)}---|--:|--:|--:|--:|--:|",
     ]
     for model in models:
         mine = titled[titled["model"] == model]
@@ -161,10 +200,27 @@ def as_markdown(titled: pd.DataFrame, models: list[str], examples: pd.DataFrame,
         by_fold = scores["rouge1"].groupby(fold).mean()
         cells += [f"{', '.join(f'{value:.3f}' for value in by_fold)}; mean {by_fold.mean():.3f}"]
         own = score_titles([*mine["own"]], [*mine["title"]], evaluation, bertscore=False)["rouge1"]
-        cells += [f"{own.groupby(fold).mean().mean():.3f}"]
+        measures = measure_titles(mine.assign(title=mine["prediction"]).reset_index(drop=True))
+        cells += [f"{own.groupby(fold).mean().mean():.3f}", f"{measures.repeats:.1%}", f"{measures.support:.3f}"]
         cells += [f"{mine.groupby('fold')[step].first().mean():.0f}" for step in ("trained", "titled")]
         lines.append(f"| {model} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def about_together(titled: pd.DataFrame, models: list[str]) -> str:
+    """Say how ROUGE-1 changes when the titles of a lesson are chosen together."""
+    lines = []
+    for model in models:
+        alone, together = (titled[titled["model"] == name] for name in (model, model + TOGETHER))
+        change = sum_by_unit(rouge1(together) - rouge1(alone), units_of(alone, "lesson"))
+        by = f"{change.mean:+.4f} (standard error {standard_error(change):.4f} over lessons)"
+        lines.append(f"{model}: when chosen together, ROUGE-1 changes by {by}.")
+    return "\n".join(lines)
+
+
+def rouge1(titled: pd.DataFrame) -> pd.Series:
+    scores = score_titles([*titled["prediction"]], [*titled["title"]], EvaluateSettings.read(), bertscore=False)
+    return scores["rouge1"]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.evaluation.title_words import support, title_key
 from pipeline.registry.fallback_title import Shown
-from pipeline.titles.talk_titles import choose_talk_titles
+from pipeline.registry.talk_titles import choose_talk_titles
 
 CNN = "Convolutional neural networks"
 TITLES = st.sampled_from(
