@@ -11,9 +11,9 @@ from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.models.title_cleanup import is_usable_title
 from pipeline.registry.fallback_title import Shown
+from pipeline.registry.talk_titles import choose_talk_titles
 from pipeline.titles.batch_titling import BatchTitles, title_texts
 from pipeline.titles.served_version import ServedVersion, find_served_version, load_segmenter
-from pipeline.registry.talk_titles import choose_talk_titles
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.lesson_names import one_line
 from pipeline.transcripts.transcript import Transcript

@@ -24,9 +24,9 @@ from pipeline.data.workbook_schema import FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected
 from pipeline.files import file_aside
 from pipeline.registry.fallback_title import Shown
+from pipeline.registry.talk_titles import choose_talk_titles
 from pipeline.titles.batch_titling import title_texts
 from pipeline.titles.served_version import ServedVersion
-from pipeline.registry.talk_titles import choose_talk_titles
 
 _TIME_TOLERANCE = 0.001  # seconds; Excel stores a time as a fraction of a day
 _ROWS_SHOWN = 10
