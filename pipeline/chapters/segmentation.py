@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.chapters.segmenter import Segmenter
 
 _MOST_PASSAGES = 1500  # the work grows with their square
-_FEWEST_CHAPTERS = 3  # YouTube needs at least three
+FEWEST_CHAPTERS = 3  # YouTube needs at least three
 _LEAST_SHARE = 0.3  # of the average length: shortest chapter that log-odds may cut
 DEFAULT_MINUTES = 5.0
 
@@ -118,7 +118,7 @@ def chapter_count(transcript: Transcript, settings: ChaptersSettings, segmenter:
 
 def count_by_length(transcript: Transcript, minutes: float) -> int:
     """Return the number of chapters of an average length, at least three."""
-    return max(_FEWEST_CHAPTERS, round(transcript.end_seconds / 60 / minutes))
+    return max(FEWEST_CHAPTERS, round(transcript.end_seconds / 60 / minutes))
 
 
 def likely_cuts(

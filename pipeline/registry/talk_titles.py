@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from itertools import count
+from itertools import count, pairwise
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.data.lesson_openings import has_opening_mark, remove_opening_mark
+from pipeline.data.lesson_openings import has_opening_mark, marked_texts, remove_opening_mark
+from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.keyphrases import best_phrases, stop_words
 from pipeline.evaluation.title_words import stems, title_key
-from pipeline.models.title_cleanup import clean_up_title, is_usable_title, remove_sound_marks
-from pipeline.registry.fallback_title import Shown
+from pipeline.models.title_cleanup import PLAIN, TitleStyle, clean_up_title, is_usable_title, remove_sound_marks
+from pipeline.registry.fallback_title import Shown, titles_frame
 
 _NO_TITLE = -10.0  # the score of a chapter without a title of its own: worse than any title
 _OPENING = 20.0  # the score of an opening's first title: outweighs any other
@@ -54,6 +56,54 @@ def choose_talk_titles(shown: Sequence[Shown], texts: Sequence[str], known: Iter
         Shown(title or fallback or _numbered(one.title, taken), one.fallback or not title, one.candidates)
         for title, fallback, one in zip(titles, fallbacks, shown, strict=True)
     ]
+
+
+def choose_lesson_titles(
+    examples: pd.DataFrame, candidates: Sequence[list[str]], style: TitleStyle = PLAIN
+) -> list[Shown]:
+    """Choose the titles of each lesson together, for the examples of any number of lessons.
+
+    Args:
+        examples: one row per example, with its text.
+        candidates: of each example, best first.
+        style: the course's style, for keyphrases.
+    """
+    texts = marked_texts(examples)
+    frame = titles_frame(texts, candidates, style)[[*Shown._fields]]
+    shown = [Shown(*row) for row in frame.itertuples(index=False, name=None)]
+    for rows in examples.groupby(LESSON, sort=False).indices.values():
+        chosen = choose_talk_titles([shown[row] for row in rows], [texts[row] for row in rows])
+        for row, one in zip(rows, chosen, strict=True):
+            shown[row] = one
+    return shown
+
+
+def find_same_topic(shown: Sequence[Shown], texts: Sequence[str]) -> int | None:
+    """Find a chapter that the model cannot tell apart from the one before.
+
+    When titles are chosen together, one of the two has no title of its own: all its candidates belong to other
+    chapters, and one of them belongs to its neighbour.
+
+    Args:
+        shown: the title of each chapter by itself, with its candidates.
+        texts: the text of each chapter, the opening marked.
+
+    Returns:
+        The index of the second chapter of the first such pair; None if there is none.
+    """
+    candidates = [[] if one.fallback else _own_candidates(one) for one in shown]
+    titles = _assign(candidates, _TalkWords(texts), ())
+    keys = [set(map(title_key, own)) for own in candidates]
+    pairs = enumerate(pairwise(zip(titles, keys, strict=True)), start=1)
+    return next(
+        (
+            number
+            for number, ((before, keys_before), (title, own_keys)) in pairs
+            if (before and not title and title_key(before) in own_keys)
+            or (title and not before and title_key(title) in keys_before)
+        ),
+        None,
+    )
 
 
 def _numbered(title: str, taken: set[str]) -> str:

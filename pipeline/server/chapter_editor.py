@@ -183,7 +183,7 @@ class ChapterEditor:
         if not texts:
             return ChaptersResult(add_titles(lesson, {}), None)
         version, written = self._write_titles(texts, progress, until, is_waiting)
-        return ChaptersResult(add_titles(lesson, dict(zip(texts, written, strict=True))), version)
+        return ChaptersResult(add_titles(lesson, dict(zip(texts, written, strict=True)), merge=True), version)
 
     def edited(
         self, found: ChapteredTranscript, rows: Sequence[ChapterRow], course: str, lesson: str

@@ -35,17 +35,21 @@ class Writer:
     """A model whose titles name the number of the text. It waits while `going` is cleared.
 
     no_title_for: a word of the texts for which the title is a keyphrase, because the model writes nothing.
+    one_title: the title of all texts, instead.
     """
 
     def __init__(self) -> None:
         self.written: list[str] = []
         self.no_title_for = "no such word"
+        self.one_title = ""
         self.going = threading.Event()
         self.going.set()
 
     def __call__(self, texts: list[str]) -> list[Shown]:
         self.written += texts
         assert self.going.wait(PATIENCE)
+        if self.one_title:
+            return [Shown(self.one_title, False)] * len(texts)
         return [
             Shown("a keyphrase", True) if self.no_title_for in text else Shown(f"title {len(self.written) - n}", False)
             for n, text in enumerate(texts)

@@ -110,6 +110,22 @@ def test_a_keyphrase_is_marked_and_saved_only_if_a_person_accepts_it(
     assert "Saved as" in _save(visitor, rows, course, lesson, accept=True)
 
 
+def test_chapters_that_the_model_cannot_tell_apart_are_merged_but_known_topics_stay(
+    visitor: httpx.Client, writer: Writer, tmp_path: Path
+) -> None:
+    lines = [("C", "1", line.seconds, line.text) for line in THREE_SUBJECTS.lines]
+    book = write_book(tmp_path / "book.xlsx", [("C", "1", 40 * n, None) for n in range(5)], lines)
+    writer.one_title = "Welcome"
+    try:
+        _, merged, *_ = answer(visitor, "chapters", AS_TEXT, None, 0.6, **SESSION)
+        _read(visitor, book)
+        _, kept, _ = _chapters(visitor)
+    finally:
+        writer.one_title = ""
+    for rows, count in ((merged["data"], 3), (kept, 5)):
+        assert (len(rows), len({title for _, title, *_ in rows})) == (count, count)
+
+
 def test_an_untouched_table_is_accepted(visitor: httpx.Client, tmp_path: Path) -> None:
     lines = [("C", "1", line.seconds, line.text) for line in THREE_SUBJECTS.lines]
     topics = [("C", "1", 1.5 + n, f"Topic {n}") for n in range(PAGE.chapters - 1)]

@@ -22,18 +22,24 @@ from tests.conftest import ROOT
 from tests.models.small import GREEDY, lively_model
 
 
-def register(folder: Path, examples: pd.DataFrame, *, beams: int = 1, mute: bool = False, opening: str = "") -> None:
+def register(
+    folder: Path, examples: pd.DataFrame, *, beams: int = 1, mute: bool = False, same: bool = False, opening: str = ""
+) -> None:
     """Register a version of the model in `folder`, which is made if it is missing.
 
     Args:
         beams: another number makes another version.
         mute: make a model that writes no usable titles.
+        same: make a model that writes the same titles for all texts.
         opening: usual title of a lesson's first topic.
     """
     if not folder.is_dir():
         model, inputs = lively_model("causal", examples)
         if mute:
-            model.load_state_dict({name: torch.zeros_like(weight) for name, weight in model.state_dict().items()})
+            _set_to_zero(model)
+        if same:
+            for layer in model.model.layers:
+                _set_to_zero(layer.self_attn)  # so that each token depends only on the token before
         folder.mkdir(parents=True)
         card = Card(
             model="small",
@@ -48,6 +54,10 @@ def register(folder: Path, examples: pd.DataFrame, *, beams: int = 1, mute: bool
     tags = {"model": "small", "model.md5": md5(folder)}
     name = RegisterSettings.read().name
     registration.register(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
+
+
+def _set_to_zero(module: torch.nn.Module) -> None:
+    module.load_state_dict({name: torch.zeros_like(weight) for name, weight in module.state_dict().items()})
 
 
 @contextmanager

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
+from pipeline.evaluation.title_words import title_key
 from pipeline.registry.fallback_title import Shown
 from pipeline.settings import set_params
 from pipeline.titles.title_chapters import add_titles
@@ -95,6 +97,23 @@ def test_written_titles_keep_the_limit_of_characters_and_known_ones_stay(titled:
         "A title of somebody who likes them long",
         [],
     )
+
+
+def test_chapters_that_the_model_cannot_tell_apart_are_merged_unless_their_number_is_fixed(
+    titled: Path, examples: pd.DataFrame
+) -> None:
+    shutil.rmtree(titled / "small")
+    register(titled / "small", examples, same=True)
+    set_params(["chapters"], {"minutes": 0.6})
+
+    def titles(*words: str) -> list[str]:
+        done = chapters("talk.vtt", *words, "--format", "json")
+        return [each["title"] for each in json.loads(done.stdout)[0]["chapters"]]
+
+    (titled / "topics.txt").write_text("0:00\n0:36\n1:12\n2:00\n3:00\n")
+    for merged, words in ((3, ()), (6, ("--count", "6")), (5, ("--topics", "topics.txt"))):
+        found = titles(*words)
+        assert (len(found), len(set(map(title_key, found)))) == (merged, merged)
 
 
 def test_topics_of_a_lesson_without_lines_are_kept(project: Path) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import openpyxl
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from lectern.app import app
+from pipeline.data.workbook import ingest
 from pipeline.settings import set_params
 from tests.command import kill_once, lectern
 from tests.titles.small import register, write_book
@@ -19,6 +22,7 @@ TOPICS = [
     ("C", "1", "0:02:00", None, None),
     ("C", "1", "0:03:00", None, "nothing is said"),
 ]
+WORDS = ("graphs", "threads", "parsers")
 LINES = [
     ("C", "1", "0:00:01", "we talk about graphs"),
     ("C", "1", "0:01:01", "=1+1"),
@@ -47,6 +51,16 @@ def test_empty_titles_are_filled_and_everything_else_stays(folder: Path) -> None
     assert "row 5" in done.stdout
     assert out["lesson_transcripts"]["D3"].data_type == "s"
     assert not list((folder.parent / ".lectern/titles").iterdir())
+
+
+def test_titles_of_a_lesson_are_chosen_together_and_its_topics_stay(project: Path, examples: pd.DataFrame) -> None:
+    register(project / "small", examples, same=True)
+    topics = [("C", lesson, f"0:0{n}:00", None) for lesson in "12" for n in range(3)]
+    lines = [("C", lesson, f"0:0{n}:09", f"we talk about {word}") for lesson in "12" for n, word in enumerate(WORDS)]
+    book = write_book(project / "week.xlsx", topics, lines)
+    assert CliRunner().invoke(app, ["title", str(book)]).exit_code == 0
+    rows = ingest(project / "week.titled.xlsx").topics
+    assert rows.groupby("lesson_num")["title"].nunique().to_dict() == {"1": 3, "2": 3}
 
 
 @pytest.mark.slow
