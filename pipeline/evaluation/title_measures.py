@@ -46,15 +46,25 @@ def measure_models(
 
 def measure_titles(examples: pd.DataFrame) -> TitleMeasures:
     """Measure the column `title` of examples. An empty title neither repeats nor has support."""
+    repeated, supports = find_repeats(examples), find_supports(examples)[~is_opening(examples)]
+    return TitleMeasures(
+        repeats=float(repeated.mean()) if len(repeated) else 0.0,
+        support=float(supports.mean()) if len(supports) else 0.0,
+    )
+
+
+def find_repeats(examples: pd.DataFrame) -> pd.Series:
+    """Return for each example whether another example of its lesson has its title too."""
     keys = examples[LESSON].assign(key=examples["title"].map(title_key))
-    repeated = keys.duplicated(keep=False) & (examples["title"] != "")
+    return keys.duplicated(keep=False) & (examples["title"] != "")
+
+
+def find_supports(examples: pd.DataFrame) -> pd.Series:
+    """Return the support of each example's title in its text."""
     common = {lesson: stop_words(" ".join(texts)) for lesson, texts in examples.groupby(LESSON)["text"]}
     lessons = examples[LESSON].itertuples(index=False, name=None)
     supports = [
         support(title, text, common[lesson]) if title else 0.0
         for title, text, lesson in zip(examples["title"], examples["text"], lessons, strict=True)
     ]
-    within = pd.Series(supports, index=examples.index, dtype=float)[~is_opening(examples)]
-    return TitleMeasures(
-        repeats=float(repeated.mean()) if len(repeated) else 0.0, support=float(within.mean()) if len(within) else 0.0
-    )
+    return pd.Series(supports, index=examples.index, dtype=float)

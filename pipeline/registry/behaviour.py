@@ -35,6 +35,8 @@ class BehaviourSettings(Settings):
     repeated: float = 0.1  # largest share of titles that repeat a word or two
     agreement: float  # smallest mean ROUGE-1 between the titles of a text and of its modified copy
     different: float  # smallest share of texts whose title no other text has
+    repeats: float = 0.05  # how much larger the share of repeated titles in lessons may be than among the true titles
+    support: float = 0.05  # how much lower the support of titles may be than that of the true titles
 
 
 @dataclass(frozen=True)

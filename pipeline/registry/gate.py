@@ -34,6 +34,7 @@ from pipeline.registry.boundary_rule import compare_boundaries
 from pipeline.registry.repeated_tests import NumberedComparison, number_comparison
 from pipeline.registry.seen_test_examples import SeenTestExamples, find_seen, unseen_by_all
 from pipeline.registry.serving_trial import Trial, VersionFilesMissing, try_version
+from pipeline.registry.talk_title_rules import compare_talk_titles
 from pipeline.settings import Section
 
 _STYLES = {"passed": "green", "FAILED": "red", "not judged": "yellow"}
@@ -143,7 +144,8 @@ def judge(
     behaviour_texts = [text for behaviour in tests for text in behaviour.texts]
     distinct = list(dict.fromkeys([*texts, *behaviour_texts]))
     trial = try_version(version, distinct)
-    title_of = dict(zip(distinct, trial.titles, strict=True))
+    candidates_for = dict(zip(distinct, trial.candidates, strict=True))
+    title_of = {text: candidates[0] for text, candidates in candidates_for.items()}
     scoring = EvaluateSettings.read()
 
     champion_titles, missing_champion = _champion_titles(champion, texts)
@@ -170,10 +172,12 @@ def judge(
         challenger=scores([title_of[text] for text in texts]),
         champion=scores(champion_titles) if champion_titles is not None else None,
         baselines={name: scores(write(train, texts)) for name, write in BASELINES.items()},
-        trial=replace(trial, titles=[title_of[text] for text in behaviour_texts]),
+        trial=replace(trial, candidates=[candidates_for[text] for text in behaviour_texts]),
         behaviours=tests,
     )
     found = [*rules(evidence, settings), *_seen_rules(seen, unit), *missing_champion]
+    talks = compare_talk_titles(test, [candidates_for[text] for text in texts], settings.behaviour, unit, level=alpha)
+    found += [Rule(rule, each.finding != "worse", text, each.finding != "too few") for rule, text, each in talks]
     if compared is not None:
         found += _boundary_rules(version, compared, test, alpha)
     return Verdict(str(version.version), str(compared.version) if compared else None, found, comparison)

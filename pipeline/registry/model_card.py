@@ -104,6 +104,7 @@ def write_card(facts: Facts) -> ModelCard:
             headline=headline(board),
             conditions=conditions(board),
             scores=SCORES,
+            own=board.row(board.best).titles,
             data={name: _counts(split) for name, split in facts.splits.items()},
             leaked=_leaked(facts.splits),
             slices=found,

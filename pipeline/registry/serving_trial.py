@@ -29,9 +29,14 @@ _SECONDS_PER_TEXT = 30
 class Trial:
     """The result of a trial."""
 
-    titles: list[str]  # one per text: the model's first candidate, never a fallback title
+    candidates: list[list[str]]  # for each text the titles that the model wrote, best first; never a fallback title
     seconds_a_title: float  # on this machine, without loading the model
     megabytes: float  # size of the version's files
+
+    @property
+    def titles(self) -> list[str]:
+        """The first candidate for each text."""
+        return [own[0] for own in self.candidates]
 
 
 class VersionFilesMissing(Rejected):

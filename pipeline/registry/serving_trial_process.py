@@ -21,28 +21,31 @@ _MEGABYTE = 1_000_000
 def write_titles(folder: Path, requested: dict[str, list[str]]) -> dict[str, object]:
     """Return the fields of a `Trial` of the version in `folder`."""
     model = mlflow.pyfunc.load_model(str(folder))
-    # Versions without this module do not know the mark of an opening and would read it as text.
-    texts = requested["texts" if (folder / "code/pipeline/data/openings.py").exists() else "spoken"]
+    code = folder / "code/pipeline"
+    # Versions without such a module do not know the mark of an opening and would read it as text.
+    texts = requested["texts" if any(code.glob("data/*openings.py")) else "spoken"]
+    # Versions without this module cannot be asked for all candidates that their search finds.
+    settings = {"candidates": 0} if (code / "registry/talk_titles.py").exists() else None
     start = time.monotonic()
-    titles = _first_candidates(model, texts)
+    candidates = _candidates(model, texts, settings)
     seconds = time.monotonic() - start
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {
-        "titles": titles,
+        "candidates": candidates,
         "seconds_a_title": round(seconds / max(1, len(texts)), 3),
         "megabytes": round(size / _MEGABYTE, 1),
     }
 
 
-def _first_candidates(model: mlflow.pyfunc.PyFuncModel, texts: list[str]) -> list[str]:
+def _candidates(model: mlflow.pyfunc.PyFuncModel, texts: list[str], settings: dict[str, int] | None) -> list[list[str]]:
     try:
-        return [candidates[0] for candidates in model.predict(texts)["candidates"]]
+        return [list(candidates) for candidates in model.predict(texts, params=settings)["candidates"]]
     except Exception as error:
         if len(texts) == 1:  # the length tells the user which text it is
             error.add_note(f"(a text of {len(texts[0].split()):,} words)")
         else:
             for text in reversed(texts):  # the unusual texts come last
-                _first_candidates(model, [text])
+                _candidates(model, [text], settings)
         raise
 
 

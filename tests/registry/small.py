@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.models.checkpoints import Card, save_model
+from pipeline.models.title_cleanup import PLAIN, TitleStyle
 from pipeline.registry import promotion, registration
 from pipeline.registry.gate import Verdict
 from pipeline.registry.lineage import md5
@@ -17,11 +18,18 @@ from tests.models.small import GREEDY, lively_model, small_model
 NAME = "titles"
 
 
-def save_small_model(folder: Path, examples: pd.DataFrame, family: str = "t5") -> Path:
+def save_small_model(folder: Path, examples: pd.DataFrame, family: str = "t5", style: TitleStyle = PLAIN) -> Path:
     """Save a model. T5 with its first weights writes only padding, and a causal model only a mark."""
     model, inputs = small_model(family, examples) if family == "t5" else lively_model(family, examples)
     folder.mkdir(parents=True)
-    card = Card(model=folder.name, family=family, checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
+    card = Card(
+        model=folder.name,
+        family=family,
+        checkpoint="scratch",
+        max_source_tokens=48,
+        max_target_tokens=12,
+        style=style,
+    )
     save_model(folder, model, inputs.tokenizer, card, "float32")
     return folder
 

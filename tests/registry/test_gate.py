@@ -17,10 +17,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
 
+from pipeline.data.lesson_openings import mark_opening
 from pipeline.data.split import LEAKS
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.evaluation.intervals import Unit
 from pipeline.models.seen_examples import SeenExamples
+from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import MODELS
 from pipeline.registry import promotion, serving_trial
 from pipeline.registry.behaviour import Behaviour, behaviours
@@ -30,6 +32,7 @@ from pipeline.registry.promotion import Move
 from pipeline.registry.repeated_tests import number_comparison
 from pipeline.registry.seen_test_examples import find_seen
 from pipeline.registry.serving_trial import Trial
+from pipeline.registry.serving_trial_process import write_titles
 from pipeline.registry.tracking import connect
 from pipeline.settings import set_params
 from pipeline.stages import train
@@ -204,7 +207,7 @@ def test_an_equal_version_rarely_beats_the_champion_on_five_lessons() -> None:
 
 def test_a_good_version_passes_the_behavioural_rules() -> None:
     tests = behaviours(TEXTS, TOLERANT)
-    trial = Trial([sensible(text) for one in tests for text in one.texts], 0.5, 50)
+    trial = Trial([[sensible(text)] for one in tests for text in one.texts], 0.5, 50)
     verdict = verdict_on([score + 0.2 for score in POOR], trial=trial, tried=tests)
     found = {rule.rule: rule.found for rule in verdict.rules}
     assert verdict.passed
@@ -244,7 +247,22 @@ def test_a_version_that_fails_is_promoted_only_by_force(three_versions: MlflowCl
     assert kept["move"] == asdict(move)
     assert kept["verdict"]["passed"] is False
     assert [rule["rule"] for rule in kept["verdict"]["rules"]] == [rule.rule for rule in verdict.rules]
+    assert {mark for mark, _ in found_of(verdict, "than").values()} == {"not judged"}  # two lessons
     assert promotion.trail(three_versions, NAME) == [move]
+
+
+def test_a_trial_writes_titles_as_they_are_served(project: Path, examples: pd.DataFrame, tmp_path: Path) -> None:
+    """Openings get their usual title, and all titles that the search finds are candidates."""
+    folder = tmp_path / "model"
+    save_small_model(folder, examples, "causal", style=TitleStyle(opening="Intro"))
+    version = register(connect(), folder, num_beams=2)
+    text = "so today we knead bread"
+    written = write_titles(
+        Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{version.version}")),
+        {"texts": [mark_opening(text), text], "spoken": [text, text]},
+    )
+    opening, inner = Trial(**written).candidates
+    assert (opening[0], inner[0] == "Intro", len(opening), len(inner)) == ("Intro", False, 2, 2)
 
 
 @pytest.mark.slow

@@ -152,7 +152,7 @@ def test_a_rollback_fails_if_another_machine_changes_the_champion_meanwhile(
 
     def promoted_meanwhile(*_: object) -> Trial:
         three_versions.set_registered_model_alias(NAME, "champion", "3")
-        return Trial(["A title"], 0, 0)
+        return Trial([["A title"]], 0, 0)
 
     monkeypatch.setattr(promotion, "try_version", promoted_meanwhile)
     with pytest.raises(TemporaryFailure, match="it is now version 3"):
