@@ -27,7 +27,7 @@ import transformers
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from workbooks import read_examples
 
-from pipeline.data.lesson_openings import marked_texts, usual_opening_title
+from pipeline.data.lesson_openings import usual_opening_title
 from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.intervals import interval_of_mean, standard_error, sum_by_unit, units_of
@@ -36,10 +36,8 @@ from pipeline.evaluation.rouge import mean_rouge
 from pipeline.evaluation.title_measures import measure_titles
 from pipeline.models.checkpoints import ModelSettings
 from pipeline.models.generation import GenerateSettings, Titler
-from pipeline.models.title_cleanup import PLAIN
-from pipeline.registry.fallback_title import Shown, titles_frame
 from pipeline.registry.lineage import checkpoint_tags
-from pipeline.registry.talk_titles import choose_talk_titles
+from pipeline.registry.talk_titles import choose_lesson_titles
 from pipeline.training.prepare import prepare
 from pipeline.training.settings import TrainSettings
 from pipeline.training.trainer import fit
@@ -104,23 +102,17 @@ def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd
     return pd.concat([alone, together])
 
 
-def titles_together(titled: pd.DataFrame, usual: str) -> pd.Series:
+def titles_together(titled: pd.DataFrame, usual: str) -> list[str]:
     """Choose the titles of each lesson together among a model's candidates, as a registered version is served.
 
     Args:
         usual: the usual title of an opening, or "".
     """
-    chosen = pd.Series("", index=titled.index)
-    for _, lesson in titled.groupby(LESSON):
-        texts, candidates = marked_texts(lesson), [list(own) for own in lesson["candidates"]]
-        if usual:
-            candidates = [
-                [usual, *own] if opens else own for own, opens in zip(candidates, lesson["opens"], strict=True)
-            ]
-        frame = titles_frame(texts, candidates, PLAIN)[["title", "fallback", "candidates"]]
-        shown = [Shown(*row) for row in frame.itertuples(index=False, name=None)]
-        chosen[lesson.index] = [each.title for each in choose_talk_titles(shown, texts)]
-    return chosen
+    candidates = [
+        [usual, *own] if usual and opens else [*own]
+        for own, opens in zip(titled["candidates"], titled["opens"], strict=True)
+    ]
+    return [each.title for each in choose_lesson_titles(titled, candidates)]
 
 
 def digest(model: str, train: pd.DataFrame, test: pd.DataFrame) -> str:

@@ -1,12 +1,16 @@
 """Measure how fast the registered version writes many titles together, as for a workbook, and one by one.
 
     python benchmarks/titling.py [--texts 64] [--model FOLDER]
+    python benchmarks/titling.py --talk 90
 
 Run it in a project folder: it uses the champion, else the challenger, and also times one command per passage. With
 --model it uses a trained model, and prints the time to read the texts in batches, which limits its speed. All texts are
 different texts of the embedded workbook. Both ways use the same model in the same process, which is loaded and has
 written a title before the clock starts. Beam search and padding can change a title; the number of equal titles is
 printed.
+
+With --talk it cuts a talk of so many minutes into chapters and titles them: chapter by chapter, and chosen together. It
+prints CPU seconds, which other work on the machine changes little.
 """
 
 from __future__ import annotations
@@ -27,12 +31,18 @@ from typing import TypeVar
 import torch
 from workbooks import read_examples
 
+from pipeline.chapters.divide_transcript import divide_transcript
+from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.registry.promotion import TRIAL_TEXT
 from pipeline.titles.batch_titling import chunks, longest_first
-from pipeline.titles.served_version import find_served_version, load_titler
+from pipeline.titles.served_version import find_served_version, load_segmenter, load_titler, load_version
+from pipeline.titles.title_chapters import add_titles, untitled_texts
+from pipeline.transcripts.transcript import Line, Transcript, end_of_transcript
 
 GOAL = 3
+TALK_GOAL = 1.2
+WORDS_PER_MINUTE, WORDS_PER_LINE = 150, 10
 COMMANDS = 3  # that are timed
 
 T = TypeVar("T")
@@ -43,15 +53,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=64)
     parser.add_argument("--model", type=Path, help="folder of a trained model instead of the registered version")
+    parser.add_argument("--talk", type=float, metavar="MINUTES", help="measure the chapters of a talk instead")
     options = parser.parse_args()
+    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if options.talk:
+        print(talk_times(options.talk))
+        return
     name, write = writer(options.model)
     with tempfile.TemporaryDirectory() as folder:
         texts = read_examples(None, Path(folder))["text"].drop_duplicates().tolist()[: options.texts]
     write([TRIAL_TEXT])
     single, alone = timed(lambda: [write([text])[0] for text in texts])
-    many, together = timed(lambda: in_chunks(write, texts))
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    many, together = timed(lambda: [*map(in_chunks(write, texts).get, texts)])
     print(f"{name}, {len(texts)} texts: {alone:.1f} s one by one, {together:.1f} s together")
     same = sum(a == b for a, b in zip(single, many, strict=True))
     print(f"{alone / together:.2f} times faster (goal: {GOAL}); {same} of {len(texts)} titles alike")
@@ -63,6 +77,40 @@ def main() -> None:
         print(
             f"A command for each passage: {commands / COMMANDS * len(texts) / together:.0f} times as long as together"
         )
+
+
+def talk_times(minutes: float) -> str:
+    version, settings = find_served_version(), ChaptersSettings.read()
+    talk, segmenter, predict, write = (
+        talk_of(minutes),
+        load_segmenter(version),
+        load_version(version),
+        load_titler(version),
+    )
+    write([TRIAL_TEXT])
+    divide_transcript(talk_of(5), settings, segmenter=segmenter)  # loads the encoder
+    lesson, cutting = timed(lambda: divide_transcript(talk, settings, segmenter=segmenter), clock=time.process_time)
+    texts = untitled_texts([lesson])
+    _, alone = timed(lambda: [predict(chunk, {}) for chunk in chunks(longest_first(texts))], clock=time.process_time)
+    done, together = timed(lambda: add_titles(lesson, in_chunks(write, texts), merge=True), clock=time.process_time)
+    return (
+        f"version {version}, a talk of {minutes:g} minutes: {cutting:.1f} s of CPU time for {len(lesson.chapters)} "
+        f"chapters, {alone:.1f} s for their titles one by one, {together:.1f} s chosen together, for "
+        f"{len(done.chapters)} chapters\n{(cutting + together) / (cutting + alone):.2f} times as long in all (goal: "
+        f"at most {TALK_GOAL})"
+    )
+
+
+def talk_of(minutes: float) -> Transcript:
+    """Make a talk from the texts of the embedded workbook."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = " ".join(read_examples(None, Path(folder))["text"]).split()
+    words = words[: round(minutes * WORDS_PER_MINUTE)]
+    lines = [
+        Line(60 * start / WORDS_PER_MINUTE, " ".join(words[start : start + WORDS_PER_LINE]))
+        for start in range(0, len(words), WORDS_PER_LINE)
+    ]
+    return Transcript("Sample", "1", lines, end_of_transcript(lines))
 
 
 def writer(folder: Path | None) -> tuple[str, Write]:
@@ -97,18 +145,18 @@ def command(text: str) -> str:
     return done.stdout
 
 
-def in_chunks(write: Write, texts: list[str]) -> list[str]:
-    """Write titles as `title_texts` does, without its files."""
-    written: dict[str, str] = {}
+def in_chunks(write: Callable[[list[str]], list[T]], texts: list[str]) -> dict[str, T]:
+    """Write titles by text as `title_texts` does, without its files."""
+    written: dict[str, T] = {}
     for chunk in chunks(longest_first(texts)):
         written |= zip(chunk, write(chunk), strict=True)
-    return [written[text] for text in texts]
+    return written
 
 
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    start = time.monotonic()
+def timed(work: Callable[[], T], *, clock: Callable[[], float] = time.monotonic) -> tuple[T, float]:
+    start = clock()
     found = work()
-    return found, time.monotonic() - start
+    return found, clock() - start
 
 
 if __name__ == "__main__":
