@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lectern.course_remarks import report_remarks
 from pipeline.command import REJECTED, enter_project
 from pipeline.errors import UsageError
 from pipeline.extras import require_extra
@@ -248,11 +249,8 @@ def chapters(
     else:
         print(chapter_files.as_text(titled.lessons, name, note=note), end="", flush=True)
     read.failed |= titled.failed
-    remarks = [remark for lesson in titled.lessons for remark in chapter_files.remarks(lesson, name)]
-    print("".join(f"{remark}\n" for remark in [*remarks, *read.remarks()]), end="", file=sys.stderr)
-    if read.failed:
-        sys.exit(REJECTED)  # and keep the files for resuming, for the next run with the corrected file
-    titled.discard_resume_files()
+    report_remarks([remark for lesson in titled.lessons for remark in chapter_files.remarks(lesson, name)], read)
+    titled.discard_resume_files()  # if no file failed: the next run with the corrected file resumes
 
 
 def serve(

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lectern.course_remarks import report_remarks
 from pipeline.command import REJECTED, enter_project
 from pipeline.errors import UsageError
 from pipeline.terminal import console
@@ -108,7 +109,4 @@ def transcripts(
     print(f"{out}: {len(read.transcripts):,} lessons, {without:,} of them without topics")
     if without:
         print(f"Write them into lesson_topics, or let `lectern chapters {out.name} --out FILE.xlsx` find them.")
-    notes = [note for each in read.transcripts for note in each.notes]
-    print("".join(f"{remark}\n" for remark in [*notes, *read.remarks()]), end="", file=sys.stderr)
-    if read.failed:
-        sys.exit(REJECTED)
+    report_remarks([note for each in read.transcripts for note in each.notes], read)

@@ -14,6 +14,7 @@ EXAMPLES = Path("data/examples/examples.parquet")
 SET_ASIDE = Path("data/examples/set_aside.csv")
 SPLITS = Path("data/splits")
 TRAINING_SPLITS = {split: SPLITS / f"{split}.parquet" for split in ("train", "validation")}
+TEST = SPLITS / "test.parquet"
 
 EXPECTATIONS = Path("expectations")
 DATA_DOCS = Path("reports/data_docs")
@@ -29,7 +30,8 @@ BEST_MODEL = Path("best_model")
 SEGMENTER = Path("segmenter")
 TRAINING = Path("reports/training")
 TITLES = Path("reports/titles")
-METRICS = Path("reports/metrics")
+METRICS = Path("reports/metrics")  # one file per model
+STAGE_METRICS = METRICS / "stages"  # a folder, so that no model's name collides with a stage's
 RESULTS = Path("reports/results")
 PREDICTIONS = Path("reports/predictions")
 SEARCHES = Path("reports/search")

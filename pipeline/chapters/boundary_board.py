@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.chapters.boundary_scores import BoundaryScores, score_boundaries, true_boundaries
-from pipeline.chapters.segmentation import DEFAULT_MINUTES, ChaptersSettings, chapter_count, count_by_length
+from pipeline.chapters.segmentation import DEFAULT_MINUTES, ChaptersSettings, count_by_length
 from pipeline.chapters.segmenter import ChapterLengths, Method, Segmenter, SegmenterCard
 from pipeline.chapters.segmenter_training import (
     Lesson,
@@ -26,14 +26,12 @@ from pipeline.chapters.segmenter_training import (
     folds,
     held_out,
     learn_lengths,
-    read_lesson,
     train_weights,
 )
 from pipeline.errors import Rejected
 from pipeline.evaluation.comparison import Comparison, compare, fewest_units
 from pipeline.evaluation.intervals import Interval, count_noun, interval_of_mean
 from pipeline.paths import BOUNDARIES
-from pipeline.transcripts.transcript import Transcript
 
 SCORES = {"pk": "Pk", "windowdiff": "WindowDiff", "f1_10s": "F1 at 10 s", "f1_30s": "F1 at 30 s"}
 """The scores by field of `BoundaryScores`, with their names for people. Pk and WindowDiff are better if lower."""
@@ -119,7 +117,7 @@ def read_board(path: Path = BOUNDARIES) -> BoundaryBoard:
 
 
 def agreement(score: BoundaryScores) -> float:
-    """Return the mean of F1 at 30 s and 1 - WindowDiff: right boundaries, and not too many."""
+    """Return how well boundaries agree with the topics: the mean of F1 at 30 s and 1 - WindowDiff, from 0 to 1."""
     return (score.f1_30s + 1 - score.windowdiff) / 2
 
 
@@ -204,22 +202,6 @@ def too_few(lessons: int, settings: SegmentSettings) -> str:
     return f"{count_noun(lessons, 'lesson')} with topics to learn from, and {settings.lessons} are needed"
 
 
-def cut_by_segmenter(talk: Transcript, segmenter: Segmenter | None) -> np.ndarray:
-    """Return the boundaries of a lesson in seconds as a version with this segmenter finds them.
-
-    Args:
-        segmenter: None for a version from before segmenters, which uses content vectors.
-    """
-    chapters = ChaptersSettings.read()
-    if segmenter:
-        card = segmenter.card
-        chapters = ChaptersSettings(encoder=card.encoder, words=card.words, minutes=None, shortest=card.shortest)
-    lesson, count = read_lesson(talk, chapters), chapter_count(talk, chapters, segmenter)
-    if segmenter and segmenter.weights:
-        return cut_by_log_odds(lesson, segmenter.weights.log_odds(lesson.features), count, chapters.shortest)
-    return cut_by_content(lesson, count, chapters.shortest)
-
-
 def _difference(measured: Measured, shortest: float, level: float) -> Comparison:
     cuts = _methods(measured, shortest, seed=0, given=False)
     learned, content = (
@@ -229,15 +211,16 @@ def _difference(measured: Measured, shortest: float, level: float) -> Comparison
 
 
 def _reason(difference: Comparison) -> str:
-    lead = f"by {difference.mean:+.3f} in the mean of F1 at 30 s and 1 - WindowDiff"
-    on = f"on {count_noun(difference.units, 'lesson')} by cross-validation"
+    lessons = f"{count_noun(difference.units, 'lesson')} by cross-validation"
     match difference.finding:
         case "better":
-            return f"the regression beats content vectors {lead}, at least {difference.low:+.3f}, {on}"
+            lead = f"{difference.mean:+.3f}, at least {difference.low:+.3f}"
+            return f"it agrees with the topics better than content vectors do ({lead}, on {lessons})"
         case "too few":
-            return f"{on[3:]} cannot tell whether the regression is better; {fewest_units(difference.level)} are needed"
+            return f"{lessons} cannot tell whether learning helps; {fewest_units(difference.level)} are needed"
         case _:
-            return f"the regression does not beat content vectors with confidence: it differs {lead}, {on}"
+            lead = f"{difference.mean:+.3f} in agreement with the topics, on {lessons}"
+            return f"a learned segmenter does not beat them with confidence ({lead})"
 
 
 def _rows(

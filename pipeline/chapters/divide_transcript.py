@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 
+from pipeline.chapters.passage_vectors import kept_vectors
 from pipeline.chapters.segmentation import ChaptersSettings, chapter_starts
 from pipeline.chapters.segmenter import Segmenter
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
@@ -26,6 +28,19 @@ def divide_transcript(
     """
     topics = transcript.topics or [Topic(start, "") for start in chapter_starts(transcript, settings, count, segmenter)]
     return divide_at(transcript, topics)
+
+
+def divide_as_served(lesson: Transcript, segmenter: Segmenter | None) -> ChapteredTranscript:
+    """Divide a lesson as a version does that does not know its topics, to measure the version.
+
+    The vectors of its passages are kept for the next time.
+
+    Args:
+        segmenter: of the version; None for a version from before segmenters, which uses content vectors.
+    """
+    settings = segmenter.card.chapters_settings() if segmenter else ChaptersSettings.read()
+    starts = chapter_starts(lesson, settings, segmenter=segmenter, embed=kept_vectors)
+    return divide_at(replace(lesson, topics=[]), [Topic(start, "") for start in starts])
 
 
 def divide_at(transcript: Transcript, topics: Sequence[Topic]) -> ChapteredTranscript:

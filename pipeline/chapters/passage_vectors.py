@@ -10,9 +10,10 @@ import numpy as np
 
 from pipeline.chapters.embedding import embed
 from pipeline.files import file_aside
+from pipeline.paths import PASSAGE_VECTORS
 
 
-def kept_vectors(passages: Sequence[str], encoder: str, kept: Path) -> np.ndarray:
+def kept_vectors(passages: Sequence[str], encoder: str, kept: Path = PASSAGE_VECTORS) -> np.ndarray:
     """Embed passages, or return the vectors that an earlier call kept in the folder `kept`.
 
     Raises:

@@ -9,7 +9,7 @@ is the subject that all chapters share. benchmarks/chapters.py compares the meth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,6 +30,10 @@ _MOST_PASSAGES = 1500  # the work grows with their square
 FEWEST_CHAPTERS = 3  # YouTube needs at least three
 _LEAST_SHARE = 0.3  # of the average length: shortest chapter that log-odds may cut
 DEFAULT_MINUTES = 5.0
+
+
+Embed = Callable[[Sequence[str], str], np.ndarray]
+"""A function from passages and the source of an encoder to a vector for each passage."""
 
 
 class ChaptersSettings(Section):
@@ -75,25 +79,32 @@ def split_passages(transcript: Transcript, words: int) -> Passages:
 
 
 def chapter_starts(
-    transcript: Transcript, settings: ChaptersSettings, count: int | None = None, segmenter: Segmenter | None = None
+    transcript: Transcript,
+    settings: ChaptersSettings,
+    count: int | None = None,
+    segmenter: Segmenter | None = None,
+    embed: Embed = embed,
 ) -> list[float]:
     """Find the starts of the chapters in whole seconds, increasing; the first is 0.
 
     Args:
+        settings: a segmenter replaces all but the average length by those that it was measured with.
         count: number of chapters; None computes it from the average length, at least three.
         segmenter: the served version's segmenter; None uses content vectors.
+        embed: computes the vectors of passages.
 
     Raises:
         UsageError: the transcript is too short for `count` chapters.
         Rejected: the encoder cannot be loaded.
     """
-    encoder, words = (segmenter.card.encoder, segmenter.card.words) if segmenter else (settings.encoder, settings.words)
-    passages = split_passages(transcript, words)
+    if segmenter:
+        settings = segmenter.card.chapters_settings(settings.minutes)
+    passages = split_passages(transcript, settings.words)
     wanted = count or chapter_count(transcript, settings, segmenter)
     times = np.append(passages.starts, transcript.end_seconds)
     cuts: Sequence[int] = []
     if min(wanted, len(passages.texts)) > 1:
-        vectors = embed([space_out(text) for text in passages.texts], encoder)
+        vectors = embed([space_out(text) for text in passages.texts], settings.encoder)
         if segmenter and segmenter.weights:
             from pipeline.chapters.boundary_features import describe_passages  # it imports this module
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pipeline.chapters.boundary_features import MEASURES, PassageFeatures
+from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.errors import Rejected
 from pipeline.files import write_text
 from pipeline.models.seen_examples import SeenExamples
@@ -50,6 +51,10 @@ class SegmenterCard(Settings):
     shortest: float  # minimum length of a chapter in seconds
     lessons: int  # number of lessons that it was trained on
     cues: list[str] = []  # in the order of their weights, after the measures
+
+    def chapters_settings(self, minutes: float | None = None) -> ChaptersSettings:
+        """Return the settings that this segmenter was measured with, and a user's average length of a chapter."""
+        return ChaptersSettings(encoder=self.encoder, words=self.words, minutes=minutes, shortest=self.shortest)
 
 
 @dataclass(frozen=True, eq=False)

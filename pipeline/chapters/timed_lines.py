@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from pipeline.chapters.divide_transcript import divide_transcript
-from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.chapters.segmenter import Segmenter
 from pipeline.data.cell_values import Fault, as_seconds
 from pipeline.transcripts.chapter import Chapter
@@ -33,6 +32,4 @@ def chapters_of_lines(lines: Sequence[str], segmenter: Segmenter) -> list[Chapte
         key=lambda line: line.seconds,
     )
     talk = Transcript("", "", spoken, end_of_transcript(spoken))
-    card = segmenter.card
-    settings = ChaptersSettings(encoder=card.encoder, words=card.words, minutes=None, shortest=card.shortest)
-    return divide_transcript(talk, settings, segmenter=segmenter).chapters
+    return divide_transcript(talk, segmenter.card.chapters_settings(), segmenter=segmenter).chapters

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.chapters.boundary_board import agreement, cut_by_segmenter
+from pipeline.chapters.boundary_board import agreement
 from pipeline.chapters.boundary_scores import score_boundaries
+from pipeline.chapters.divide_transcript import divide_as_served
+from pipeline.chapters.known_lessons import known_lessons, lesson_names
 from pipeline.chapters.segmenter import Segmenter
-from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.comparison import Comparison, compare, fewest_units
 from pipeline.evaluation.intervals import count_noun
 from pipeline.models.seen_examples import are_among
 from pipeline.paths import LINES, TOPICS
 from pipeline.registry.version_segmenter import read_segmenter
-from pipeline.transcripts.lessons import lessons_from_tables
 from pipeline.transcripts.transcript import Transcript
 
 
@@ -42,16 +42,19 @@ def compare_boundaries(
         yield "no test lesson with topics that neither has learnt from", None
         return
     own, other = (
-        [agreement(score_boundaries(talk, cut_by_segmenter(talk, segmenter))) for talk in talks]
-        for segmenter in segmenters
+        [agreement(score_boundaries(talk, _boundaries(talk, segmenter))) for talk in talks] for segmenter in segmenters
     )
     found = compare(own, other, range(len(talks)), level=level)
     on = count_noun(found.units, "lesson")
     if found.finding == "too few":
         yield f"too few lessons to tell: {on}, and {fewest_units(level)} are needed", found
     else:
-        score = f"mean of F1 at 30 s and 1 - WindowDiff {sum(own) / len(own):.3f}"
+        score = f"agreement with the topics {sum(own) / len(own):.3f}"
         yield f"{score}, difference {found.mean:+.3f}, at most {found.high:+.3f} on {on}", found
+
+
+def _boundaries(talk: Transcript, segmenter: Segmenter | None) -> list[float]:
+    return [chapter.start_seconds for chapter in divide_as_served(talk, segmenter).chapters[1:]]
 
 
 def _unseen_talks(test: pd.DataFrame, segmenters: list[Segmenter | None]) -> list[Transcript]:
@@ -59,10 +62,4 @@ def _unseen_talks(test: pd.DataFrame, segmenters: list[Segmenter | None]) -> lis
     if not (TOPICS.exists() and LINES.exists()):
         return []
     seen = [hash_ for each in segmenters if each and each.seen for hash_ in each.seen.train]
-    known = test.assign(seen=are_among(test, seen)).groupby(LESSON)["seen"].any()
-    unseen = set(known.index[~known])
-    return [
-        talk
-        for talk in lessons_from_tables(pd.read_parquet(TOPICS), pd.read_parquet(LINES))
-        if talk.lines and len(talk.topics) > 1 and (talk.course_title, talk.lesson_num) in unseen
-    ]
+    return known_lessons(lesson_names(test) - lesson_names(test[are_among(test, seen)]))

@@ -11,18 +11,16 @@ from mlflow.entities import Metric
 from mlflow.utils.time import get_current_time_millis
 
 from pipeline.chapters.boundary_board import BoundaryBoard, BoundaryRow, build_segmenter, too_few
+from pipeline.chapters.known_lessons import LessonName, known_lessons, lesson_names
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.chapters.segmenter_training import SegmentSettings, read_lesson
-from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.files import folder_aside, write_json
 from pipeline.models.seen_examples import SeenExamples
-from pipeline.paths import BOUNDARIES, LINES, METRICS, SAMPLE, SEGMENTER, SPLITS, TOPICS, TRAINING_SPLITS
+from pipeline.paths import BOUNDARIES, SAMPLE, SEGMENTER, STAGE_METRICS, TEST, TRAINING_SPLITS
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
 from pipeline.settings import read_params
-from pipeline.transcripts.lessons import lessons_from_tables
-from pipeline.transcripts.transcript import Transcript
 
 _SAMPLE = "the embedded workbook is written text with invented times, so there is nothing to learn from"
 
@@ -31,7 +29,7 @@ def run() -> None:
     """Train the segmenter, measure it, and write it with its leaderboard."""
     settings, chapters = SegmentSettings.read(), ChaptersSettings.read()
     confidence = EvaluateSettings.read().confidence
-    known, tested = _talks()
+    known, tested = map(known_lessons, _lessons())
     is_sample = Path(read_params()["ingest"]["workbook"]) == SAMPLE
     learnt_from = known if len(known) >= settings.lessons and not is_sample else []
     params = {**settings.model_dump(), "encoder": chapters.encoder, "words": chapters.words}
@@ -56,32 +54,17 @@ def run() -> None:
     write_json(BOUNDARIES, board.model_dump(mode="json"), durable=False)
     # One score only: `dvc exp show` is read in a terminal.
     shown = {"test": {"f1_30s": round(board.in_use.test["f1_30s"].mean, 4)}} if tested else {}
-    write_json(METRICS / "segmenter.json", shown, durable=False)
+    write_json(STAGE_METRICS / "segment.json", shown, durable=False)
     print(board.summary)
 
 
-def _talks() -> tuple[list[Transcript], list[Transcript]]:
-    """Return the lessons to learn from and the test lessons, those with lines and at least two topics.
+def _lessons() -> tuple[set[LessonName], set[LessonName]]:
+    """Return the lessons to learn from and the test lessons.
 
     With `split.by: random` a lesson may be in several splits. Then it counts as a test lesson only.
     """
-    talks = [
-        talk
-        for talk in lessons_from_tables(pd.read_parquet(TOPICS), pd.read_parquet(LINES))
-        if talk.lines and len(talk.topics) > 1
-    ]
-    test = _lessons(SPLITS / "test.parquet")
-    train = {lesson for path in TRAINING_SPLITS.values() for lesson in _lessons(path)} - test
-
-    def of(side: set[tuple[str, str]]) -> list[Transcript]:
-        return [talk for talk in talks if (talk.course_title, talk.lesson_num) in side]
-
-    return of(train), of(test)
-
-
-def _lessons(split: Path) -> set[tuple[str, str]]:
-    """Return the course and number of each lesson in a split."""
-    return {(course, number) for course, number in pd.read_parquet(split, columns=LESSON).itertuples(index=False)}
+    train, validation, test = (lesson_names(pd.read_parquet(path)) for path in (*TRAINING_SPLITS.values(), TEST))
+    return (train | validation) - test, test
 
 
 def _log(client: MlflowClient, run_id: str, board: BoundaryBoard) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pipeline.chapters.boundary_board import BoundaryBoard, build_segmenter, too_few
 from pipeline.chapters.boundary_features import describe_passages
 from pipeline.chapters.boundary_scores import score_boundaries
+from pipeline.chapters.divide_transcript import divide_as_served
 from pipeline.chapters.segmentation import chapter_starts, split_passages
 from pipeline.chapters.segmenter import WEIGHTS, ChapterLengths, Segmenter
 from pipeline.errors import Rejected
@@ -36,14 +37,14 @@ def test_words_that_start_topics_are_learnt(learned: tuple[Segmenter, BoundaryBo
     assert rows["learned"]["f1_30s"].mean > rows["content vectors"]["f1_30s"].mean + 0.2
     assert list(rows) == ["learned", "content vectors", "even spacing", "random"]
     assert board.difference.low > 0
-    assert "beats content vectors" in board.summary
+    assert "agrees with the topics better than content vectors do" in board.summary
 
 
 def test_content_vectors_stay_in_use_where_nothing_is_learnt() -> None:
     segmenter, board = built(cue="the loss of")
     assert segmenter.weights is None
     assert board.method == "content vectors"
-    assert "does not beat content vectors with confidence" in board.summary
+    assert "a learned segmenter does not beat them with confidence" in board.summary
 
 
 def test_too_few_lessons_teach_nothing() -> None:
@@ -87,6 +88,17 @@ def test_more_chapters_than_the_usual_spacing_allows_are_found(learned: tuple[Se
     starts = chapter_starts(talk(2), CHAPTERS, 60, learned[0])
     assert len(starts) == 60
     assert all(after - before == 10 for before, after in pairwise(starts))
+
+
+def test_a_version_cuts_with_the_values_that_it_was_measured_with(
+    learned: tuple[Segmenter, BoundaryBoard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changed = CHAPTERS.model_copy(update={"words": 50, "shortest": 90.0})
+    assert chapter_starts(talk(2), changed, 60, learned[0]) == chapter_starts(talk(2), CHAPTERS, 60, learned[0])
+    served = chapter_starts(talk(2), changed, segmenter=learned[0])
+    measured = divide_as_served(talk(2), learned[0]).chapters
+    assert served == [chapter.start_seconds for chapter in measured]
 
 
 def test_a_change_of_speaker_and_a_pause_are_measured() -> None:
