@@ -76,6 +76,7 @@ def matrix(
 def _show_results() -> None:
     """Print the leaderboard, the new version and the next commands."""
     from pipeline.evaluation.costs import read_costs
+    from pipeline.evaluation.joint_board import read_joint_board
     from pipeline.evaluation.leaderboard import read_leaderboard
     from pipeline.evaluation.leaderboard_text import as_rich_table
     from pipeline.paths import REGISTERED, REPORT
@@ -85,7 +86,7 @@ def _show_results() -> None:
     registered = json.loads(REGISTERED.read_text(encoding="utf-8"))
     screen = console()
     leaderboard = read_leaderboard()
-    screen.print(as_rich_table(leaderboard, read_costs(leaderboard)))
+    screen.print(as_rich_table(leaderboard, read_costs(leaderboard), read_joint_board()))
     screen.print(
         f"\n{registered['model']} is version {registered['version']} of '{registered['name']}', the challenger.\n"
         "Results:\n"

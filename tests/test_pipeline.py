@@ -112,7 +112,7 @@ def test_the_flow_finds_nothing_to_do_after_dvc(trained: Path) -> None:
     ("section", "knobs", "stages"),
     [
         ("compare", {"metric": "rougeL"}, {"compare"}),
-        ("evaluate", {"confidence": 0.9}, {"score", "baselines", "compare", "segment"}),
+        ("evaluate", {"confidence": 0.9}, {"score", "baselines", "compare", "joint", "segment"}),
         ("generate", {"models": {}}, set()),
         ("train", {"learning_rate": 0.01}, {"train"}),
         ("train", {"checkpoint_minutes": 5, "epochs": 2}, set()),
@@ -164,7 +164,7 @@ def test_changed_code_makes_its_own_stages_stale(trained: Path) -> None:
     kept = code.read_bytes()
     try:
         code.write_bytes(kept + b"\n# changed\n")
-        assert _changed_stages(trained) == {"compare"}
+        assert _changed_stages(trained) == {"report"}
     finally:
         code.write_bytes(kept)
 
@@ -182,6 +182,7 @@ def test_half_written_files_of_a_killed_training_make_nothing_stale(trained: Pat
 def test_metrics_plots_and_parameters_are_shown_by_dvc(trained: Path) -> None:
     metrics = json.loads(_dvc(trained, "metrics", "show", "--json"))
     assert "reports/metrics/t5-tiny.json" in metrics[""]["data"]
+    assert 0 <= metrics[""]["data"]["reports/metrics/stages/joint.json"]["data"]["test"]["soda_c"] <= 1
     page = Path(_dvc(trained, "plots", "show").strip().removeprefix("file://")).read_text(encoding="utf-8")
     (plot,) = re.findall(r'"domain": (\[[^]]*\]), "range": \[\[', page)
     assert sorted(json.loads(plot)) == sorted(CONTESTANTS)

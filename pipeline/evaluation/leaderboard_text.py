@@ -15,6 +15,7 @@ from pipeline.evaluation.score_names import SCORES
 
 if TYPE_CHECKING:
     from pipeline.evaluation.costs import Cost
+    from pipeline.evaluation.joint_board import JointBoard
 
 
 def headline(leaderboard: Leaderboard) -> str:
@@ -138,22 +139,24 @@ def format_interval(interval: Interval | Comparison) -> str:
     return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def as_markdown(leaderboard: Leaderboard, costs: Mapping[str, Cost]) -> str:
-    """Format the leaderboard as a Markdown page."""
+def as_markdown(leaderboard: Leaderboard, costs: Mapping[str, Cost], joint: JointBoard | None = None) -> str:
+    """Format the leaderboard as a Markdown page, with the joint score of the best model if it is known."""
     lines = [_header(leaderboard.metric)]
     lines.append(["---"] * len(lines[0]))
     for place, row in enumerate(leaderboard.rows, start=1):
         cells = _cells(place, row, leaderboard, costs.get(row.model))
         lines.append([f"**{cell}**" if row.model == leaderboard.best and cell == row.model else cell for cell in cells])
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
-    return f"# Leaderboard\n\n{headline(leaderboard)}\n\n{table}\n\n{conditions(leaderboard)}\n"
+    whole_lessons = f"{joint.summary}\n\n" if joint else ""
+    return f"# Leaderboard\n\n{headline(leaderboard)}\n\n{table}\n\n{whole_lessons}{conditions(leaderboard)}\n"
 
 
-def as_rich_table(leaderboard: Leaderboard, costs: Mapping[str, Cost]) -> Table:
+def as_rich_table(leaderboard: Leaderboard, costs: Mapping[str, Cost], joint: JointBoard | None = None) -> Table:
     """Format the leaderboard for a terminal: the metric with its intervals, the cost and the verdict."""
     metric = leaderboard.metric
     # As Text, because rich would read a name in square brackets as a style.
-    title, caption = Text(headline(leaderboard)), Text(conditions(leaderboard))
+    title = Text(headline(leaderboard))
+    caption = Text(f"{joint.summary} {conditions(leaderboard)}" if joint else conditions(leaderboard))
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     shown = ("#", "model", f"{metric}, validation", f"{metric}, test", "training", "titles/s", "size", "verdict")
     for name in shown:

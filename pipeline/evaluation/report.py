@@ -29,6 +29,7 @@ from pipeline.training.record import Training
 
 if TYPE_CHECKING:
     from pipeline.chapters.boundary_board import BoundaryBoard
+    from pipeline.evaluation.joint_board import JointBoard
 
 _KEY = EXAMPLE[1:]  # identifies an example within a split
 _MAX_SIDE_BY_SIDE = 60  # evenly spaced examples of a larger split
@@ -53,6 +54,7 @@ def render_report(
     training: Mapping[str, Training],
     costs: Mapping[str, Cost],
     boundaries: BoundaryBoard | None = None,
+    joint: JointBoard | None = None,
 ) -> str:
     """Render the report as one HTML page. All text from the workbook and the models is escaped.
 
@@ -64,6 +66,7 @@ def render_report(
         training: the trainings by model; baselines have none.
         costs: the costs by model; baselines have none.
         boundaries: the leaderboard of boundaries.
+        joint: the joint scores of the best model.
 
     Raises:
         Rejected: the predictions belong to another test split.
@@ -76,6 +79,7 @@ def render_report(
     return _template().render(
         board=leaderboard,
         boundaries=boundaries,
+        joint=joint,
         headline=headline(leaderboard),
         conditions=conditions(leaderboard),
         scores=SCORES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
@@ -37,7 +37,7 @@ def compare_boundaries(
     if tags[0] == tags[1]:
         return
     segmenters = [read_segmenter(each.name, str(each.version)) for each in (version, champion)]
-    talks = _unseen_talks(test, segmenters)
+    talks = unseen_talks(test, segmenters)
     if not talks:
         yield "no test lesson with topics that neither has learnt from", None
         return
@@ -57,7 +57,7 @@ def _boundaries(talk: Transcript, segmenter: Segmenter | None) -> list[float]:
     return [chapter.start_seconds for chapter in divide_as_served(talk, segmenter).chapters[1:]]
 
 
-def _unseen_talks(test: pd.DataFrame, segmenters: list[Segmenter | None]) -> list[Transcript]:
+def unseen_talks(test: pd.DataFrame, segmenters: Sequence[Segmenter | None]) -> list[Transcript]:
     """Return the test lessons with at least two topics of which no segmenter has learnt an example."""
     if not (TOPICS.exists() and LINES.exists()):
         return []

@@ -57,6 +57,12 @@ def titles_frame(texts: Sequence[str], candidates: Sequence[list[str]], style: T
     return shown.assign(candidates=list(candidates))[["title", "candidates", "fallback"]]
 
 
+def shown_titles(predicted: pd.DataFrame) -> list[Shown]:
+    """Return the rows of `titles_frame`."""
+    rows = predicted[["title", "fallback", "candidates"]].itertuples(index=False)
+    return [Shown(title, bool(fallback), list(candidates)) for title, fallback, candidates in rows]
+
+
 def _keyphrases(texts: Sequence[str], style: TitleStyle) -> list[str]:
     no_training_split = pd.DataFrame({"title": []})
     texts = [remove_opening_mark(text) for text in texts]

@@ -31,6 +31,7 @@ from pipeline.models.seen_examples import digest_of
 from pipeline.paths import SPLITS
 from pipeline.registry.behaviour import Behaviour, BehaviourSettings, behaviours
 from pipeline.registry.boundary_rule import compare_boundaries
+from pipeline.registry.joint_rule import compare_whole_lessons
 from pipeline.registry.repeated_tests import NumberedComparison, number_comparison
 from pipeline.registry.seen_test_examples import SeenTestExamples, find_seen, unseen_by_all
 from pipeline.registry.serving_trial import Trial, VersionFilesMissing, try_version
@@ -180,6 +181,7 @@ def judge(
     found += [Rule(rule, each.finding != "worse", text, each.finding != "too few") for rule, text, each in talks]
     if compared is not None:
         found += _boundary_rules(version, compared, test, alpha)
+        found.append(_joint_rule(version, compared, test, unseen, alpha))
     return Verdict(str(version.version), str(compared.version) if compared else None, found, comparison)
 
 
@@ -277,6 +279,14 @@ def _boundary_rules(version: ModelVersion, champion: ModelVersion, test: pd.Data
     for text, found in compare_boundaries(version, champion, test, level=alpha):
         judged = found is not None and found.finding != "too few"
         yield Rule("finds chapters no worse than the champion", not found or found.finding != "worse", text, judged)
+
+
+def _joint_rule(
+    version: ModelVersion, champion: ModelVersion, test: pd.DataFrame, unseen: np.ndarray, alpha: float
+) -> Rule:
+    text, found = compare_whole_lessons(version, champion, test, unseen, level=alpha)
+    worse = found is not None and found.finding == "worse"
+    return Rule("writes whole lessons no worse than the champion", not worse, text, judged=found is not None)
 
 
 def _seen_rules(seen: Mapping[str, SeenTestExamples], unit: Unit) -> Iterator[Rule]:

@@ -37,6 +37,7 @@ from pipeline.training.record import TrainingRun
 
 if TYPE_CHECKING:
     from pipeline.chapters.boundary_board import BoundaryBoard
+    from pipeline.evaluation.joint_board import JointBoard
     from pipeline.models.checkpoints import Card
     from pipeline.models.generation import GenerateSettings
 
@@ -67,6 +68,7 @@ class Facts:
     splits: Mapping[str, pd.DataFrame]
     scored: pd.DataFrame  # the model's titles for the test split, with `SCORES`
     boundaries: BoundaryBoard | None = None
+    joint: JointBoard | None = None
     seen: int = 0  # number of test examples that the model or one of its checkpoints has seen
 
 

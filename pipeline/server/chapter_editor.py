@@ -17,6 +17,7 @@ from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings, chapter_count
 from pipeline.data.word_count import count_words
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
+from pipeline.registry.chapter_titles import add_titles, untitled_texts
 from pipeline.registry.fallback_title import Shown
 from pipeline.server.isolated_reading import read_isolated
 from pipeline.server.settings import PageSettings, ServeSettings
@@ -25,7 +26,6 @@ from pipeline.server.version_watcher import VersionWatcher
 from pipeline.titles.corrections import lesson_file_name, save_corrections, training_command
 from pipeline.titles.edited_table import ChapterRow, chapters_from_table
 from pipeline.titles.other_models import titles_by
-from pipeline.titles.title_chapters import add_titles, untitled_texts
 from pipeline.transcripts import chapter_files
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
 from pipeline.transcripts.lesson_names import rename_lesson

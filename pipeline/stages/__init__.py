@@ -18,7 +18,9 @@ STAGES = {
     "settings": "Write the settings that decide each contestant's weights and titles.",
     "baselines": "Score the baselines, which need no training.",
     "collect": "Write the hashes of all contestants' results.",
-    "compare": "Write the leaderboard and the report.",
+    "compare": "Write the leaderboard, and copy the best model.",
+    "joint": "Score chapters and titles of whole lessons together.",
+    "report": "Write the report.",
     "register": "Register the best model as the challenger.",
 }
 STAGES_OF_A_MODEL = {

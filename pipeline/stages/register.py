@@ -16,6 +16,7 @@ from pipeline.chapters.boundary_board import BoundaryBoard, read_board
 from pipeline.data.split import Splits
 from pipeline.evaluation.costs import read_costs
 from pipeline.evaluation.figures import curves_figure, score_figure
+from pipeline.evaluation.joint_board import JointBoard, read_joint_board
 from pipeline.evaluation.leaderboard import Leaderboard, read_leaderboard
 from pipeline.evaluation.leaderboard_text import as_markdown
 from pipeline.evaluation.results import read_results
@@ -24,7 +25,7 @@ from pipeline.files import write_json
 from pipeline.models.checkpoints import Card
 from pipeline.models.generation import GenerateSettings
 from pipeline.models.seen_examples import count_seen
-from pipeline.paths import BOUNDARIES, LEADERBOARD, MODELS, REGISTERED, SEGMENTER, SPLITS
+from pipeline.paths import LEADERBOARD, MODELS, REGISTERED, SEGMENTER, SPLITS
 from pipeline.registry.lineage import md5, title_code_hashes
 from pipeline.registry.model_card import Facts, keep_card, write_card
 from pipeline.registry.register_settings import RegisterSettings
@@ -44,7 +45,7 @@ def run() -> None:
             f"it, run: dvc exp apply {name} && lectern run"
         )
         return
-    board = read_board(BOUNDARIES)
+    board, joint = read_board(), read_joint_board()
     best = leaderboard.row(leaderboard.best)
     training = read_training(best.model)
     client, run_id, model_md5 = connect(), training.run.run_id, md5(MODELS / best.model)
@@ -55,6 +56,7 @@ def run() -> None:
         "segmenter.md5": md5(SEGMENTER),
         "segmenter.run": board.run_id,
         **{f"boundaries.test.{name}": f"{score.mean:.4f}" for name, score in board.in_use.test.items()},
+        **({"joint.test.soda_c": f"{joint.rows[0].score.mean:.4f}"} if joint.rows else {}),
         "model.code": " ".join(title_code_hashes(Path("pipeline"))),
         "beats_baselines": str(leaderboard.best_beats_baselines).lower(),
         **{f"validation.{name}": f"{value:.4f}" for name, value in best.validation.items()},
@@ -65,12 +67,13 @@ def run() -> None:
     version = register(
         client, settings.name, MODELS / best.model, generate, run_id=run_id, tags=tags, segmenter=SEGMENTER
     )
-    keep_card(client, version, best.model, write_card(_facts(client, version, tags, leaderboard, board, generate)))
+    facts = _facts(client, version, tags, leaderboard, board, joint, generate)
+    keep_card(client, version, best.model, write_card(facts))
     for row in leaderboard.rows:
         if not row.is_baseline:
             trained = read_training(row.model)
             _log_missing_scores(client, row.model, trained.run.run_id)
-            _log_figures(client, trained, leaderboard)
+            _log_figures(client, trained, leaderboard, joint)
     write_json(REGISTERED, asdict(Registered(settings.name, int(version.version), best.model, model_md5, run_id)))
     print(f"{best.model} is version {version.version} of '{settings.name}', the challenger")
 
@@ -82,7 +85,7 @@ def _log_missing_scores(client: MlflowClient, model: str, run_id: str) -> None:
         log_evaluation(client, run_id, *read_results(model))
 
 
-def _log_figures(client: MlflowClient, training: Training, leaderboard: Leaderboard) -> None:
+def _log_figures(client: MlflowClient, training: Training, leaderboard: Leaderboard, joint: JointBoard) -> None:
     """Log the training's curves and the leaderboard to the run of the training, if this tracking server knows it."""
     run_id = training.run.run_id
     if find_run(client, run_id) is None:
@@ -90,7 +93,7 @@ def _log_figures(client: MlflowClient, training: Training, leaderboard: Leaderbo
     if not training.curves.empty:
         client.log_figure(run_id, curves_figure(training.curves, training.run.bertscore), "curves.png")
     client.log_figure(run_id, score_figure(leaderboard), "leaderboard.png")
-    client.log_text(run_id, as_markdown(leaderboard, read_costs(leaderboard)), "leaderboard.md")
+    client.log_text(run_id, as_markdown(leaderboard, read_costs(leaderboard), joint), "leaderboard.md")
 
 
 def _facts(
@@ -99,6 +102,7 @@ def _facts(
     tags: dict[str, str],
     leaderboard: Leaderboard,
     board: BoundaryBoard,
+    joint: JointBoard,
     generate: GenerateSettings,
 ) -> Facts:
     best = leaderboard.best
@@ -115,6 +119,7 @@ def _facts(
         training=read_training(best).run,
         leaderboard=leaderboard,
         boundaries=board,
+        joint=joint,
         splits=splits,
         seen=count_seen(MODELS / best, "test", splits["test"]),
         scored=read_results(best)[1],

@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline.chapters.divide_transcript import divide_at
 from pipeline.data.cell_values import Fault, as_seconds
 from pipeline.errors import Rejected
-from pipeline.titles.title_chapters import is_numbered_title
+from pipeline.registry.chapter_titles import is_numbered_title
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.lesson_names import one_line
 from pipeline.transcripts.timestamps import short_time, time_fault

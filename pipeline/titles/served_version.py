@@ -23,7 +23,7 @@ from pipeline.errors import Rejected, UsageError
 from pipeline.extras import require_extra
 from pipeline.models.title_cleanup import PLAIN, shorten_title
 from pipeline.paths import EXPORTS
-from pipeline.registry.fallback_title import Shown, titles_frame
+from pipeline.registry.fallback_title import Shown, shown_titles, titles_frame
 from pipeline.registry.register_settings import RegisterSettings
 from pipeline.titles.settings import TitlesSettings
 
@@ -143,10 +143,9 @@ def load_titler(version: ServedVersion) -> WriteTitles:
     predict, longest = load_version(version), TitlesSettings.read().longest
 
     def write_titles(texts: list[str]) -> list[Shown]:
-        predicted = predict(texts, {"candidates": 0})[["title", "fallback", "candidates"]]
         return [
-            Shown(shorten_title(title, longest), bool(fallback), [shorten_title(each, longest) for each in candidates])
-            for title, fallback, candidates in predicted.itertuples(index=False)
+            Shown(shorten_title(title, longest), fallback, [shorten_title(each, longest) for each in candidates])
+            for title, fallback, candidates in shown_titles(predict(texts, {"candidates": 0}))
         ]
 
     return write_titles

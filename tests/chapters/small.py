@@ -8,8 +8,9 @@ from pipeline.chapters.boundary_board import build_segmenter
 from pipeline.chapters.boundary_features import describe_passages
 from pipeline.chapters.segmentation import ChaptersSettings, split_passages
 from pipeline.chapters.segmenter_training import Lesson, SegmentSettings
+from pipeline.evaluation.joint_board import build_joint_board
 from pipeline.files import write_json
-from pipeline.paths import BOUNDARIES, SEGMENTER
+from pipeline.paths import BOUNDARIES, JOINT, SEGMENTER
 from pipeline.transcripts.transcript import Line, Topic, Transcript
 from tests.conftest import ROOT
 
@@ -48,3 +49,10 @@ def write_boundaries() -> None:
     SEGMENTER.mkdir()
     segmenter.save(SEGMENTER)
     write_json(BOUNDARIES, board.model_dump(mode="json"))
+
+
+def write_joint_scores(model: str) -> None:
+    """Write the output of the stage `joint` for six test lessons."""
+    own, simple = [0.3, 0.4, 0.5, 0.3, 0.4, 0.5], [0.1, 0.2, 0.1, 0.2, 0.1, 0.2]
+    scores = {("chapters as served", model): own, ("content vectors", "keyphrases"): simple}
+    write_json(JOINT, build_joint_board(model, scores, 0.95).model_dump(mode="json"))

@@ -17,8 +17,8 @@ from pipeline.evaluation.figures import as_svg, curves_figure
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.results import MEASURED_SPLITS, write_results
 from pipeline.evaluation.score_names import SCORES
-from pipeline.stages import collect, compare
-from tests.chapters.small import write_boundaries
+from pipeline.stages import collect, compare, report
+from tests.chapters.small import write_boundaries, write_joint_scores
 
 PARAMS = """
 contestants: [trained, zero-shot]
@@ -98,16 +98,22 @@ def fill_project() -> None:
         Path("models", model).mkdir(parents=True)
     collect.run()
     write_boundaries()
+    write_joint_scores("trained")
+
+
+def run_stages() -> None:
+    compare.run()
+    report.run()
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory) -> Path:
-    """A project folder in which the stage `compare` has run."""
+    """A project folder in which the stages `compare` and `report` have run."""
     folder = tmp_path_factory.mktemp("compared")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         fill_project()
-        compare.run()
+        run_stages()
     return folder
 
 
@@ -163,15 +169,16 @@ def test_the_report_contains_no_address(page):
 
 def test_the_same_files_give_the_same_report(page, compared, monkeypatch):
     monkeypatch.chdir(compared)
-    compare.run()
+    run_stages()
     assert Path("reports/report.html").read_text(encoding="utf-8") == page
 
 
-def test_the_stage_writes_only_its_three_files(compared):
+def test_the_stages_write_only_their_three_files(compared):
     assert sorted(path.name for path in (compared / "reports").iterdir() if path.is_file()) == [
         "boundaries.json",  # from the stage `segment`
         "contestants.json",  # like curves.csv, from the stage `collect`
         "curves.csv",
+        "joint.json",  # from the stage `joint`
         "leaderboard.json",
         "leaderboard.md",
         "report.html",
@@ -180,6 +187,8 @@ def test_the_stage_writes_only_its_three_files(compared):
 
 def test_the_leaderboard_is_printed(project, capsys):
     compare.run()
+    assert capsys.readouterr().out.startswith("The best model is ")
+    report.run()
     assert capsys.readouterr().out.startswith("# Leaderboard")
 
 
@@ -214,25 +223,25 @@ def test_text_lengths_are_grouped(page):
 def test_a_missing_training_record_is_rejected_with_the_command_to_run(project):
     Path("reports/training/trained/run.json").unlink()
     with pytest.raises(Rejected, match=r"'trained' has not been trained\. Run `dvc repro`"):
-        compare.run()
+        run_stages()
 
 
 def test_a_damaged_training_record_is_rejected(project):
     Path("reports/training/trained/run.json").write_text("{")
     with pytest.raises(Rejected, match="training record of 'trained'"):
-        compare.run()
+        run_stages()
 
 
 def test_results_of_another_test_split_are_rejected(project):
     split("test").head(6).to_parquet("data/splits/test.parquet")
     with pytest.raises(Rejected, match="was evaluated on another test split"):
-        compare.run()
+        run_stages()
 
 
 def test_a_model_without_scores_is_rejected_and_nothing_is_written(project):
     Path("reports/results/trained.json").unlink()
     with pytest.raises(Rejected, match="'trained' has no scores yet"):
-        compare.run()
+        run_stages()
     assert not Path("reports/leaderboard.json").exists()
 
 
@@ -270,3 +279,13 @@ def test_the_report_shows_where_chapters_start(compared):
     board = json.loads((compared / "reports/boundaries.json").read_text(encoding="utf-8"))
     marks = sum(len(lesson["true"]) + len(lesson["found"]) for lesson in board["pictures"])
     assert section.count("<line ") == marks > 10
+
+
+def test_the_score_of_whole_lessons_stands_beside_those_of_simpler_ways(page, compared):
+    section = page[page.index('<section id="joint">') :].partition("</section>")[0]
+    assert section.count("<tr") == 3
+    assert "0.400" in section and "+0.250" in section  # noqa: PT018
+    leaderboard = (compared / "reports/leaderboard.md").read_text(encoding="utf-8")
+    wanted = "(SODA_c): 0.400 [0.306, 0.494] with chapters as served and titles by trained; 0.150"
+    assert wanted in leaderboard
+    assert "with content vectors and titles by keyphrases, on 6 test lessons." in leaderboard

@@ -14,7 +14,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from pipeline.maintenance.backup import back_up, restore
 from pipeline.models.generation import open_titler
-from pipeline.registry import gate, promotion
+from pipeline.registry import gate, joint_rule, promotion
 from pipeline.registry.serving_trial import Trial, try_version
 from pipeline.registry.tracking import connect
 from pipeline.registry.versions import settings_of
@@ -83,6 +83,6 @@ def served_here(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         assert len(set(texts)) == len(texts), "a text was titled twice"
         return Trial(titler.titles(texts), seconds_a_title=0.1, megabytes=1)
 
-    for module in (gate, promotion):
+    for module in (gate, joint_rule, promotion):
         monkeypatch.setattr(module, "try_version", try_here)
     return served_apart

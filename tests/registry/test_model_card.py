@@ -31,7 +31,7 @@ from pipeline.registry.versions import get_version
 from pipeline.settings import set_params
 from pipeline.stages import register
 from pipeline.training.record import Training, TrainingRun, read_training, write_training
-from tests.chapters.small import write_boundaries
+from tests.chapters.small import write_boundaries, write_joint_scores
 from tests.command import lectern
 from tests.conftest import ROOT, SUBJECTS
 from tests.models.small import small_model
@@ -63,6 +63,7 @@ def registered(examples: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory)
             measure(baseline, lessons, good=1)
         compare()
         write_boundaries()
+        write_joint_scores("small")
         register.run()
         yield folder
 
@@ -259,7 +260,9 @@ def test_the_card_counts_test_examples_that_the_model_has_seen(registered: Path)
 @pytest.mark.usefixtures("registered")
 def test_a_card_and_the_tags_say_how_chapters_are_found() -> None:
     assert "Chapters are found by content vectors: too few lessons." in card_of(1)
+    assert r"(SODA\_c): 0.400 \[0.306, 0.494\] with chapters as served and titles by small" in card_of(1)
     tags = connect().get_model_version("lectern", "1").tags
     assert tags["segmenter"] == "content vectors"
     assert float(tags["boundaries.test.windowdiff"]) < 1
+    assert tags["joint.test.soda_c"] == "0.4000"
     assert read_segmenter("lectern", "1").weights is None

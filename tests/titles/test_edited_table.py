@@ -7,10 +7,10 @@ import pytest
 
 from pipeline.chapters.divide_transcript import divide_at
 from pipeline.errors import Rejected
+from pipeline.registry.chapter_titles import add_titles
 from pipeline.registry.fallback_title import Shown
 from pipeline.titles.corrections import lesson_file_name, save_corrections, training_command
 from pipeline.titles.edited_table import ChapterRow, chapters_from_table, table_rows
-from pipeline.titles.title_chapters import add_titles
 from pipeline.transcripts.chapter import ChapteredTranscript
 from pipeline.transcripts.lesson_names import rename_lesson
 from pipeline.transcripts.transcript import Line, Topic, Transcript

@@ -21,9 +21,9 @@ from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.data.workbook import ingest
 from pipeline.errors import Rejected, UsageError
 from pipeline.evaluation.title_words import title_key
+from pipeline.registry.chapter_titles import add_titles
 from pipeline.registry.fallback_title import Shown
 from pipeline.settings import set_params
-from pipeline.titles.title_chapters import add_titles
 from pipeline.transcripts import chapter_files
 from pipeline.transcripts.automatic_note import NOTE, NOTES
 from pipeline.transcripts.chapter import Chapter, ChapteredTranscript
