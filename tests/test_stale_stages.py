@@ -30,7 +30,7 @@ TABLE = {
     "sample.topics": "sample",
     "sample.words_per_minute": "sample",
     "sample.seed": "sample",
-    "ingest.workbook": "ingest segment",
+    "ingest.workbook": "ingest",
     "ingest.broken_rows": "ingest",
     # Scores are intervals over lessons; with a random split, over examples.
     "split.by": f"split {_each('score')} baselines",

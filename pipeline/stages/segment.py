@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -14,13 +13,13 @@ from pipeline.chapters.boundary_board import BoundaryBoard, BoundaryRow, build_s
 from pipeline.chapters.known_lessons import LessonName, known_lessons, lesson_names
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.chapters.segmenter_training import SegmentSettings, read_lesson
+from pipeline.data.sample_workbook import COURSES
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.files import folder_aside, write_json
 from pipeline.models.seen_examples import SeenExamples
-from pipeline.paths import BOUNDARIES, SAMPLE, SEGMENTER, STAGE_METRICS, TEST, TRAINING_SPLITS
+from pipeline.paths import BOUNDARIES, SEGMENTER, STAGE_METRICS, TEST, TRAINING_SPLITS
 from pipeline.registry.lineage import lineage_tags
 from pipeline.registry.tracking import training_run
-from pipeline.settings import read_params
 
 _SAMPLE = "the embedded workbook is written text with invented times, so there is nothing to learn from"
 
@@ -30,8 +29,8 @@ def run() -> None:
     settings, chapters = SegmentSettings.read(), ChaptersSettings.read()
     confidence = EvaluateSettings.read().confidence
     known, tested = map(known_lessons, _lessons())
-    is_sample = Path(read_params()["ingest"]["workbook"]) == SAMPLE
-    learnt_from = known if len(known) >= settings.lessons and not is_sample else []
+    real = [talk for talk in known if talk.course_title not in COURSES]
+    learnt_from = real if len(real) >= settings.lessons else []
     params = {**settings.model_dump(), "encoder": chapters.encoder, "words": chapters.words}
     with training_run(
         "segmenter", params=params, tags={"model": "segmenter", **lineage_tags()}, splits=TRAINING_SPLITS
@@ -41,7 +40,7 @@ def run() -> None:
             [read_lesson(talk, chapters) for talk in tested],
             chapters,
             settings,
-            unlearnable=_SAMPLE if is_sample else too_few(len(known), settings),
+            unlearnable=_SAMPLE if known and not real else too_few(len(real), settings),
             confidence=confidence,
         )
         board = board.model_copy(update={"run_id": run_id})
