@@ -34,10 +34,10 @@ from workbooks import read_examples
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
+from pipeline.registry.chapter_titles import add_titles, untitled_texts
 from pipeline.registry.promotion import TRIAL_TEXT
 from pipeline.titles.batch_titling import chunks, longest_first
 from pipeline.titles.served_version import find_served_version, load_segmenter, load_titler, load_version
-from pipeline.titles.title_chapters import add_titles, untitled_texts
 from pipeline.transcripts.transcript import Line, Transcript, end_of_transcript
 
 GOAL = 3

@@ -18,18 +18,21 @@ from pipeline.files import file_aside
 from pipeline.paths import STATE, TRAINING_SPLITS
 
 BATCHES = STATE / "batches"
-MEASURES = ("words", "characters", "unknown_words", "language", "title_words", "fallback")
+MEASURES = ("words", "characters", "unknown_words", "language", "title_words", "chapter_minutes", "fallback")
 """The columns of a batch that measure its texts and titles."""
 
 _WHEN = "%Y%m%dT%H%M%S%fZ"
 
 
-def log_batch(texts: Sequence[str], titles: Sequence[str], version: str) -> None:
+def log_batch(
+    texts: Sequence[str], titles: Sequence[str], version: str, minutes: Sequence[float] | None = None
+) -> None:
     """Measure a batch and log the measurements.
 
     Args:
         titles: the model's own title for each text; empty if it wrote none.
         version: NAME/NUMBER of the version that wrote them.
+        minutes: length of the chapter that each text is, NaN if the version did not choose it; None for no chapters.
     """
     if not texts:
         return
@@ -39,7 +42,10 @@ def log_batch(texts: Sequence[str], titles: Sequence[str], version: str) -> None
     known = vocabulary(pd.read_parquet(train, columns=["text"])["text"].tolist()) if train.exists() else None
     now = datetime.now(UTC)
     rows = measure([remove_opening_mark(text) for text in texts], titles, known).assign(
-        fallback=[not title.strip() for title in titles], version=version, when=pd.Timestamp(now)
+        chapter_minutes=float("nan") if minutes is None else minutes,
+        fallback=[not title.strip() for title in titles],
+        version=version,
+        when=pd.Timestamp(now),
     )
     with file_aside(BATCHES / f"{now.strftime(_WHEN)}-{uuid.uuid4().hex[:8]}.parquet") as path:
         rows.to_parquet(path, index=False)
@@ -49,8 +55,8 @@ def read_batches(since: datetime) -> pd.DataFrame:
     """Read the rows of all batches since a time, oldest first.
 
     Returns:
-        The columns of `measure`; `fallback`, whether the model wrote no title; `version`, NAME/NUMBER; `when`. Without
-        batches, an empty frame without columns.
+        The columns of `measure`; `chapter_minutes`, NaN for other texts than chapters; `fallback`, whether the model
+        wrote no title; `version`, NAME/NUMBER; `when`. Without batches, an empty frame without columns.
     """
     files = [file for file in sorted(BATCHES.glob("*.parquet")) if _when(file) >= since]
     return pd.concat(map(pd.read_parquet, files), ignore_index=True) if files else pd.DataFrame()

@@ -34,6 +34,7 @@ class Bounds(Settings):
     unknown_words: float = Field(ge=0, le=1)
     language: float = Field(ge=0, le=1)
     title_words: float = Field(ge=0, le=1)
+    chapter_minutes: float = Field(ge=0, le=1)
     fallback: float = Field(ge=0, lt=1)
 
 
@@ -136,6 +137,8 @@ def _findings(training: pd.DataFrame, titled: pd.DataFrame, settings: DriftSetti
         return Finding(measure, before, now, distance, bound, p_value, bool(distance > bound and p_value < alpha))
 
     for measure in NUMBERS:
+        if measure not in titled:  # batches from before it was measured
+            continue
         was, now = training[measure].dropna(), titled[measure].dropna()
         if len(was) and len(now):
             # Fewer unknown words are no problem, so the test is one-sided.
@@ -171,6 +174,6 @@ def summarise(measured: pd.DataFrame, measure: str) -> str:
         return ", ".join(f"{name} {share:.0%}" for name, share in shares[:_SHOWN_LANGUAGES].items())
     if measure == "fallback":
         return f"{values.mean():.1%}"
-    shown = "{:.1%}" if measure == "unknown_words" else "{:,.0f}"
+    shown = {"unknown_words": "{:.1%}", "chapter_minutes": "{:,.1f}"}.get(measure, "{:,.0f}")
     low, middle, high = map(shown.format, values.quantile([0.1, 0.5, 0.9]))
     return f"{middle} ({low} to {high})"

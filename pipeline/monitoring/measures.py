@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from itertools import pairwise
 
 import pandas as pd
 import py3langid
 
 from pipeline.data.workbook_schema import LESSON
+from pipeline.transcripts.transcript import Topic, Transcript
 
-NUMBERS = ("words", "characters", "unknown_words", "title_words")
+NUMBERS = ("words", "characters", "unknown_words", "title_words", "chapter_minutes")
 
 _WORD = re.compile(r"\w+")
 _LANGUAGE_CHARACTERS = 1000  # enough to detect the language of a text
@@ -42,13 +44,18 @@ def measure(texts: Sequence[str], titles: Sequence[str], known: Set[str] | None)
     return pd.DataFrame(columns)
 
 
-def measure_training(train: pd.DataFrame) -> pd.DataFrame:
+def measure_training(train: pd.DataFrame, talks: Sequence[Transcript] = ()) -> pd.DataFrame:
     """Measure the training split; the unknown words of a text are those that no other lesson has.
 
     Args:
-        train: the columns course_title, lesson_num, title and text.
+        train: the columns course_title, lesson_num, start_seconds, title and text.
+        talks: the lessons of the split, whose topics give the lengths of chapters.
     """
-    measured = measure(train["text"].tolist(), train["title"].tolist(), None)
+    topics = train[[*LESSON, "start_seconds"]].itertuples(index=False, name=None)
+    minutes = dict(_topic_minutes(talks))
+    measured = measure(train["text"].tolist(), train["title"].tolist(), None).assign(
+        chapter_minutes=[minutes.get(topic, float("nan")) for topic in topics]
+    )
     words = train["text"].map(_words)
     lessons = train.groupby(LESSON, sort=False).ngroup()
     by_lesson = words.groupby(lessons.to_numpy()).agg(lambda parts: set().union(*parts))
@@ -57,6 +64,13 @@ def measure_training(train: pd.DataFrame) -> pd.DataFrame:
     times = Counter(word for found in by_lesson for word in found)
     shared = {word for word, count in times.items() if count > 1}
     return measured.assign(unknown_words=[_share(each, shared) for each in words])
+
+
+def _topic_minutes(talks: Sequence[Transcript]) -> Iterator[tuple[tuple[str, str, float], float]]:
+    """Yield the course, the number and the start of each topic, and its length in minutes."""
+    for talk in talks:
+        for topic, after in pairwise([*talk.topics, Topic(talk.end_seconds, "")]):
+            yield (talk.course_title, talk.lesson_num, topic.seconds), (after.seconds - topic.seconds) / 60
 
 
 def vocabulary(texts: Sequence[str]) -> set[str]:

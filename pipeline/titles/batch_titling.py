@@ -38,12 +38,16 @@ class BatchTitles:
     shown: dict[str, Shown]
     resume_folder: Path
 
-    def log(self, texts: Sequence[str]) -> None:
-        """Log measurements of titled texts. The pretrained model has no training split to compare them with."""
+    def log(self, texts: Sequence[str], minutes: Sequence[float] | None = None) -> None:
+        """Log measurements of titled texts. The pretrained model has no training split to compare them with.
+
+        Args:
+            minutes: as for `log_batch`.
+        """
         if self.version.is_registered:
             shown = [self.shown[text] for text in texts]
             own = ["" if each.fallback else each.title for each in shown]
-            log_batch(texts, own, str(self.version))
+            log_batch(texts, own, str(self.version), minutes)
 
     def discard_resume_files(self) -> None:
         """Remove the files for resuming. Call this once the titles are saved elsewhere."""

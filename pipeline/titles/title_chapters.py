@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 from pipeline.chapters.divide_transcript import divide_transcript
@@ -43,8 +44,25 @@ def chapters_with_titles(
     if version is None or not texts:
         return [add_titles(lesson, {}) for lesson in lessons], None
     batch = title_texts(texts, version)
-    batch.log([*batch.shown])
-    return [add_titles(lesson, batch.shown, merge=count is None) for lesson in lessons], batch
+    titled = [add_titles(lesson, batch.shown, merge=count is None) for lesson in lessons]
+    has_learnt = segmenter is not None and segmenter.card.lessons > 0
+    chosen = _chapter_minutes(lessons, titled) if has_learnt and not (count or settings.minutes) else {}
+    batch.log([*batch.shown], [chosen.get(text, math.nan) for text in batch.shown])
+    return titled, batch
+
+
+def _chapter_minutes(cut: Sequence[ChapteredTranscript], titled: Sequence[ChapteredTranscript]) -> dict[str, float]:
+    """Return the length in minutes of each chapter that was found, by the text that was titled.
+
+    Of merged chapters, the first has the length of both.
+    """
+    minutes: dict[str, float] = {}
+    for before, after in zip(cut, titled, strict=True):
+        if not before.transcript.topics:
+            lengths = {each.start_seconds: (each.end_seconds - each.start_seconds) / 60 for each in after.chapters}
+            kept = (each for each in before.chapters if each.start_seconds in lengths)
+            minutes |= {each.model_input: lengths[each.start_seconds] for each in kept}
+    return minutes
 
 
 def find_version(transcripts: Sequence[Transcript]) -> ServedVersion | None:

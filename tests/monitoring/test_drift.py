@@ -19,10 +19,11 @@ from pipeline.monitoring.batch_log import BATCHES, days_ago, log_batch, read_bat
 from pipeline.monitoring.drift import Bounds, Drift, DriftSettings, compare
 from pipeline.monitoring.drift_report import report_drift
 from pipeline.monitoring.measures import measure, measure_training, vocabulary
-from pipeline.paths import DRIFT, DRIFT_JSON, SPLITS
+from pipeline.paths import DRIFT, DRIFT_JSON, LINES, SPLITS, TOPICS
 from pipeline.settings import set_params
 from pipeline.titles.served_version import ServedVersion, find_served_version
 from pipeline.titles.workbook import fill_titles
+from pipeline.transcripts.lessons import lessons_from_tables
 from tests.command import lectern
 from tests.conftest import SUBJECTS
 from tests.titles.small import register, write_book
@@ -57,17 +58,23 @@ def lessons(count: int, words: int = 30) -> pd.DataFrame:
         {
             "course_title": "Course",
             "lesson_num": str(lesson),
+            "start_seconds": 60.0 * topic * (lesson % 5 + 2),
             "title": f"Why {rng.choice(SUBJECTS)} matter",
             "text": " ".join([*rng.choice(common, rng.integers(words // 2, words * 2)), *rng.choice(SUBJECTS, 3)]),
         }
         for lesson in range(count)
-        for _ in range(4)
+        for topic in range(4)
     ]
     return pd.DataFrame(rows)
 
 
+def lines_of(train: pd.DataFrame) -> pd.DataFrame:
+    """Return a line for each topic. The last one of a lesson tells when the lesson ends."""
+    return train.rename(columns={"start_seconds": "seconds"}).assign(text="word " * 150, row=range(len(train)))
+
+
 TRAIN = lessons(60)
-MEASURED = measure_training(TRAIN)
+MEASURED = measure_training(TRAIN, lessons_from_tables(TRAIN, lines_of(TRAIN)))
 KNOWN = vocabulary(TRAIN["text"].tolist())
 
 
@@ -75,7 +82,7 @@ def titled(texts: Sequence[str], titles: Sequence[str]) -> pd.DataFrame:
     return measure(texts, titles, KNOWN).assign(fallback=[not title for title in titles])
 
 
-AS_TRAINED = titled(TRAIN["text"].tolist(), TRAIN["title"].tolist())
+AS_TRAINED = titled(TRAIN["text"].tolist(), TRAIN["title"].tolist()).assign(chapter_minutes=MEASURED["chapter_minutes"])
 
 
 def judge(rows: pd.DataFrame, bounds: DriftSettings = SETTINGS) -> Drift:
@@ -137,11 +144,19 @@ def test_each_kind_of_drift_is_named_by_its_measures(texts: list[str], titles: l
     assert set(judge(titled(texts, titles)).drifted) == drifted
 
 
+def test_the_length_of_chapters_drifts_by_itself() -> None:
+    assert MEASURED["chapter_minutes"][:8].tolist() == [2, 2, 2, 1, 3, 3, 3, 1]
+    found = judge(AS_TRAINED.assign(chapter_minutes=MEASURED["chapter_minutes"] * 3))
+    assert found.drifted == ["chapter_minutes"]
+    assert "| chapter minutes | 3.0 (1.0 to 6.0) | 9.0 (3.0 to 18.0) |" in found.as_markdown()
+
+
 def test_words_of_only_one_training_lesson_count_as_unknown() -> None:
     train = pd.DataFrame(
         {
             "course_title": "C",
             "lesson_num": ["1", "1", "2"],
+            "start_seconds": [0.0, 60.0, 0.0],
             "title": "",
             "text": ["the rare one", "the rare one", "the common one now"],
         }
@@ -203,6 +218,20 @@ def test_only_the_latest_version_and_the_given_days_are_judged(watched: Path) ->
     assert (found.version, found.texts, found.drifted) == ("lectern/1", 50, [])
     far = DriftSettings.read().model_copy(update={"days": 36500})
     assert (report_drift(far).texts, "language" in report_drift(far).drifted) == (59, True)
+
+
+def test_lengths_of_chapters_are_compared_with_those_of_the_training_lessons(watched: Path) -> None:
+    TOPICS.parent.mkdir(parents=True)
+    TRAIN.to_parquet(TOPICS)
+    lines_of(TRAIN).to_parquet(LINES)
+    texts, titles = TRAIN["text"][:40].tolist(), TRAIN["title"][:40].tolist()
+    log_batch(texts, titles, str(VERSION))  # passages, which have no length
+    assert "chapter_minutes" not in distances(report_drift(DriftSettings.read()))
+    log_batch(texts, titles, str(VERSION), minutes=[15.0] * 40)
+    found = report_drift(DriftSettings.read())
+    assert found.drifted == ["chapter_minutes"]
+    assert distances(found)["chapter_minutes"] == 1
+    assert "chapter minutes" in DRIFT.read_text(encoding="utf-8")
 
 
 def test_without_a_training_split_unknown_words_are_not_measured(watched: Path) -> None:

@@ -20,6 +20,7 @@ from pipeline.chapters.segmentation import ChaptersSettings
 from pipeline.chapters.segmenter import BoundaryWeights, ChapterLengths, Segmenter, SegmenterCard
 from pipeline.evaluation.joint_board import read_joint_board
 from pipeline.models.seen_examples import SeenExamples
+from pipeline.monitoring.batch_log import days_ago, read_batches
 from pipeline.paths import BEST_MODEL, LINES, STAGE_METRICS, TEST, TOPICS
 from pipeline.registry import registration
 from pipeline.registry.boundary_rule import compare_boundaries
@@ -31,6 +32,7 @@ from pipeline.settings import set_params
 from pipeline.stages import joint
 from pipeline.titles.served_version import to_served_version
 from pipeline.titles.title_chapters import chapters_with_titles
+from pipeline.transcripts.transcript import Topic
 from tests.models.small import GREEDY
 from tests.registry.small import NAME, save_small_model
 
@@ -154,6 +156,19 @@ def test_the_joint_score_is_that_of_the_chapters_that_are_served(two_versions: t
     assert board.rows[1].lead.low > 0
     assert json.loads((STAGE_METRICS / "joint.json").read_text()) == {"test": {"soda_c": 1.0}}
     assert board.summary.startswith("Whole lessons, chapters and titles together (SODA_c): 1.000 [1.000, 1.000] with")
+
+
+def test_the_lengths_that_a_version_chooses_are_logged(two_versions: tuple) -> None:
+    write_lessons()
+    talk, settings = known_lessons({("C", "0")})[0], ChaptersSettings.read()
+    version, without = to_served_version(two_versions[1]), replace(talk, topics=[])
+    chapters_with_titles([without], settings, None, version)
+    untitled = replace(talk, topics=[Topic(0.0, ""), Topic(60.0, "")])
+    for mine, count in ((untitled, None), (without, 2)):
+        chapters_with_titles([mine], settings, count, version)
+    minutes = read_batches(days_ago(1))["chapter_minutes"]
+    assert minutes[:3].tolist() == pytest.approx([40 / 60] * 3)
+    assert minutes[3:].isna().all() and len(minutes) == 7  # noqa: PT018
 
 
 def test_a_segmenter_remembers_what_it_has_learnt_from(project: Path) -> None:
