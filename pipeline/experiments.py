@@ -40,15 +40,23 @@ def main_state() -> Path:
     return state
 
 
-def in_main_project(tracking: str) -> str:
-    """Return the address of an MLflow server or database, with a relative SQLite path resolved in the main project.
+def sqlite_file(tracking: str) -> Path | None:
+    """Return the file that an SQLite address names; None for a server or another database.
 
     Args:
         tracking: the value of `MLFLOW_TRACKING_URI`.
     """
-    if main_project() == Path() or not tracking.startswith(_SQLITE):
+    address = tracking.partition("?")[0]
+    return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
+
+
+def in_main_project(tracking: str) -> str:
+    """Return the address of an MLflow server or database, with a relative SQLite path resolved in the main project."""
+    file = sqlite_file(tracking)
+    if main_project() == Path() or file is None:
         return tracking
-    return _SQLITE + str(main_project() / tracking.removeprefix(_SQLITE))
+    _, mark, options = tracking.partition("?")
+    return f"{_SQLITE}{main_project() / file}{mark}{options}"
 
 
 def share_state() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.graph.exclusive_access import exclusive_access
 from flows.services.prefect_server import configured_url, has_external_database
+from pipeline.experiments import sqlite_file
 from pipeline.maintenance.backup import back_up
 
 
@@ -30,7 +31,7 @@ def backup(file: Path) -> None:
 
 def _data_on_servers() -> list[str]:
     found = []
-    if not os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite:"):
+    if sqlite_file(os.environ["MLFLOW_TRACKING_URI"]) is None:
         found.append("the data of the tracking server in MLFLOW_TRACKING_URI")
     if configured_url() or has_external_database():
         found.append("the history on the Prefect server")

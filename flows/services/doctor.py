@@ -22,9 +22,10 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
+from pipeline.experiments import sqlite_file
 from pipeline.paths import PARAMS
 from pipeline.redaction import hide_passwords, without_user
 
@@ -122,13 +123,11 @@ def tracking_server() -> Finding:
     if find_spec("mlflow") is None:
         return Finding(State.WRONG, "not installed.", _INSTALL)
     address = os.environ["MLFLOW_TRACKING_URI"]  # `pipeline` sets a default
-    parts = urlsplit(address)
     remedy = "Start it (`lectern up`), or set MLFLOW_TRACKING_URI to a running server."
-    if parts.scheme in ("http", "https"):
+    if address.startswith(("http://", "https://")):
         why = _connection_problem(f"{address.rstrip('/')}/health")
         return Finding(State.WRONG, f"{address} does not answer: {why}.", remedy) if why else _answers(address)
-    if parts.scheme == "sqlite":
-        file = Path(unquote(address.removeprefix("sqlite:///")))
+    if file := sqlite_file(address):
         if file.exists() and not os.access(file, os.W_OK):
             return Finding(State.WRONG, f"This user may not write {file}.", "Change the file's permissions.")
         return Finding(State.OK, f"{address}{'' if file.exists() else ', which the first run creates'}")

@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mlflow import MlflowClient
-from sqlalchemy.engine import make_url
 
 from pipeline.errors import UsageError
-from pipeline.experiments import main_project
+from pipeline.experiments import main_project, sqlite_file
 from pipeline.files import file_aside, sync
 
 
@@ -21,12 +20,10 @@ def create_database(tracking: str) -> None:
     MLflow creates the tables over several seconds. A process that is killed meanwhile would leave a database that
     MLflow cannot open, so the file gets its name once it is complete.
     """
-    if not tracking.startswith("sqlite:"):
+    database = sqlite_file(tracking)
+    if database is None or database.exists():
         return
-    database = make_url(tracking).database
-    if not database or Path(database).exists():
-        return
-    with file_aside(Path(database).absolute(), private=True) as aside:
+    with file_aside(database.absolute(), private=True) as aside:
         MlflowClient(f"sqlite:///{aside}").search_experiments()
 
 
@@ -40,7 +37,7 @@ def artifact_root(tracking: str) -> str | None:
         return None
     if root := os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT"):
         return root
-    if not tracking.startswith("sqlite:"):
+    if sqlite_file(tracking) is None:
         raise UsageError(
             "MLFLOW_TRACKING_URI names a database that several machines may share. Name a place for artifacts that all "
             "of them can reach: export MLFLOW_DEFAULT_ARTIFACT_ROOT=s3://BUCKET/PATH. It cannot be changed later."

@@ -20,6 +20,7 @@ import pandas as pd
 
 import pipeline
 from pipeline.errors import Rejected, UsageError
+from pipeline.experiments import sqlite_file
 from pipeline.extras import require_extra
 from pipeline.models.title_cleanup import PLAIN, shorten_title
 from pipeline.paths import EXPORTS
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _INSTALLED_CODE = Path(pipeline.__file__).parent
 _PRETRAINED = "pretrained"
-_SQLITE = "sqlite:///"
 _log = logging.getLogger(__name__)
 
 Predict = Callable[[list[str], Mapping[str, object]], pd.DataFrame]
@@ -96,8 +96,8 @@ def find_served_version(*, fast: bool = False) -> ServedVersion:
 
 def _database_exists() -> bool:
     """Return whether there is a tracking database, or a server that may have one."""
-    tracking = os.environ["MLFLOW_TRACKING_URI"]
-    return not tracking.startswith(_SQLITE) or Path(tracking.removeprefix(_SQLITE)).exists()
+    file = sqlite_file(os.environ["MLFLOW_TRACKING_URI"])
+    return file is None or file.exists()
 
 
 def _pretrained_version(model: str) -> ServedVersion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -57,7 +58,7 @@ def test_a_passage_gets_as_many_candidates_as_asked_for(project_without_training
 
 
 def test_a_registered_version_takes_the_place_of_the_pretrained_model(
-    project_without_training: Path, examples: pd.DataFrame
+    project_without_training: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = find_served_version()
     register(project_without_training / "trained", examples)
@@ -65,6 +66,8 @@ def test_a_registered_version_takes_the_place_of_the_pretrained_model(
     assert (str(before), str(after)) == ("pretrained/small", "lectern/1")
     assert before.identity != after.identity
     assert title_texts(["why graphs matter"], after).shown
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{os.environ['MLFLOW_TRACKING_URI']}?timeout=30")
+    assert str(find_served_version()) == "lectern/1", "the address has options after the file's name"
 
 
 def test_another_pretrained_model_has_another_identity(project_without_training: Path) -> None:
