@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ from flows.execution.stage import environment, follow, last_lines, process_count
 from flows.graph.command_line import dvc_command
 from flows.graph.plan import Stage, read_plan
 from flows.graph.push import push_command, push_environment
-from flows.graph.remote import committed_remote
 from flows.services.prefect_server import configured_url
 from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.extras import require_extra
@@ -165,17 +165,20 @@ def _require_dvc_remote() -> None:
     Raises:
         UsageError: the committed DVC configuration names no remote, or one at another place in each work tree.
     """
-    remote = committed_remote(Path())
-    if remote is None:
+    # A clone sees only this file. DVC itself would make paths absolute and add the settings of .dvc/config.local.
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(Path(".dvc", "config"), encoding="utf-8")
+    name = config.get("core", "remote", fallback=None)
+    if name is None:
         raise UsageError(
             "Machines exchange the outputs of stages through a DVC remote, and .dvc/config names none. Add one that "
             "all of them reach, such as 'dvc remote add --default shared s3://BUCKET/PATH', commit .dvc/config and "
             "push it."
         )
-    url = remote.url or ""
+    url = config.get(f"'remote \"{name}\"'", "url", fallback="")
     if "://" not in url and not Path(url).is_absolute():
         raise UsageError(
-            f"The DVC remote '{remote.name}' is {url}, a path that is another place in each machine's work tree. "
+            f"The DVC remote '{name}' is {url}, a path that is another place in each machine's work tree. "
             "Write an absolute path on a disk that all of them share, or a bucket."
         )
 
