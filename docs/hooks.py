@@ -43,16 +43,41 @@ def commands_page() -> str:
 
 
 def settings_page() -> str:
-    """Show params.yaml, whose comments explain each setting."""
+    """Show params.yaml, whose comments explain each setting, and list the settings that it leaves out."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    catalogue = (ROOT / "catalogue.yaml").read_text(encoding="utf-8")
     stale = "[Which stages a setting makes stale](../architecture.md#what-a-change-reruns)"
     return (
         "# Settings\n\nAll settings are in `params.yaml`. Each section has the name of the stage or the command that "
         f"reads it. {stale} explains what a change reruns. The names, types and limits are checked before any work "
-        "starts, and all wrong values are reported at once.\n\n"
-        f"```yaml\n{text}```\n\n## More models\n\n`lectern models add NAME` copies an entry of `catalogue.yaml` into "
-        f"`params.yaml`.\n\n```yaml\n{(ROOT / 'catalogue.yaml').read_text(encoding='utf-8')}```\n"
+        f"starts, and all wrong values are reported at once.\n\n```yaml\n{text}```\n\n"
+        "## Settings with a default\n\nFew people change these settings, so the file leaves them out. To change one, "
+        "add it to its section.\n\n| Setting | Default | Meaning |\n|---|---|---|\n"
+        f"{''.join(_defaults(yaml.safe_load(text)))}\n"
+        "## More models\n\n`lectern models add NAME` copies an entry of `catalogue.yaml` into `params.yaml`.\n\n"
+        f"```yaml\n{catalogue}```\n"
     )
+
+
+def _defaults(params: dict[str, Any]) -> Iterator[str]:
+    from pipeline.chapters.segmenter_training import SegmentSettings
+    from pipeline.models.checkpoints import ModelSettings
+    from pipeline.models.generation import GenerateSettings
+    from pipeline.search.settings import SearchSettings
+    from pipeline.training.settings import TrainSettings
+
+    sections = {
+        "train": (TrainSettings, params["train"]),
+        "generate.default": (GenerateSettings, params["generate"]["default"]),
+        "segment": (SegmentSettings, params["segment"]),
+        "search": (SearchSettings, params["search"]),
+        "models.MODEL": (ModelSettings, ["train"]),
+    }
+    for section, (settings, written) in sections.items():
+        for name, field in settings.model_fields.items():
+            if name not in written and not field.is_required():
+                default = yaml.safe_dump(field.default).split("\n")[0]
+                yield f"| `{section}.{name}` | `{default}` | {field.description} |\n"
 
 
 def http_api_page() -> str:

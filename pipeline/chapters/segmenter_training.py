@@ -46,7 +46,7 @@ class SegmentSettings(Section):
 
     lessons: int = Field(ge=2, description="fewest lessons to learn from")
     folds: int = Field(ge=2, description="folds of the cross-validation, by lesson")
-    seed: int = Field(description="seed of the folds and of random boundaries")
+    seed: int = Field(default=1, description="of the folds and of random boundaries")
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,11 +48,15 @@ class ModelSettings(Settings):
 
     family: str  # a name in the table of families
     checkpoint: str  # `scratch`, or an address as pipeline.models.checkpoint_sources describes
-    scratch: ScratchSize | None = None  # size of a model from scratch
-    language: str | None = None  # language code of texts and titles, as the tokenizer writes it; default: English
-    weights: Literal["float32", "bfloat16"] = "float32"  # precision of the weights on disk
+    scratch: ScratchSize | None = Field(
+        default=None, description="size of a model from scratch: `{width, layers, heads, vocabulary}`"
+    )
+    language: str | None = Field(
+        default=None, description="language code of texts and titles, as the tokenizer writes it; null means English"
+    )
+    weights: Literal["float32", "bfloat16"] = Field(default="float32", description="precision of the weights on disk")
     max_source_tokens: int = Field(gt=0)  # longer texts are cut
-    max_target_tokens: int = Field(gt=0)  # longer titles are cut
+    max_target_tokens: int = Field(default=24, gt=0, description="longer titles are cut for training")
     train: dict[str, Any] = {}  # this model's own training settings, which override the section `train`
 
     @field_validator("family")

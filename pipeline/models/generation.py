@@ -42,17 +42,17 @@ class GenerateSettings(Settings):
 
     num_beams: int = Field(ge=1)  # sequences that beam search keeps; 1 is greedy search, or sampling
     max_new_tokens: int = Field(ge=1)
-    min_new_tokens: int = Field(ge=0)
+    min_new_tokens: int = Field(default=1, ge=0, description="shortest title, in tokens")
     no_repeat_ngram_size: int = Field(ge=0)  # a run of this many tokens never repeats; 0 allows repeats
     length_penalty: float  # above 0 favours long titles; only beam search uses it
     batch_size: int = Field(ge=1)  # texts per batch, without sampling
     do_sample: bool = False  # sample tokens instead of choosing the most probable ones
-    temperature: float = Field(default=1.0, gt=0)
-    top_k: int = Field(default=50, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    temperature: float = Field(default=1.0, gt=0, description="of sampling; below 1 prefers probable tokens")
+    top_k: int = Field(default=50, ge=0, description="sample from this many tokens; 0 means all")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="sample from this share of the probability")
     consensus: int = Field(default=0, ge=0)  # number of samples from which the title with most agreement is chosen
     candidates: int = Field(default=1, ge=1)  # titles per text, the best first
-    seed: int = 1  # seed of the samples
+    seed: int = Field(default=1, description="of sampling")
 
     @model_validator(mode="after")
     def _enough_sequences(self) -> GenerateSettings:

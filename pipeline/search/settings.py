@@ -72,9 +72,11 @@ class SearchSettings(Section):
 
     metric: Literal["validation_loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "bertscore_f1"]
     ranges: dict[str, Range] = Field(min_length=1)  # by name of a training setting
-    models: dict[str, dict[str, Range]] = {}  # each model's own ranges
+    models: dict[str, dict[str, Range]] = Field(
+        default={}, description="ranges of one model, as `MODEL: {SETTING: RANGE}`"
+    )
     pruning: Pruning | None = None  # None trains each trial to its end
-    seed: int = Field(ge=0)
+    seed: int = Field(default=1, ge=0, description="of the choice of values")
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:

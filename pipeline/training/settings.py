@@ -39,14 +39,16 @@ class TrainSettings(Section):
     lora: LoraSettings | None = None  # train only adapters, in the layers that are not frozen
     unfreeze_every: int = Field(ge=0)  # epochs between unfreezing layer groups, from the head down; 0 trains all
     discriminative: float = Field(ge=1)  # learning rate of a layer group relative to the group below it
-    max_gradient_norm: float = Field(gt=0)
+    max_gradient_norm: float = Field(default=1.0, gt=0, description="gradients with a larger norm are scaled down")
     early_stopping: int = Field(ge=0)  # epochs without a better validation loss before training stops; 0 never stops
     device: Literal["auto", "cpu"] = "auto"  # auto: the GPU if there is one; an unusable GPU stops the training
     # auto: half precision where the GPU or the CPU has instructions for it, see pipeline.models.precision
     precision: Literal["auto", "float32", "bfloat16"]
     gradient_checkpointing: bool  # saves memory, costs a second forward pass
-    compile: bool  # use torch.compile
-    checkpoint_minutes: float = Field(default=10, ge=0)  # between checkpoints within an epoch; 0: after each step
+    compile: bool = Field(default=False, description="use torch.compile; it pays off only in long trainings")
+    checkpoint_minutes: float = Field(
+        default=10, ge=0, description="minutes between checkpoints within an epoch; 0 writes one after each step"
+    )
     bertscore: BertScoreSettings | None = None  # BERTScore after each epoch too
     report_to: list[Literal["tensorboard", "wandb"]] = []  # trackers besides MLflow
     processes: int = Field(ge=1)  # processes that share the training, one per GPU
