@@ -41,7 +41,7 @@ from pipeline.registry.tracking import connect
 from pipeline.registry.versions import get_candidate
 
 PROPOSAL_KEY = "asked-about"
-"""Key of the run's input that holds the version the run asked about."""
+"""Key of the flow run's input with the version that a person shall approve."""
 
 HOUR = 60 * 60
 

@@ -29,8 +29,8 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this panel to the command line."""
     app.command(
         rich_help_panel=PANEL,
-        epilog="Example: `lectern chapters talks --out course.xlsx`; `lectern chapters talk.vtt --out talk.xlsx`, and "
-        "once corrected `--topics talk.xlsx`",
+        epilog="Example: `lectern chapters talks --out course.xlsx`; after corrections in "
+        "the workbook: `lectern chapters talk.vtt --topics course.xlsx`",
     )(chapters)
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern title talk.txt --candidates 3`")(title)
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern serve --port 8080 --fast`")(serve)
@@ -94,7 +94,7 @@ def title(
         _title_workbook(path, out, overwrite=overwrite, fast=fast)
     else:
         if overwrite:
-            raise UsageError("--overwrite goes with a workbook. A folder's titles are added to its titles.csv.")
+            raise UsageError("--overwrite is only for a workbook. A folder's titles are added to its titles.csv.")
         _title_folder(path, out, again=again, tell_once=tell_once, fast=fast)
 
 
@@ -213,7 +213,7 @@ def chapters(
     if (count or minutes) and (topics or (count and minutes)):
         raise UsageError("Give --count or --minutes, not both, and neither with --topics.")
     if overwrite and not out:
-        raise UsageError("--overwrite goes with --out. Without --out, the chapters are printed.")
+        raise UsageError("--overwrite needs --out FILE. Without --out, the chapters are printed.")
     enter_project()
     from pipeline.transcripts import chapter_files
     from pipeline.transcripts.automatic_note import require_room

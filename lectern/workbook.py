@@ -28,7 +28,8 @@ def check(
     workbook: Annotated[Path, typer.Argument(help="An .xlsx file, or a folder with CSV or Parquet tables.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per problem.")] = False,
     set_aside: Annotated[
-        bool, typer.Option("--set-aside", help="Accept rows with errors, and say which `use --set-aside` sets aside.")
+        bool,
+        typer.Option("--set-aside", help="Accept rows with errors, and list what `use --set-aside` leaves out."),
     ] = False,
 ) -> None:
     """List all problems of a workbook with their places and remedies. Change nothing."""
@@ -77,7 +78,9 @@ def use(
         check_not_a_transcript(Path(source))
     enter_project()
     if set_aside and len(sources) > 1:
-        raise UsageError("--set-aside goes with one workbook. Correct the rows before several workbooks are combined.")
+        raise UsageError(
+            "--set-aside works with one workbook only. Correct the rows before several workbooks are combined."
+        )
     if len(sources) == 1:
         adopted = adopt(sources[0], set_aside=set_aside)
     else:

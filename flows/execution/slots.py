@@ -80,7 +80,7 @@ class Slots:
                 f"In params.yaml, processes is {wanted}, and there are {accelerators} devices, by "
                 "CUDA_VISIBLE_DEVICES and LECTERN_GPU_SLOTS. Lower it."
             )
-        with self._choosing:  # one at a time: a stage that wants several devices must not starve
+        with self._choosing:  # one at a time, so that others do not keep overtaking a stage that needs several
             devices, lease = self._choose(wanted)
         try:
             with lease:

@@ -50,7 +50,7 @@ class StageBroke(Exception):
 
 
 def log_without_traceback(logger: str, is_explained: Callable[[BaseException | None], bool]) -> None:
-    """Have one of Prefect's loggers leave out the traceback of errors whose message explains them."""
+    """Make one of Prefect's loggers leave out the traceback of errors whose message explains them."""
 
     def without_traceback(record: logging.LogRecord) -> bool:
         if record.exc_info and is_explained(record.exc_info[1]):

@@ -58,4 +58,4 @@ def exclusive_access() -> Iterator[IdleProject]:
 
 
 def _try_later(why: str) -> str:
-    return f"{why}\nNothing was changed. Run the same command again when it has ended."
+    return f"{why}\nNothing was changed. Wait for it to end, then run the same command again."

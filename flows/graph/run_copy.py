@@ -134,7 +134,7 @@ def _copy_project(home: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target, follow_symlinks=False)
             shutil.copymode(source, target, follow_symlinks=False)
-    _git("-C", str(clone), "reset", "--quiet")  # git status is then that of the project
+    _git("-C", str(clone), "reset", "--quiet")  # then `git status` shows the same as in the project
     make_folder(folder / STATE)
     (folder / CHECKPOINTS).symlink_to(checkpoints)
     _share_cache(folder)
@@ -142,7 +142,7 @@ def _copy_project(home: Path) -> Path:
 
 
 def _clone_repository(clone: Path) -> Path:
-    """Make a clone without files, which shares Git's objects with the project; return the project's path in it."""
+    """Clone the repository without its files, sharing Git's objects; return the project's path in the clone."""
     top = _git("rev-parse", "--show-toplevel", check=False)
     if not top:
         _git("init", "--quiet", str(clone))

@@ -62,7 +62,7 @@ class Workbook:
 
 
 def reinterpretations(workbook: Workbook) -> list[str]:
-    """Describe what was read in another way than it is written, for commands that show no other warnings."""
+    """Describe reinterpreted cells, such as minutes read as hours, for commands that show no other warnings."""
     return [problem.message for problem in workbook.problems if problem.kind in _REINTERPRETED]
 
 

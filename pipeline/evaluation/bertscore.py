@@ -43,8 +43,8 @@ class BertScore(evaluate.Metric):
 
     Zhang et al., 2020: "BERTScore: Evaluating Text Generation with BERT".
 
-    A pair with an empty title scores 0, because bert_score fails on empty texts. Negative cosines count as 0, before F1
-    is computed: F1 of two numbers with different signs has no limits.
+    A pair with an empty title scores 0, because bert_score fails on empty texts. Negative cosines count as 0 before F1
+    is computed, because F1 of two numbers with different signs is unbounded.
 
     Args:
         model: a checkpoint, as `pipeline.models.checkpoint_sources` finds it.

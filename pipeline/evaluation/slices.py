@@ -22,7 +22,7 @@ LENGTH_BANDS = {
 
 @dataclass(frozen=True)
 class Slice:
-    """A subset of the examples and mask mean score."""
+    """A subset of the examples, such as a course, and its mean score."""
 
     by: str  # course | length
     name: str
@@ -38,7 +38,7 @@ def length_bands(texts: pd.Series) -> pd.Series:
 
 
 def slice_masks(examples: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield each course and each length band that occurs: `course` or `length`, mask name, and a mask of mask examples.
+    """Yield each course and each length band that occurs: `course` or `length`, its name, and a mask of its examples.
 
     Args:
         examples: course_title, text.
@@ -52,7 +52,7 @@ def slice_masks(examples: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]
 
 
 def score_slices(scored: pd.DataFrame, metric: str, unit: Unit, *, confidence: float) -> Iterator[Slice]:
-    """Yield each course and each length band that occurs, with mask mean score.
+    """Yield each course and each length band that occurs, with its mean score.
 
     Args:
         scored: one row per example: course_title, lesson_num, text, and a column named `metric`.

@@ -39,7 +39,7 @@ from pipeline.transcripts.chapter_files import write_chapters
 from pipeline.transcripts.course_folder import LessonFiles, find_lessons, is_called_chapters
 from pipeline.transcripts.reading import check_size, is_passage
 
-IGNORED = "ignored, because neither a text, a transcript nor a workbook"
+IGNORED = "ignored: it is neither a text, nor a transcript, nor a workbook"
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _WRITE_DELAY = timedelta(seconds=2)  # a row is written after its workbook, and its time has whole seconds
 _log = logging.getLogger(__name__)

@@ -147,7 +147,7 @@ class Features:
         self._shards.add(computed)
 
     def frozen_layers_skipped(self) -> AbstractContextManager[None]:
-        """Let a causal model's frozen layers return their input within the block, since features replace it."""
+        """Skip a causal model's frozen layers within the block: the model gets features, their output, as input."""
         if not self._inputs.family.causal:
             return nullcontext()
         return _layers_skipped(self._model.get_submodule(self._inputs.family.decoder_layers), range(self._layers))
@@ -246,7 +246,7 @@ class _Shards:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Open the files of other processes, and keep these from adding more within the block."""
+        """Open the files that other processes wrote, and stop these processes from adding more within the block."""
         make_folder(self.folder)
         with FileLock(self.folder / "lock"):
             self._open_all()

@@ -24,7 +24,7 @@ _MIN_WORD_LIMIT = 8  # the word limit of courses with shorter titles
 _MIN_EVIDENCE = 10  # words that must show how a course writes capitals
 _TITLE_CASE = 0.9  # share of these words with a capital in title case; nouns alone give a German title two thirds
 _SENTENCE_CASE = 0.8  # share of the distinct words in lower case in sentence case; the others are names
-_CAPITALS_ANYWHERE = 0.75  # share of a title's words with a capital from which a capital marks no name
+_CAPITALS_ANYWHERE = 0.75  # with a larger share of capitalised words in a title, a capital marks no name
 _MAX_SPELLINGS = 500  # a style keeps this many spellings, the most frequent ones
 _MAX_EXCEPTIONS = 2000
 _MIN_TITLED = 0.1  # of the passages with a keyword such as FROM, the share whose title has it too
@@ -256,7 +256,7 @@ def _trimmed(title: str) -> str:
 
 
 def _cut(title: str, max_words: int, longest: int = LONGEST) -> str:
-    """Cut a title to its length limits. The last word is no article, preposition or conjunction."""
+    """Cut a title to its length limits, but not after an article, a preposition or a conjunction."""
     words = title.split()
     if len(words) <= max_words and len(title) <= longest:
         return title

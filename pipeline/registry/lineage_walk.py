@@ -120,7 +120,7 @@ def _checkpoint(place: str, digest: str) -> Step:
 
 
 def _file(what: str, digest: str | None, path: Path, find_kept: FindKept) -> Step:
-    """Return the step of a file or folder that DVC keeps, and that the work tree has until a newer one replaces it."""
+    """Return the step of a file or folder. DVC keeps it; the work tree may have a newer one at `path`."""
     if digest is None or not _HASH.fullmatch(digest):
         return Step(what, "-", [], "its hash was not recorded")
     here = ["work tree"] if path.exists() and md5(path) == digest else []

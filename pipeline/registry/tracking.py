@@ -101,7 +101,9 @@ def training_run(
 
 @contextmanager
 def search_run(name: str, run_id: str | None, *, params: dict[str, object], tags: dict[str, str]) -> Iterator[str]:
-    """Open the MLflow run of a search, the parent of its trials' runs, and yield its id. It fails if the block fails.
+    """Open the MLflow run of a search, the parent of its trials' runs, and yield its id.
+
+    The run fails if the block fails.
 
     Args:
         run_id: the run of the same search before it was interrupted; it is continued if this tracking server knows it.

@@ -223,7 +223,7 @@ class ChapterEditor:
         """Save the chapters as a workbook for training.
 
         Args:
-            accept_keyphrases: whether a person has found the keyphrases to be good titles.
+            accept_keyphrases: whether a person has accepted the keyphrases as titles.
 
         Returns:
             The workbook, and the command that adds it to the training data.

@@ -44,7 +44,7 @@ class ChaptersRequest(BaseModel):
         Field(
             ge=0.01,
             allow_inf_nan=False,
-            description="Average length of a chapter. Default: set or learnt.",
+            description="Average length of a chapter. Default: `chapters.minutes` in params.yaml, else as learnt.",
         ),
     ] = None
 

@@ -27,9 +27,9 @@ from pipeline.transcripts.course_folder import TRANSCRIPTS
 
 _FILE_TYPES = [*TRANSCRIPTS, ".xlsx", ".xlsm"]
 _FORM_BYTES = 4096  # of an upload, around its file
-_MOST_SESSIONS = 100  # whose transcripts are kept in memory
+_MOST_SESSIONS = 100  # open pages whose transcripts are kept in memory
 _FILE_CLEANUP = (60, 600)  # seconds between two clean-ups, and age of the files that they remove
-_TRANSCRIPT_LIFETIME = 3600  # seconds after the visitor has closed the page
+_TRANSCRIPT_LIFETIME = 3600  # seconds that a transcript is kept after the visitor has closed the page
 _FONT = ["system-ui", "sans-serif"]
 _INTRODUCTION = """<h1>Lectern</h1>
 <p>Turn the transcript of a lecture into chapters with titles.</p>
@@ -225,7 +225,9 @@ def _connect_source(source: _Source, result: _Result, actions: PageActions) -> N
         "show_progress_on": source.status,
     }  # fmt: skip
     source.file.upload(actions.read, [source.file], given, api_name="read", show_progress_on=source.status)
-    source.choice.input(None, None, source.text, js="() => ''", api_visibility="private")  # text would have precedence
+    source.choice.input(
+        None, None, source.text, js="() => ''", api_visibility="private"
+    )  # a pasted text would be used first
     source.find.click(**finding, api_name="chapters").then(**_script("showResult"))
     source.example.click(actions.example, None, given, api_name="example", show_progress="hidden").then(
         **finding, api_visibility="private"
@@ -287,7 +289,7 @@ def _read(name: str) -> str:
 
 
 def _theme() -> gr.themes.Default:
-    """Create a theme in which all texts have a contrast of at least 4.5 in light and in dark."""
+    """Create a theme whose texts have a contrast of at least 4.5:1, in light and in dark mode."""
     hint, dark_hint = "*neutral_600", "*neutral_300"
     return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=_FONT, font_mono=_FONT).set(
         button_primary_background_fill="*primary_700",

@@ -164,7 +164,7 @@ def _write_into_copy(out: Path, titles: dict[int, str], marks: dict[int, str], p
 
 
 def _mark_fallbacks(sheet: Worksheet, header: int, marks: dict[int, str]) -> None:
-    """Write `marks` into the column `FALLBACK`, added if row `header` does not name it."""
+    """Write `marks` into the column `FALLBACK`. Add the column if row `header` lacks it."""
     names = {str(cell.value).strip().lower(): cell.column for cell in sheet[header]}
     column = names.get(FALLBACK, sheet.max_column + 1)
     sheet.cell(header, column, FALLBACK)

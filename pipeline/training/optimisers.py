@@ -100,7 +100,7 @@ class GradualUnfreezing(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # When a training resumes within an epoch, the epoch has a fraction here.
+        # A fraction if a training resumes in the middle of an epoch.
         frozen = self._frozen_in(int(state.epoch or 0))
         for group, parameters in self._groups.items():
             for parameter in parameters:

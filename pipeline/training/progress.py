@@ -17,7 +17,7 @@ def progress_callback() -> TrainerCallback:
 
 
 class _ProgressBar(ProgressCallback):
-    """The library's bar without its line for each step."""
+    """The progress bar of transformers without its printed line for each logged step."""
 
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         pass

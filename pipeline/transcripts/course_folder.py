@@ -142,7 +142,7 @@ def _check(lesson: Transcript, path: Path, named: dict[tuple[str, str], Path], *
         Rejected: another file has the lesson too, or one of its lines is too long.
     """
     if other := named.get((lesson.course_title, lesson.lesson_num)):
-        raise Rejected(f"{path} is {lesson.name}, and so is {other}. Rename one of them.")
+        raise Rejected(f"{path} and {other} are both {lesson.name}. Rename one of them.")
     if into_cells and any(len(line.text) > LONGEST_CELL for line in lesson.lines):
         raise Rejected(
             f"{path} has a line of more than {LONGEST_CELL:,} characters, too long for a cell of Excel. Split it."

@@ -233,7 +233,7 @@ def _deepgram_words(content: Any) -> Any:
 
 
 def _word_entries(*keys: str, per_second: float = 1.0) -> Callable[[Any], Iterator[_Entry]]:
-    """Read lines from single words, whose text has the first of `keys` that a word has."""
+    """Join single words to lines. A word's text is the value of the first of `keys` that it has."""
 
     def entries(words: Any) -> Iterator[_Entry]:
         return _lines_of_words(

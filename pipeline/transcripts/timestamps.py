@@ -1,4 +1,4 @@
-"""Times in text files: read them as people and programs write them, and write them as people do."""
+"""Read times in text files as people and programs write them, and format times."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_a_broken_file_is_named_and_the_others_are_written(talks: Path) -> None:
     book, done = written(folder=talks, code=1)
     assert lessons(book) == [("Baking", "2"), ("Baking", "talk")]
     wanted = (
-        "Left out notes.txt: notes.txt has no times", "Left out 2.vtt", "is lesson 2 of Baking, and so is",
+        "Left out notes.txt: notes.txt has no times", "Left out 2.vtt", "are both lesson 2 of Baking",
         "Left out long.txt", "32,767 characters", "Left out listed.vtt", "listed.chapters.txt has no topics",
     )  # fmt: skip
     assert not [words for words in wanted if words not in done.stderr]
