@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -10,10 +11,13 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
+from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmenter import Segmenter
-from pipeline.chapters.timed_lines import chapters_of_lines
+from pipeline.data.cell_values import Fault, as_seconds
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.registry.fallback_title import titles_frame
+from pipeline.transcripts.chapter import Chapter
+from pipeline.transcripts.transcript import Line, Transcript, end_of_transcript
 
 TUNABLE = ("num_beams", "candidates", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "seed")
 EXAMPLE = (
@@ -51,6 +55,28 @@ def signature(settings: GenerateSettings) -> ModelSignature:
             ]
         ),
     )
+
+
+def _chapters_of_lines(lines: Sequence[str], segmenter: Segmenter) -> list[Chapter]:
+    """Divide a talk into chapters without titles.
+
+    Args:
+        lines: the lines of one talk in order, each a time and words, such as "1:02:30 okay so next".
+
+    Raises:
+        ValueError: a line does not start with a time, or has no words.
+    """
+    times, texts = zip(*(line.partition(" ")[::2] for line in lines), strict=True)
+    seconds = as_seconds(pd.Series(times, dtype="str"))
+    for number, text in enumerate(texts):
+        if seconds.fault[number] != Fault.NONE or not text.strip():
+            raise ValueError(f"row {number} is not a line of a talk; send a time and words, such as '1:02:30 okay so'")
+    spoken = sorted(
+        (Line(float(start), " ".join(text.split())) for start, text in zip(seconds.seconds, texts, strict=True)),
+        key=lambda line: line.seconds,
+    )
+    talk = Transcript("", "", spoken, end_of_transcript(spoken))
+    return divide_transcript(talk, segmenter.card.chapters_settings(), segmenter=segmenter).chapters
 
 
 class TitleModel(mlflow.pyfunc.PythonModel):
@@ -91,7 +117,7 @@ class TitleModel(mlflow.pyfunc.PythonModel):
             return _titled(titler, texts.tolist())
         if self._segmenter is None:
             raise ValueError("this version has no segmenter; run `lectern register` to register one that has")
-        chapters = chapters_of_lines(texts.tolist(), self._segmenter)
+        chapters = _chapters_of_lines(texts.tolist(), self._segmenter)
         titles = _titled(titler, [chapter.model_input for chapter in chapters])
         return titles.assign(seconds=[chapter.start_seconds for chapter in chapters])
 
