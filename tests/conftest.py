@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hypothesis
-import pandas as pd
-import prefect.main  # noqa: F401 - closes the log handlers that it finds: absl's would close pytest's stream later
 import pytest
-from mlflow import MlflowClient
 
 from tests.forking import quick_python, start_server
 from tests.quick import is_quick
 
-os.environ["DVC_NO_ANALYTICS"] = "true"  # `dvc init` sends statistics before `dvc config` can turn them off
+if TYPE_CHECKING:
+    import pandas as pd
 
-# A busy machine would exceed Hypothesis's deadline of 0.2 s for one example, and the test would fail.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+os.environ["DVC_NO_ANALYTICS"] = "true"  # `dvc init` sends statistics before `dvc config` can turn them off
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +28,9 @@ LONGEST = (
     *("test_pipeline.py", "test_servers.py", "test_train.py", "test_promote.py"),
 )
 """The longest files. They start first, so that no process runs one of them after the others have finished."""
+
+LIBRARIES = ("torch", "transformers.trainer", "sklearn", "mlflow.pyfunc", "great_expectations", "gradio", "dvc.repo")
+"""The libraries that take longest to import."""
 
 SUBJECTS = ("gradients", "matrices", "graphs", "sorting", "parsing", "caching", "hashing", "threads")
 
@@ -49,6 +49,27 @@ def pytest_configure() -> None:
     start_server()  # one for all processes of pytest-xdist
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Prepare a process for tests. The one that only distributes tests to others would start seconds later with it."""
+    if session.config.getoption("dist", "no") != "no":
+        return
+    import hypothesis
+
+    # A busy machine would exceed Hypothesis's deadline of 0.2 s for one example, and the test would fail.
+    hypothesis.settings.register_profile("tests", deadline=None, max_examples=50)
+    hypothesis.settings.load_profile("tests")
+    if session.config.getoption("--quick"):
+        return
+    import prefect.main  # noqa: F401 - closes the log handlers that it finds: absl's would close pytest's stream later
+
+    import pipeline  # noqa: F401 - sets environment variables that libraries read when they are imported
+
+    # Imports compile modules in a new environment. Two processes that import in opposite orders share the work.
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        for name in LIBRARIES[:: -1 if int(worker.removeprefix("gw")) % 2 else 1]:
+            importlib.import_module(name)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
@@ -61,6 +82,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def examples() -> pd.DataFrame:
     """Two lessons of eight topics, whose titles follow from their texts."""
+    import pandas as pd
+
     rows = [
         {
             "course_title": "Course",
@@ -78,6 +101,8 @@ def examples() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracking database without runs, made once because MLflow needs seconds to create its tables."""
+    from mlflow import MlflowClient
+
     folder = tmp_path_factory.mktemp("tracking")
     MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
     return folder / "mlflow.db"

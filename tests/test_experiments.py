@@ -14,6 +14,9 @@ from tests.whole_project import dvc, make_project, run
 
 MODEL = "t5-tiny"
 
+# The whole graph runs in a temporary copy. tests/test_pipeline.py has the main case, an experiment in the work tree.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,7 +34,6 @@ def client(project: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     return MlflowClient(uri)
 
 
-@pytest.mark.slow
 def test_the_runs_of_a_temporary_experiment_are_in_the_projects_mlflow(project: Path, client: MlflowClient) -> None:
     experiment = client.get_experiment_by_name("lectern")
     assert experiment is not None
@@ -59,7 +61,6 @@ def test_the_model_of_an_applied_experiment_is_registered_next(project: Path, mo
     assert [stage.name for stage in read_plan(project).to_run()] == ["register"]
 
 
-@pytest.mark.slow
 def test_a_flow_registers_the_model_of_an_experiment_that_ran_in_the_work_tree(
     project: Path, monkeypatch: pytest.MonkeyPatch, client: MlflowClient
 ) -> None:
@@ -73,7 +74,6 @@ def test_a_flow_registers_the_model_of_an_experiment_that_ran_in_the_work_tree(
     assert client.get_model_version_by_alias("lectern", "challenger").version
 
 
-@pytest.mark.slow
 def test_a_run_with_parameters_registers_a_challenger_and_leaves_the_project_unchanged(
     project: Path, monkeypatch: pytest.MonkeyPatch, client: MlflowClient
 ) -> None:
