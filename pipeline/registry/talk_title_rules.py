@@ -31,7 +31,7 @@ def compare_talk_titles(
     """
     titled = test.assign(title=_own_titles(test, candidates))
     yield _compare(
-        "repeats titles within a lesson hardly more than people do",
+        "repeats no more titles within a lesson than the true titles",
         1 - find_repeats(titled),
         1 - find_repeats(test),
         settings.repeats,
@@ -42,7 +42,7 @@ def compare_talk_titles(
     within, inner = ~is_opening(test), test[~is_opening(test)]
     if len(inner):
         yield _compare(
-            "writes titles that their texts support hardly less than those of people",
+            "is supported by the texts as well as the true titles",
             find_supports(titled)[within],
             find_supports(test)[within],
             settings.support,
