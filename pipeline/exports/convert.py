@@ -49,6 +49,9 @@ class _Converter(TransformersConverter):
             # The converter reads these two from the configuration, where they are missing. The layers tell the same.
             self._model.config.normalize_before = hasattr(body.encoder, "layer_norm")
             self._model.config.normalize_embedding = hasattr(body.encoder, "layernorm_embedding")
+        if hasattr(self._model.config, "scale_decoder_outputs"):
+            # The converter scales a T5's outputs if its embeddings are tied, which transformers states of every T5.
+            self._model.config.tie_word_embeddings = self._model.config.scale_decoder_outputs
         return self._model
 
     def load_tokenizer(self, *_: Any, **__: Any) -> PreTrainedTokenizerBase:

@@ -6,15 +6,18 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+import ctranslate2
 import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
+import torch
 
 from pipeline.data.lesson_openings import mark_opening
 from pipeline.errors import Rejected, UsageError
+from pipeline.exports.convert import convert
 from pipeline.exports.export import choose_weights, export, measure_loss
-from pipeline.exports.export_card import ExportCard, Loss, Measured, Weights
+from pipeline.exports.export_card import ENGINE, ExportCard, Loss, Measured, Weights
 from pipeline.exports.fast_titler import FastTitler
 from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.generation import GenerateSettings, open_titler
@@ -71,6 +74,24 @@ def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path
 def test_beam_search_finds_the_titles_of_the_plain_model(family: str, split: Path, examples: pd.DataFrame) -> None:
     card = export(_version(split / family, family, examples, BEAMS), split / "out")
     assert card.measured["float32"].same_titles > 0.8  # CTranslate2 ends a search slightly differently
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_title_is_as_probable_as_for_the_plain_t5(scaled: bool, tmp_path: Path, examples: pd.DataFrame) -> None:
+    """A T5 with a head of its own does not scale its outputs, though transformers calls its embeddings tied."""
+    model, inputs = lively_model("t5", examples, std=0.3)
+    model.config.scale_decoder_outputs = scaled
+    card = Card(model="t5", family="t5", checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
+    save_model(tmp_path, model, inputs.tokenizer, card, "float32")
+    convert(tmp_path, tmp_path / ENGINE, "float32")
+    example = inputs.example(examples["text"][0], examples["title"][0])
+    with torch.inference_mode():
+        found = model(**inputs.training_batch([example])).logits[0].log_softmax(-1)
+    expected = found.gather(1, torch.tensor(example.labels)[:, None]).flatten().tolist()
+    start = inputs.tokenizer.convert_ids_to_tokens([model.config.decoder_start_token_id])
+    source, title = (inputs.tokenizer.convert_ids_to_tokens(ids) for ids in (example.source, example.labels[:-1]))
+    scored = ctranslate2.Translator(str(tmp_path / ENGINE)).score_batch([source], [[*start, *title]])[0]
+    assert scored.log_probs[-len(expected) :] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_version_that_samples_its_titles_is_exported(split: Path, examples: pd.DataFrame) -> None:
