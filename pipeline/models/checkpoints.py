@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.activations import ACT2FN, NewGELUActivation
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from pipeline import machine_errors
@@ -200,7 +201,7 @@ def _open(settings: ModelSettings, family: Family, texts: list[str]) -> tuple[Pr
         # For an unknown type, transformers would ask at the terminal whether to run the checkpoint's own code.
         model_type = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
         if model_type in family.model_types:
-            return _open_folder(folder, family)
+            return open_folder(folder, family)
         if model_type in family.encoder_types:
             tokenizer = _open_tokenizer(folder, family)
             return _warm_start(folder, tokenizer), tokenizer
@@ -233,10 +234,23 @@ def _to_folder(path: Path, family: Family) -> Path:
     return convert_onnx(path) if is_onnx_folder(path) else path
 
 
-def _open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def open_folder(path: Path, family: Family) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Open a folder that transformers saved, with the model in float32."""
     family.correct_library()
-    return family.model_class.from_pretrained(path, dtype=torch.float32), _open_tokenizer(path, family)
+    model = family.model_class.from_pretrained(path, dtype=torch.float32)
+    _fuse_gelu(model)
+    return model, _open_tokenizer(path, family)
+
+
+def _fuse_gelu(model: PreTrainedModel) -> None:
+    """Replace each GELU that takes nine operations by the same function as one operation, as for T5 and mT5.
+
+    It is several times faster, forward and backward. Results differ by rounding only.
+    """
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, ACT2FN["gelu_pytorch_tanh"])
 
 
 def _open_tokenizer(path: Path, family: Family) -> PreTrainedTokenizerBase:
@@ -325,7 +339,7 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, 
     """
     with _damage_rejected(folder):
         card = _read_card(folder)
-        model, tokenizer = _open_folder(folder, get_family(card.family, card.language))
+        model, tokenizer = open_folder(folder, get_family(card.family, card.language))
     return model.eval(), tokenizer, card
 
 

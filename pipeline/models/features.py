@@ -298,8 +298,9 @@ def _fingerprint(model: PreTrainedModel, family: Family, part: tuple[nn.Module, 
     digest = hashlib.blake2b(digest_size=16)
     config = _relevant_entries(model.config.to_dict())
     digest.update(f"{family.name} {transformers.__version__} {torch.__version__} {config}".encode())
-    # Devices round differently, and so did earlier releases, which computed several texts in a batch.
-    digest.update(f"{model.device.type}, {'bfloat16' if half else 'float32'}, each text alone".encode())
+    # Devices round differently, and so did earlier releases, which computed several texts in a batch or another GELU.
+    precision = "bfloat16" if half else "float32"
+    digest.update(f"{model.device.type}, {precision}, each text alone, GELU in one operation".encode())
     for module in part:
         for name, tensor in module.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -16,7 +16,10 @@ from transformers import (
     EncoderDecoderModel,
     GPT2Config,
     PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
 )
+from transformers.activations import NewGELUActivation
 
 from pipeline.errors import Rejected, UsageError
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
@@ -62,6 +65,22 @@ def test_a_saved_tokenizer_gives_the_same_ids_after_loading(
     inputs = Inputs(FAMILIES[family], tokenizer, max_source_tokens=48, max_target_tokens=12)
     for text in [*examples["text"].head(2), "", "Don't (ever) say 'Ünknown λ'!", " two\nlines, 1.5 and  more "]:
         assert inputs.example(text, text) == titler.inputs.example(text, text)
+
+
+def test_a_checkpoint_with_a_slow_gelu_gives_the_outputs_of_the_library(examples: pd.DataFrame, tmp_path: Path) -> None:
+    _, inputs = small_model("t5", examples)
+    config = T5Config(
+        vocab_size=len(inputs.tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2,
+        feed_forward_proj="gated-gelu", decoder_start_token_id=0,
+    )  # fmt: skip
+    library = T5ForConditionalGeneration(config).eval()
+    library.save_pretrained(tmp_path)
+    inputs.tokenizer.save_pretrained(tmp_path)
+    model, _ = open_checkpoint(_settings("t5", tmp_path), [])
+    assert not [each for each in model.modules() if isinstance(each, NewGELUActivation)]
+    batch = inputs.training_batch([inputs.example(examples["text"][0], examples["title"][0])])
+    with torch.inference_mode():
+        torch.testing.assert_close(model.eval()(**batch).logits, library(**batch).logits)
 
 
 def test_other_users_can_read_the_safetensors_of_a_model_folder(examples: pd.DataFrame, tmp_path: Path) -> None:
