@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -240,6 +239,8 @@ def _require_on_hub(repository: str, revision: str) -> None:
 @contextmanager
 def _hub_errors_explained(repository: str, revision: str) -> Iterator[None]:
     """Turn errors of the hub's client into `Rejected` with a remedy."""
+    import httpx2  # comes with huggingface_hub from 2.0 on; a model that is not on the hub needs neither
+
     try:
         yield
     except HfHubHTTPError as error:

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 from pydantic import Field, model_validator
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
@@ -74,6 +73,8 @@ def _unigram(texts: list[str], size: int, specials: list[str]) -> list[tuple[str
     Raises:
         Rejected: The vocabulary is too small for the characters of the texts, or the texts are too few for it.
     """
+    import sentencepiece  # only these families need it
+
     learnt = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

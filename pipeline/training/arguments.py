@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -22,6 +23,9 @@ def build_arguments(settings: TrainSettings, precision: Precision, folder: Path)
         folder: The folder for checkpoints.
     """
     on_gpu = torch.cuda.is_available()
+    saves_memory: dict[str, Any] = {}
+    if settings.gradient_checkpointing:  # only then, because earlier releases of transformers have another name for it
+        saves_memory = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}}
     # `accelerate launch` sets this from its user's defaults, but params.yaml alone decides the precision.
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     arguments = TrainingArguments(
@@ -33,9 +37,8 @@ def build_arguments(settings: TrainSettings, precision: Precision, folder: Path)
         max_grad_norm=settings.max_gradient_norm,
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
-        activation_checkpointing=settings.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
         torch_compile=settings.compile,
+        **saves_memory,
         use_cpu=not on_gpu,
         ddp_find_unused_parameters=False,
         eval_strategy="epoch",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from pytorch_optimizer import load_optimizer
 from torch import nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -18,6 +18,8 @@ from pipeline.models.layer_groups import group_of
 from pipeline.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
+
+_OF_TORCH: dict[str, Callable[..., Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def trainable_groups(model: PreTrainedModel, family: Family) -> dict[str, list[nn.Parameter]]:
@@ -30,7 +32,7 @@ def trainable_groups(model: PreTrainedModel, family: Family) -> dict[str, list[n
 
 
 def build_optimiser(model: PreTrainedModel, family: Family, settings: TrainSettings) -> Optimizer:
-    """Build the optimiser of `pytorch_optimizer` that the settings name, for all trainable parameters.
+    """Build the optimiser that the settings name, of PyTorch or `pytorch_optimizer`, for all trainable parameters.
 
     The topmost layer group has the rate `learning_rate`, and each group below has the rate of the group above divided
     by `discriminative`. This is the discriminative fine-tuning of Howard and Ruder, "Universal Language Model
@@ -46,10 +48,12 @@ def build_optimiser(model: PreTrainedModel, family: Family, settings: TrainSetti
             if chosen:
                 decay = settings.weight_decay if decays else 0.0
                 parameters.append({"params": chosen, "lr": rate, "weight_decay": decay})
-    kind = load_optimizer(settings.optimiser)
-    # PyTorch's own optimisers have a faster kernel for all parameters at once.
-    options = {"fused": True} if kind in (torch.optim.Adam, torch.optim.AdamW) else {}
-    return kind(parameters, lr=settings.learning_rate, **options)
+    if settings.optimiser in _OF_TORCH:
+        # One kernel for all parameters at once.
+        return _OF_TORCH[settings.optimiser](parameters, lr=settings.learning_rate, fused=True)
+    from pytorch_optimizer import load_optimizer  # hundreds of optimisers, which most trainings do without
+
+    return load_optimizer(settings.optimiser)(parameters, lr=settings.learning_rate)
 
 
 class GradualUnfreezing(TrainerCallback):
