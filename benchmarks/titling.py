@@ -41,6 +41,7 @@ from pipeline.titles.served_version import find_served_version, load_segmenter, 
 from pipeline.transcripts.transcript import Line, Transcript, end_of_transcript
 
 GOAL = 3
+RATE_GOAL = 5
 TALK_GOAL = 1.2
 WORDS_PER_MINUTE, WORDS_PER_LINE = 150, 10
 COMMANDS = 3  # that are timed
@@ -65,8 +66,12 @@ def main() -> None:
         texts = read_examples(None, Path(folder))["text"].drop_duplicates().tolist()[: options.texts]
     write([TRIAL_TEXT])
     single, alone = timed(lambda: [write([text])[0] for text in texts])
+    before = time.process_time()
     many, together = timed(lambda: [*map(in_chunks(write, texts).get, texts)])
+    used = time.process_time() - before
     print(f"{name}, {len(texts)} texts: {alone:.1f} s one by one, {together:.1f} s together")
+    rate = f"{len(texts) / together:.2f} titles a second together (goal for T5 on 2 cores: {RATE_GOAL})"
+    print(f"{rate}, {len(texts) / used:.2f} per second of CPU time")
     same = sum(a == b for a, b in zip(single, many, strict=True))
     print(f"{alone / together:.2f} times faster (goal: {GOAL}); {same} of {len(texts)} titles alike")
     if options.model:
