@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmentation import ChaptersSettings, chapter_count
@@ -207,6 +209,19 @@ class ChapterEditor:
         name = chapter_files.format_of(form, Path(f".{form}"))
         out = folder / f"{lesson_file_name(lesson)}{_SUFFIXES[name]}"
         chapter_files.write_chapters([lesson], out, name)
+        return out
+
+    def archive(self, talks: Sequence[ChapteredTranscript], form: str, folder: Path) -> Path:
+        """Write the chapters of several talks into `folder` as a ZIP of files of the format `form`."""
+        out, names = folder / "chapters.zip", set[str]()
+        with ZipFile(out, "w", ZIP_DEFLATED) as archive, tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            for talk in talks:
+                file = self.file(talk, form, Path(scratch))
+                free = (f"{file.stem}{suffix}{file.suffix}" for suffix in chain([""], map("-{}".format, count(2))))
+                name = next(name for name in free if name not in names)
+                names.add(name)
+                archive.write(file, name)
+                file.unlink()
         return out
 
     def text(self, lesson: ChapteredTranscript, form: str) -> str:

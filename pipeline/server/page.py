@@ -138,6 +138,7 @@ class _Result:
     def __init__(self) -> None:
         self.found = gr.State(None, time_to_live=_TRANSCRIPT_LIFETIME)
         self.suggested_for = gr.State("")
+        self.corrected = gr.State([], time_to_live=_TRANSCRIPT_LIFETIME)
         with gr.Column(visible=False, elem_id="result") as self.whole:
             gr.HTML('<h2 tabindex="-1">Chapters</h2>')
             with gr.Row():
@@ -177,6 +178,7 @@ class _Result:
         with gr.Row():
             self.copy = gr.Button("Copy", min_width=120)
             self.download = gr.Button("Download", min_width=120)
+            self.download_all = gr.Button("Download all talks", min_width=160, visible=False)
             self.save = gr.Button("Save for training", min_width=120)
         self.confirmed = gr.Checkbox(label="Save the keyphrases too: they are good titles", visible=False)
         self.outcome = _message("outcome")
@@ -206,7 +208,7 @@ def build_page(actions: PageActions) -> gr.Blocks:
         source, result = _Source(), _Result()
         _connect_source(source, result, actions)
         _connect_table(result, actions)
-        _connect_uses(result, actions)
+        _connect_uses(source, result, actions)
         page.load(
             actions.describe_models, None, [source.served, result.models], api_name="models", show_progress="hidden"
         )
@@ -214,7 +216,10 @@ def build_page(actions: PageActions) -> gr.Blocks:
 
 
 def _connect_source(source: _Source, result: _Result, actions: PageActions) -> None:
-    given = [source.status, source.transcripts, source.choice, source.text, source.file]
+    given = [
+        source.status, source.transcripts, source.choice, source.text, source.file,
+        result.corrected, result.download_all,
+    ]  # fmt: skip
     finding: dict[str, Any] = {
         "fn": actions.chapters,
         "inputs": [source.text, source.transcripts, source.choice, source.minutes],
@@ -237,7 +242,7 @@ def _connect_source(source: _Source, result: _Result, actions: PageActions) -> N
 def _connect_table(result: _Result, actions: PageActions) -> None:
     now = [result.found, result.table]
     result.table.input(
-        actions.show, now, [result.outcome, result.timeline],
+        actions.show, [*now, result.corrected], [result.outcome, result.timeline, result.corrected],
         api_name="timeline", trigger_mode="always_last", show_progress="hidden",
     )  # fmt: skip
     result.suggest.click(
@@ -246,12 +251,13 @@ def _connect_table(result: _Result, actions: PageActions) -> None:
         show_progress="minimal", show_progress_on=result.timeline,
     )  # fmt: skip
     result.titles.input(
-        actions.use_title, [*now, result.titles, result.suggested_for], [result.outcome, result.table, result.timeline],
+        actions.use_title, [*now, result.titles, result.suggested_for, result.corrected],
+        [result.outcome, result.table, result.timeline, result.corrected],
         api_visibility="private", show_progress="hidden",
     )  # fmt: skip
 
 
-def _connect_uses(result: _Result, actions: PageActions) -> None:
+def _connect_uses(source: _Source, result: _Result, actions: PageActions) -> None:
     edited = [result.found, result.table, result.course, result.lesson]
     outcome = result.outcome
     result.copy.click(
@@ -260,6 +266,10 @@ def _connect_uses(result: _Result, actions: PageActions) -> None:
     result.download.click(
         actions.download, [*edited, result.form], [outcome, result.file_made],
         api_name="download", show_progress_on=outcome,
+    ).then(**_script("download"))  # fmt: skip
+    result.download_all.click(
+        actions.download_all, [*edited, source.transcripts, result.corrected, source.minutes, result.form],
+        [outcome, result.file_made], api_name="download_all", show_progress_on=outcome,
     ).then(**_script("download"))  # fmt: skip
     result.save.click(actions.save, [*edited, result.confirmed], [outcome], api_name="save")
     result.compare.click(

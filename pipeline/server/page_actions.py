@@ -85,7 +85,7 @@ class PageActions:
         self._files = files
         self._streams = streams
 
-    @_with_message(*[gr.skip()] * 4)
+    @_with_message(*[gr.skip()] * 6)
     def read(self, files: Sequence[str]) -> tuple[Any, ...]:
         """Read uploaded files. Each becomes a talk, a workbook one for each lesson."""
         talks: list[_Talk] = []
@@ -99,13 +99,13 @@ class PageActions:
                 talks += [_Talk(path.name if len(transcripts) == 1 else each.name, each) for each in transcripts]
         if not talks:
             raise Rejected(" ".join(problems))
-        return " ".join([*problems, _describe_talks(talks)]), *_show_talks(talks), "", None
+        return " ".join([*problems, _describe_talks(talks)]), *_show_talks(talks)
 
-    @_with_message(*[gr.skip()] * 4)
+    @_with_message(*[gr.skip()] * 6)
     def example(self) -> tuple[Any, ...]:
         """Read the example that comes with the page."""
         talks = [_Talk("Example: bread, stars and a garden", self._editor.read_example())]
-        return "The example is read. Finding its chapters.", *_show_talks(talks), "", None
+        return "The example is read. Finding its chapters.", *_show_talks(talks)
 
     @_with_message(*[gr.skip()] * 10)
     def chapters(
@@ -150,12 +150,19 @@ class PageActions:
             raise UsageError("The file of this talk is no longer here. Upload it again.")
         return transcripts[index]
 
-    def show(self, found: ChapteredTranscript | None, table: _Table) -> tuple[Any, ...]:
-        """Draw the timeline for the edited table. A row that is not finished is no failure: it is only named."""
+    def show(
+        self, found: ChapteredTranscript | None, table: _Table, corrected: list[ChapteredTranscript]
+    ) -> tuple[Any, ...]:
+        """Draw the timeline for the edited table. A row that is not finished is no failure: it is only named.
+
+        Args:
+            corrected: the talks whose tables were edited, as `download_all` will write them.
+        """
         try:
-            return "", timeline_html(self._edited(found, table))
+            edited = self._edited(found, table)
         except (Rejected, UsageError) as error:
-            return str(error), gr.skip()
+            return str(error), gr.skip(), corrected
+        return "", timeline_html(edited), _replace_talk(corrected, edited)
 
     @_with_message(gr.skip(), gr.skip())
     def suggest(self, found: ChapteredTranscript | None, table: _Table, chapter: float | None) -> tuple[Any, ...]:
@@ -169,16 +176,22 @@ class PageActions:
         titles = self._editor.suggest(chapters[number - 1])
         return "", gr.Radio(titles, value=None, label=label, visible=True), time
 
-    @_with_message(gr.skip(), gr.skip())
+    @_with_message(*[gr.skip()] * 3)
     def use_title(
-        self, found: ChapteredTranscript | None, table: _Table, title: str | None, time: str
+        self,
+        found: ChapteredTranscript | None,
+        table: _Table,
+        title: str | None,
+        time: str,
+        corrected: list[ChapteredTranscript],
     ) -> tuple[Any, ...]:
         """Put a suggested title into the table, at the chapter that starts at `time`."""
         rows = _rows(table)
         if title is None or time not in (row.time for row in rows):
             raise UsageError("The chapter has another time now. Ask for titles again.")
         new = [[row.time, title if row.time == time else row.title] for row in rows]
-        return "", new, timeline_html(self._edited(found, new))
+        edited = self._edited(found, new)
+        return "", new, timeline_html(edited), _replace_talk(corrected, edited)
 
     @_with_message(None)
     def download(
@@ -195,6 +208,34 @@ class PageActions:
         path = self._editor.file(chapters, form, self._files.new_folder(visitor_of(request.request)))
         remarks = chapter_files.remarks(chapters, form)
         return " ".join([f"{path.name}: {_count_chapters(chapters)}.", *remarks]), str(path)
+
+    @_with_message(None)
+    def download_all(
+        self,
+        found: ChapteredTranscript | None,
+        table: _Table,
+        course: str,
+        lesson: str,
+        transcripts: list[Transcript],
+        corrected: list[ChapteredTranscript],
+        minutes: float | None,
+        form: str | None,
+        request: gr.Request,
+        progress: gr.Progress = _PROGRESS,
+    ) -> tuple[Any, ...]:
+        """Write the chapters of all talks to a ZIP: corrected ones as they are, the others as they are found now."""
+        shown, form = self._edited(found, table, course, lesson), _require_format(form)
+        talks = []
+        for number, transcript in enumerate(transcripts):
+            progress((number, len(transcripts)), desc="Finding the chapters of all talks")
+            if found and transcript.lines == found.transcript.lines:
+                talks.append(shown)
+            elif known := [talk for talk in corrected if talk.transcript.lines == transcript.lines]:
+                talks += known
+            else:
+                talks.append(self._editor.chapters(transcript, minutes, is_waiting=self._is_waiting(request)).lesson)
+        path = self._editor.archive(talks, form, self._files.new_folder(visitor_of(request.request)))
+        return f"{path.name}: {len(talks):,} talks.", str(path)
 
     @_with_message("")
     def copy(
@@ -287,6 +328,10 @@ def _rows(table: _Table) -> list[ChapterRow]:
     return [ChapterRow(*("" if cell is None else str(cell) for cell in row)) for row in table]
 
 
+def _replace_talk(corrected: Sequence[ChapteredTranscript], edited: ChapteredTranscript) -> list[ChapteredTranscript]:
+    return [*(talk for talk in corrected if talk.transcript.lines != edited.transcript.lines), edited]
+
+
 def _require_format(form: str | None) -> str:
     if form is None:
         raise UsageError("No format is chosen. Choose one above the download button.")
@@ -294,12 +339,13 @@ def _require_format(form: str | None) -> str:
 
 
 def _show_talks(talks: Sequence[_Talk]) -> tuple[Any, ...]:
-    """Return the transcripts, and the field that chooses one of them."""
+    """Return the transcripts, the field that chooses one, empty fields for others, and the download of several."""
     choices = [
         f"{number}. {talk.name}, {youtube_time(talk.transcript.end_seconds)}"
         for number, talk in enumerate(talks, start=1)  # the number makes names different
     ]
-    return [talk.transcript for talk in talks], gr.Dropdown(choices=choices, value=choices[0], visible=True)
+    choice = gr.Dropdown(choices=choices, value=choices[0], visible=True)
+    return [talk.transcript for talk in talks], choice, "", None, [], gr.Button(visible=len(talks) > 1)
 
 
 def _describe_talks(talks: Sequence[_Talk]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import pytest
@@ -190,3 +192,24 @@ def test_after_saving_the_page_says_what_follows(visitor: httpx.Client) -> None:
     _, rows, _ = _chapters(visitor, AS_TEXT)
     commands = "\nlectern use data/raw/sample.xlsx 'my corrections'/*.xlsx\nlectern run\nlectern promote"
     assert _save(visitor, rows, "Course", "1").endswith(commands)
+
+
+def test_all_talks_are_downloaded_at_once_with_their_corrections(visitor: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "second.txt").write_text(OTHER_TALK, encoding="utf-8")
+    (tmp_path / "third.txt").write_text(OTHER_TALK.replace("clay", "snow"), encoding="utf-8")
+    first = _read(visitor, write_captions(tmp_path / "first.vtt"))
+    assert first[-1]["visible"] is False, "one talk needs no second button"
+    _, _, choice, *_, button = _read(visitor, *(tmp_path / name for name in ("first.vtt", "second.txt", "third.txt")))
+    assert button["visible"] is True
+    talks = [label for label, _ in choice["choices"]]
+    _, rows, _ = _chapters(visitor, "", talks[1])
+    rows[0][1] = "Corrected before"
+    answer(visitor, "timeline", _table(rows), **SESSION)
+    _, rows, _ = _chapters(visitor, "", talks[0])
+    rows[0][1] = "Corrected now"
+    said, file = answer(visitor, "download_all", _table(rows), "second", "1", 0, "youtube", **SESSION)
+    assert said == "chapters.zip: 3 talks."
+    with ZipFile(BytesIO(visitor.get(f"/gradio_api/file={file['path']}").content)) as archive:
+        texts = {name: archive.read(name).decode().split("\n")[0] for name in archive.namelist()}
+    assert texts.pop("third-1.txt").startswith("0:00 ")
+    assert texts == {"second-1.txt": "0:00 Corrected now", "second-1-2.txt": "0:00 Corrected before"}
