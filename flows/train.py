@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import signal
 import sys
 import time
@@ -27,7 +26,7 @@ from flows.execution.child_process import GRACE_SECONDS
 from flows.execution.run_processes import RunProcesses
 from flows.execution.stage import failed_state, log_without_traceback, run_stage
 from flows.graph.exclusive_access import only_run_in_work_tree
-from flows.graph.plan import Busy, Plan, Stage, read_plan
+from flows.graph.plan import Busy, Plan, Stage, read_plan, register_after_experiment
 from flows.graph.run_copy import RunParameters, copy_of_project, remove_old_copies
 from flows.reporting import artifacts
 from flows.reporting.notifications import notify_failure
@@ -37,7 +36,7 @@ from flows.services.service import ServiceDied
 from pipeline.command import INTERRUPTED
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.models.checkpoint_sources import require_checkpoints
-from pipeline.paths import PARAMS, REGISTERED, REPORTS
+from pipeline.paths import PARAMS, REPORTS
 from pipeline.settings import read_params
 
 THREADS = 64
@@ -139,12 +138,6 @@ def bring_up_to_date() -> tuple[list[Stage], dict[str, str]]:
     require_checkpoints(stage.name for stage in stages)
     failures = ray_cluster.run(stages, run, reason, stop_if_cancelled) if ray_cluster.address() else run(stages)
     return [*first, *stages], failures
-
-
-def register_after_experiment() -> None:
-    """Make the register stage stale if a DVC experiment, which registers nothing, was the last to run it."""
-    if REGISTERED.exists() and "experiment" in json.loads(REGISTERED.read_text(encoding="utf-8")):
-        REGISTERED.unlink()
 
 
 def wait_for_dvc() -> Plan:

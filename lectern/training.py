@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,11 +28,16 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run() -> None:
-    """Run all stale stages as a Prefect flow and show the leaderboard."""
+    """Run all stale stages as a Prefect flow and show the leaderboard. If none is stale, no flow runs."""
     enter_project()
-    from flows.train import run_once
+    from flows.graph.plan import is_up_to_date
 
-    run_once()
+    if is_up_to_date(Path.cwd()):
+        print("Nothing is stale.")
+    else:
+        from flows.train import run_once  # imports Prefect, which takes seconds
+
+        run_once()
     _show_results()
 
 

@@ -20,7 +20,9 @@ class RunProcesses:
         self._ended = Event()
         self._lock = Lock()
         self._children: set[Child] = set()
-        self._slots = slots.Slots(slots.devices(), self._ended)
+        devices = slots.devices()
+        self._slots = slots.Slots(devices, self._ended)
+        self._threads = str(slots.cpu_threads(len(devices)))
         self._cores = Semaphore(max(2, os.cpu_count() or 1))
 
     def declare_slots(self) -> None:
@@ -29,22 +31,23 @@ class RunProcesses:
 
     @contextmanager
     def run(
-        self, command: Sequence[str], env: Mapping[str, str], *, slot: str | None, devices: int = 1
+        self, command: Sequence[str], env: Mapping[str, str], *, slot: str | None, devices: int = 1, urgency: int = 0
     ) -> Iterator[Child]:
         """Yield `command` as a child process once its slot is free; end the process with the block.
 
         Args:
             command: the program and its arguments.
-            env: all its environment variables.
+            env: all its environment variables; those of its slot are added.
             slot: `gpu`, or None for a processor.
             devices: number of accelerators, if the slot is `gpu`.
+            urgency: of the commands that wait for a slot, the most urgent starts first.
 
         Raises:
             Stopped: `stop` was called before the process started, or while it ran.
             UsageError: no such slot exists, or this machine has fewer devices.
         """
-        with self._turn(slot, devices) as visible:
-            child = self._start(command, {**env, "CUDA_VISIBLE_DEVICES": visible} if visible else env)
+        with self._turn(slot, devices, urgency) as visible:
+            child = self._start(command, {**env, **self._of_slot(visible, env)})
             try:
                 with child:
                     yield child
@@ -55,16 +58,22 @@ class RunProcesses:
                 raise Stopped
 
     @contextmanager
-    def _turn(self, slot: str | None, devices: int) -> Iterator[str]:
+    def _turn(self, slot: str | None, devices: int, urgency: int) -> Iterator[str | None]:
         match slot:
             case None:
                 with self._cores:
-                    yield ""
+                    yield None
             case slots.GPU:
-                with self._slots.take(devices) as visible:
+                with self._slots.take(devices, urgency) as visible:
                     yield visible
             case _:
                 raise UsageError(f"dvc.yaml: there is no slot {slot!r}. Write 'slot: {slots.GPU}', or no slot.")
+
+    def _of_slot(self, visible: str | None, env: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment variables of a slot: its devices, or its share of the processors."""
+        if visible:
+            return {"CUDA_VISIBLE_DEVICES": visible}
+        return {} if visible is None or "OMP_NUM_THREADS" in env else {"OMP_NUM_THREADS": self._threads}
 
     def _start(self, command: Sequence[str], env: Mapping[str, str]) -> Child:
         with self._lock:

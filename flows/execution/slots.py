@@ -1,4 +1,4 @@
-"""Slots on the accelerators: as many stages run at once as there are devices."""
+"""Slots on the accelerators: as many stages run at once as there are devices. A CPU has one or two slots."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from threading import Condition, Event, Lock
 
 import httpx
+import psutil
 from prefect import get_client, get_run_logger
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
@@ -29,12 +31,19 @@ Prefect's shortest lease is 60 s. Its server looks for expired leases every five
 POLL_SECONDS = 3.0
 """Seconds between checks whether another flow run has returned its slot."""
 
+_CPU_SLOT_BYTES = 6 << 30
+"""Memory of a slot of the CPU: several times what the models of params.yaml need for training."""
+
 
 class Stopped(Exception):
     """The flow run has ended and starts nothing more."""
 
     def __str__(self) -> str:
         return "The flow run was stopped."
+
+
+_Ticket = tuple[int, int]
+"""A place in the queue for slots: negative urgency, and number of arrival."""
 
 
 class Slots:
@@ -52,6 +61,8 @@ class Slots:
         self._free = Counter(devices)
         self._returned = Condition()
         self._choosing = Lock()
+        self._arrivals = count()
+        self._waiting: set[_Ticket] = set()
         self._ended = ended
         self._prefix = limit_prefix()
 
@@ -63,11 +74,12 @@ class Slots:
                     client.upsert_global_concurrency_limit_by_name(self._limit(device), count)
 
     @contextmanager
-    def take(self, wanted: int = 1) -> Iterator[str]:
+    def take(self, wanted: int = 1, urgency: int = 0) -> Iterator[str]:
         """Wait for slots and yield their devices as a value of `CUDA_VISIBLE_DEVICES`; an empty text is the CPU.
 
         Args:
             wanted: number of devices, one for each process of a stage. On a CPU, all processes share one slot.
+            urgency: of those that wait, the most urgent is served first, and of these the first to come.
 
         Raises:
             UsageError: there are fewer devices.
@@ -80,31 +92,38 @@ class Slots:
                 f"In params.yaml, processes is {wanted}, and there are {accelerators} devices, by "
                 "CUDA_VISIBLE_DEVICES and LECTERN_GPU_SLOTS. Lower it."
             )
-        with self._choosing:  # one at a time, so that others do not keep overtaking a stage that needs several
-            devices, lease = self._choose(wanted)
+        ticket = (-urgency, next(self._arrivals))
+        self._waiting.add(ticket)
+        try:
+            devices, lease = self._choose(wanted, ticket)
+        finally:
+            with self._returned:
+                self._waiting.remove(ticket)
+                self._returned.notify_all()
         try:
             with lease:
                 yield ",".join(devices)
         finally:
             with self._returned:
                 self._free.update(devices)
-                self._returned.notify()
+                self._returned.notify_all()
 
-    def _choose(self, wanted: int) -> tuple[list[str], ExitStack]:
+    def _choose(self, wanted: int, ticket: _Ticket) -> tuple[list[str], ExitStack]:
         logged = ""
         while not self._ended.is_set():
             with self._returned:
-                free_here = [device for device, count in self._free.items() if count]
-                if len(free_here) < wanted:
-                    self._returned.wait(POLL_SECONDS)
-                    continue
+                self._returned.wait_for(lambda: self._next_devices(wanted, ticket), POLL_SECONDS)
             why = "Waiting for another flow run to return its slot."
             try:
-                # A check before the request: Prefect's own waiting logs nothing and cannot be interrupted.
-                free = self._free_elsewhere(free_here)[:wanted]
-                if len(free) == wanted:
-                    with suppress(TimeoutError):
-                        return free, self._lease(free)
+                with self._choosing:
+                    free_here = self._next_devices(wanted, ticket)
+                    if not free_here:
+                        continue
+                    # A check before the request: Prefect's own waiting logs nothing and cannot be interrupted.
+                    free = self._free_elsewhere(free_here)[:wanted]
+                    if len(free) == wanted:
+                        with suppress(TimeoutError):
+                            return free, self._lease(free)
             except (httpx.HTTPError, ConcurrencySlotAcquisitionError) as error:
                 if not is_unavailable(error):
                     raise
@@ -114,6 +133,14 @@ class Slots:
                 logged = why
             self._ended.wait(POLL_SECONDS)
         raise Stopped
+
+    def _next_devices(self, wanted: int, ticket: _Ticket) -> list[str]:
+        """Return the free devices if they are enough and nobody is before `ticket`, else none.
+
+        Nobody overtakes a stage that waits for several devices.
+        """
+        free = [device for device, slots in self._free.items() if slots]
+        return free if len(free) >= wanted and ticket == min(self._waiting) else []
 
     def _lease(self, devices: list[str]) -> ExitStack:
         """Take a slot of each device.
@@ -201,13 +228,27 @@ def devices() -> list[str]:
     Raises:
         UsageError: `LECTERN_GPU_SLOTS` is not a positive number.
     """
-    found = _cuda_devices() or [""]
+    found = _cuda_devices() or [""] * _cpu_slots()
     slots = os.environ.get("LECTERN_GPU_SLOTS")
     if slots is None:
         return found
     if not slots.isdecimal() or int(slots) < 1:
         raise UsageError(f"LECTERN_GPU_SLOTS must be 1 or more; it is {slots!r}.")
     return [found[slot % len(found)] for slot in range(int(slots))]
+
+
+def _cpu_slots() -> int:
+    """Return 2 if the machine has two processors and memory for two trainings, else 1.
+
+    Two stages of half the threads are quicker than one after the other: a stage uses one thread for much of its time.
+    """
+    enough = (os.cpu_count() or 1) >= 2 and psutil.virtual_memory().total >= 2 * _CPU_SLOT_BYTES
+    return 2 if enough else 1
+
+
+def cpu_threads(slots: int) -> int:
+    """Return the threads of a stage in one of `slots` slots of the CPU."""
+    return max(1, (os.cpu_count() or 1) // slots)
 
 
 def _cuda_devices() -> list[str]:

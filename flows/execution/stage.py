@@ -98,7 +98,9 @@ def run_stage(stage: Stage, processes: RunProcesses) -> None:
     command = dvc_command("repro", "--single-item", stage.name)
     with stage_report() as report:
         env = environment() | {STAGE_REPORT: str(report)}
-        with processes.run(command, env, slot=stage.slot, devices=process_count(stage.name)) as child:
+        with processes.run(
+            command, env, slot=stage.slot, devices=process_count(stage.name), urgency=stage.depth
+        ) as child:
             code, output = follow(child)
         if code:
             raise failure(stage, output, StageReport.read(report), Path.cwd())

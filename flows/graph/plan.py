@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from dvc.stage import PipelineStage
 from flows.graph.dvc_internals import is_restorable, open_repo
 from flows.graph.repair import repair
 from pipeline.errors import UsageError
+from pipeline.paths import REGISTERED
 
 # An imported workbook is frozen on purpose: the flow `watch` updates it, not the graph.
 logging.getLogger("dvc.repo.status").addFilter(lambda record: "is frozen" not in record.getMessage())
@@ -40,6 +42,8 @@ class Stage:
     """True if DVC's run cache can restore its outputs in another work tree."""
     before_plan: bool = False
     """True for a stage that runs before the plan is made, because its output decides which other stages are stale."""
+    depth: int = 0
+    """Stages on the longest path from this one to the end of the graph. Those on a long path should start early."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,25 @@ class Plan:
         return list(chosen.values())
 
 
+def is_up_to_date(root: Path) -> bool:
+    """Return whether a run of the DVC project at `root` has nothing to do. While another DVC process runs, it may have.
+
+    Raises:
+        UsageError: DVC cannot read the project; the message quotes DVC.
+    """
+    register_after_experiment()
+    try:
+        return not read_plan(root).to_run()
+    except Busy:
+        return False
+
+
+def register_after_experiment() -> None:
+    """Make the register stage stale if a DVC experiment, which registers nothing, was the last to run it."""
+    if REGISTERED.exists() and "experiment" in json.loads(REGISTERED.read_text(encoding="utf-8")):
+        REGISTERED.unlink()
+
+
 def read_plan(root: Path) -> Plan:
     """Read the plan of the DVC project at `root`.
 
@@ -75,14 +98,18 @@ def read_plan(root: Path) -> Plan:
             graph = repo.index.graph
             # DVC's edges point from a stage to what it depends on. Ties keep the order of dvc.yaml.
             order = [stage for stage in nx.topological_sort(graph.reverse()) if isinstance(stage, PipelineStage)]
-            return Plan(tuple(_stage(stage, graph, status) for stage in order))
+            depths: dict[PipelineStage, int] = {}
+            for stage in reversed(order):
+                downstream = [depths[other] for other in graph.predecessors(stage) if other in depths]
+                depths[stage] = max(downstream, default=-1) + 1
+            return Plan(tuple(_stage(stage, graph, status, depths[stage]) for stage in order))
     except LockError as error:
         raise Busy(str(error)) from error
     except DvcException as error:
         raise UsageError("\n".join(_messages(error))) from error
 
 
-def _stage(stage: PipelineStage, graph: nx.DiGraph, status: dict[str, object]) -> Stage:
+def _stage(stage: PipelineStage, graph: nx.DiGraph, status: dict[str, object], depth: int) -> Stage:
     upstream = [other.addressing for other in graph.successors(stage) if isinstance(other, PipelineStage)]
     meta = stage.meta or {}
     return Stage(
@@ -95,6 +122,7 @@ def _stage(stage: PipelineStage, graph: nx.DiGraph, status: dict[str, object]) -
         stale=stage.addressing in status,
         restorable=is_restorable(stage),
         before_plan=bool(meta.get("before_plan")),
+        depth=depth,
     )
 
 

@@ -69,7 +69,7 @@ def test_planted_secrets_are_written_nowhere(shipped: Path, tmp_path: Path) -> N
             done = lectern(*words, cwd=shipped, env=planted)
             said[" ".join(words)] = done.stdout + done.stderr
             assert "Traceback" not in done.stderr, done.stderr
-    assert "Nothing was stale" in said["run"] or "Next steps" in said["run"], said["run"]
+    assert "Nothing is stale" in said["run"] or "Next steps" in said["run"], said["run"]
     away = lectern("models", cwd=shipped, env=environment(MLFLOW_TRACKING_URI=f"http://lectern:{PASSWORD}@127.0.0.1:9"))
     said["models, when MLflow is away"] = away.stdout + away.stderr
 

@@ -1,13 +1,17 @@
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from prefect import get_client
 
-from flows.execution.slots import Slots, devices
+from flows.execution.run_processes import RunProcesses
+from flows.execution.slots import GPU, Slots, devices
 from pipeline.errors import UsageError
 from tests.flows.toy_project import PrefectServer, wait_for
 
@@ -25,8 +29,6 @@ with Slots(["0"], threading.Event()).take():
 @pytest.mark.parametrize(
     ("visible", "slots", "expected"),
     [
-        ("", None, [""]),
-        ("-1", None, [""]),
         ("0", None, ["0"]),
         ("3, 5", None, ["3", "5"]),
         ("3,-1,5", None, ["3"]),
@@ -42,6 +44,30 @@ def test_each_device_has_a_slot_unless_the_environment_sets_the_number(
     if slots:
         monkeypatch.setenv("LECTERN_GPU_SLOTS", slots)
     assert devices() == expected
+
+
+@pytest.mark.parametrize(("cores", "gib", "slots"), [(1, 64, 1), (2, 8, 1), (2, 16, 2), (64, 512, 2)])
+def test_a_cpu_with_two_cores_and_enough_memory_has_two_slots(
+    monkeypatch: pytest.MonkeyPatch, cores: int, gib: int, slots: int
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=gib << 30))
+    assert devices() == [""] * slots
+
+
+@pytest.mark.parametrize(("given", "threads"), [(None, "4"), ("7", "7")])
+def test_stages_that_share_the_cpu_share_its_cores(
+    prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, given: str | None, threads: str
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("LECTERN_GPU_SLOTS", "2")
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    show = [sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"]
+    processes = RunProcesses()
+    processes.declare_slots()
+    with processes.run(show, {"OMP_NUM_THREADS": given} if given else {}, slot=GPU) as child:
+        assert list(child.lines()) == [threads]
 
 
 @pytest.mark.parametrize("slots", ["0", "-1", "many", ""])
@@ -80,6 +106,21 @@ def test_flow_runs_on_one_machine_get_different_devices(prefect_server: PrefectS
 def test_more_processes_than_devices_are_refused(prefect_server: PrefectServer):
     with pytest.raises(UsageError, match="processes is 3, and there are 2 devices"), Slots(["0", "1"], Event()).take(3):
         pass
+
+
+def test_the_most_urgent_stage_gets_the_next_slot(prefect_server: PrefectServer):
+    slots, order = Slots([""], Event()), []
+    slots.declare()
+
+    def run(urgency: int) -> None:
+        with slots.take(urgency=urgency):
+            order.append(urgency)
+
+    with ThreadPoolExecutor() as pool, slots.take():
+        for urgency in (1, 3, 2):
+            pool.submit(run, urgency)
+        time.sleep(0.5)
+    assert order == [3, 2, 1]
 
 
 def limits() -> set[str]:

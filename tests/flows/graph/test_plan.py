@@ -60,6 +60,11 @@ def test_every_stage_comes_after_its_upstream_stages(folder: Path):
     assert seen == {"first", "copy@a", "copy@b", "last", "aside"}
 
 
+def test_a_stage_knows_how_many_stages_come_after_it(folder: Path):
+    depths = {stage.name: stage.depth for stage in read_plan(folder).stages}
+    assert depths == {"first": 2, "copy@a": 1, "copy@b": 1, "last": 0, "aside": 0}
+
+
 def test_each_stage_of_a_foreach_has_its_slot(folder: Path):
     slots = {stage.name: stage.slot for stage in read_plan(folder).stages}
     assert slots == {"first": None, "copy@a": "gpu", "copy@b": "gpu", "last": None, "aside": None}
