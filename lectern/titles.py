@@ -105,10 +105,12 @@ class _Source(Enum):
 
 
 def _kind_of(source: str) -> _Source:
-    from pipeline.data.tables import is_workbook
-
     try:
         path = Path(source).resolve()
+        if not path.exists():
+            return _Source.PASSAGE
+        from pipeline.data.tables import is_workbook  # with the readers of spreadsheets, which a passage does not need
+
         if is_workbook(path):
             return _Source.WORKBOOK
         return _Source.FOLDER if path.is_dir() else _Source.PASSAGE

@@ -40,10 +40,17 @@ def models(context: typer.Context) -> None:
     if context.invoked_subcommand:
         return
     from pipeline.registry.register_settings import RegisterSettings
-    from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import list_versions, nothing_registered, versions_table
+    from pipeline.registry.registry_database import read_versions
+    from pipeline.registry.versions_table import versions_table
 
     name = RegisterSettings.read().name
+    if known := read_versions(name):
+        console().print(versions_table(name, [(version, version.aliases) for version in known]))
+        return
+    # Only now: MLflow takes seconds to import.
+    from pipeline.registry.tracking import connect
+    from pipeline.registry.versions import list_versions, nothing_registered
+
     found = list_versions(connect(), name)
     if not found:
         raise Rejected(nothing_registered(name))

@@ -6,16 +6,17 @@ import logging
 import sys
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from tqdm import tqdm
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
 
 from pipeline.errors import Rejected
 from pipeline.models.checkpoint_sources import find_checkpoint
 from pipeline.models.device import inference_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LONGEST_TOKENS = 256  # the length that MiniLM was trained with
 _BATCH_SIZE = 32
@@ -34,6 +35,8 @@ def embed(passages: Sequence[str], encoder: str) -> np.ndarray:
     Raises:
         Rejected: the encoder cannot be found or opened.
     """
+    import torch  # takes seconds, and reading a leaderboard of boundaries does not need it
+
     tokenizer, model = _load(encoder)
     longest = min(_LONGEST_TOKENS, tokenizer.model_max_length)
     order = sorted(range(len(passages)), key=lambda n: len(passages[n]))  # similar lengths need little padding
@@ -60,6 +63,9 @@ def _load(encoder: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         folder = find_checkpoint(encoder)
     except Rejected as error:
         raise Rejected(f"chapters.encoder in params.yaml: {error}") from None
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
     disable_progress_bar()  # it only counts the weights of a small file
     try:
         tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)

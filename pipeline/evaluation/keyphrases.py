@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from functools import cache
-
-from yake import KeywordExtractor
+from typing import TYPE_CHECKING
 
 from pipeline.data.word_count import count_words, unspaced_letters
+
+if TYPE_CHECKING:
+    from yake import KeywordExtractor
 
 _MAX_WORDS = 3  # as in the paper on YAKE
 _VERY_LONG_WORD = re.compile(r"\S{200,}+")  # YAKE's time grows with the square of a word's length
@@ -49,6 +51,8 @@ def stop_words(text: str) -> frozenset[str]:
 
 @cache
 def _extractor(language: str, count: int = 1) -> KeywordExtractor:
+    from yake import KeywordExtractor  # takes a second, and most texts get a title of the model's
+
     return KeywordExtractor(lan=language, n=_MAX_WORDS, top=count)
 
 

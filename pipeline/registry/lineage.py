@@ -94,7 +94,7 @@ def md5(path: Path) -> str:
 
 def title_code_hashes(package: Path) -> list[str]:
     """Return the hashes of the code that titles depend on, in a copy of the package `pipeline`."""
-    return [md5(package / part) for part in ("models", "data/openings.py")]
+    return [md5(package / part) for part in ("models", "data/lesson_openings.py")]
 
 
 def _md5_of_file(path: Path) -> str:

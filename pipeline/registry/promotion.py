@@ -21,11 +21,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import Rejected, TemporaryFailure
+from pipeline.registry.registry_database import CHAMPION
 from pipeline.registry.serving_trial import try_version
 from pipeline.registry.tracking import find_run
 from pipeline.registry.tracking_store import sync_artifacts
 from pipeline.registry.versions import (
-    CHAMPION,
     find_by_alias,
     find_by_number,
     find_registered_model,

@@ -14,11 +14,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models.model import ModelInfo
 
+from pipeline.registry.registry_database import CHALLENGER
 from pipeline.registry.tracking import EXPERIMENT, find_run
 from pipeline.registry.tracking_store import sync_artifacts
 from pipeline.registry.unfinished_runs import open_run
 from pipeline.registry.version_segmenter import SEGMENTER
-from pipeline.registry.versions import CHALLENGER, GENERATE_TAG, list_versions, registry_lock
+from pipeline.registry.versions import GENERATE_TAG, list_versions, registry_lock
 
 if TYPE_CHECKING:
     from pipeline.models.generation import GenerateSettings

@@ -8,7 +8,6 @@ from itertools import count, pairwise
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
 
 from pipeline.data.lesson_openings import has_opening_mark, marked_texts, remove_opening_mark
 from pipeline.data.workbook_schema import LESSON
@@ -175,6 +174,8 @@ def _assign(candidates: Sequence[Sequence[str]], words: _TalkWords, taken: Colle
         candidates: of each chapter, best first.
         taken: the keys of titles that no chapter gets.
     """
+    from scipy.optimize import linear_sum_assignment  # takes a second, and the titles of passages do not need it
+
     keys = {key: n for n, key in enumerate(dict.fromkeys(title_key(t) for each in candidates for t in each))}
     scores = np.full((len(candidates), len(keys) + len(candidates)), _FORBIDDEN)
     titles: dict[tuple[int, int], str] = {}

@@ -1,7 +1,4 @@
-"""Look up versions of the registered model.
-
-The alias `challenger` names the newest version. The alias `champion` names the version that a person promoted.
-"""
+"""Look up versions of the registered model by MLflow."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -18,22 +14,18 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.utils import get_results_from_paginated_fn
-from rich.table import Table
 
 from pipeline.errors import Rejected, UsageError
 from pipeline.experiments import main_project
 from pipeline.files import make_folder
 from pipeline.paths import REGISTRY_LOCK, STATE
+from pipeline.registry.registry_database import CHALLENGER, CHAMPION
 
 if TYPE_CHECKING:
     from pipeline.models.generation import GenerateSettings
 
-CHAMPION = "champion"
-CHALLENGER = "challenger"
 GENERATE_TAG = "model.generate"
 """The tag of a version that holds its generation settings."""
-
-_SCORES = ("validation.rouge1", "test.rouge1")
 
 _log = logging.getLogger(__name__)
 
@@ -147,25 +139,6 @@ def settings_of(version: ModelVersion) -> GenerateSettings:
     from pipeline.models.generation import GenerateSettings
 
     return GenerateSettings.model_validate_json(version.tags[GENERATE_TAG])
-
-
-def versions_table(name: str, versions: list[tuple[ModelVersion, list[str]]]) -> Table:
-    """Format what `list_versions` returns for a terminal."""
-    table = Table(title=f"Versions of '{name}'", title_justify="left")
-    for column in ("version", "alias", "model", *_SCORES, "beats baselines", "commit", "registered (UTC)"):
-        table.add_column(column)
-    for version, aliases in versions:
-        tags = version.tags
-        table.add_row(
-            str(version.version),
-            ", ".join(sorted(aliases)),
-            tags.get("model", ""),
-            *(tags.get(score, "") for score in _SCORES),
-            tags.get("beats_baselines", ""),
-            tags.get("git.commit", "")[:8] + ("+" if tags.get("git.dirty") == "true" else ""),
-            datetime.fromtimestamp(version.creation_timestamp / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M"),
-        )
-    return table
 
 
 @contextmanager

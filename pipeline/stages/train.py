@@ -62,11 +62,11 @@ def run(model: str) -> None:
     fingerprint = training_fingerprint(model_settings, settings.affecting_weights(), start)
     resume_from = CHECKPOINTS / f"{model}-{fingerprint}"
     # Only in the first process: the others have no GPU yet to load a model on, and their scores are not used.
-    score = epoch_score(settings.bertscore if settings.epochs and is_first_process() else None)
+    score = epoch_score(settings.bertscore if is_first_process() else None) if settings.epochs else None
     prepared = prepare(model, model_settings, settings, [*train["text"], *train["title"]])
 
     def fit_with(callbacks: Sequence[TrainerCallback]) -> pd.DataFrame:
-        if not settings.epochs:
+        if score is None:
             return pd.DataFrame(columns=COLUMNS)
         return fit(
             prepared.trained,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-import mlflow
-
 from pipeline.errors import Rejected, UsageError
 from pipeline.models.title_cleanup import is_usable_title, shorten_title
 from pipeline.titles.served_version import ServedVersion, load_version
@@ -30,7 +28,7 @@ def title_passage(text: str, version: ServedVersion, parameters: Mapping[str, ob
     predict = load_version(version)
     try:
         written = predict([text], parameters).iloc[0]
-    except (ValueError, mlflow.MlflowException) as error:
+    except ValueError as error:
         raise UsageError(str(error)) from None
     longest = TitlesSettings.read().longest
     if not written["fallback"]:

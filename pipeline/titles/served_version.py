@@ -1,7 +1,7 @@
 """Find the served version, the champion or else the challenger, and load it for titling.
 
 Until a version is registered, a pretrained model takes its place. MLflow takes seconds to import, so this file imports
-it only when a version may be registered.
+it only when the version or its files are on another machine.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import yaml
 
 import pipeline
-from pipeline.errors import Rejected, UsageError
-from pipeline.experiments import sqlite_file
+from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.extras import require_extra
-from pipeline.models.title_cleanup import PLAIN, shorten_title
-from pipeline.paths import EXPORTS
+from pipeline.models.title_cleanup import shorten_title
+from pipeline.paths import EXPORTS, SEGMENTER
 from pipeline.registry.fallback_title import Shown, shown_titles, titles_frame
 from pipeline.registry.register_settings import RegisterSettings
+from pipeline.registry.registry_database import CHALLENGER, CHAMPION, RegisteredVersion, read_versions
 from pipeline.titles.settings import TitlesSettings
 
 if TYPE_CHECKING:
-    import mlflow
     from mlflow.entities.model_registry import ModelVersion
 
     from pipeline.chapters.segmenter import Segmenter
+    from pipeline.models.generation import Titler
 
 _INSTALLED_CODE = Path(pipeline.__file__).parent
 _PRETRAINED = "pretrained"
@@ -53,12 +54,14 @@ class ServedVersion:
     number: of the version; the pretrained model's name in params.yaml.
     identity: a text that changes whenever the titles may change.
     export: folder of its fast export, if that writes the titles.
+    files: folder of its files; None if MLflow has to find them.
     """
 
     name: str
     number: str
     identity: str
     export: Path | None = None
+    files: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
@@ -80,24 +83,27 @@ def find_served_version(*, fast: bool = False) -> ServedVersion:
         UsageError: `fast` is set and the version has no up-to-date export.
     """
     settings = RegisterSettings.read()
-    if settings.pretrained and not fast and not _database_exists():
-        return _pretrained_version(settings.pretrained)
-    from pipeline.registry.tracking import connect
-    from pipeline.registry.versions import find_served, nothing_registered
-
-    registered = find_served(connect(), settings.name)
+    registered = _find_registered(settings.name)
     if registered is None:
         if fast or not settings.pretrained:
+            from pipeline.registry.versions import nothing_registered
+
             raise Rejected(nothing_registered(settings.name))
         return _pretrained_version(settings.pretrained)
     version = to_served_version(registered)
     return _with_export(version, _model_md5(registered)) if fast else version
 
 
-def _database_exists() -> bool:
-    """Return whether there is a tracking database, or a server that may have one."""
-    file = sqlite_file(os.environ["MLFLOW_TRACKING_URI"])
-    return file is None or file.exists()
+def _find_registered(name: str) -> ModelVersion | RegisteredVersion | None:
+    """Return the champion, else the challenger; None if neither exists."""
+    versions = read_versions(name)
+    if versions is None:
+        from pipeline.registry.tracking import connect
+        from pipeline.registry.versions import find_served
+
+        return find_served(connect(), name)
+    by_alias = {alias: version for version in versions for alias in version.aliases}
+    return by_alias.get(CHAMPION) or by_alias.get(CHALLENGER)
 
 
 def _pretrained_version(model: str) -> ServedVersion:
@@ -108,14 +114,15 @@ def _pretrained_version(model: str) -> ServedVersion:
     return ServedVersion(_PRETRAINED, model, " ".join(settings))
 
 
-def to_served_version(registered: ModelVersion) -> ServedVersion:
+def to_served_version(registered: ModelVersion | RegisteredVersion) -> ServedVersion:
     """Convert a version of MLflow's registry."""
     name, number = registered.name, str(registered.version)
     tracking = os.environ["MLFLOW_TRACKING_URI"]
-    return ServedVersion(name, number, f"{tracking} {name}/{number} {_model_md5(registered)}")
+    files = registered.files if isinstance(registered, RegisteredVersion) else None
+    return ServedVersion(name, number, f"{tracking} {name}/{number} {_model_md5(registered)}", files=files)
 
 
-def _model_md5(registered: ModelVersion) -> str:
+def _model_md5(registered: ModelVersion | RegisteredVersion) -> str:
     return registered.tags.get("model.md5", "")
 
 
@@ -161,6 +168,11 @@ def load_segmenter(version: ServedVersion) -> Segmenter | None:
     """
     if not version.is_registered:
         return None
+    if version.files:
+        from pipeline.chapters.segmenter import Segmenter
+
+        folder = version.files / "artifacts" / SEGMENTER.name
+        return Segmenter.load(folder) if folder.is_dir() else None
     from pipeline.registry.version_segmenter import read_segmenter
 
     return read_segmenter(version.name, version.number)
@@ -178,19 +190,14 @@ def load_version(version: ServedVersion) -> Predict:
         return _load_export(version.export)
     if not version.is_registered:
         return _load_pretrained(version.number)
+    if version.files:
+        return _load_files(version, version.files)
     downloads = tempfile.TemporaryDirectory(prefix="lectern-version-", ignore_cleanup_errors=True)
     try:
-        model = _load_model(version, downloads.name)
+        predict = _load_files(version, _fetch_files(version, downloads.name))
     except BaseException:
         downloads.cleanup()
         raise
-
-    def predict(texts: list[str], parameters: Mapping[str, object]) -> pd.DataFrame:
-        predicted = model.predict(texts, params=dict(parameters) or None)
-        if "fallback" in predicted:
-            return predicted
-        return titles_frame(texts, predicted["candidates"].tolist(), PLAIN)  # a version from before fallback titles
-
     weakref.finalize(predict, downloads.cleanup)  # a loaded model may still read its files
     return predict
 
@@ -204,8 +211,10 @@ def _load_pretrained(model: str) -> Predict:
         "learns how your course words its titles: `lectern use WORKBOOK`, then `lectern run`.",
         model,
     )
-    titler = open_pretrained(ModelSettings.read(model), GenerateSettings.read(model))
+    return _predict_with(open_pretrained(ModelSettings.read(model), GenerateSettings.read(model)))
 
+
+def _predict_with(titler: Titler) -> Predict:
     def predict(texts: list[str], parameters: Mapping[str, object]) -> pd.DataFrame:
         changed = titler.with_overrides(parameters) if parameters else titler
         return titles_frame(texts, changed.titles(texts), titler.style)
@@ -213,17 +222,9 @@ def _load_pretrained(model: str) -> Predict:
     return predict
 
 
-def _load_model(version: ServedVersion, downloads: str) -> mlflow.pyfunc.PyFuncModel:
-    import mlflow
-
-    from pipeline.registry.outages import translate_error
-
-    failure = f"Version {version.number} of '{version.name}' cannot be loaded"
-    try:
-        folder = _fetch_files(f"models:/{version}", downloads)
-    except Exception as error:  # the kinds depend on the store
-        raise translate_error(error) or Rejected(f"{failure}: {error}") from error
-    if _carries_other_code(Path(folder)):
+def _load_files(version: ServedVersion, folder: Path) -> Predict:
+    """Load the version whose files are in `folder` as MLflow and `TitleModel.load_context` would, without MLflow."""
+    if _carries_other_code(folder):
         _log.warning(
             "Version %s of '%s' was registered with other code than the installed code, which writes the titles now. "
             "The titles may differ from those that were evaluated. To register a version with this code, run `lectern "
@@ -231,10 +232,20 @@ def _load_model(version: ServedVersion, downloads: str) -> mlflow.pyfunc.PyFuncM
             version.number,
             version.name,
         )
+    from pipeline.models.generation import GenerateSettings, open_titler
+
     try:
-        return mlflow.pyfunc.load_model(folder)
+        flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
+        settings = GenerateSettings.model_validate(flavor["config"]["generate"])
+        return _predict_with(open_titler(folder / flavor["artifacts"]["model"]["path"], settings))
+    except TemporaryFailure:
+        raise
     except Exception as error:  # the kinds depend on the damage
-        raise Rejected(f"{failure}: {error}") from error
+        raise Rejected(f"{_cannot_be_loaded(version)}: {error}") from error
+
+
+def _cannot_be_loaded(version: ServedVersion) -> str:
+    return f"Version {version.number} of '{version.name}' cannot be loaded"
 
 
 def _carries_other_code(folder: Path) -> bool:
@@ -245,13 +256,19 @@ def _carries_other_code(folder: Path) -> bool:
     return carried.is_dir() and title_code_hashes(carried) != title_code_hashes(_INSTALLED_CODE)
 
 
-def _fetch_files(uri: str, downloads: str) -> str:
+def _fetch_files(version: ServedVersion, downloads: str) -> Path:
     """Return the folder of a version's files: its own place on this machine, else a download in `downloads`."""
     import mlflow
 
     from pipeline.models.checkpoint_sources import artifact_store, is_local
+    from pipeline.registry.outages import translate_error
 
-    return mlflow.artifacts.download_artifacts(uri, dst_path=None if is_local(artifact_store(uri)) else downloads)
+    uri = f"models:/{version}"
+    try:
+        to = None if is_local(artifact_store(uri)) else downloads
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=to))
+    except Exception as error:  # the kinds depend on the store
+        raise translate_error(error) or Rejected(f"{_cannot_be_loaded(version)}: {error}") from error
 
 
 def _load_export(folder: Path) -> Predict:

@@ -9,7 +9,7 @@ import mlflow
 import pandas as pd
 
 from pipeline.paths import SPLITS
-from pipeline.registry import versions
+from pipeline.registry import registry_database, versions
 from pipeline.registry.tracking import connect
 from pipeline.settings import set_params
 
@@ -56,5 +56,5 @@ def approve_by_gate() -> None:
 
 def champion() -> str | None:
     """Return the champion's number."""
-    number = connect().get_registered_model(NAME).aliases.get(versions.CHAMPION)
+    number = connect().get_registered_model(NAME).aliases.get(registry_database.CHAMPION)
     return str(number) if number else None

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.services.service import free_port
-from pipeline.registry import promotion, versions
+from pipeline.registry import promotion, registry_database, versions
 from pipeline.registry.gate import Verdict
 from pipeline.settings import set_params
 from tests.command import lectern, start
@@ -120,7 +120,9 @@ def test_ten_promotions_and_ten_rollbacks_at_once_leave_one_champion_and_a_trail
         if code:
             assert len([line for line in said.splitlines() if not line.endswith(WAITS)]) == 1, (each, said)
     moves = promotion.trail(client, NAME)
-    [champion] = [version for version, aliases in versions.list_versions(client, NAME) if versions.CHAMPION in aliases]
+    [champion] = [
+        version for version, aliases in versions.list_versions(client, NAME) if registry_database.CHAMPION in aliases
+    ]
     assert len(moves) == 2 + ended.count(0)
     assert {move.action for move in moves[2:]} == {"promote", "rollback"}
     assert [move.before for move in moves] == [None, *(move.version for move in moves[:-1])]

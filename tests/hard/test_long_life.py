@@ -24,8 +24,9 @@ from flows.services.prefect_server import api_url, prefect_service
 from flows.services.service import free_port
 from pipeline.maintenance.removable import size
 from pipeline.registry.lineage import md5
+from pipeline.registry.registry_database import CHALLENGER
 from pipeline.registry.tracking import connect
-from pipeline.registry.versions import CHALLENGER, list_versions
+from pipeline.registry.versions import list_versions
 from tests.command import run_module
 from tests.conftest import ROOT
 from tests.training.small import environment
