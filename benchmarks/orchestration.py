@@ -3,8 +3,7 @@
     python benchmarks/orchestration.py [--models 8] [--seconds 30] [--slots 4]
 
 The project is made for this benchmark, and its trainings only wait: `--seconds` each, `--slots` of them at once. A
-Prefect server is already running and has served a run before, as on an operator's machine. A run that starts its own
-server is measured too.
+Prefect server is already running and has served a run before, as on an operator's machine.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from first_run import seconds
+from first_run import lectern, run
 
 from flows.services.prefect_server import api_url, prefect_service
 from flows.services.service import free_port
@@ -65,17 +64,15 @@ def main() -> None:
 def measure(options: argparse.Namespace, reporting: dict[str, str]) -> None:
     ideal = options.seconds * -(-options.models // options.slots)
     here, ours = Path.cwd(), {"PYTHONPATH": str(ROOT)}
-    seconds("lectern", "run", cwd=here, env=ours | reporting)
+    run(lectern("run"), here, env=ours | reporting)
     write_stages(options.models, options.seconds)
-    trained = seconds("lectern", "run", cwd=here, env=ours | reporting)
-    nothing = seconds("lectern", "run", cwd=here, env=ours | reporting)
-    alone = seconds("lectern", "run", cwd=here, env=ours)
-    by_dvc = seconds("dvc", "repro", cwd=here)
+    trained = run(lectern("run"), here, env=ours | reporting).seconds
+    nothing = run(lectern("run"), here, env=ours).seconds
+    by_dvc = run([sys.executable, "-m", "dvc", "repro"], here).seconds
     what = f"{options.models} models of {options.seconds} s on {options.slots} slots"
     print("| what | seconds | against |\n|---|--:|---|")
     print(f"| {what} | {trained:.1f} | ideal {ideal} s: {trained / ideal - 1:+.0%} |")
     print(f"| nothing stale | {nothing:.1f} | `dvc repro` {by_dvc:.1f} s |")
-    print(f"| nothing stale, with a Prefect server of its own | {alone:.1f} | `dvc repro` {by_dvc:.1f} s |")
 
 
 def make_project() -> None:
