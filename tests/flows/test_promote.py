@@ -10,11 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from prefect import get_client
@@ -27,9 +25,7 @@ from prefect.states import AwaitingRetry
 from flows.execution.slots import Slots, devices
 from flows.promote import promote
 from pipeline.errors import TemporaryFailure
-from pipeline.registry import gate, promotion
 from pipeline.registry.promotion import trail
-from pipeline.registry.serving_trial import Trial
 from pipeline.registry.tracking import connect
 from tests.conftest import SUBJECTS
 from tests.flows.promotable import NAME, approve_by_gate, champion, register, write_splits
@@ -53,18 +49,6 @@ def folder(
 @pytest.fixture
 def deployment(prefect_server: PrefectServer) -> UUID:
     return promote.to_deployment("in-tests").apply()
-
-
-@pytest.fixture
-def served_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Versions write their titles in this process: a process for each trial takes seconds to start."""
-
-    def try_here(version: ModelVersion, texts: list[str]) -> Trial:
-        model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
-        return Trial(model.predict(texts)["title"].tolist(), seconds_a_title=0.1, megabytes=1)
-
-    for module in (gate, promotion):
-        monkeypatch.setattr(module, "try_version", try_here)
 
 
 def execute(run: FlowRun) -> None:
@@ -156,7 +140,6 @@ def test_nobody_is_asked_about_a_version_that_fails_the_rules(folder: Path, depl
     assert champion() is None
 
 
-@pytest.mark.usefixtures("served_here")
 def test_approval_by_the_gate_promotes_without_asking(folder: Path):
     approve_by_gate()
     register([])
@@ -198,7 +181,6 @@ def test_a_temporary_failure_is_retried_and_a_refusal_is_not(folder: Path, monke
     wait_for(lambda: attempts(ended) == {"promote": 1})
 
 
-@pytest.mark.usefixtures("served_here")
 def test_a_promotion_with_a_lost_answer_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
     approve_by_gate()
     tag = MlflowClient.set_model_version_tag
