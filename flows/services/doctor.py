@@ -35,7 +35,7 @@ CHECK_SECONDS = 60
 _ANSWER_SECONDS = 4  # for a server
 _GIB = 1 << 30
 _FULL_GIB, _TIGHT_GIB = 1, 10
-_PYTHON = (3, 11)
+_PYTHONS = ((3, 11), (3, 12), (3, 13))
 _INSTALL = "Run `make install` in the project's folder."
 
 
@@ -64,8 +64,9 @@ class Finding:
 def python_version() -> Finding:
     """Check the version of Python."""
     message = f"{sys.version.split()[0]}, {sys.executable}"
-    if sys.version_info[:2] != _PYTHON:
-        return Finding(State.WRONG, f"{message}.", "Lectern needs Python 3.11: remove .venv and run `make install`.")
+    if sys.version_info[:2] not in _PYTHONS:
+        remedy = "Lectern needs Python 3.11, 3.12 or 3.13: remove .venv, then run `make install`."
+        return Finding(State.WRONG, f"{message}.", remedy)
     return Finding(State.OK, message)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.services.doctor import CHECKS
+from flows.services.doctor import CHECKS, State, python_version
 from flows.services.service import free_port
 from pipeline.catalogue import add
 from pipeline.models.device import WHEELS
@@ -48,6 +48,17 @@ def hub() -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [((3, 10, 9), State.WRONG), ((3, 11, 0), State.OK), ((3, 13, 2), State.OK), ((3, 14, 0), State.WRONG)],
+)
+def test_every_supported_python_is_accepted(
+    version: tuple[int, ...], state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    assert python_version().state == state
 
 
 def lines_of(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str]]:
