@@ -40,9 +40,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out files that are not quick, without importing them. None leaves the decision to other rules."""
+    """Leave out files that are not quick, without importing them, and folders that have no others.
+
+    Returns:
+        None to leave the decision to other rules.
+    """
+    if not config.getoption("--quick"):
+        return None
+    if collection_path.is_dir():
+        return None if any(map(is_quick, collection_path.rglob("test_*.py"))) else True
     is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
-    return True if is_test and config.getoption("--quick") and not is_quick(collection_path) else None
+    return True if is_test and not is_quick(collection_path) else None
 
 
 def pytest_configure() -> None:

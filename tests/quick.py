@@ -20,9 +20,11 @@ HEAVY = {
 """Modules that take seconds to import, start processes, or need Prefect or other tests' helpers."""
 
 
+@cache
 def is_quick(path: Path) -> bool:
     """Return whether a test file loads no heavy module. Its own imports count also inside functions."""
     imports = {name for name in _imports(path, everywhere=True) if not name.startswith("tests.conftest")}
+    imports.update(*map(_imports, _fixtures(path)))
     loaded = {name for name in imports if name.startswith("pipeline")}
     todo = [*loaded]
     while todo:
@@ -31,6 +33,12 @@ def is_quick(path: Path) -> bool:
         imports |= new
         todo += new
     return HEAVY.isdisjoint(name.partition(".")[0] for name in imports)
+
+
+def _fixtures(path: Path) -> list[Path]:
+    """The files with fixtures that pytest loads with a test file, except tests/conftest.py, which is light."""
+    folders = [folder for folder in path.parents if ROOT / "tests" in folder.parents]
+    return [file for folder in folders if (file := folder / "conftest.py").is_file()]
 
 
 def _file(name: str) -> Path | None:
