@@ -13,7 +13,7 @@ from pipeline.data.sheet_parsing import ParsedSheet
 from pipeline.data.workbook_schema import LESSON
 
 DUPLICATE_START = "also starts a topic"
-"""Part of what is said of the second topic with the same start."""
+"""Part of the message about the second topic with the same start."""
 
 _LATE = 10 * 3600  # seconds; a longer lesson probably holds minutes as hours
 

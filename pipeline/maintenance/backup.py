@@ -138,7 +138,7 @@ def _open(file: Path) -> tarfile.TarFile:
         return tarfile.open(file, "r:")
     except tarfile.ReadError:
         raise Rejected(
-            f"{file} is not a backup of Lectern, a tar without compression. "
+            f"{file} is not a backup of Lectern, which is an uncompressed tar. "
             "If you have compressed it, unpack it first, for instance with gunzip."
         ) from None
 

@@ -99,7 +99,7 @@ class Features:
     def prepare(self, sources: Sequence[list[int]]) -> None:
         """Compute and cache missing features, unless the limit or the disk has no room for them.
 
-        If the limit has no room for the features of other texts too, those are deleted.
+        Features of other texts are deleted if the limit has no room for them too.
         """
         if not self._missing(sources):
             return

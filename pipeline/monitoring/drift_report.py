@@ -62,7 +62,7 @@ def _notes(version: str) -> list[str]:
         return [f"{version} is no longer registered."]
     if is_of_current_split(tags):
         return []
-    return [f"{version} was trained on another split than the current one, which it is compared with here."]
+    return [f"{version} was trained on an earlier split, but is compared with the current one here."]
 
 
 def _page(drift: Drift, training: pd.DataFrame, titled: pd.DataFrame) -> str:
