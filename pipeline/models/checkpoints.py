@@ -55,6 +55,10 @@ class ModelSettings(Settings):
     language: str | None = Field(
         default=None, description="language code of texts and titles, as the tokenizer writes it; null means English"
     )
+    prompt: str | None = Field(
+        default=None,
+        description="causal models: plain text around `{text}`, which replaces the tokenizer's chat template",
+    )
     weights: Literal["float32", "bfloat16"] = Field(default="float32", description="precision of the weights on disk")
     max_source_tokens: int = Field(gt=0)  # longer texts are cut
     max_target_tokens: int = Field(default=24, gt=0, description="longer titles are cut for training")
@@ -72,6 +76,14 @@ class ModelSettings(Settings):
         if self.language and (self.scratch or not FAMILIES[self.family].language):
             multilingual = ", ".join(name for name, family in FAMILIES.items() if family.language)
             raise ValueError(f"'language' needs a pretrained checkpoint of a multilingual family: {multilingual}")
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_has_a_text(self) -> ModelSettings:
+        if self.prompt is not None and not FAMILIES[self.family].causal:
+            raise ValueError("'prompt' is for the family causal; remove it")
+        if self.prompt is not None and self.prompt.count("{text}") != 1:
+            raise ValueError("'prompt' must contain {text} once, in place of the transcript")
         return self
 
     @model_validator(mode="after")
@@ -114,6 +126,7 @@ class Card(Settings):
     family: str
     checkpoint: str
     language: str | None = None
+    prompt: str | None = None
     max_source_tokens: int
     max_target_tokens: int
     style: TitleStyle = TitleStyle()  # style of the training titles
@@ -121,7 +134,7 @@ class Card(Settings):
     def inputs(self, tokenizer: PreTrainedTokenizerBase) -> Inputs:
         """Build the model's inputs with its tokenizer."""
         return Inputs(
-            get_family(self.family, self.language),
+            get_family(self.family, self.language, self.prompt),
             tokenizer,
             max_source_tokens=self.max_source_tokens,
             max_target_tokens=self.max_target_tokens,
@@ -138,7 +151,7 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
     Raises:
         Rejected: The checkpoint is unavailable or damaged, belongs to another family, or does not fit the settings.
     """
-    family = get_family(settings.family, settings.language)
+    family = get_family(settings.family, settings.language, settings.prompt)
     model, tokenizer = _open(settings, family, texts)
     source, target = family.positions(model.config)
     limits = {"max_source_tokens": source - prefix_tokens(family, tokenizer), "max_target_tokens": target}
@@ -149,7 +162,8 @@ def open_checkpoint(settings: ModelSettings, texts: list[str]) -> tuple[PreTrain
                 "tokens. Lower it in params.yaml."
             )
     if family.causal:
-        _require_chat_template(settings, tokenizer)
+        if settings.prompt is None:
+            _require_chat_template(settings, tokenizer)
         _require_room_for_both(settings, family, tokenizer, model.config)
     return model, tokenizer
 
@@ -164,9 +178,9 @@ def _require_chat_template(settings: ModelSettings, tokenizer: PreTrainedTokeniz
         tokenizer.get_chat_template()
     except ValueError:
         raise Rejected(
-            f"Checkpoint '{settings.checkpoint}' has no chat template, which family '{settings.family}' needs. It may "
-            "be a base model. In params.yaml, use its variant for instructions: most such names end in '-Instruct' or "
-            "'-Chat'."
+            f"Checkpoint '{settings.checkpoint}' has no chat template. It may be a base model. In params.yaml, use its "
+            "variant for instructions (most such names end in '-Instruct' or '-Chat'), or give the model a plain "
+            r'prompt, such as prompt: "{text}\n\nTopic title:".'
         ) from None
 
 

@@ -16,10 +16,11 @@ GROUPS = ("embedding", "encoder", "decoder", "head")
 
 @dataclass(frozen=True)
 class Prompt:
-    """The question that asks a causal model for a title, for its tokenizer's chat template."""
+    """What a causal model reads before it writes a title."""
 
-    question: str  # the user's message; `{text}` is replaced by the transcript
-    answer: str  # start of the model's answer; a space and the title follow
+    question: str  # `{text}` is replaced by the transcript
+    answer: str = ""  # start of the model's answer; a space and the title follow
+    chat: bool = True  # the question is the user's message in the tokenizer's chat template; false: it is plain text
 
 
 @dataclass(frozen=True)
@@ -251,9 +252,18 @@ DROPPED = {"xlm-prophetnet": "transformers 4 was the last to have it, and transf
 """Families that older versions of transformers had, with the reason for their absence."""
 
 
-def get_family(name: str, language: str | None = None) -> Family:
-    """Return the family of this name, with `language` in place of its default language."""
-    return replace(FAMILIES[name], language=language) if language else FAMILIES[name]
+def get_family(name: str, language: str | None = None, prompt: str | None = None) -> Family:
+    """Return the family of this name.
+
+    Args:
+        name: The family's name.
+        language: Replaces its default language.
+        prompt: Plain text that replaces the question in the tokenizer's chat template.
+    """
+    family = FAMILIES[name]
+    if language:
+        family = replace(family, language=language)
+    return replace(family, prompt=Prompt(prompt.rstrip(" "), chat=False)) if prompt else family
 
 
 def explain_unknown_families(unknown: Iterable[str]) -> str:

@@ -135,11 +135,15 @@ class Inputs:
 def _prompt_around_text(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Return the token ids before a text, and those between the text and its title."""
     placeholder = "\x00"
-    messages = [{"role": "user", "content": prompt.question.format(text=placeholder)}]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    rendered, start = prompt.question.replace("{text}", placeholder), []
+    if prompt.chat:
+        messages = [{"role": "user", "content": rendered}]
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    elif tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:  # a chat template writes this token itself
+        start = [tokenizer.bos_token_id]
     before, after = (rendered + prompt.answer).split(placeholder)
     first, last = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
-    return first, last
+    return [*start, *first], last
 
 
 def prefix_tokens(family: Family, tokenizer: PreTrainedTokenizerBase) -> int:

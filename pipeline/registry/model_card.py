@@ -125,7 +125,7 @@ def usage(card: Card) -> str:
     """Return Python code that writes a title with transformers only, from the registered model's folder."""
     from pipeline.models.families import get_family  # imports transformers, which takes seconds
 
-    family = get_family(card.family, card.language)
+    family = get_family(card.family, card.language, card.prompt)
     template = _environment(autoescape=False).get_template("usage.py.j2")
     return template.render(card=card, family=family, model_class=family.model_class.__name__)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import re
 from contextlib import nullcontext
@@ -9,12 +10,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from tokenizers import processors
 from transformers import (
     BertConfig,
     BertModel,
     EncoderDecoderConfig,
     EncoderDecoderModel,
     GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
@@ -24,9 +28,11 @@ from transformers.activations import NewGELUActivation
 from pipeline.errors import Rejected, UsageError
 from pipeline.models.checkpoints import Card, ModelSettings, load_model, open_checkpoint, save_model
 from pipeline.models.families import FAMILIES
-from pipeline.models.generation import Titler
+from pipeline.models.generation import Titler, open_titler
 from pipeline.models.inputs import Inputs
 from pipeline.models.layer_groups import freeze
+from pipeline.training.prepare import prepare
+from pipeline.training.settings import TrainSettings
 from tests.models.small import GREEDY, lively_model, small_model, titles_after_learning
 
 
@@ -38,9 +44,9 @@ def _saved(folder: Path, family: str, examples: pd.DataFrame) -> tuple[Titler, C
     return Titler(model, inputs, GREEDY), card
 
 
-def _settings(family: str, folder: Path, **limits: int) -> ModelSettings:
+def _settings(family: str, folder: Path, **others: int | str) -> ModelSettings:
     return ModelSettings(
-        family=family, checkpoint=str(folder), **{"max_source_tokens": 48, "max_target_tokens": 12, **limits}
+        family=family, checkpoint=str(folder), **{"max_source_tokens": 48, "max_target_tokens": 12, **others}
     )
 
 
@@ -161,8 +167,50 @@ def test_limits_above_a_checkpoints_positions_are_refused(setting: str, examples
 def test_a_causal_checkpoint_without_a_chat_template_is_refused(examples: pd.DataFrame, tmp_path: Path) -> None:
     _saved(tmp_path / "model", "causal", examples)
     (tmp_path / "model" / "chat_template.jinja").unlink()
-    with pytest.raises(Rejected, match=r"(?s)model' has no chat template.* '-Instruct' or '-Chat'"):
+    with pytest.raises(Rejected, match=r"(?s)model' has no chat template.* '-Instruct' or '-Chat'.* a plain prompt"):
         open_checkpoint(_settings("causal", tmp_path / "model"), [])
+
+
+@pytest.fixture(params=["", "<s>"], ids=["no-start", "start-token"])
+def base_checkpoint(request: pytest.FixtureRequest, examples: pd.DataFrame, tmp_path: Path) -> Path:
+    """A small Llama without a chat template. Its tokenizer starts each sequence with the parameter's token, if any."""
+    _, inputs = small_model("causal", examples)
+    tokenizer = copy.deepcopy(inputs.tokenizer)
+    tokenizer.chat_template = None
+    if start := request.param:
+        tokenizer.add_special_tokens({"bos_token": start})
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A", special_tokens=[(start, tokenizer.bos_token_id)]
+        )
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **size))
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def test_a_causal_checkpoint_without_a_chat_template_learns_titles_with_a_plain_prompt(
+    base_checkpoint: Path, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    settings = _settings("causal", base_checkpoint, prompt="Lecture {1}: {text}\n\nTopic title: ")
+    prepared = prepare("m", settings, TrainSettings.read(), [])
+    starts = (prepared.inputs.tokenizer.bos_token or "") + "Lecture {1}: we talk about graphs\n\nTopic title:"
+    assert prepared.inputs.tokenizer.decode(prepared.inputs.source("we talk about graphs")) == starts
+    written, learnt = titles_after_learning(prepared.network, prepared.inputs, examples)
+    assert written == learnt
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", prepared.network, prepared.inputs.tokenizer, prepared.card, "float32")
+    settings = GREEDY.model_copy(update={"max_new_tokens": 16})
+    assert open_titler(tmp_path / "model", settings).best_titles(examples["text"].tolist()[:2]) == learnt
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt", "message"),
+    [("t5", "{text} Title:", "is for the family causal"), ("causal", "Title:", r"must contain \{text\} once")],
+)
+def test_a_plain_prompt_that_cannot_be_used_is_refused(family: str, prompt: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        _settings(family, tmp_path, prompt=prompt)
 
 
 def test_a_causal_checkpoint_without_a_padding_token_writes_the_same_titles(

@@ -48,6 +48,17 @@ def titles_by_transformers(folder: Path, texts: list[str]) -> list[str]:
     return titles
 
 
+def test_the_code_of_the_card_writes_the_titles_of_a_plain_prompt(project: Path, examples: pd.DataFrame) -> None:
+    folder, texts = trained_folder(project, "causal", examples), examples["text"][:3].tolist()
+    card = Card.model_validate_json((folder / "lectern.json").read_text(encoding="utf-8"))
+    prompted = card.model_copy(update={"prompt": "A lecture:\n{text}\nTopic title:"})
+    (folder / "lectern.json").write_text(prompted.model_dump_json(), encoding="utf-8")
+    generation_config(folder, GREEDY).save_pretrained(folder)
+    measured = open_titler(folder, GREEDY).best_titles(texts)
+    assert [*map(clean_up_title, titles_by_transformers(folder, texts))] == measured
+    assert len(set(measured)) > 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "bart", "causal"])
 def test_transformers_alone_writes_the_measured_titles_from_the_registered_folder(
