@@ -1,23 +1,29 @@
 """Measure the titles of every model that works offline, against the baselines, with each lesson held out once.
 
-    python benchmarks/quality.py [WORKBOOK] [--models t5-zero-shot t5 smollm2] [--folds 5] [--kept FOLDER]
+    python benchmarks/quality.py [WORKBOOK] [--models t5-zero-shot t5 smollm2] [--agreement t5+smollm2]
+        [--folds 5] [--only 0 1 2] [--kept FOLDER]
 
 A model is trained on the other folds as `params.yaml` says and titles the held-out one. Openings of lessons get the
 usual title of openings in the other folds; one column leaves these out. A second row for each model has the titles
 that are chosen together for each lesson, as `lectern chapters` does. WORKBOOK is an .xlsx file; by default one in
 $LECTERN_SHARED, else the embedded workbook. FOLDER keeps finished work, so that an interrupted run resumes.
+
+`--agreement` adds rows of several models together: each text gets the candidate that shares most words with the
+candidates of all of them. Use models that write several candidates: a single one agrees with itself and always wins.
+`--only` leaves out the other folds: choose settings on some, and measure them on the rest.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import logging
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,7 +41,7 @@ from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.rouge import mean_rouge
 from pipeline.evaluation.title_measures import measure_titles
 from pipeline.models.checkpoints import ModelSettings
-from pipeline.models.generation import GenerateSettings, Titler
+from pipeline.models.generation import GenerateSettings, Titler, rank_by_consensus
 from pipeline.registry.lineage import checkpoint_tags
 from pipeline.registry.talk_titles import choose_lesson_titles
 from pipeline.training.prepare import prepare
@@ -51,22 +57,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workbook", nargs="?", type=Path, help="an .xlsx file with lessons")
     parser.add_argument("--models", nargs="*", default=["t5-zero-shot", "t5", "smollm2"], help="entries of params.yaml")
+    parser.add_argument("--agreement", nargs="*", default=[], metavar="MODEL+MODEL", help="several models together")
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", type=int, metavar="FOLD", help="folds to run, from 0; default: all")
     parser.add_argument("--kept", type=Path, default=Path(".lectern/quality"), help="folder for finished work")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options.kept.mkdir(parents=True, exist_ok=True)
     examples = read_examples(options.workbook, options.kept)
-    models = [*BASELINES, *options.models]
-    titled = pd.concat(
-        [
-            kept_titles(options.kept, model, fold, train, test)
-            for fold, (train, test) in enumerate(folds(examples, options.folds))
-            for model in models
-        ]
-    )
+    members = {several: several.split("+") for several in options.agreement}
+    models = list(dict.fromkeys([*BASELINES, *options.models, *itertools.chain(*members.values())]))
+    rows = []
+    for fold, (train, test) in enumerate(folds(examples, options.folds)):
+        if options.only and fold not in options.only:
+            continue
+        usual = usual_opening_title(train)
+        kept = {model: kept_titles(options.kept, model, fold, train, test) for model in models}
+        for several, each in members.items():
+            kept[several] = agreed_titles([kept[model] for model in each]).assign(model=several)
+        rows += [alone_and_together(titled, usual) for titled in kept.values()]
+    titled = pd.concat(rows)
     print(as_markdown(titled, list(dict.fromkeys(titled["model"])), examples, options.folds))
-    print(f"\n{about_together(titled, options.models)}")
+    print(f"\n{about_together(titled, [*models[len(BASELINES) :], *members])}")
+    print(about_agreement(titled, {several: each[0] for several, each in members.items()}))
 
 
 def folds(examples: pd.DataFrame, count: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -77,12 +90,7 @@ def folds(examples: pd.DataFrame, count: int) -> Iterator[tuple[pd.DataFrame, pd
 
 
 def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Return the result of `titles_of`, if possible from an earlier run, with the usual title for openings.
-
-    A model has each example twice: titled by itself, and together with its lesson.
-
-    The column `own` holds the titles without the usual one. The other columns are those of `test`.
-    """
+    """Return the result of `titles_of`, if possible from an earlier run, with the columns of `test`."""
     path = kept / f"{model}-{fold}-{digest(model, train, test)}.parquet"
     if not path.exists():
         titled = titles_of(model, train, test).assign(model=model, fold=fold)
@@ -90,10 +98,31 @@ def kept_titles(kept: Path, model: str, fold: int, train: pd.DataFrame, test: pd
         logging.info(
             "fold %d, %s: ROUGE-1 %.4f", fold, model, mean_rouge([*titled.prediction], [*titled.title])["rouge1"]
         )
-    titled, usual = pd.read_parquet(path), usual_opening_title(train)
-    titled = titled.assign(**{column: test[column] for column in (*LESSON, "text", "opens")})
-    called = titled["prediction"].mask(test["opens"], usual) if usual else titled["prediction"]
+    return pd.read_parquet(path).assign(**{column: test[column] for column in (*LESSON, "text", "opens")})
+
+
+def agreed_titles(titled: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Rank the candidates of several models by how well each agrees with all of them, as `consensus` does for one.
+
+    Every model has as many votes. One with fewer candidates repeats them, the best first.
+    """
+    votes = max(len(own) for each in titled for own in each["candidates"])
+    candidates = [
+        rank_by_consensus([title for own in several for title in itertools.islice(itertools.cycle(own), votes)])
+        for several in zip(*(each["candidates"] for each in titled), strict=True)
+    ]
+    seconds = {step: sum(each[step] for each in titled) for step in ("trained", "titled")}
+    return titled[0].assign(candidates=candidates, prediction=[own[0] for own in candidates], **seconds)
+
+
+def alone_and_together(titled: pd.DataFrame, usual: str) -> pd.DataFrame:
+    """Add the usual title for openings. A model has each example twice: by itself, and together with its lesson.
+
+    The column `own` holds the titles without the usual one.
+    """
+    called = titled["prediction"].mask(titled["opens"], usual) if usual else titled["prediction"]
     alone = titled.assign(own=titled["prediction"], prediction=called)
+    model = titled["model"].iloc[0]
     if model in BASELINES:
         return alone
     together = titled.assign(
@@ -171,10 +200,12 @@ def as_markdown(titled: pd.DataFrame, models: list[str], examples: pd.DataFrame,
     machine = f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     lessons = len(examples[LESSON].drop_duplicates())
     true = measure_titles(examples)
+    used = sorted(set(titled["fold"]))
+    only = f"; only folds {', '.join(map(str, used))} are measured" if len(used) < count else ""
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}. "
-        f"{len(examples)} examples of {lessons} lessons, each lesson held out once in {count} folds. In brackets: "
-        f"{evaluation.confidence:.0%} intervals over lessons (docs/measuring.md). BERTScore by "
+        f"{len(examples)} examples of {lessons} lessons, each lesson held out once in {count} folds{only}. "
+        f"In brackets: {evaluation.confidence:.0%} intervals over lessons (docs/measuring.md). BERTScore by "
         f"{evaluation.bertscore_model}, layer {evaluation.bertscore_layers}. Of the true titles, {true.repeats:.1%} "
         f"repeat within a lesson, and their support is {true.support:.3f}.",
         "",
@@ -207,6 +238,18 @@ def about_together(titled: pd.DataFrame, models: list[str]) -> str:
         change = sum_by_unit(rouge1(together) - rouge1(alone), units_of(alone, "lesson"))
         by = f"{change.mean:+.4f} (standard error {standard_error(change):.4f} over lessons)"
         lines.append(f"{model}: when chosen together, ROUGE-1 changes by {by}.")
+    return "\n".join(lines)
+
+
+def about_agreement(titled: pd.DataFrame, first_of: dict[str, str]) -> str:
+    """Say what several models together gain over the first of them, without the usual title for openings."""
+    lines = []
+    for several, model in first_of.items():
+        first, agreed = (titled[titled["model"] == name] for name in (model, several))
+        gain = rouge1(agreed.assign(prediction=agreed["own"])) - rouge1(first.assign(prediction=first["own"]))
+        change = sum_by_unit(gain, units_of(first, "lesson"))
+        by = f"{change.mean:+.4f} (standard error {standard_error(change):.4f} over lessons)"
+        lines.append(f"{several}: without the rule for openings, ROUGE-1 changes by {by} from that of {model}.")
     return "\n".join(lines)
 
 
