@@ -167,7 +167,7 @@ def test_the_lengths_that_a_version_chooses_are_logged(two_versions: tuple) -> N
     for mine, count in ((untitled, None), (without, 2)):
         chapters_with_titles([mine], settings, count, version)
     minutes = read_batches(days_ago(1))["chapter_minutes"]
-    assert minutes[:3].tolist() == pytest.approx([40 / 60] * 3)
+    assert sorted(minutes[:3]) == pytest.approx([39 / 60, 40 / 60, 40 / 60])
     assert minutes[3:].isna().all() and len(minutes) == 7  # noqa: PT018
 
 
