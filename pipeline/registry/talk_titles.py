@@ -16,7 +16,7 @@ from pipeline.evaluation.title_words import stems, title_key
 from pipeline.models.title_cleanup import PLAIN, TitleStyle, clean_up_title, is_usable_title, remove_sound_marks
 from pipeline.registry.fallback_title import Shown, titles_frame
 
-_WEIGHTS = (2, 1, 4)  # of rank, fit and support in a score (docs/benchmarks.md)
+_WEIGHTS = (2, 1, 4)  # of rank, fit and support in a score (docs/quality.md)
 _NO_TITLE = -10.0  # the score of a chapter without a title of its own: worse than any title
 _OPENING = 20.0  # the score of an opening's first title: outweighs any other
 _FORBIDDEN = -1000.0
@@ -28,7 +28,7 @@ def choose_talk_titles(shown: Sequence[Shown], texts: Sequence[str], known: Iter
 
     The chosen titles have the highest sum of scores. The score of a candidate is a weighted mean of three numbers from
     0 to 1: its rank by the model; how much more frequent its words are in its chapter than in the others; and the share
-    of its words that its chapter has. An opening keeps the model's first title, which may be the usual one of the course.
+    of its words that its chapter has. An opening keeps the model's first title, which may be the course's usual one.
 
     A chapter whose candidates all belong to other chapters gets a keyphrase that no other has, or else its title with a
     number. Both are marked as fallbacks.
