@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import prefect.main  # noqa: F401 - before what imports absl, as in tests/conftest.py
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.logging.handlers import APILogHandler

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import prefect.main  # noqa: F401 - before what imports absl, as in tests/conftest.py
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
