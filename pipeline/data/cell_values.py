@@ -193,6 +193,11 @@ def _normalise_lesson(text: str) -> str:
     return text
 
 
+def cell_text(cell: Any) -> str:
+    """Convert one cell as `as_text` converts a column, without the time that pandas needs for a column."""
+    return replace_control_characters(cell if isinstance(cell, str) else _format_cell(cell))
+
+
 def _format_cell(cell: Any) -> str:
     """Format a cell that is not text as a person would type it."""
     if pd.isna(cell):

@@ -21,6 +21,7 @@ from pipeline.data.cell_values import (
     as_name,
     as_seconds,
     as_text,
+    cell_text,
     is_blank,
     is_text,
 )
@@ -271,5 +272,5 @@ def _text_numbers(sheet: ParsedSheet, cells: pd.Series, lessons: pd.Series) -> l
 
 def _quote(cell: Any) -> str:
     """Quote a cell in a message; cut long text."""
-    text = as_text(pd.Series([cell], dtype=object)).iloc[0]
-    return repr(shorten(text, 40)) if isinstance(cell, str) else shorten(text, 40)
+    text = shorten(cell_text(cell), 40)
+    return repr(text) if isinstance(cell, str) else text
