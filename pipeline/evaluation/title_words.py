@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Collection
 from functools import cache, lru_cache
 
@@ -29,14 +28,8 @@ def _stem(word: str) -> str:
 
 @cache
 def _stemmer() -> object:
-    # NLTK works without SciPy and scikit-learn, and its stemmer does not need them. Importing them takes seconds.
-    hidden = [name for name in ("scipy.stats", "sklearn") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None makes their import fail
-    try:
-        from nltk.stem.porter import PorterStemmer
-    finally:
-        for name in hidden:
-            del sys.modules[name]
+    from nltk.stem.porter import PorterStemmer  # takes a second
+
     return PorterStemmer()
 
 
