@@ -18,6 +18,7 @@ from pipeline.evaluation.leaderboard import CompareSettings, build_leaderboard
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.results import ModelMetrics, read_results, write_results
 from pipeline.evaluation.score_names import SCORES
+from pipeline.evaluation.title_measures import measure_models
 from pipeline.files import write_json
 from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.seen_examples import SeenExamples
@@ -121,6 +122,7 @@ def compare() -> None:
     metrics: dict[str, ModelMetrics] = {model: measured for model, (measured, _) in results.items()}
     predictions = {model: scored for model, (_, scored) in results.items()}
     settings, evaluation = CompareSettings.read(), EvaluateSettings.read()
+    titles, true_titles = measure_models(predictions, pd.read_parquet(SPLITS / "test.parquet"))
     board = build_leaderboard(
         ["small"],
         list(BASELINES),
@@ -129,8 +131,18 @@ def compare() -> None:
         settings,
         evaluation=evaluation,
         training={"small": read_training("small").run},
+        titles=titles,
+        true_titles=true_titles,
     )
     write_json(LEADERBOARD, board.model_dump(mode="json"))
+
+
+def test_the_card_shows_repeats_and_support_beside_those_of_the_true_titles(registered: Path) -> None:
+    board = json.loads(LEADERBOARD.read_text())
+    own, true = board["rows"][0]["titles"], board["true_titles"]
+    for name, measure in (("repeats within a lesson", "repeats"), ("support: ", "support")):
+        row = next(line for line in card_of(1).splitlines() if line.startswith(f"| {name}"))
+        assert row.endswith(f"| {own[measure]:.3f} | {true[measure]:.3f} |")
 
 
 def test_the_card_names_origin_and_quality(registered: Path) -> None:
