@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
+from dvc.utils.serialize import load_yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.tokens import CommentToken
 
@@ -51,6 +52,12 @@ def test_no_two_settings_share_a_mapping(name: str) -> None:
     aliases = [event.anchor for event in yaml.parse(text) if isinstance(event, yaml.AliasEvent)]
     assert not aliases
     assert "<<" not in text
+
+
+@pytest.mark.parametrize("name", [*FILES, "dvc.yaml"])
+def test_dvc_reads_a_file_as_lectern_does(name: str) -> None:
+    content = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+    assert load_yaml(ROOT / name) == content  # DVC's reader refuses some lines that others accept
 
 
 @pytest.mark.slow
