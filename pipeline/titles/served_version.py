@@ -236,8 +236,13 @@ def _load_files(version: ServedVersion, folder: Path) -> Predict:
 
     try:
         flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
-        settings = GenerateSettings.model_validate(flavor["config"]["generate"])
-        return _predict_with(open_titler(folder / flavor["artifacts"]["model"]["path"], settings))
+        generate, model = flavor["config"]["generate"], flavor["artifacts"]["model"]["path"]
+    except (KeyError, TypeError) as error:
+        raise Rejected(f"{_cannot_be_loaded(version)}: `lectern register` did not write its file MLmodel") from error
+    except Exception as error:  # the kinds depend on the damage
+        raise Rejected(f"{_cannot_be_loaded(version)}: {error}") from error
+    try:
+        return _predict_with(open_titler(folder / model, GenerateSettings.model_validate(generate)))
     except TemporaryFailure:
         raise
     except Exception as error:  # the kinds depend on the damage

@@ -227,11 +227,12 @@ def test_a_titles_csv_without_the_fallback_column_is_read(tmp_path: Path) -> Non
     assert read_titled(tmp_path) == [row]
 
 
-def test_a_version_from_before_fallback_titles_still_writes_titles(project: Path) -> None:
+def test_a_version_that_another_program_registered_is_refused(project: Path) -> None:
     promotable.register(["graphs"])
     (project / "inbox").mkdir()
     (project / "inbox/a.txt").write_text("we talk about graphs", encoding="utf-8")
-    assert [(row.title, row.fallback) for row in _title(project / "inbox").titled] == [("Why graphs matter", "")]
+    with pytest.raises(Rejected, match=r"^Version 1 of 'lectern' cannot be loaded: `lectern register` did not write"):
+        _title(project / "inbox")
 
 
 def test_odd_entries_of_the_inbox_do_not_stop_the_others(inbox: Path) -> None:

@@ -201,7 +201,7 @@ def test_titled_workbooks_and_folders_are_logged_as_numbers_without_words(watche
     done = lectern("drift", "--since", "7", cwd=watched)
     assert done.returncode == 1, done.stderr
     assert "DRIFT" in done.stdout
-    assert "was trained on another split" in " ".join(done.stdout.split())
+    assert "was trained on an earlier split" in " ".join(done.stdout.split())
     assert "words" in json.loads(DRIFT_JSON.read_text(encoding="utf-8"))["drifted"]
     assert "<svg" in DRIFT.read_text(encoding="utf-8")
 
