@@ -194,12 +194,12 @@ def test_a_person_drops_files_corrects_copies_and_downloads(browser: Browser, ad
         _write(window, 0, 1, EVIL)
         _write(window, 1, 0, "<b>${alert(4)}")
         expect(outcome).to_contain_text("Row 2: '<b>${alert(4)}' is not a time. Write h:mm:ss or mm:ss.")
-        window.get_by_role("button", name="Download").click()
+        window.get_by_role("button", name="Download", exact=True).click()
         expect(window.get_by_test_id("toast-text").first).to_contain_text("'<b>${alert(4)}' is not a time")
         _write(window, 1, 0, "1:20")
         expect(window.locator("#timeline article").first).to_contain_text(EVIL)
         with window.expect_download() as download:
-            window.get_by_role("button", name="Download").click()
+            window.get_by_role("button", name="Download", exact=True).click()
         assert download.value.suggested_filename == "talk-1.txt"
         text = Path(download.value.path()).read_text(encoding="utf-8")
         assert text.startswith("0:00 ‹img src=x")
