@@ -176,7 +176,7 @@ def test_the_timeline_follows_the_edited_table(visitor: httpx.Client) -> None:
     rows[1] = ["1:00", "<b>Stars</b>"]
     said, timeline, *_ = answer(visitor, "timeline", _table(rows), **SESSION)
     assert (said, "flex-grow:60" in timeline, "&lt;b&gt;Stars" in timeline) == ("", True, True)
-    said, _ = answer(visitor, "timeline", _table([*rows, ["3:00", ""]]), **SESSION)
+    said, *_ = answer(visitor, "timeline", _table([*rows, ["3:00", ""]]), **SESSION)
     assert "Row 4 (3:00) has no title" in said
 
 
