@@ -180,6 +180,8 @@ def test_a_table_of_parquet_that_unpacks_to_gigabytes_is_refused(tmp_path: Path)
 @pytest.mark.parametrize("name", [*ODDITIES, *NO_FILE])
 def test_check_says_it_on_the_command_line(name: str, tmp_path: Path) -> None:
     make, kinds = ODDITIES[name][:2] if name in ODDITIES else (NO_FILE[name], None)
+    if name == "an archive of a text document":
+        kinds = None  # the command takes a Word document for a transcript
     path = make(tmp_path)
     if "\0" in str(path):
         return  # the system itself takes no such word
