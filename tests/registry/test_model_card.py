@@ -212,7 +212,7 @@ def test_html_in_a_workbook_is_shown_and_never_runs(registered: Path) -> None:
     assert "<script" not in page
     assert "href=" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | *a* [b](javascript:alert(2))" in page
-    assert page.count("<table>") == 6
+    assert page.count("<table>") == 7
     assert "model-index" not in page
 
 
