@@ -1,4 +1,4 @@
-"""What the comparisons of Lectern with `Seq2SeqTrainer` share: random checkpoints of real size, and the final loss."""
+"""Random checkpoints of real size and the final loss, for all comparisons of Lectern with `Seq2SeqTrainer`."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ LINE = "and now we look at step {} of the recipe, which is about flour, water, s
 
 
 class Cost(NamedTuple):
-    """What one process took."""
+    """Time and memory of one process."""
 
     seconds: float
     processor_seconds: float  # with its children; other work on the machine hardly changes them

@@ -69,7 +69,7 @@ VALIDATION = 32
 
 @dataclass(frozen=True)
 class Task:
-    """What both sides train."""
+    """A training that both sides run."""
 
     model: str
     epochs: int

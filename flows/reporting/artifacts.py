@@ -12,8 +12,8 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
+from pipeline.evaluation.comparison import format_interval
 from pipeline.evaluation.intervals import Interval
-from pipeline.evaluation.leaderboard_text import format_interval
 from pipeline.paths import DATA_DOCS, LEADERBOARD, LEADERBOARD_MD, REPORT, REPORTS, STATE, TRAINING, VALIDATION
 from pipeline.redaction import hide_passwords, without_user
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.evaluation.intervals import Scores, Units, UnitTotals, sum_by_unit
+from pipeline.evaluation.intervals import Interval, Scores, Units, UnitTotals, sum_by_unit
 
 Finding = Literal["better", "worse", "not told apart", "too few"]
 
@@ -41,6 +41,11 @@ class Comparison:
         if self.units < fewest_units(self.level):
             return "too few"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "not told apart"
+
+
+def format_interval(interval: Interval | Comparison) -> str:
+    """Format the mean, and its bounds in brackets, with three decimals."""
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def fewest_units(level: float) -> int:

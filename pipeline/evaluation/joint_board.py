@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import Rejected
-from pipeline.evaluation.comparison import Comparison, compare
+from pipeline.evaluation.comparison import Comparison, compare, format_interval
 from pipeline.evaluation.intervals import Interval, count_noun, interval_of_mean
 from pipeline.paths import JOINT
 
@@ -43,7 +43,7 @@ class JointBoard(_Record):
         """A sentence on the version's score and those of simpler ways."""
         if not self.rows:
             return "No test lesson has two topics or more, so whole lessons are not measured."
-        scores = [f"{_show(row.score)} with {row.chapters} and titles by {row.titles}" for row in self.rows]
+        scores = [f"{format_interval(row.score)} with {row.chapters} and titles by {row.titles}" for row in self.rows]
         return f"Whole lessons, chapters and titles together ({SCORE}): {'; '.join(scores)}, on {self._lessons}."
 
     @property
@@ -52,7 +52,7 @@ class JointBoard(_Record):
 
 
 Way = tuple[str, str]
-"""How chapters are found, and who writes their titles."""
+"""The method that finds chapters, and the writer of their titles."""
 
 
 def build_joint_board(model: str, scores: Mapping[Way, Sequence[float]], confidence: float) -> JointBoard:
@@ -86,7 +86,3 @@ def read_joint_board(path: Path = JOINT) -> JointBoard:
         return JointBoard.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Rejected(f"{path} has no joint scores: {error}. Run `dvc repro joint`.") from None
-
-
-def _show(interval: Interval) -> str:
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.evaluation.comparison import Comparison, fewest_units
-from pipeline.evaluation.intervals import Interval, count_noun
+from pipeline.evaluation.comparison import Comparison, fewest_units, format_interval
+from pipeline.evaluation.intervals import count_noun
 from pipeline.evaluation.leaderboard import FEW_EXAMPLES, Leaderboard, Row
 from pipeline.evaluation.score_names import SCORES
 
@@ -132,11 +132,6 @@ def _about_titles(board: Leaderboard) -> Iterator[str]:
 
 def _join(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def format_interval(interval: Interval | Comparison) -> str:
-    """Format the mean, and its bounds in brackets, with three decimals."""
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def as_markdown(leaderboard: Leaderboard, costs: Mapping[str, Cost], joint: JointBoard | None = None) -> str:

@@ -16,7 +16,7 @@ GROUPS = ("embedding", "encoder", "decoder", "head")
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a causal model reads before it writes a title."""
+    """The text that a causal model reads before it writes a title."""
 
     question: str  # `{text}` is replaced by the transcript
     answer: str = ""  # start of the model's answer; a space and the title follow

@@ -25,8 +25,9 @@ from mlflow.entities.model_registry import ModelVersion
 from pipeline.data.lesson_openings import is_opening
 from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
+from pipeline.evaluation.comparison import format_interval
 from pipeline.evaluation.leaderboard import Leaderboard
-from pipeline.evaluation.leaderboard_text import conditions, format_interval, headline
+from pipeline.evaluation.leaderboard_text import conditions, headline
 from pipeline.evaluation.score_names import ROUGE_SCORES, SCORES
 from pipeline.evaluation.slices import Slice, score_slices
 from pipeline.evaluation.templates import template_environment

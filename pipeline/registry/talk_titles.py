@@ -14,7 +14,7 @@ from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.keyphrases import best_phrases, stop_words
 from pipeline.evaluation.title_words import stems, title_key
 from pipeline.models.title_cleanup import PLAIN, TitleStyle, clean_up_title, is_usable_title, remove_sound_marks
-from pipeline.registry.fallback_title import Shown, titles_frame
+from pipeline.registry.fallback_title import Shown, shown_titles, titles_frame
 
 _WEIGHTS = (2, 1, 4)  # of rank, fit and support in a score (docs/quality.md)
 _NO_TITLE = -10.0  # the score of a chapter without a title of its own: worse than any title
@@ -69,8 +69,7 @@ def choose_lesson_titles(
         style: the course's style, for keyphrases.
     """
     texts = marked_texts(examples)
-    frame = titles_frame(texts, candidates, style)[[*Shown._fields]]
-    shown = [Shown(*row) for row in frame.itertuples(index=False, name=None)]
+    shown = shown_titles(titles_frame(texts, candidates, style))
     for rows in examples.groupby(LESSON, sort=False).indices.values():
         chosen = choose_talk_titles([shown[row] for row in rows], [texts[row] for row in rows])
         for row, one in zip(rows, chosen, strict=True):
@@ -89,7 +88,7 @@ def find_same_topic(shown: Sequence[Shown], texts: Sequence[str]) -> int | None:
         texts: the text of each chapter, the opening marked.
 
     Returns:
-        The index of the second chapter of the first such pair; None if there is none.
+        The index of the later chapter of the first such pair; None if no pair exists.
     """
     candidates = [[] if one.fallback else _own_candidates(one) for one in shown]
     titles = _assign(candidates, _TalkWords(texts), ())

@@ -11,10 +11,11 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import Rejected, UsageError
+from pipeline.evaluation.comparison import format_interval
 from pipeline.evaluation.costs import costs_of
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.leaderboard import CompareSettings, Leaderboard, build_leaderboard, read_leaderboard
-from pipeline.evaluation.leaderboard_text import as_markdown, as_rich_table, format_interval
+from pipeline.evaluation.leaderboard_text import as_markdown, as_rich_table
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.results import MEASURED_SPLITS, summarise
 from pipeline.evaluation.score_names import SCORES

@@ -24,7 +24,7 @@ def split(lessons: int) -> pd.DataFrame:
 
 
 def broken(test: pd.DataFrame, candidates: list[list[str]]) -> list[bool]:
-    """Whether the titles break the rule about repeats, and the one about support."""
+    """Return whether titles break the rule about repeats, and whether they break the rule about support."""
     compared = compare_talk_titles(test, candidates, TOLERANT, "lesson", level=0.05)
     return [found.finding == "worse" for _, _, found in compared]
 
