@@ -33,6 +33,7 @@ SHARED = {
     "experiments",
     "extras",
     "files",
+    "json_records",
     "machine_errors",
     "paths",
     "redaction",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from pipeline.chapters.boundary_scores import BoundaryScores, score_boundaries, true_boundaries
 from pipeline.chapters.segmentation import DEFAULT_MINUTES, ChaptersSettings, count_by_length
@@ -28,9 +27,9 @@ from pipeline.chapters.segmenter_training import (
     learn_lengths,
     train_weights,
 )
-from pipeline.errors import Rejected
 from pipeline.evaluation.comparison import Comparison, compare, fewest_units
 from pipeline.evaluation.intervals import Interval, count_noun, interval_of_mean
+from pipeline.json_records import Record, read_record
 from pipeline.paths import BOUNDARIES
 
 SCORES = {"pk": "Pk", "windowdiff": "WindowDiff", "f1_10s": "F1 at 10 s", "f1_30s": "F1 at 30 s"}
@@ -44,13 +43,7 @@ _SHOWN = 3  # lessons in pictures
 _CURVE = (0.25, 0.5, 0.75, 1.0)  # shares of the training lessons
 
 
-class _Record(BaseModel):
-    """An immutable part of a JSON file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BoundaryRow(_Record):
+class BoundaryRow(Record):
     """The scores of one method on two sets of lessons; empty without lessons."""
 
     method: str
@@ -59,7 +52,7 @@ class BoundaryRow(_Record):
     test: dict[str, Interval]
 
 
-class PicturedLesson(_Record):
+class PicturedLesson(Record):
     """A test lesson's boundaries in seconds, as people and as the segmenter set them."""
 
     name: str
@@ -68,7 +61,7 @@ class PicturedLesson(_Record):
     found: list[float]
 
 
-class BoundaryBoard(_Record):
+class BoundaryBoard(Record):
     """The leaderboard of boundaries: reports/boundaries.json."""
 
     method: Method  # that the version will use
@@ -110,10 +103,7 @@ def read_board(path: Path = BOUNDARIES) -> BoundaryBoard:
     Raises:
         Rejected: the file is missing or damaged.
     """
-    try:
-        return BoundaryBoard.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Rejected(f"{path} is not a leaderboard of boundaries: {error}. Run `dvc repro segment`.") from None
+    return read_record(BoundaryBoard, path, "segment")
 
 
 def agreement(score: BoundaryScores) -> float:

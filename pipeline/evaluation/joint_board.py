@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from pipeline.errors import Rejected
 from pipeline.evaluation.comparison import Comparison, compare, format_interval
 from pipeline.evaluation.intervals import Interval, count_noun, interval_of_mean
+from pipeline.json_records import Record, read_record
 from pipeline.paths import JOINT
 
 SCORE = "SODA_c"
 
 
-class _Record(BaseModel):
-    """An immutable part of a JSON file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class JointRow(_Record):
+class JointRow(Record):
     """The joint score of one way to write chapters with titles."""
 
     chapters: str  # how they are found
@@ -30,7 +22,7 @@ class JointRow(_Record):
     lead: Comparison | None = None  # of the version over this row
 
 
-class JointBoard(_Record):
+class JointBoard(Record):
     """Joint scores on the test lessons: reports/joint.json."""
 
     model: str
@@ -82,7 +74,4 @@ def read_joint_board(path: Path = JOINT) -> JointBoard:
     Raises:
         Rejected: the file is missing or damaged.
     """
-    try:
-        return JointBoard.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Rejected(f"{path} has no joint scores: {error}. Run `dvc repro joint`.") from None
+    return read_record(JointBoard, path, "joint")

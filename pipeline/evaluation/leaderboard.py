@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import Rejected
 from pipeline.evaluation.comparison import Comparison, compare, fewest_units
@@ -18,6 +17,7 @@ from pipeline.evaluation.predicted_titles import EXAMPLE
 from pipeline.evaluation.results import ModelMetrics
 from pipeline.evaluation.score_names import SCORES, Score
 from pipeline.evaluation.title_measures import TitleMeasures
+from pipeline.json_records import Record, read_record
 from pipeline.paths import LEADERBOARD
 from pipeline.settings import Section
 from pipeline.training.record import TrainingRun
@@ -34,13 +34,7 @@ class CompareSettings(Section):
     metric: Score  # models are ranked by its mean on the validation split
 
 
-class _Record(BaseModel):
-    """An immutable part of a JSON file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Row(_Record):
+class Row(Record):
     """One model on the leaderboard."""
 
     model: str
@@ -57,7 +51,7 @@ class Row(_Record):
     titles: TitleMeasures | None = None  # of the test split
 
 
-class Leaderboard(_Record):
+class Leaderboard(Record):
     """All models, the best first, then the baselines. The same scores always give the same order."""
 
     metric: str
@@ -200,12 +194,7 @@ def read_leaderboard(path: Path = LEADERBOARD) -> Leaderboard:
     Raises:
         Rejected: the file is missing or damaged.
     """
-    try:
-        return Leaderboard.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Rejected(f"{path} is missing: the models are not compared yet. Run `dvc repro compare`.") from None
-    except ValueError as error:
-        raise Rejected(f"{path} is not a leaderboard: {error}. Run `dvc repro --force compare`.") from None
+    return read_record(Leaderboard, path, "compare")
 
 
 def _tied(leader: str, scores: Mapping[str, np.ndarray], units: np.ndarray, level: float) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
@@ -15,6 +14,7 @@ from pipeline.evaluation.metrics import EvaluateSettings, score_titles
 from pipeline.evaluation.predicted_titles import EXAMPLE, MEASURED_SPLITS, title_table
 from pipeline.evaluation.score_names import SCORES, Score
 from pipeline.files import file_aside, write_json
+from pipeline.json_records import Record
 from pipeline.paths import METRICS, PREDICTIONS, RESULTS
 
 COMPARED = (
@@ -23,10 +23,8 @@ COMPARED = (
 )  # the scores in the metrics files of DVC, for `dvc metrics diff` and `dvc exp show`
 
 
-class ModelMetrics(BaseModel):
+class ModelMetrics(Record):
     """All mean scores of a model, as in its file in reports/results/."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     bertscore_model: str

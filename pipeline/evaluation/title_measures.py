@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from pipeline.data.lesson_openings import is_opening
 from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.keyphrases import stop_words
 from pipeline.evaluation.predicted_titles import EXAMPLE
 from pipeline.evaluation.title_words import support, title_key
+from pipeline.json_records import Record
 
 _KEY = EXAMPLE[1:]  # identifies an example within a split
 
 
-class TitleMeasures(BaseModel):
+class TitleMeasures(Record):
     """Two measures of the titles of a split, from 0 to 1."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     repeats: float  # share of titles that another example of the same lesson has too
     support: float  # mean share of a title's content words that its text has; openings do not count

@@ -18,10 +18,11 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.files import PRIVATE_FILE, PRIVATE_FOLDER, file_aside, folder_aside
+from pipeline.json_records import Record
 from pipeline.maintenance.archive_members import OutsideFolder, checked_members
 
 _LABEL = "lectern-backup.json"
@@ -48,10 +49,8 @@ _PATH_COLUMNS = (
 )
 
 
-class Label(BaseModel):
+class Label(Record):
     """The first and the last member of a backup. A truncated backup lacks the last one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path  # the project folder at the time of the backup
     made: str  # UTC

@@ -7,18 +7,16 @@ from typing import Any
 
 import yaml
 from optuna.trial import TrialState
-from pydantic import BaseModel, ConfigDict
 
 from pipeline.files import write_text
+from pipeline.json_records import Record
 from pipeline.paths import SEARCHES
 from pipeline.search.study import CURRENT, RUN_ID, StudyOnDisk
 from pipeline.settings import set_params
 
 
-class Suggestion(BaseModel):
+class Suggestion(Record):
     """Best trial of a search, as in `reports/search/MODEL.yaml`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     study: str

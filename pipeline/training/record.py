@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import Rejected
 from pipeline.files import file_aside, write_text
+from pipeline.json_records import Record
 from pipeline.paths import TRAINING
 
 
-class TrainingRun(BaseModel):
+class TrainingRun(Record):
     """`run.json`: the MLflow run, size and duration of a training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str  # MLflow run, which only the tracking server of the training has
     parameters: int

@@ -329,13 +329,13 @@ def test_the_file_holds_no_times(board):
 
 
 def test_a_missing_leaderboard_is_rejected(tmp_path):
-    with pytest.raises(Rejected, match="are not compared yet"):
+    with pytest.raises(Rejected, match="run `dvc repro compare`"):
         read_leaderboard(tmp_path / "leaderboard.json")
 
 
 def test_a_damaged_leaderboard_is_rejected(tmp_path):
     (tmp_path / "leaderboard.json").write_text('{"rows": 3}')
-    with pytest.raises(Rejected, match="is not a leaderboard"):
+    with pytest.raises(Rejected, match="is damaged"):
         read_leaderboard(tmp_path / "leaderboard.json")
 
 
