@@ -37,7 +37,8 @@ from pipeline.titles.title_chapters import chapters_with_titles
 from pipeline.titles.workbook import fill_titles
 from pipeline.transcripts.chapter_files import write_chapters
 from pipeline.transcripts.course_folder import LessonFiles, find_lessons, is_called_chapters
-from pipeline.transcripts.reading import check_size, is_passage
+from pipeline.transcripts.file_sizes import check_size
+from pipeline.transcripts.reading import is_passage
 
 IGNORED = "ignored: it is neither a text, nor a transcript, nor a workbook"
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"

@@ -17,6 +17,7 @@ from pipeline.data.workbook import read_workbook, reinterpretations
 from pipeline.data.workbook_schema import SPEAKER, TOPICS
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues, read_cues
+from pipeline.transcripts.file_sizes import check_size
 from pipeline.transcripts.json_transcripts import find_json_transcript, parse_json, read_json
 from pipeline.transcripts.lessons import lessons_from_tables
 from pipeline.transcripts.speakers import split_speakers
@@ -27,7 +28,6 @@ from pipeline.transcripts.transcript import Line, RawLine, Transcript, end_of_tr
 from pipeline.transcripts.word_documents import is_word_document, read_word_document
 from pipeline.transcripts.xml_transcripts import is_xml, read_xml
 
-LARGEST = 64_000_000  # bytes; the transcript of ten hours has about five million
 _JSON = (".json", ".json3", ".sjson")
 _LATE_START = 30 * 60.0  # seconds of silence that no recording begins with
 _HOUR, _AFTER_FULL_HOUR = 3600.0, 60.0
@@ -133,19 +133,6 @@ def _clock_offset(lines: list[Line], end: float) -> float:
     first = lines[0].seconds
     starts_at_full_hour = first >= _HOUR and first % _HOUR < _AFTER_FULL_HOUR
     return first if first >= _LATE_START and (first > end - first or starts_at_full_hour) else 0.0
-
-
-def check_size(path: Path) -> None:
-    """Check that a file is no larger than a transcript can be.
-
-    Raises:
-        Rejected: it is larger.
-    """
-    if path.stat().st_size > LARGEST:
-        raise Rejected(
-            f"{path} is larger than {LARGEST // 1_000_000} MB, too large for a transcript. Give the transcript of one "
-            "lesson."
-        )
 
 
 def read_text(path: Path, notes: list[str] | None = None) -> str:
