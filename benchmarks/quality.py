@@ -10,7 +10,8 @@ $LECTERN_SHARED, else the embedded workbook. FOLDER keeps finished work, so that
 
 `--agreement` adds rows of several models together: each text gets the candidate that shares most words with the
 candidates of all of them. Use models that write several candidates: a single one agrees with itself and always wins.
-`--only` leaves out the other folds: choose settings on some, and measure them on the rest.
+`--only` leaves out the other folds: choose settings on some, and measure them on the rest. Entries that differ only in
+how they write titles are trained once.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ from pipeline.training.trainer import fit
 SHOWN = ("rouge1", "rouge2", "rougeL", "bertscore_f1")
 TOGETHER = ", chosen together"
 SEED = 1
+TRAINED: dict[str, tuple[Titler, float]] = {}
+"""The models of the fold, and their seconds of training, by the hash of all that decides what they learn."""
 
 
 def main() -> None:
@@ -71,6 +74,7 @@ def main() -> None:
     for fold, (train, test) in enumerate(folds(examples, options.folds)):
         if options.only and fold not in options.only:
             continue
+        TRAINED.clear()
         usual = usual_opening_title(train)
         kept = {model: kept_titles(options.kept, model, fold, train, test) for model in models}
         for several, each in members.items():
@@ -146,34 +150,50 @@ def titles_together(titled: pd.DataFrame, usual: str) -> list[str]:
 
 def digest(model: str, train: pd.DataFrame, test: pd.DataFrame) -> str:
     """Hash everything that decides a model's titles, except the code."""
-    found = hashlib.sha256()
-    for frame in (train, test):
-        found.update(frame[[*LESSON, "text", "title"]].to_json().encode())
+    found = hashlib.sha256(test[[*LESSON, "text", "title"]].to_json().encode())
     if model not in BASELINES:
-        entry = ModelSettings.read(model)
-        for settings in (entry, TrainSettings.of_model(model, entry), GenerateSettings.read(model)):
-            found.update(settings.model_dump_json().encode())
-        found.update(repr(checkpoint_tags(entry)).encode())
+        found.update(training_digest(model, train).encode())
+        found.update(GenerateSettings.read(model).model_dump_json().encode())
     return found.hexdigest()[:16]
+
+
+def training_digest(model: str, train: pd.DataFrame) -> str:
+    """Hash everything that decides what a model learns, except the code."""
+    entry = ModelSettings.read(model)
+    found = hashlib.sha256(train[[*LESSON, "text", "title"]].to_json().encode())
+    for settings in (entry, TrainSettings.of_model(model, entry)):
+        found.update(settings.model_dump_json().encode())
+    found.update(repr(checkpoint_tags(entry)).encode())
+    return found.hexdigest()
 
 
 def titles_of(model: str, train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     """Return a row per held-out example: title, prediction, candidates, and the seconds of training and titling all."""
+    texts, trained = test["text"].tolist(), 0.0
+    if model not in BASELINES:
+        titler, trained = trained_titler(model, train)
     start = time.monotonic()
-    texts = test["text"].tolist()
     if model in BASELINES:
-        trained, candidates = start, [[title] for title in BASELINES[model](train, texts)]
+        candidates = [[title] for title in BASELINES[model](train, texts)]
     else:
-        titler = trained_titler(model, train).with_overrides({"candidates": 0})  # all that the search finds
-        trained, candidates = time.monotonic(), titler.titles(texts)
-    end = time.monotonic()
+        candidates = titler.with_overrides({"candidates": 0}).titles(texts)  # all that the search finds
     predicted = [own[0] for own in candidates]
-    return test[["title"]].assign(
-        prediction=predicted, candidates=candidates, trained=trained - start, titled=end - trained
-    )
+    titled = time.monotonic() - start
+    return test[["title"]].assign(prediction=predicted, candidates=candidates, trained=trained, titled=titled)
 
 
-def trained_titler(model: str, train: pd.DataFrame) -> Titler:
+def trained_titler(model: str, train: pd.DataFrame) -> tuple[Titler, float]:
+    """Return a titler, and the seconds that its training takes; an equal training of the same fold is used again."""
+    key = training_digest(model, train)
+    if key not in TRAINED:
+        start = time.monotonic()
+        titler = train_titler(model, train)
+        TRAINED[key] = titler, time.monotonic() - start
+    titler, seconds = TRAINED[key]
+    return Titler(titler.model, titler.inputs, GenerateSettings.read(model)), seconds
+
+
+def train_titler(model: str, train: pd.DataFrame) -> Titler:
     model_settings = ModelSettings.read(model)
     settings = TrainSettings.of_model(model, model_settings)
     # The best epoch is chosen by lessons that are neither trained on nor held out.
