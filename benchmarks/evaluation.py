@@ -2,13 +2,13 @@
 
     python benchmarks/evaluation.py [WORKBOOK] [--models t5 bart-base] [--examples 32] [--beams 4] [--runs 1]
 
-Both sides write titles for the same test examples (512 tokens) with the same checkpoint and the same settings, and
-score them by ROUGE and BERTScore. The checkpoint of `t5` is that of params.yaml; that of bart-base is random, with the
-size and class of the real one. The peer uses batches of 8, padded to their longest text, and also computes a loss, as
-it does in every evaluation. Models are loaded, and the peer's texts are tokenized, before the clock starts. Each run is
-a process of its own; of several runs, the fastest counts. Both sides use one thread, and the seconds are those of the
-CPU, so that other work on the machine does not distort their ratio. WORKBOOK is an .xlsx file; by default one in
-$LECTERN_SHARED, else the embedded workbook.
+Both sides write titles for the same test examples (512 tokens) with the same checkpoint and the same settings, clean
+them up alike, and score them by ROUGE and BERTScore. The checkpoint of `t5` is that of params.yaml; that of bart-base
+is random, with the size and class of the real one. The peer uses batches of 8, padded to their longest text, and also
+computes a loss, as it does in every evaluation. Models are loaded, and the peer's texts are tokenized, before the clock
+starts. Each run is a process of its own; of several runs, the fastest counts. Both sides use one thread, and the
+seconds are those of the CPU, so that other work on the machine does not distort their ratio. WORKBOOK is an .xlsx file;
+by default one in $LECTERN_SHARED, else the embedded workbook.
 
 If all titles are the same, their scores are compared with those that bert_score gives one pair at a time. In batches,
 as the peer uses them, bert_score gives a word without a match in the other title the cosine of a padded position,
@@ -54,6 +54,7 @@ from pipeline.evaluation.score_names import ROUGE_SCORES, SCORES
 from pipeline.models.families import FAMILIES
 from pipeline.models.generation import GenerateSection, GenerateSettings, Titler
 from pipeline.models.inputs import Inputs
+from pipeline.models.title_cleanup import clean_up_title
 
 GOAL = 4
 PEER_BATCH = 8
@@ -177,7 +178,10 @@ def peer(titler: Titler, examples: pd.DataFrame, scoring: EvaluateSettings) -> E
 
     def compute_metrics(predicted: EvalPrediction) -> dict[str, float]:
         ids = np.where(predicted.predictions < 0, tokenizer.pad_token_id, predicted.predictions)
-        titles = [" ".join(title.split()) for title in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        written = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        titles = [
+            clean_up_title(title, titler.style, text) for title, text in zip(written, examples["text"], strict=True)
+        ]
         scores = own_scores(titles, references, scoring)
         found.append((titles, scores))
         return dict(zip(SCORES, scores.mean(axis=0), strict=True))
