@@ -63,6 +63,8 @@ class StageReport:
 def run_command(command: Callable[[], object]) -> None:
     """Run `command`. End the process with an exit code and a message if it fails; show a traceback only for a bug.
 
+    Ctrl-C ends it without a message, with the exit code that shells use for it.
+
     The exit code and the message also go to the file that the environment variable LECTERN_STAGE_REPORT names.
     """
     to_stderr = logging.StreamHandler(sys.stderr)
@@ -72,6 +74,8 @@ def run_command(command: Callable[[], object]) -> None:
     escape_unprintable()
     try:
         command()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if known := _known(error):
             _end(known.exit_code, str(known))

@@ -209,9 +209,8 @@ def test_after_fifty_runs_the_disk_holds_what_is_registered_or_recent_and_nothin
     first, last = looks
     assert last.no_op.processor < SLOWER * first.no_op.processor
     assert last.models.processor < SLOWER * first.models.processor
-    no_ops = _asked_of_prefect(COMPLETED) - RUNS
-    assert no_ops == 6
-    assert last.prefect - first.prefect < BYTES_A_RUN * (RUNS + no_ops // 2)
+    assert _asked_of_prefect(COMPLETED) == RUNS  # with nothing stale, no flow runs
+    assert last.prefect - first.prefect < BYTES_A_RUN * RUNS
     assert "up to date" in _run("dvc", "repro")
     assert "Nothing to remove." in _run("lectern", "clean")
     assert Path("ran.txt").read_text(encoding="utf-8").count("train") == RUNS

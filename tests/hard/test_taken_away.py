@@ -236,6 +236,8 @@ def test_a_damaged_object_of_dvcs_cache_is_found_and_made_anew(tmp_path: Path) -
 
 @pytest.mark.hard
 def test_a_prefect_server_that_is_away_is_said_before_anything_runs(project: Path) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=project, check=True)
+    (project / "dvc.yaml").write_text("stages: {one: {cmd: mkdir data, outs: [data]}}", encoding="utf-8")
     env = {**environment(), "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(project / ".prefect")}
     said = subprocess.run(
         [sys.executable, "-m", "lectern", "run"], cwd=project, env=env, capture_output=True, text=True, check=False

@@ -41,6 +41,8 @@ def folder(make_project: MakeProject, prefect_server: PrefectServer, monkeypatch
     (folder / ".prefect").mkdir()
     with closing(sqlite3.connect(prefect_server.database)) as ready, closing(prefect_database(folder)) as copy:
         ready.backup(copy)
+        with copy:
+            copy.execute("DELETE FROM flow_run")  # those of other tests
     monkeypatch.delenv("PREFECT_API_URL")
     return folder
 
