@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from functools import cache, lru_cache
+from functools import lru_cache
+
+from snowballstemmer import stemmer
 
 from pipeline.data.word_count import space_out
 
+_STEMMER = stemmer("english")  # NLTK, which has the stemmer of ROUGE, takes seconds to import
 _BRACKETED = re.compile(r"[(\[]\s*([^\W\d_][\w.&/-]*)\s*[)\]]")
 _WORD = re.compile(r"[^\W_]+")
 
 
 def stems(text: str, leave_out: Collection[str] = ()) -> list[str]:
-    """Return the words of a text in lower case, stemmed as for ROUGE. Letters of unspaced scripts count as words.
+    """Return the words of a text in lower case, stemmed by Snowball. Letters of unspaced scripts count as words.
 
     Args:
         leave_out: words in lower case, such as stop words.
@@ -23,14 +26,7 @@ def stems(text: str, leave_out: Collection[str] = ()) -> list[str]:
 
 @lru_cache(maxsize=100_000)
 def _stem(word: str) -> str:
-    return _stemmer().stem(word) if len(word) > 3 else word  # type: ignore[attr-defined]
-
-
-@cache
-def _stemmer() -> object:
-    from nltk.stem.porter import PorterStemmer  # takes a second
-
-    return PorterStemmer()
+    return str(_STEMMER.stemWord(word)) if len(word) > 3 else word
 
 
 def title_key(title: str) -> str:
