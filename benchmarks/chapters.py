@@ -17,18 +17,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
+from machine import describe_machine
 from workbooks import workbook_or_sample
 
 from pipeline.chapters.boundary_board import SCORES, cross_validate
@@ -227,10 +224,9 @@ def chosen(lessons: Sequence[Lesson], folds: Sequence, ways: dict[str, Cut]) -> 
 
 
 def heading(lessons: Sequence[Lesson], settings: ChaptersSettings, segment: SegmentSettings) -> str:
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     topics = sum(len(lesson.talk.topics) for lesson in lessons)
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}. "
+        f"{describe_machine()}, {torch.get_num_threads()} thread(s). "
         f"{len(lessons)} lessons with {topics} topics, in passages of {settings.words} words; {segment.folds} folds. "
         f"Means over lessons; in brackets {EvaluateSettings.read().confidence:.0%} intervals. {settings.encoder}."
     )

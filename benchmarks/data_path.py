@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -18,7 +16,6 @@ import tempfile
 import time
 import timeit
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from machine import describe_machine
 from workbooks import find_workbook
 
 from pipeline.data.cell_values import as_lesson, as_name, as_seconds, as_text
@@ -47,8 +45,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(walk(options.one)))
         return
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, pandas {pd.__version__}, pyarrow {pa.__version__}\n")
+    print(f"{describe_machine(['pandas', 'pyarrow'])}\n")
     workbook = find_workbook(options.workbook)
     if workbook:
         compare(workbook)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+
+from machine import describe_machine
 
 from pipeline.files import folder_aside, write_text
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(), help="a folder on the disk to measure")
     options = parser.parse_args()
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), {platform.system()}\n")
+    print(f"{describe_machine([])}\n")
     print("| written | made again: not synced | durable |\n|---|--:|--:|")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for what, write, times in (

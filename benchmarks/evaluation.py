@@ -19,23 +19,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import transformers
 from both_sides import open_checkpoint
+from machine import describe_machine
 from rouge_score.rouge_scorer import RougeScorer
 from torch import nn
 from training import MODELS, SOURCE_TOKENS, SPLIT, T5, TARGET_TOKENS, products_a_second, write_checkpoint
@@ -75,10 +72,7 @@ def main() -> None:
     if options.side:
         print(json.dumps(measure(*options.side)))
         return
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}"
-    )
+    print(describe_machine())
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder), options.workbook, options.examples)
         print("| model | CPU s: peer | Lectern | times faster | GB: peer | Lectern | titles alike | scores apart |")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -20,11 +19,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
+
+from machine import describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSAGE = (
@@ -52,8 +51,7 @@ def main() -> None:
     if options.bare:
         BARE[options.bare]()
         return
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, Python {platform.python_version()}, torch {version('torch')}\n")
+    print(f"{describe_machine()}, load {os.getloadavg()[0]:.1f}\n")
     print("| what | yardstick | seconds | of the yardstick | ratio | processor seconds | must |")
     print("|---|---|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
 
 import httpx2
 import numpy as np
+from machine import describe_machine
 from workbooks import read_examples
 
 _PATIENCE = 600
@@ -38,8 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         texts = cycle(read_examples(None, Path(folder))["text"].drop_duplicates().tolist())
     version = httpx2.get(f"{options.url}/health", timeout=10).raise_for_status().json()["version"]
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, version {version}, {options.texts} text(s) a request\n")
+    print(f"{describe_machine()}, version {version}, {options.texts} text(s) a request\n")
     print("| clients | answered | turned away (429) | failed | texts a second | delay: median | 95 % | longest |")
     print("|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
     for clients in options.clients:

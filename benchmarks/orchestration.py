@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from first_run import lectern, run
+from machine import describe_machine
 
 from flows.services.prefect_server import api_url, prefect_service
 from flows.services.service import free_port
@@ -48,8 +46,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--slots", type=int, default=4)
     options = parser.parse_args()
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, Prefect {version('prefect')}, DVC {version('dvc')}\n")
+    print(f"{describe_machine(['prefect', 'dvc'])}\n")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         make_project()

@@ -20,17 +20,14 @@ import argparse
 import hashlib
 import itertools
 import logging
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import torch
-import transformers
+from machine import describe_machine
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from workbooks import read_examples
 
@@ -217,13 +214,12 @@ def train_titler(model: str, train: pd.DataFrame) -> Titler:
 
 def as_markdown(titled: pd.DataFrame, models: list[str], examples: pd.DataFrame, count: int) -> str:
     evaluation = EvaluateSettings.read()
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     lessons = len(examples[LESSON].drop_duplicates())
     true = measure_titles(examples)
     used = sorted(set(titled["fold"]))
     only = f"; only folds {', '.join(map(str, used))} are measured" if len(used) < count else ""
     lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}. "
+        f"{describe_machine()}, {torch.get_num_threads()} thread(s). "
         f"{len(examples)} examples of {lessons} lessons, each lesson held out once in {count} folds{only}. "
         f"In brackets: {evaluation.confidence:.0%} intervals over lessons (docs/measuring.md). BERTScore by "
         f"{evaluation.bertscore_model}, layer {evaluation.bertscore_layers}. Of the true titles, {true.repeats:.1%} "

@@ -13,17 +13,14 @@ file; by default one in $LECTERN_SHARED, else the embedded workbook.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
-import ctranslate2
 import pandas as pd
 import torch
+from machine import describe_machine
 from workbooks import read_examples
 
 from pipeline.evaluation.rouge import mean_rouge
@@ -46,9 +43,7 @@ def main() -> None:
     parser.add_argument("--weights", choices=("int8", "float32"), nargs="+", default=["float32", "int8"])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    libraries = f"torch {torch.__version__}, CTranslate2 {ctranslate2.__version__}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, {libraries}, one thread, {options.texts} texts\n")
+    print(f"{describe_machine(['torch', 'ctranslate2'])}, one thread, {options.texts} texts\n")
     print("| model | texts at once | weights | titles per CPU s: plain | exported | times faster |", end="")
     print(" ROUGE-1: plain | exported | alike |\n|---|--:|---|--:|--:|--:|--:|--:|--:|", flush=True)
     with tempfile.TemporaryDirectory() as name:

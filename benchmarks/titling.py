@@ -16,19 +16,17 @@ prints CPU seconds, which other work on the machine changes little.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from machine import describe_machine
 from workbooks import read_examples
 
 from pipeline.chapters.divide_transcript import divide_transcript
@@ -56,8 +54,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of a trained model instead of the registered version")
     parser.add_argument("--talk", type=float, metavar="MINUTES", help="measure the chapters of a talk instead")
     options = parser.parse_args()
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"{describe_machine()}, {torch.get_num_threads()} threads")
     if options.talk:
         print(talk_times(options.talk))
         return

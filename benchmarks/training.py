@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -28,7 +27,6 @@ import time
 import timeit
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import both_sides
@@ -36,6 +34,7 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
+from machine import describe_machine
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -97,11 +96,7 @@ def main() -> None:
     if options.side:
         print(json.dumps(measure(*options.side)))
         return
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, torch {torch.__version__}, transformers {transformers.__version__}, "
-        f"{options.precision}{', Lectern compiled' if options.compile else ''}"
-    )
+    print(f"{describe_machine()}, {options.precision}{', Lectern compiled' if options.compile else ''}")
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder), options.workbook, options.train, options.validation)
         print("| model | trained | epochs | CPU s: peer | Lectern | times faster | loss: peer | Lectern |", end="")
