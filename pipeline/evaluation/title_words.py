@@ -10,7 +10,6 @@ from snowballstemmer import stemmer
 
 from pipeline.data.word_count import space_out
 
-_STEMMER = stemmer("english")  # NLTK, which has the stemmer of ROUGE, takes seconds to import
 _BRACKETED = re.compile(r"[(\[]\s*([^\W\d_][\w.&/-]*)\s*[)\]]")
 _WORD = re.compile(r"[^\W_]+")
 
@@ -26,7 +25,8 @@ def stems(text: str, leave_out: Collection[str] = ()) -> list[str]:
 
 @lru_cache(maxsize=100_000)
 def _stem(word: str) -> str:
-    return str(_STEMMER.stemWord(word)) if len(word) > 3 else word
+    # NLTK, which has the stemmer of ROUGE, takes seconds to import. A stemmer of Snowball serves one thread only.
+    return str(stemmer("english").stemWord(word)) if len(word) > 3 else word
 
 
 def title_key(title: str) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pandas as pd
+from snowballstemmer import stemmer
 
 from pipeline.evaluation.title_measures import measure_models, measure_titles
+from pipeline.evaluation.title_words import stems
 
 TEST = pd.DataFrame(
     [
@@ -27,3 +32,15 @@ def test_models_are_measured_beside_the_true_titles() -> None:
     models, true = measure_models({"model": scored[::-1]}, TEST)
     assert (models["model"].repeats, models["model"].support) == (0.0, 1 / 3)
     assert (true.repeats, true.support) == (0.0, 2 / 3)
+
+
+def test_words_have_the_same_stems_when_a_server_compares_titles_in_several_threads() -> None:
+    words = [f"{start}{end}" for start in map("{:b}".format, range(500)) for end in ("izations", "fulness", "ingly")]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(stems, words))
+    finally:
+        sys.setswitchinterval(before)
+    assert found == [[stemmer("english").stemWord(word)] for word in words]
