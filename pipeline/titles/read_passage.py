@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.data.text_encoding import declared_encoding
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.file_sizes import LARGEST, check_size
+from pipeline.transcripts.recognise import captions_kind
 
 
 def read_passage(source: str) -> str:
@@ -39,7 +40,7 @@ def read_passage(source: str) -> str:
         raise UsageError("The text is not UTF-8. Save it in a UTF-8 file and give the file's path.") from None
     if not text.strip():
         raise UsageError("The passage is empty. Give a passage, the path of a text file, or - for standard input.")
-    if kind := _captions_kind(text):
+    if kind := captions_kind(text):
         what, file = ("The text", "FILE") if source in ("-", text) else (f"'{source}'", source)
         raise UsageError(f"{what} is {kind}, not a passage. `lectern chapters {file}` writes its chapters with titles.")
     return text
@@ -58,14 +59,6 @@ def _file_content(source: str) -> str | None:
         raise
     except (OSError, ValueError):  # a passage may be too long for a path, or have characters that a path cannot have
         return None
-
-
-def _captions_kind(text: str) -> str | None:
-    if len(text.strip().splitlines()) == 1 and text.strip()[0] not in "{[<":
-        return None  # a line of words; the readers of all formats need not be imported for it
-    from pipeline.transcripts.recognise import captions_kind
-
-    return captions_kind(text)
 
 
 def _looks_like_a_path(source: str) -> bool:

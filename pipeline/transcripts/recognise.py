@@ -7,7 +7,6 @@ from pathlib import Path
 from pipeline.errors import Rejected, UsageError
 from pipeline.transcripts.captions import has_cues
 from pipeline.transcripts.json_transcripts import is_json_transcript
-from pipeline.transcripts.reading import read_text
 from pipeline.transcripts.subtitle_files import subtitle_format
 from pipeline.transcripts.table_transcripts import is_table
 from pipeline.transcripts.timed_text import read_timed_text
@@ -47,6 +46,8 @@ def check_not_a_transcript(path: Path) -> None:
 def _kind_of_file(path: Path) -> str | None:
     if is_word_document(path):
         return "a Word document"
+    from pipeline.transcripts.reading import read_text  # with the readers of workbooks, which a passage does not need
+
     try:
         text = read_text(path, [])
         if _COLUMN_OF_A_WORKBOOK in text[:_START]:

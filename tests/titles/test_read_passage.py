@@ -36,3 +36,9 @@ def test_captions_are_pointed_to_chapters(text: str) -> None:
 @pytest.mark.parametrize("text", ["{x} is a set, and so is [y]", "At 10:30 we meet", "[1, 2, 3]"])
 def test_a_passage_with_brackets_or_times_is_a_passage(text: str) -> None:
     assert read_passage(text) == text
+
+
+@pytest.mark.parametrize("text", ["WEBVTT", "Dialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,Hi", "start;end;text"])
+def test_captions_of_one_line_are_no_passage(text: str) -> None:
+    with pytest.raises(UsageError, match="lectern chapters"):
+        read_passage(text)
