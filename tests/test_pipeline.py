@@ -245,6 +245,7 @@ def test_registering_again_creates_no_second_version(trained: Path, client: Mlfl
     assert len(client.search_model_versions("name = 'lectern'")) == 1
 
 
+@pytest.mark.slow
 def test_earlier_settings_make_the_earlier_version_the_challenger_again(trained: Path, client: MlflowClient) -> None:
     kept = (trained / "params.yaml").read_bytes()
     try:

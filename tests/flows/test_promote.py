@@ -181,6 +181,7 @@ def test_a_temporary_failure_is_retried_and_a_refusal_is_not(folder: Path, monke
     wait_for(lambda: attempts(ended) == {"promote": 1})
 
 
+@pytest.mark.slow
 def test_a_promotion_with_a_lost_answer_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
     approve_by_gate()
     tag = MlflowClient.set_model_version_tag

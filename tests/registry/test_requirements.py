@@ -48,6 +48,7 @@ def install(names: set[str], folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("three_versions")
+@pytest.mark.slow
 def test_a_version_runs_with_its_requirements_only(tmp_path: Path) -> None:
     uri = f"models:/{NAME}/1"
     lines = Path(mlflow.artifacts.download_artifacts(f"{uri}/requirements.txt")).read_text(encoding="utf-8")

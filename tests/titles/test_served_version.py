@@ -30,6 +30,7 @@ def _load(client: MlflowClient, number: str) -> Predict:
     return load_version(to_served_version(client.get_model_version(NAME, number)))
 
 
+@pytest.mark.slow
 def test_downloads_are_removed_with_their_version_or_if_it_cannot_be_loaded(
     server: object,  # noqa: F811 - before `registered`, which registers there
     registered: MlflowClient,  # noqa: F811

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from flows.train import train
 from tests.flows.toy_project import MakeProject, dvc
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 # Each stage adds its name and its work tree to a file outside the repository.
 GRAPH = """

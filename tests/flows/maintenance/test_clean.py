@@ -21,6 +21,7 @@ from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.paths import STATE
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
+from tests.command import kill_once
 from tests.flows.toy_project import dvc, wait_for
 
 PIPELINE = """
@@ -135,13 +136,10 @@ def test_files_of_branches_and_recent_runs_stay(folder: Path):
     assert cached().isdisjoint({"second", "third"})
 
 
-def test_an_interrupted_clean_up_can_be_repeated(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_interrupted_clean_up_can_be_repeated(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     months_pass()
     count = len([*Path(".dvc/cache").rglob("*")])
-    cleaning = subprocess.Popen([sys.executable, "-m", "lectern", "clean", "--yes"], stdout=subprocess.DEVNULL)
-    wait_for(lambda: len([*Path(".dvc/cache").rglob("*")]) < count or cleaning.poll() is not None)
-    cleaning.kill()
-    cleaning.wait()
+    kill_once(lambda: len([*Path(".dvc/cache").rglob("*")]) < count, "clean", "--yes", cwd=folder, streams=tmp_path)
     clean(keep_days=30, yes=True)
     capsys.readouterr()
     clean(keep_days=30, yes=False)
