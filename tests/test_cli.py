@@ -256,6 +256,14 @@ def test_a_file_is_refused_before_heavy_libraries_are_loaded(
     assert done.stdout.endswith("set()\n")
 
 
+def test_a_passage_is_read_without_pandas() -> None:
+    script = (
+        "import sys; from pipeline.titles.read_passage import read_passage\n"
+        "read_passage('so now we add the flour'); sys.exit('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
 def test_help_does_not_load_torch() -> None:
     script = "import sys, lectern.app; sys.exit(not {'torch', 'mlflow', 'gradio'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

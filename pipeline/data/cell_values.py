@@ -11,7 +11,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -19,20 +18,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MAX_SECONDS = 1000 * 3600.0  # a larger time is a date, a number of milliseconds or a typing error
+from pipeline.data.single_values import (
+    CONTROL_CHARACTERS,
+    IGNORABLE,
+    MAX_SECONDS,
+    Fault,
+    as_clock,
+    replace_control_characters,
+)
 
 _DAY_ZERO = dt.datetime(1899, 12, 31)  # in a cell with a time format, 27 hours are 1900-01-01 03:00
 _LAST_DURATION = dt.datetime(1900, 2, 28)  # Excel shows durations as dates up to this one; later dates are real dates
 
-_FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"  # East Asian versions of Excel also accept the full-width characters
-FORMULA_ESCAPE = rf"^'(?=['{_FORMULA_STARTS.replace('-', chr(92) + '-')}])"
-"""Regular expression for the apostrophe that `escape_formula` adds."""
-
-_IGNORABLE = (  # characters that show nothing, by Unicode's property Default_Ignorable_Code_Point
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"  # without tab and line ends
 # A comma is a decimal point, except in 1,234, which may be a thousand.
 _NUMBER = r"^(?P<minus>-?)(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|0,\d+|\d+,(?:\d{1,2}|\d{4,}))$"
 # h:mm:ss or m:ss, with an optional fraction, and optional days as pandas and Python write them: "0 days 00:01:15".
@@ -44,18 +41,6 @@ _DOTTED = r"^(\d{1,4})\.([0-5]\d)\.([0-5]\d)$"  # h.mm.ss, as in Finland and Ita
 # A time of day as Google Sheets shows a duration: 12:01:20 AM is 0:01:20.
 _TWELVE_HOURS = r"^(?P<hours>1[0-2]|0?[1-9]):(?P<rest>[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?) ?(?P<half>[AaPp])\.?[Mm]\.?$"
 _FRAMES = r"^\d\d:\d\d:\d\d[:;]\d\d$"
-
-
-class Fault(IntEnum):
-    """The reason why a cell is not a time."""
-
-    NONE = 0
-    EMPTY = 1
-    BELOW_ZERO = 2
-    DATE = 3
-    TOO_LONG = 4
-    UNREADABLE = 5
-    FRAMES = 6
 
 
 @dataclass(frozen=True)
@@ -90,14 +75,6 @@ def as_seconds(cells: pd.Series) -> Times:
     )
 
 
-def as_clock(seconds: float) -> str:
-    """Format seconds as `h:mm:ss`, with a fraction if it is not zero: 3675.5 becomes "1:01:15.5"."""
-    minus = "-" if seconds < 0 else ""
-    whole, micro = divmod(round(abs(seconds) * 1_000_000), 1_000_000)
-    fraction = f".{micro:06}".rstrip("0") if micro else ""
-    return f"{minus}{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}{fraction}"
-
-
 def as_text(cells: pd.Series) -> pd.Series:
     """Convert a column to text, dtype `str`: 1 becomes "1", a date "2023-03-15", and an empty cell "".
 
@@ -112,17 +89,9 @@ def as_text(cells: pd.Series) -> pd.Series:
             cells = cells.copy()
             cells[odd] = cells[odd].map(_format_cell)
         cells = cells.astype("str")
-    return cells.str.replace(_CONTROL, " ", regex=True) if cells.str.contains(_CONTROL, regex=True).any() else cells
-
-
-def replace_control_characters(text: str) -> str:
-    """Replace each control character by a space, except tabs and line ends."""
-    return re.sub(_CONTROL, " ", text)
-
-
-def show_invisible(text: str) -> str:
-    """Replace characters that show nothing by their names, such as <ZERO WIDTH SPACE>."""
-    return re.sub(_IGNORABLE, lambda found: f"<{unicodedata.name(found[0], f'U+{ord(found[0]):04X}')}>", text)
+    if cells.str.contains(CONTROL_CHARACTERS, regex=True).any():
+        cells = cells.str.replace(CONTROL_CHARACTERS, " ", regex=True)
+    return cells
 
 
 def as_name(cells: pd.Series) -> pd.Series:
@@ -163,14 +132,6 @@ def is_blank(cells: pd.Series) -> np.ndarray:
     return (cells.isna() | (cells == "") | cells.str.isspace()).to_numpy(dtype=bool)
 
 
-def escape_formula(cell: str) -> str:
-    """Put an apostrophe before a text of a CSV that a spreadsheet would run as a formula.
-
-    A text that starts with an apostrophe gets one too, so that removing `FORMULA_ESCAPE` restores every text.
-    """
-    return f"'{cell}" if cell.startswith(("'", *_FORMULA_STARTS)) else cell
-
-
 def _convert_distinct(cells: pd.Series, convert: Callable[[str], str]) -> pd.Series:
     """Convert each distinct text of a column once; an empty cell becomes ""."""
     codes, distinct = pd.factorize(cells)
@@ -183,7 +144,7 @@ def _collapse_spaces(text: str) -> str:
 
 
 def _look_alike(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", re.sub(_IGNORABLE, "", text)).split())
+    return " ".join(unicodedata.normalize("NFKC", re.sub(IGNORABLE, "", text)).split())
 
 
 def _normalise_lesson(text: str) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.cell_values import Fault, as_seconds
+from pipeline.data.cell_values import as_seconds
 from pipeline.data.problems import Problem
 from pipeline.data.raw_sheets import (
     ROWS_OF_START,
@@ -28,6 +28,7 @@ from pipeline.data.raw_sheets import (
     normalise_names,
     structure_error,
 )
+from pipeline.data.single_values import Fault
 from pipeline.data.text_encoding import declared_encoding, guess_encoding
 from pipeline.data.workbook_schema import COLUMN_NAMES
 

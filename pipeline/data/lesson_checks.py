@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.data.cell_values import as_clock, is_blank
+from pipeline.data.cell_values import is_blank
 from pipeline.data.examples import last_started_topic, lesson_ids
 from pipeline.data.problems import Problem
 from pipeline.data.sheet_parsing import ParsedSheet
+from pipeline.data.single_values import as_clock
 from pipeline.data.workbook_schema import LESSON
 
 DUPLICATE_START = "also starts a topic"

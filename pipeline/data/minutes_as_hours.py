@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from pipeline.data.cell_values import as_clock
 from pipeline.data.examples import last_started_topic, lesson_ids
 from pipeline.data.problems import Problem
 from pipeline.data.sheet_parsing import ParsedSheet
+from pipeline.data.single_values import as_clock
 from pipeline.data.word_count import count_words
 from pipeline.data.workbook_schema import LESSON
 

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.data.cell_values import show_invisible
+from pipeline.data.single_values import show_invisible
 from pipeline.errors import Rejected
 
 Severity = Literal["error", "warning"]

@@ -20,8 +20,8 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import pandas as pd
 from pydantic import Field
 
-from pipeline.data.cell_values import as_clock
 from pipeline.data.docstring_prose import as_plain_words, extract_prose, split_sections
+from pipeline.data.single_values import as_clock
 from pipeline.errors import Rejected
 from pipeline.settings import Section
 

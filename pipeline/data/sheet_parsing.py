@@ -12,10 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.cell_values import (
-    MAX_SECONDS,
-    Fault,
     Times,
-    as_clock,
     as_key,
     as_lesson,
     as_name,
@@ -27,6 +24,7 @@ from pipeline.data.cell_values import (
 )
 from pipeline.data.problems import Problem, Severity, problems_at_rows, shorten
 from pipeline.data.raw_sheets import ErrorValue, join_names
+from pipeline.data.single_values import MAX_SECONDS, Fault, as_clock
 from pipeline.data.tables import Table
 from pipeline.data.workbook_schema import LESSON
 

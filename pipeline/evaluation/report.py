@@ -12,8 +12,8 @@ from jinja2 import Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from pipeline.data.cell_values import as_clock
 from pipeline.data.lesson_openings import is_opening
+from pipeline.data.single_values import as_clock
 from pipeline.data.workbook_schema import LESSON
 from pipeline.errors import Rejected
 from pipeline.evaluation.costs import Cost

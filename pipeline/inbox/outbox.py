@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from pipeline.data.cell_values import escape_formula
+from pipeline.data.single_values import escape_formula
 from pipeline.errors import Rejected
 from pipeline.files import file_aside, write_json
 

@@ -13,7 +13,8 @@ from mlflow.types.schema import Array
 
 from pipeline.chapters.divide_transcript import divide_transcript
 from pipeline.chapters.segmenter import Segmenter
-from pipeline.data.cell_values import Fault, as_seconds
+from pipeline.data.cell_values import as_seconds
+from pipeline.data.single_values import Fault
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.registry.fallback_title import titles_frame
 from pipeline.transcripts.chapter import Chapter

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from pipeline.data.cell_values import escape_formula
 from pipeline.data.examples import build_examples
+from pipeline.data.single_values import escape_formula
 from pipeline.data.workbook_schema import LESSON
 from pipeline.files import file_aside
 from pipeline.paths import BROKEN_ROWS, EXAMPLES, LINES, SET_ASIDE, TOPICS

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.chapters.divide_transcript import divide_at
-from pipeline.data.cell_values import Fault, as_seconds
+from pipeline.data.cell_values import as_seconds
+from pipeline.data.single_values import Fault
 from pipeline.errors import Rejected
 from pipeline.registry.chapter_titles import is_numbered_title
 from pipeline.transcripts.chapter import ChapteredTranscript

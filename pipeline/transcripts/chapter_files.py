@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.cell_values import as_clock, escape_formula
+from pipeline.data.single_values import as_clock, escape_formula
 from pipeline.data.workbook_files import require_writable, require_xlsx, write_workbook
 from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LINES, SPEAKER, TOPICS
 from pipeline.errors import UsageError

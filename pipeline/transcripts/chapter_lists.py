@@ -24,7 +24,7 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostr
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
+from pipeline.data.single_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
 from pipeline.transcripts.transcript import Topic
 

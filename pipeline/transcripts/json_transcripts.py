@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
+from pipeline.data.single_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
 from pipeline.transcripts.timestamps import unescape_html
 from pipeline.transcripts.transcript import RawLine

@@ -14,11 +14,11 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from pipeline.data.cell_values import FORMULA_ESCAPE, MAX_SECONDS, as_clock, replace_control_characters
 from pipeline.data.fallback_titles import is_fallback, without_fallback_titles
 from pipeline.data.lesson_checks import check_lessons
 from pipeline.data.problems import Problem, WorkbookRejected, errors
 from pipeline.data.sheet_parsing import parse_sheet
+from pipeline.data.single_values import FORMULA_ESCAPE, MAX_SECONDS, as_clock, replace_control_characters
 from pipeline.data.tables import is_workbook, open_tables
 from pipeline.data.workbook_schema import COLUMN_NAMES, FALLBACK, LESSON, TOPICS
 from pipeline.errors import Rejected, UsageError

@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from pipeline.data.cell_values import as_clock, replace_control_characters
 from pipeline.data.fallback_titles import without_fallback_titles
 from pipeline.data.problems import Problem, WorkbookRejected, errors
+from pipeline.data.single_values import as_clock, replace_control_characters
 from pipeline.data.speaker_column import with_speakers
 from pipeline.data.tables import is_workbook
 from pipeline.data.text_encoding import declared_encoding, guess_encoding

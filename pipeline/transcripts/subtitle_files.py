@@ -8,7 +8,7 @@ from typing import NoReturn
 from pysubs2 import SSAFile
 from pysubs2.exceptions import Pysubs2Error, UnknownFPSError
 
-from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
+from pipeline.data.single_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
 from pipeline.transcripts.transcript import RawLine
 

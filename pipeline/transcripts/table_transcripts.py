@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import NamedTuple
 
-from pipeline.data.cell_values import replace_control_characters
+from pipeline.data.single_values import replace_control_characters
 from pipeline.errors import Rejected
 from pipeline.transcripts.timestamps import WrittenTime, parse_times, split_lines
 from pipeline.transcripts.transcript import RawLine

@@ -7,10 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-
-from pipeline.data.cell_values import MAX_SECONDS, Fault, as_clock, as_seconds
+from pipeline.data.single_values import MAX_SECONDS, Fault, as_clock
 from pipeline.errors import Rejected
 
 TIME = r"\d+:\d+(?::\d+)?(?:[.,]\d+)?"
@@ -49,6 +46,11 @@ def parse_times(times: Sequence[WrittenTime], file_name: str) -> list[float]:
     Raises:
         Rejected: one of the texts is not a time.
     """
+    import numpy as np  # these imports are slow, and recognising captions needs no times
+    import pandas as pd
+
+    from pipeline.data.cell_values import as_seconds
+
     parsed = as_seconds(pd.Series([time.text for time in times], dtype="str"))
     faulty = np.flatnonzero(parsed.fault != Fault.NONE)
     if faulty.size:

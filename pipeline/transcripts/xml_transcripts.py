@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from pipeline.data.cell_values import MAX_SECONDS, replace_control_characters
+from pipeline.data.single_values import MAX_SECONDS, replace_control_characters
 from pipeline.errors import Rejected
 from pipeline.transcripts.timestamps import unescape_html
 from pipeline.transcripts.transcript import RawLine

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.cell_values import MAX_SECONDS, Fault, as_clock, as_lesson, as_name, as_seconds, as_text, is_blank
+from pipeline.data.cell_values import as_lesson, as_name, as_seconds, as_text, is_blank
+from pipeline.data.single_values import MAX_SECONDS, Fault, as_clock
 
 
 def column(*cells: object) -> pd.Series:
