@@ -18,6 +18,7 @@ import prefect.main  # noqa: F401 - before what imports absl, as in tests/confte
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.logging.handlers import APILogHandler
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows.services.prefect_server import api_url, prefect_service, use_server
 from flows.services.service import free_port
@@ -70,8 +71,10 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
         patch.setenv("PREFECT_API_URL", api_url(port))
         server.wait_until_healthy()
         use_server(api_url(port))
-        yield PrefectServer(api_url(port), folder / ".prefect" / "prefect.db")
-        APILogHandler().flush()
+        # A flow run with heartbeats ends up to a second later, when the thread that sends them wakes up.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield PrefectServer(api_url(port), folder / ".prefect" / "prefect.db")
+            APILogHandler().flush()
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ def webhook() -> Iterator[SimpleNamespace]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         channel.url = f"http://127.0.0.1:{server.server_port}/s3cret"
         yield channel
         server.shutdown()

@@ -64,7 +64,7 @@ def elsewhere(tmp_path: Path) -> Path:
 def address(elsewhere: Path) -> Iterator[str]:
     handler = partial(SimpleHTTPRequestHandler, directory=str(elsewhere))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
@@ -87,7 +87,7 @@ def watched_server(elsewhere: Path, folder: Path) -> Iterator[tuple[str, list[in
             could.append(done.returncode)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(elsewhere))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", could
         server.shutdown()
 

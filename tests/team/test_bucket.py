@@ -67,7 +67,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
             pass
 
     with ThreadingHTTPServer((HOST, 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://{HOST}:{server.server_port}",
             "AWS_ACCESS_KEY_ID": "lectern",

@@ -45,7 +45,7 @@ class Answering(BaseHTTPRequestHandler):
 def hub() -> Iterator[str]:
     """The address of a server that answers."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
