@@ -7,8 +7,10 @@ title from the words of the text, so openings are marked. A lesson with one exam
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 OPENING_MARK = "[lecture begins]"
 """Prefix of an opening, in the style of sound descriptions in transcripts."""
@@ -24,7 +26,7 @@ def marked_texts(examples: pd.DataFrame) -> list[str]:
 
 def is_opening(examples: pd.DataFrame) -> pd.Series:
     """Return for each example whether it opens its lesson; false for all if the column `opens` is missing."""
-    return examples["opens"] if "opens" in examples else pd.Series(False, index=examples.index)
+    return (examples if "opens" in examples else examples.assign(opens=False))["opens"]
 
 
 def mark_opening(text: str) -> str:

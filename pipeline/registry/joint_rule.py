@@ -13,7 +13,7 @@ from pipeline.evaluation.intervals import count_noun
 from pipeline.evaluation.joint_board import SCORE
 from pipeline.models.title_cleanup import PLAIN
 from pipeline.registry.boundary_rule import unseen_talks
-from pipeline.registry.fallback_title import shown_titles, titles_frame
+from pipeline.registry.fallback_title import choose_titles
 from pipeline.registry.joint_scores import CutLessons
 from pipeline.registry.serving_trial import try_version
 from pipeline.registry.version_segmenter import read_segmenter
@@ -54,5 +54,5 @@ def compare_whole_lessons(
 
 def _scores(version: ModelVersion, talks: list[Transcript], segmenter: Segmenter | None) -> list[float]:
     lessons = CutLessons(talks, segmenter)
-    titled = titles_frame(lessons.texts, try_version(version, lessons.texts).candidates, PLAIN)
-    return lessons.scores(dict(zip(lessons.texts, shown_titles(titled), strict=True)))
+    titled = choose_titles(lessons.texts, try_version(version, lessons.texts).candidates, PLAIN)
+    return lessons.scores(dict(zip(lessons.texts, titled, strict=True)))

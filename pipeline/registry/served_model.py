@@ -16,7 +16,7 @@ from pipeline.chapters.segmenter import Segmenter
 from pipeline.data.cell_values import as_seconds
 from pipeline.data.single_values import Fault
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
-from pipeline.registry.fallback_title import titles_frame
+from pipeline.registry.fallback_title import Shown, choose_titles
 from pipeline.transcripts.chapter import Chapter
 from pipeline.transcripts.transcript import Line, Transcript, end_of_transcript
 
@@ -98,7 +98,7 @@ class TitleModel(mlflow.pyfunc.PythonModel):
             params: values of the settings in `TUNABLE`, and `chapters`.
 
         Returns:
-            The columns `title`, `candidates` and `fallback` that `titles_frame` describes, one row per text. With
+            One row per text, with the columns `title`, `candidates` and `fallback`, the fields of `Shown`. With
             `chapters`, one row per chapter, with its start in the column `seconds`.
 
         Raises:
@@ -124,7 +124,8 @@ class TitleModel(mlflow.pyfunc.PythonModel):
 
 
 def _titled(titler: Titler, texts: list[str]) -> pd.DataFrame:
-    return titles_frame(texts, titler.titles(texts), titler.style)
+    shown = choose_titles(texts, titler.titles(texts), titler.style)
+    return pd.DataFrame(shown, columns=Shown._fields)[["title", "candidates", "fallback"]]
 
 
 mlflow.models.set_model(TitleModel())

@@ -14,7 +14,7 @@ from pipeline.data.workbook_schema import LESSON
 from pipeline.evaluation.keyphrases import best_phrases, stop_words
 from pipeline.evaluation.title_words import stems, title_key
 from pipeline.models.title_cleanup import PLAIN, TitleStyle, clean_up_title, is_usable_title, remove_sound_marks
-from pipeline.registry.fallback_title import Shown, shown_titles, titles_frame
+from pipeline.registry.fallback_title import Shown, choose_titles
 
 _WEIGHTS = (2, 1, 4)  # of rank, fit and support in a score (docs/quality.md)
 _NO_TITLE = -10.0  # the score of a chapter without a title of its own: worse than any title
@@ -69,7 +69,7 @@ def choose_lesson_titles(
         style: the course's style, for keyphrases.
     """
     texts = marked_texts(examples)
-    shown = shown_titles(titles_frame(texts, candidates, style))
+    shown = choose_titles(texts, candidates, style)
     for rows in examples.groupby(LESSON, sort=False).indices.values():
         chosen = choose_talk_titles([shown[row] for row in rows], [texts[row] for row in rows])
         for row, one in zip(rows, chosen, strict=True):

@@ -14,7 +14,7 @@ from pipeline.models.checkpoints import Card
 from pipeline.models.generation import GenerateSettings, Titler, open_titler
 from pipeline.models.title_cleanup import PLAIN
 from pipeline.paths import BEST_MODEL, JOINT, SEGMENTER, STAGE_METRICS, TEST
-from pipeline.registry.fallback_title import Shown, shown_titles, titles_frame
+from pipeline.registry.fallback_title import Shown, choose_titles
 from pipeline.registry.joint_scores import CutLessons
 
 
@@ -42,9 +42,9 @@ def _titles(texts: list[str], titler: Titler) -> dict[str, Shown]:
     """Return the title of each distinct text with all candidates that the model finds on the way."""
     distinct = list(dict.fromkeys(texts))
     candidates = titler.with_overrides({"candidates": 0}).titles(distinct, progress="whole lessons")
-    return dict(zip(distinct, shown_titles(titles_frame(distinct, candidates, titler.style)), strict=True))
+    return dict(zip(distinct, choose_titles(distinct, candidates, titler.style), strict=True))
 
 
 def _keyphrases(texts: list[str]) -> dict[str, Shown]:
     """Return the title of each text that a model without a usable title would give it."""
-    return dict(zip(texts, shown_titles(titles_frame(texts, [[] for _ in texts], PLAIN)), strict=True))
+    return dict(zip(texts, choose_titles(texts, [[] for _ in texts], PLAIN), strict=True))

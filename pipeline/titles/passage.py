@@ -27,15 +27,15 @@ def title_passage(text: str, version: ServedVersion, parameters: Mapping[str, ob
     """
     predict = load_version(version)
     try:
-        written = predict([text], parameters).iloc[0]
+        (written,) = predict([text], parameters)
     except ValueError as error:
         raise UsageError(str(error)) from None
     longest = TitlesSettings.read().longest
-    if not written["fallback"]:
-        return [shorten_title(title, longest) for title in written["candidates"] if is_usable_title(title)]
-    if not written["title"]:
+    if not written.fallback:
+        return [shorten_title(title, longest) for title in written.candidates if is_usable_title(title)]
+    if not written.title:
         raise Rejected(
             f"Version {version.number} wrote no usable title, and the text has no keyphrase. Give a longer passage."
         )
     _log.warning("Version %s wrote no usable title. This is a keyphrase of the text.", version.number)
-    return [shorten_title(written["title"], longest)]
+    return [shorten_title(written.title, longest)]

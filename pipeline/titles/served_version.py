@@ -16,7 +16,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import yaml
 
 import pipeline
@@ -24,7 +23,7 @@ from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.extras import require_extra
 from pipeline.models.title_cleanup import shorten_title
 from pipeline.paths import EXPORTS, SEGMENTER
-from pipeline.registry.fallback_title import Shown, shown_titles, titles_frame
+from pipeline.registry.fallback_title import Shown, choose_titles
 from pipeline.registry.register_settings import RegisterSettings
 from pipeline.registry.registry_database import CHALLENGER, CHAMPION, RegisteredVersion, read_versions
 from pipeline.titles.settings import TitlesSettings
@@ -39,8 +38,8 @@ _INSTALLED_CODE = Path(pipeline.__file__).parent
 _PRETRAINED = "pretrained"
 _log = logging.getLogger(__name__)
 
-Predict = Callable[[list[str], Mapping[str, object]], pd.DataFrame]
-"""A function from texts and generation parameters to the table of `pipeline.registry.fallback_title.answer`."""
+Predict = Callable[[list[str], Mapping[str, object]], list[Shown]]
+"""A function from texts and generation parameters to one title for each text, with the candidates asked for."""
 
 WriteTitles = Callable[[list[str]], list[Shown]]
 """A function from texts to one title for each, with all candidates that the model finds on the way."""
@@ -152,7 +151,7 @@ def load_titler(version: ServedVersion) -> WriteTitles:
     def write_titles(texts: list[str]) -> list[Shown]:
         return [
             Shown(shorten_title(title, longest), fallback, [shorten_title(each, longest) for each in candidates])
-            for title, fallback, candidates in shown_titles(predict(texts, {"candidates": 0}))
+            for title, fallback, candidates in predict(texts, {"candidates": 0})
         ]
 
     return write_titles
@@ -215,9 +214,9 @@ def _load_pretrained(model: str) -> Predict:
 
 
 def _predict_with(titler: Titler) -> Predict:
-    def predict(texts: list[str], parameters: Mapping[str, object]) -> pd.DataFrame:
+    def predict(texts: list[str], parameters: Mapping[str, object]) -> list[Shown]:
         changed = titler.with_overrides(parameters) if parameters else titler
-        return titles_frame(texts, changed.titles(texts), titler.style)
+        return choose_titles(texts, changed.titles(texts), titler.style)
 
     return predict
 
@@ -281,4 +280,4 @@ def _load_export(folder: Path) -> Predict:
     from pipeline.exports.fast_titler import FastTitler  # imports ctranslate2
 
     titler = FastTitler(folder)
-    return lambda texts, parameters: titles_frame(texts, titler.titles(texts, parameters), titler.style)
+    return lambda texts, parameters: choose_titles(texts, titler.titles(texts, parameters), titler.style)

@@ -15,4 +15,5 @@ def test_a_keyphrase_comes_from_the_part_of_a_text_that_a_lesson_would_fill() ->
 
 @pytest.mark.parametrize("text", ["[Music]", "♪♪♪", "...", "[Applaus]"])
 def test_a_text_in_which_nothing_is_said_gets_no_invented_title(text: str) -> None:
-    assert choose_titles([text], [["The meaning of life"]], PLAIN) == [Shown("", True)]
+    invented = ["The meaning of life"]
+    assert choose_titles([text], [invented], PLAIN) == [Shown("", True, invented)]
