@@ -170,7 +170,7 @@ def test_an_expectation_without_a_description_is_worded_by_great_expectations(tm
 
 def test_malformed_json_is_a_usage_error_that_names_file_and_place(tmp_path):
     broken = tmp_path / "broken.json"
-    broken.write_text('{"name": "topics",\n}', encoding="utf-8")
+    broken.write_text('{"name": "topics",\nrows}', encoding="utf-8")
     with pytest.raises(UsageError, match=r"broken\.json is not valid JSON: .* line 2"):
         check(tmp_path, broken, topics=topics())
 
