@@ -43,6 +43,7 @@ test test-quick test-slow test-hard: export OMP_NUM_THREADS := 1
 
 test: install lint ## lint, then run the tests and measure their coverage
 	# SlipCover instruments only our own code. Stages and commands are processes of their own, which it does not see.
+	# The report is a command of its own, because --fail-under empties the report of several processes (SlipCover 1.1.0).
 	mkdir -p build
 	python -W 'ignore:Unable to activate pytest' -m slipcover --branch --source lectern,flows,pipeline \
 		--json --out build/coverage.json -m $(TESTS)
