@@ -1,4 +1,4 @@
-"""The flow `promote`: judge a version, ask a person if `params.yaml` says so, and make the version the champion.
+"""The flow `promote`: judge a version, ask a person if `params.yaml` says so, make it the champion, and export it.
 
 A run that waits for an answer is suspended: it holds no process, and the worker may be stopped meanwhile. The answer
 starts the flow from its beginning, so the run keeps the version that it asked about among its inputs in Prefect.
@@ -25,13 +25,16 @@ from prefect.states import Cancelled, Completed
 from prefect.tasks import Task
 from pydantic import Field, ValidationError
 
+from flows.execution.run_processes import RunProcesses
 from flows.execution.slots import on_a_device
-from flows.execution.stage import failed_state, stage_task
+from flows.execution.stage import failed_state, run_lectern, stage_task
 from flows.reporting.artifacts import mlflow_address
 from flows.reporting.events import emit_promotion
 from flows.reporting.notifications import notify, notify_failure
+from flows.train import reason
 from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.evaluation.score_names import SCORES
+from pipeline.extras import is_installed
 from pipeline.registry.gate import PromoteSettings, Verdict, judge
 from pipeline.registry.outages import translate_error
 from pipeline.registry.promotion import Move, PromotionRejected, find_promotion
@@ -85,6 +88,8 @@ def version_wanted() -> str:
 def promote(version: Number | None = None, because: Reason = "", hours: Hours = 24) -> State:
     """Make a version the champion, if it passes the rules of params.yaml and, where required, a person agrees.
 
+    Then export it for faster titles, if it can be exported.
+
     Args:
         version: Number of the version in the registry; empty: the challenger.
         because: Your reason; kept with the registered model.
@@ -104,9 +109,14 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
         move = make_champion(name, number, settings, because, who)
     except Exception as error:
         return failed_state(error)
-    emit_promotion(name, move)
     before = f"Before, it was version {move.before}." if move.before else "There was no champion before."
-    return Completed(message=f"Version {move.version} of '{name}' is now the champion. {before}")
+    made = f"Version {move.version} of '{name}' is now the champion. {before}"
+    if is_installed("ctranslate2"):
+        state: State = export_champion(move.version, return_state=True)
+        if not state.is_completed():
+            made = f"{made}\nIts titles are written without an export: {reason(state)}"
+    emit_promotion(name, move)  # only now: the titles that an automation writes after it use the export
+    return Completed(message=made)
 
 
 def remembered_proposal() -> Proposal | None:
@@ -209,6 +219,21 @@ def make_champion(name: str, number: int | None, settings: PromoteSettings, beca
         judge_here = functools.partial(_verdict, client, settings)
         move, _ = promote_version(client, name, number, because=because, judge=judge_here, who=who)
     return move
+
+
+@stage_task(name="export", task_run_name="export")
+def export_champion(number: str) -> None:
+    """Run `lectern export`, so that the new champion writes titles faster on this machine.
+
+    Raises:
+        StageRejected, StageBroke: the version cannot be exported; the message quotes the output.
+    """
+    processes = RunProcesses()
+    processes.declare_slots()
+    try:
+        run_lectern("export", number, processes=processes)
+    finally:
+        processes.stop()
 
 
 def _verdict(

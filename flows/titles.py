@@ -5,7 +5,6 @@ After each batch, the flow measures whether texts and titles have drifted from t
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +18,8 @@ from prefect.futures import PrefectConcurrentFuture
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
-from flows.execution import slots
 from flows.execution.run_processes import RunProcesses
-from flows.execution.stage import StageBroke, StageRejected, last_lines, rejection, run_logged, stage_task
+from flows.execution.stage import run_lectern, stage_task
 from flows.reporting.events import emit_drift
 from flows.reporting.notifications import notify_failure
 from flows.reporting.run_names import commit_and_workbook
@@ -44,8 +42,6 @@ TITLE_FOLDER = "title folder"
 
 SHOWN = 20
 """Most files of one kind that a run's message names."""
-
-KILLED = 128  # exit code after signal N: 128 + N
 
 
 @flow(
@@ -134,15 +130,8 @@ def title_folder(inbox: Path, outbox: Path, again: bool, processes: RunProcesses
         StageRejected, StageBroke: the command failed; the message quotes its output.
         Stopped: the flow run has ended.
     """
-    command = [sys.executable, "-m", "lectern", "title", str(inbox), "--out", str(outbox), "--tell-once"]
-    # A processor is shared with a training. An accelerator's memory is too small for both.
-    slot = slots.GPU if any(slots.devices()) else None
-    code, output = run_logged([*command, *(["--again"] if again else [])], processes, slot=slot)
-    if code:
-        heading = f"`lectern title` failed with exit code {code}:"
-        if code == TemporaryFailure.exit_code or code > KILLED:
-            raise StageBroke(f"{heading}\n{last_lines(output)}")
-        raise StageRejected(f"{heading}\n{rejection(output)}")
+    options = ["--out", str(outbox), "--tell-once", *(["--again"] if again else [])]
+    run_lectern("title", str(inbox), *options, processes=processes)
 
 
 def publish(rows: list[TitledFile]) -> None:

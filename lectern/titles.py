@@ -22,8 +22,6 @@ _FORMAT_HELP = (
     "Default: from the suffix of --out."
 )
 
-Fast = Annotated[bool, typer.Option("--fast", help="Use the version exported by `lectern export`.")]
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this panel to the command line."""
@@ -33,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
         "the workbook: `lectern chapters talk.vtt --topics course.xlsx`",
     )(chapters)
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern title talk.txt --candidates 3`")(title)
-    app.command(rich_help_panel=PANEL, epilog="Example: `lectern serve --port 8080 --fast`")(serve)
+    app.command(rich_help_panel=PANEL, epilog="Example: `lectern serve --port 8080`")(serve)
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern export --examples 100`")(export)
     app.command(rich_help_panel=PANEL, epilog="Example: `lectern drift --since 7`")(drift)
 
@@ -69,12 +67,11 @@ def title(
     tell_once: Annotated[
         bool, typer.Option("--tell-once", help="Folder: exit with 1 only for files that were not rejected before.")
     ] = False,
-    fast: Fast = False,
 ) -> None:
     """Write a title for a passage, or for each untitled topic of a workbook or folder.
 
-    Uses the champion, else the challenger. An interrupted run over a workbook or a folder resumes with the same
-    command.
+    Uses the champion, else the challenger, and its export if there is one. An interrupted run over a workbook or a
+    folder resumes with the same command.
     """
     kind = _kind_of(source)
     if kind is _Source.PASSAGE:
@@ -83,7 +80,7 @@ def title(
                 "--out, --overwrite, --again and --tell-once go with a workbook or a folder. A passage's title is "
                 "printed."
             )
-        _title_passage(source, candidates, beams, sample=sample, top_k=top_k, top_p=top_p, seed=seed, fast=fast)
+        _title_passage(source, candidates, beams, sample=sample, top_k=top_k, top_p=top_p, seed=seed)
         return
     if (candidates, beams, sample, top_k, top_p, seed) != (1, None, False, None, None, None):
         raise UsageError("--candidates, --beams and the sampling options go with a passage.")
@@ -91,11 +88,11 @@ def title(
     if kind is _Source.WORKBOOK:
         if again or tell_once:
             raise UsageError("--again and --tell-once go with a folder of transcripts. A workbook's titles are kept.")
-        _title_workbook(path, out, overwrite=overwrite, fast=fast)
+        _title_workbook(path, out, overwrite=overwrite)
     else:
         if overwrite:
             raise UsageError("--overwrite is only for a workbook. A folder's titles are added to its titles.csv.")
-        _title_folder(path, out, again=again, tell_once=tell_once, fast=fast)
+        _title_folder(path, out, again=again, tell_once=tell_once)
 
 
 class _Source(Enum):
@@ -127,7 +124,6 @@ def _title_passage(
     top_k: int | None,
     top_p: float | None,
     seed: int | None,
-    fast: bool,
 ) -> None:
     from pipeline.titles.read_passage import read_passage
 
@@ -145,10 +141,10 @@ def _title_passage(
     if sample:
         parameters |= {"do_sample": True, "num_beams": beams or 1, "seed": 1 if seed is None else seed}
         parameters |= {"top_k": 50 if top_k is None else top_k, "top_p": 0.95 if top_p is None else top_p}
-    print("\n".join(title_passage(text, find_served_version(fast=fast), parameters)))
+    print("\n".join(title_passage(text, find_served_version(), parameters)))
 
 
-def _title_workbook(path: Path, out: Path | None, *, overwrite: bool, fast: bool) -> None:
+def _title_workbook(path: Path, out: Path | None, *, overwrite: bool) -> None:
     from pipeline.data.workbook import read_untitled
     from pipeline.data.workbook_files import default_output, require_writable, require_xlsx
 
@@ -161,16 +157,16 @@ def _title_workbook(path: Path, out: Path | None, *, overwrite: bool, fast: bool
     from pipeline.titles.served_version import find_served_version
     from pipeline.titles.workbook import fill_titles
 
-    print(fill_titles(path, workbook, out, find_served_version(fast=fast)).summary())
+    print(fill_titles(path, workbook, out, find_served_version()).summary())
 
 
-def _title_folder(inbox: Path, out: Path | None, *, again: bool, tell_once: bool, fast: bool) -> None:
+def _title_folder(inbox: Path, out: Path | None, *, again: bool, tell_once: bool) -> None:
     from pipeline.inbox.title_inbox import title_inbox
     from pipeline.titles.served_version import find_served_version
 
     enter_project()
     outbox = out or inbox.with_name(f"{inbox.name}.titles")
-    result = title_inbox(inbox, outbox, find_served_version(fast=fast), again=again)
+    result = title_inbox(inbox, outbox, find_served_version(), again=again)
     print(result.summary())
     if result.has_new_failures if tell_once else result.failed:
         sys.exit(REJECTED)
@@ -260,16 +256,16 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines. LECTERN_HOSTS adds host names.")
     ] = "127.0.0.1",
-    fast: Fast = False,
 ) -> None:
     """Serve titles over HTTP and chapters on a web page.
 
-    Uses the champion, else the challenger. The sections `serve` and `page` of params.yaml set the limits.
+    Uses the champion, else the challenger, and its export if there is one. The sections `serve` and `page` of
+    params.yaml set the limits.
     """
     enter_project()
     from pipeline.server.run_server import run_server
 
-    run_server(port, host=host, fast=fast)
+    run_server(port, host=host)
 
 
 def export(
@@ -279,9 +275,10 @@ def export(
         int | None, typer.Option(min=1, help="Number of test examples to measure on. Default: all.")
     ] = None,
 ) -> None:
-    """Convert a version for fast inference with CTranslate2.
+    """Convert a version for fast inference with CTranslate2, which then writes its titles.
 
-    Weights become 8-bit if that costs at most one ROUGE point.
+    Weights become 8-bit if that costs at most one ROUGE point. If you delete the folder, the model itself writes the
+    titles again.
     """
     folder = out.resolve() if out else None
     enter_project()

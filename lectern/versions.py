@@ -10,6 +10,7 @@ import typer
 
 from pipeline.command import OK, REJECTED, enter_project
 from pipeline.errors import Rejected, UsageError
+from pipeline.extras import is_installed
 from pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def promote(
         raise
     console().print(verdict.as_table())
     print(f"Version {move.version} of '{name}' is now the champion; {_previous(move.before)}.", flush=True)
+    if is_installed("ctranslate2"):
+        print("`lectern export` lets it write titles faster on this machine.", flush=True)
     _tell_prefect(name, move)
 
 

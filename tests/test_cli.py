@@ -120,8 +120,8 @@ def test_a_stage_whose_input_is_missing_says_what_to_run(project: Path) -> None:
     assert "dvc repro" in done.stderr
 
 
-def test_a_title_by_an_export_without_a_registered_model_says_what_to_run(project: Path) -> None:
-    done = lectern("title", "a passage of words", "--fast", cwd=project)
+def test_an_export_without_a_registered_model_says_what_to_run(project: Path) -> None:
+    done = lectern("export", cwd=project)
     assert done.returncode == 1
     assert "lectern run" in done.stderr
 

@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Failed
 from prefect.tasks import Task
 
+from flows.execution import slots
 from flows.execution.child_process import Child
 from flows.execution.run_processes import RunProcesses
 from flows.execution.slots import Stopped
@@ -33,6 +34,8 @@ R = TypeVar("R")
 
 RETRY_AFTER = [5, 20]
 """Seconds before the second and the third attempt at a stage that the infrastructure broke."""
+
+KILLED = 128  # exit code after signal N: 128 + N
 
 TAIL = 15
 """Lines of output in the error of a command that broke."""
@@ -138,14 +141,22 @@ def failed_state(error: Exception) -> State:
     raise error
 
 
-def run_logged(command: Sequence[str], processes: RunProcesses, *, slot: str | None) -> tuple[int, list[str]]:
-    """Run `command` and log its output in Prefect; return its exit code and the lines of its output.
+def run_lectern(*arguments: str, processes: RunProcesses) -> None:
+    """Run a command of Lectern that titles texts, and log its output in Prefect.
 
     Raises:
+        StageRejected, StageBroke: the command failed; the message quotes its output.
         Stopped: the flow run has ended.
     """
-    with processes.run(command, environment(), slot=slot) as child:
-        return follow(child)
+    # A processor is shared with a training. An accelerator's memory is too small for both.
+    slot = slots.GPU if any(slots.devices()) else None
+    with processes.run([sys.executable, "-m", "lectern", *arguments], environment(), slot=slot) as child:
+        code, output = follow(child)
+    if code:
+        heading = f"`lectern {arguments[0]}` failed with exit code {code}:"
+        if code == TemporaryFailure.exit_code or code > KILLED:
+            raise StageBroke(f"{heading}\n{last_lines(output)}")
+        raise StageRejected(f"{heading}\n{rejection(output)}")
 
 
 def follow(child: Child) -> tuple[int, list[str]]:

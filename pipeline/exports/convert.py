@@ -23,16 +23,13 @@ def convert(folder: Path, out: Path, weights: Weights) -> None:
     model, tokenizer, card = load_model(folder)
     if [*range(len(tokenizer))] != sorted(tokenizer.get_vocab().values()):
         raise Rejected(
-            f"The vocabulary of {folder} has gaps, which CTranslate2 does not support. Serve the model without --fast."
+            f"The version cannot be exported: its vocabulary in {folder} has gaps, which CTranslate2 does not support."
         )
     try:
         _Converter(folder, model, tokenizer).convert(str(out), quantization=weights)
     except (ValueError, NotImplementedError, KeyError) as error:
         reason = str(error).partition(" (supported")[0]
-        raise Rejected(
-            f"A model of family '{card.family}' cannot be exported. CTranslate2: {reason}. Serve it with "
-            "`lectern serve` or `mlflow models serve`."
-        ) from None
+        raise Rejected(f"A model of family '{card.family}' cannot be exported. CTranslate2: {reason}.") from None
 
 
 class _Converter(TransformersConverter):

@@ -39,6 +39,9 @@ from pipeline.registry.versions import settings_of
 TOLERATED = 0.01
 """Largest loss of ROUGE-1 that is tolerated for 8-bit weights: one point."""
 
+FASTER = 1.1
+"""How many times faster than the model itself an export must be to be kept; less may be chance."""
+
 _WEIGHTS: tuple[Weights, ...] = ("float32", "int8")
 _LIBRARIES = ("ctranslate2", "transformers", "torch")
 
@@ -48,14 +51,14 @@ class _Titler(Protocol):
 
 
 def export(version: ModelVersion, out: Path, examples: int | None = None) -> ExportCard:
-    """Write `version` to the folder `out`, with 8-bit weights if these provably lose no more than `TOLERATED`.
+    """Write `version` to the folder `out` with the weights that `choose_weights` chooses.
 
     Args:
         examples: the number of test examples for the comparison; None for all.
 
     Raises:
         UsageError: `out` exists and is not an export, or there is no test split.
-        Rejected: the architecture cannot be converted, or the converted model writes worse titles.
+        Rejected: the architecture cannot be converted, or the converted model writes worse titles or is not faster.
     """
     if out.exists() and not (out / CARD).exists():
         raise UsageError(f"{out} exists and is not an export. Name another folder with --out.")
@@ -98,30 +101,39 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
 
 
 def choose_weights(measured: Mapping[str, Measured]) -> Weights:
-    """Choose int8 if its loss is below `TOLERATED` with confidence, else float32.
+    """Choose the fastest weights whose loss is tolerated.
 
-    int8 changes the weights, so it has to show that it does no harm (a non-inferiority test: Piaggio et al., 2012,
-    "Reporting of noninferiority and equivalence randomized trials"). float32 only changes the program that reads them,
-    so it is refused only if its loss is above `TOLERATED` with confidence.
+    int8 changes the weights, so its loss must be below `TOLERATED` with confidence (a non-inferiority test: Piaggio et
+    al., 2012, "Reporting of noninferiority and equivalence randomized trials"). float32 only changes the program that
+    reads them, so it is refused only if its loss is above `TOLERATED` with confidence.
 
     Args:
-        measured: the results of the conversions to int8 and float32.
+        measured: the results of the model itself (`plain`) and of the conversions to int8 and float32.
 
     Raises:
-        Rejected: float32 loses too much too, so the conversion is at fault.
+        Rejected: both lose too much, so the conversion is at fault; or neither is `FASTER` than the model itself.
     """
     int8, float32 = measured["int8"].loss, measured["float32"].loss
     assert int8, "the loss of a conversion is measured"
     assert float32, "the loss of a conversion is measured"
+    tolerated: list[Weights] = []
     if int8.high <= TOLERATED:
-        return "int8"
+        tolerated.append("int8")
     if float32.low <= TOLERATED:
-        return "float32"
-    raise Rejected(
-        f"Even in float32 the conversion loses {float32.mean:.4f} [{float32.low:.4f}, {float32.high:.4f}] ROUGE-1, "
-        f"more than {TOLERATED:g}. The conversion is at fault, and nothing was exported. Use `lectern serve` without "
-        "--fast."
-    )
+        tolerated.append("float32")
+    if not tolerated:
+        raise Rejected(
+            f"Even in float32 the conversion loses {float32.mean:.4f} [{float32.low:.4f}, {float32.high:.4f}] ROUGE-1, "
+            f"more than {TOLERATED:g}. The conversion is at fault, and nothing was exported."
+        )
+    fastest = max(tolerated, key=lambda weights: measured[weights].titles_a_second)
+    now, before = measured[fastest].titles_a_second, measured["plain"].titles_a_second
+    if now < FASTER * before:
+        raise Rejected(
+            f"An export with weights in {fastest} would write {now:.2f} titles a second, and the model itself writes "
+            f"{before:.2f}. Nothing was exported."
+        )
+    return fastest
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,8 @@ from pipeline.server.version_watcher import VersionWatcher
 from pipeline.titles.served_version import find_served_version, load_segmenter, load_titler
 
 
-def run_server(port: int, *, host: str, fast: bool = False) -> None:
+def run_server(port: int, *, host: str) -> None:
     """Serve until Ctrl-C or SIGTERM.
-
-    Args:
-        fast: title with the export of the served version.
 
     Raises:
         UsageError: the port is in use, or a setting is wrong.
@@ -34,9 +31,7 @@ def run_server(port: int, *, host: str, fast: bool = False) -> None:
     require_extra("page", user="The page")
     settings, page = ServeSettings.read(), PageSettings.read()
     listening = _listen(host, port)
-    watcher = VersionWatcher(
-        lambda: find_served_version(fast=fast), load_titler, load_segmenter, refresh=settings.refresh
-    )
+    watcher = VersionWatcher(find_served_version, load_titler, load_segmenter, refresh=settings.refresh)
     queue = TitleQueue(watcher.write_titles, waiting=settings.waiting, batch=settings.batch)
     app = create_app(watcher, queue, settings)
     with tempfile.TemporaryDirectory(prefix="lectern-page-", ignore_cleanup_errors=True) as folder:

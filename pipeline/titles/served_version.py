@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 import pipeline
-from pipeline.errors import Rejected, TemporaryFailure, UsageError
-from pipeline.extras import require_extra
+from pipeline.errors import Rejected, TemporaryFailure
+from pipeline.extras import is_installed
 from pipeline.models.title_cleanup import shorten_title
 from pipeline.paths import EXPORTS, SEGMENTER
 from pipeline.registry.fallback_title import Shown, choose_titles
@@ -52,7 +52,7 @@ class ServedVersion:
     name: of the registered model; `pretrained` for the pretrained model.
     number: of the version; the pretrained model's name in params.yaml.
     identity: a text that changes whenever the titles may change.
-    export: folder of its fast export, if that writes the titles.
+    export: folder of its export, which then writes the titles.
     files: folder of its files; None if MLflow has to find them.
     """
 
@@ -71,26 +71,21 @@ class ServedVersion:
         return self.name != _PRETRAINED
 
 
-def find_served_version(*, fast: bool = False) -> ServedVersion:
-    """Look up the champion, else the challenger, else the pretrained model.
-
-    Args:
-        fast: use the export that `lectern export` has made of it.
+def find_served_version() -> ServedVersion:
+    """Look up the champion, else the challenger, else the pretrained model. If a version has an export, use that.
 
     Raises:
-        Rejected: no version is registered, and there is no pretrained model or `fast` is set.
-        UsageError: `fast` is set and the version has no up-to-date export.
+        Rejected: no version is registered and there is no pretrained model, or the card of the export is damaged.
     """
     settings = RegisterSettings.read()
     registered = _find_registered(settings.name)
     if registered is None:
-        if fast or not settings.pretrained:
+        if not settings.pretrained:
             from pipeline.registry.versions import nothing_registered
 
             raise Rejected(nothing_registered(settings.name))
         return _pretrained_version(settings.pretrained)
-    version = to_served_version(registered)
-    return _with_export(version, _model_md5(registered)) if fast else version
+    return _with_export(to_served_version(registered), _model_md5(registered))
 
 
 def _find_registered(name: str) -> ModelVersion | RegisteredVersion | None:
@@ -126,14 +121,14 @@ def _model_md5(registered: ModelVersion | RegisteredVersion) -> str:
 
 
 def _with_export(version: ServedVersion, model_md5: str) -> ServedVersion:
+    folder = EXPORTS / version.name / version.number
+    if not folder.exists() or not is_installed("ctranslate2"):
+        return version
     from pipeline.exports.export_card import ExportCard  # imports torch
 
-    folder = EXPORTS / version.name / version.number
-    card = ExportCard.read(folder) if folder.exists() else None
-    if card is None or card.model_md5 != model_md5:
-        raise UsageError(
-            f"Version {version} has no up-to-date export in {folder}. Run `lectern export {version.number}` first."
-        )
+    card = ExportCard.read(folder)
+    if card.model_md5 != model_md5:  # of a deleted version that had this number
+        return version
     return replace(version, identity=f"{version.identity} {card.weights} {card.made}", export=folder)
 
 
@@ -276,8 +271,8 @@ def _fetch_files(version: ServedVersion, downloads: str) -> Path:
 
 
 def _load_export(folder: Path) -> Predict:
-    require_extra("fast", user="An exported version")
     from pipeline.exports.fast_titler import FastTitler  # imports ctranslate2
 
     titler = FastTitler(folder)
+    _log.info("Titles are written by the export in %s, with weights in %s.", folder, titler.card.weights)
     return lambda texts, parameters: choose_titles(texts, titler.titles(texts, parameters), titler.style)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,11 +24,9 @@ from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import SPLITS
-from pipeline.registry.lineage import md5
-from pipeline.registry.register_settings import RegisterSettings
-from pipeline.registry.registration import register as register_model
-from pipeline.registry.tracking import connect
+from pipeline.titles.served_version import find_served_version
 from tests.command import lectern
+from tests.exports.exportable import register_small
 from tests.models.small import GREEDY, lively_model
 from tests.titles.small import write_book
 
@@ -42,20 +41,10 @@ def split(project: Path, examples: pd.DataFrame) -> Path:
     return project
 
 
-def _version(folder: Path, family: str, examples: pd.DataFrame, settings=GREEDY):
-    model, inputs = lively_model(family, examples)
-    folder.mkdir(parents=True)
-    card = Card(model=family, family=family, checkpoint="scratch", max_source_tokens=48, max_target_tokens=12)
-    save_model(folder, model, inputs.tokenizer, card, "float32")
-    tags = {"model": family, "model.md5": md5(folder)}
-    name = RegisterSettings.read().name
-    return register_model(connect(), name, folder, settings, run_id="0" * 32, tags=tags)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "bart", "mbart", "causal"])
 def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path, examples: pd.DataFrame) -> None:
-    card = export(_version(split / family, family, examples), split / "out")
+    card = export(register_small(split / family, family, examples), split / "out")
     assert card.measured["float32"].same_titles == 1
     assert card == ExportCard.read(split / "out")
     texts = examples["text"].tolist()
@@ -72,7 +61,7 @@ def test_an_export_writes_the_titles_of_the_plain_model(family: str, split: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "causal"])
 def test_beam_search_finds_the_titles_of_the_plain_model(family: str, split: Path, examples: pd.DataFrame) -> None:
-    card = export(_version(split / family, family, examples, BEAMS), split / "out")
+    card = export(register_small(split / family, family, examples, BEAMS), split / "out")
     assert card.measured["float32"].same_titles > 0.8  # CTranslate2 ends a search slightly differently
 
 
@@ -98,7 +87,7 @@ def test_a_version_that_samples_its_titles_is_exported(split: Path, examples: pd
     """The comparison uses no sampling, because the two models sample different titles for the same seed."""
     drawn = {"do_sample": True, "temperature": 0.7, "top_k": 0, "consensus": 4, "seed": 1}
     settings = GenerateSettings(**{**GREEDY.model_dump(), **drawn})
-    version = _version(split / "t5", "t5", examples, settings)
+    version = register_small(split / "t5", "t5", examples, settings)
     titles = open_titler(split / "t5", settings).best_titles(examples["text"].tolist())
     examples.assign(title=titles).to_parquet(SPLITS / "test.parquet", index=False)
     card = export(version, split / "out")
@@ -107,14 +96,14 @@ def test_a_version_that_samples_its_titles_is_exported(split: Path, examples: pd
 
 
 def test_an_architecture_that_cannot_be_converted_is_rejected(split: Path, examples: pd.DataFrame) -> None:
-    version = _version(split / "led", "led", examples)
+    version = register_small(split / "led", "led", examples)
     with pytest.raises(Rejected, match=r"family 'led' cannot be exported.*LEDConfig"):
         export(version, split / "out")
     assert not (split / "out").exists()
 
 
 def test_an_export_needs_a_test_split(project: Path, examples: pd.DataFrame) -> None:
-    version = _version(project / "t5", "t5", examples)
+    version = register_small(project / "t5", "t5", examples)
     with pytest.raises(UsageError, match="dvc repro split"):
         export(version, project / "out")
 
@@ -128,10 +117,14 @@ def _lost(rng: np.random.Generator, mean: float, changed: float) -> Loss:
     return measure_loss(plain.tolist(), (plain + changes).clip(0, 1).tolist(), test)
 
 
-def _choice(float32: Loss, int8: Loss) -> Weights:
-    found = {"float32": float32, "int8": int8}
+def _choice(float32: Loss, int8: Loss, speeds: tuple[float, float] = (2, 3)) -> Weights:
+    """The choice between weights with these losses and titles a second; the model itself writes one a second."""
+    losses, speed = (None, float32, int8), (1, *speeds)
     return choose_weights(
-        {name: Measured(rouge1=0.2, same_titles=1, titles_a_second=1, loss=found[name]) for name in found}
+        {
+            name: Measured(rouge1=0.2, same_titles=1, titles_a_second=speed[place], loss=losses[place])
+            for place, name in enumerate(("plain", "float32", "int8"))
+        }
     )
 
 
@@ -157,8 +150,16 @@ def test_float32_weights_are_rejected_only_if_provably_worse(project: Path) -> N
         _choice(worse, worse)
 
 
+def test_only_weights_that_are_faster_than_the_model_itself_are_kept() -> None:
+    assert _choice(SAME, SAME, speeds=(3, 2)) == "float32"
+    worse = Loss(mean=0.1, low=0.05, high=0.15)
+    assert _choice(SAME, worse, speeds=(1.5, 4)) == "float32"
+    with pytest.raises(Rejected, match=r"in float32 would write 1\.00 titles a second, and the model itself.* 1\.00\."):
+        _choice(SAME, worse, speeds=(1, 4))
+
+
 def test_the_summary_gives_the_reason_for_the_weights(split: Path, examples: pd.DataFrame) -> None:
-    card = export(_version(split / "t5", "t5", examples), split / "out")
+    card = export(register_small(split / "t5", "t5", examples), split / "out")
     losing = card.measured["int8"].model_copy(update={"loss": Loss(mean=0.02, low=-0.01, high=0.05)})
     unproven = card.model_copy(update={"weights": "float32", "measured": {**card.measured, "int8": losing}})
     assert "lost 0.0200 [-0.0100, 0.0500]" in unproven.summary(split)
@@ -172,7 +173,7 @@ def test_titles_in_any_script_are_compared(project: Path, examples: pd.DataFrame
     subjects = ("деревья", "графы", "потоки", "классы", "циклы", "массивы", "строки", "числа")
     texts = [f"сегодня мы с вами говорим о том что такое {subject} и зачем нужны {subject}" for subject in subjects]
     russian = examples[:8].assign(text=texts, title=[f"Зачем нужны {subject}" for subject in subjects])
-    version = _version(project / "t5", "t5", russian)
+    version = register_small(project / "t5", "t5", russian)
     written = open_titler(project / "t5", GREEDY).best_titles(texts)
     SPLITS.mkdir(parents=True)
     russian.assign(title=written).to_parquet(SPLITS / "test.parquet", index=False)
@@ -180,23 +181,40 @@ def test_titles_in_any_script_are_compared(project: Path, examples: pd.DataFrame
 
 
 def test_an_export_titles_passages_and_workbooks(split: Path, examples: pd.DataFrame) -> None:
-    version = _version(split / "small", "causal", examples)
+    version = register_small(split / "small", "causal", examples)
     text = examples["text"][3]
-    done = lectern("title", text, "--fast", cwd=split)
-    assert (done.returncode, "lectern export 1" in done.stderr) == (2, True)
+    by_the_model = lectern("title", text, cwd=split)
+    assert "exports" not in by_the_model.stderr
     done = lectern("export", "--examples", "4", cwd=split)
     assert done.returncode == 0, done.stderr
     assert "int8" in done.stdout
     folder = split / "exports" / version.name / "1"
     assert json.loads((folder / "export.json").read_text())["examples"] == 4
-    assert lectern("title", text, "--fast", cwd=split).stdout.strip()
+    by_the_export = lectern("title", text, cwd=split)
+    assert by_the_export.stdout.strip()
+    assert f"by the export in exports/{version.name}/1" in by_the_export.stderr
     book = write_book(split / "week.xlsx", [("C", "1", "0:00:00", None)], [("C", "1", "0:00:01", text)])
-    assert lectern("title", book, "--fast", cwd=split).returncode == 0
+    done = lectern("title", book, cwd=split)
+    assert (done.returncode, "by the export" in done.stderr) == (0, True)
     assert openpyxl.load_workbook(split / "week.titled.xlsx")["lesson_topics"]["D2"].value
+    (folder / "export.json").write_text("{}", encoding="utf-8")
+    done = lectern("title", text, cwd=split)
+    assert (done.returncode, "is damaged" in done.stderr, "lectern export" in done.stderr) == (1, True, True)
+    shutil.rmtree(folder)
+    assert lectern("title", text, cwd=split).stdout == by_the_model.stdout
+
+
+def test_an_export_of_another_version_with_the_same_number_is_not_used(split: Path, examples: pd.DataFrame) -> None:
+    version = register_small(split / "t5", "t5", examples)
+    export(version, folder := split / "exports" / version.name / str(version.version))
+    assert find_served_version().export
+    card = ExportCard.read(folder)
+    card.model_copy(update={"model_md5": "of a deleted version"}).write(folder)
+    assert find_served_version().export is None
 
 
 def test_a_folder_that_is_not_an_export_is_not_overwritten(split: Path, examples: pd.DataFrame) -> None:
-    _version(split / "small", "causal", examples)
+    register_small(split / "small", "causal", examples)
     done = lectern("export", "--out", "data", cwd=split)
     assert (done.returncode, "is not an export" in done.stderr) == (2, True)
     assert (SPLITS / "test.parquet").exists()

@@ -25,11 +25,17 @@ from prefect.states import AwaitingRetry
 from flows.execution.slots import Slots, devices
 from flows.promote import promote
 from pipeline.errors import TemporaryFailure
+from pipeline.exports.export_card import ExportCard
+from pipeline.models.generation import open_titler
 from pipeline.registry.promotion import trail
 from pipeline.registry.tracking import connect
+from pipeline.settings import set_params
+from pipeline.titles.served_version import find_served_version
 from tests.conftest import SUBJECTS
+from tests.exports.exportable import register_small
 from tests.flows.promotable import NAME, approve_by_gate, champion, register, write_splits
 from tests.flows.toy_project import SERVED, PrefectServer, new_run, read, serving, state, wait_for
+from tests.models.small import GREEDY
 
 ROOT = Path(__file__).parents[2]
 YES = {"answer": "yes", "who": "Ada", "reason": "they read well"}
@@ -97,7 +103,9 @@ def test_the_version_that_a_person_approved_becomes_champion(folder: Path, deplo
     register([])  # a new challenger before the answer
     assert answer(run, YES)
     execute(run)
-    assert state(run).message == f"Version 1 of '{NAME}' is now the champion. There was no champion before."
+    promoted, why_no_export = state(run).message.split("\n", 1)
+    assert promoted == f"Version 1 of '{NAME}' is now the champion. There was no champion before."
+    assert "without an export" in why_no_export
     assert champion() == "1"
     assert [(move.who, move.because) for move in trail(connect(), NAME)] == [
         ("Ada", "for the new course; they read well")
@@ -152,6 +160,22 @@ def test_approval_by_the_gate_promotes_without_asking(folder: Path):
     assert "no version 9" in promote(version=9, return_state=True).message
 
 
+def test_the_new_champion_writes_titles_with_an_export(
+    project: Path, prefect_server: PrefectServer, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    register_small(project / "small", "t5", examples)
+    titles = open_titler(project / "small", GREEDY).best_titles(examples["text"].tolist())
+    write_splits(examples.assign(title=titles))
+    approve_by_gate()
+    set_params(["promote", "behaviour"], {"copied": 1, "repeated": 1, "agreement": 0, "different": 0, "support": 1})
+    ended = promote(return_state=True)
+    assert ended.message == f"Version 1 of '{NAME}' is now the champion. There was no champion before."
+    export = find_served_version().export
+    assert export
+    assert ExportCard.read(export).version == f"{NAME}/1"
+
+
 def attempts(state: State) -> dict[str, int]:
     """Return the number of attempts of each task of a run."""
     this_run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
@@ -173,7 +197,7 @@ def test_a_temporary_failure_is_retried_and_a_refusal_is_not(folder: Path, monke
     ended = promote(return_state=True)
     assert ended.is_completed(), ended.message
     assert champion() == "1"
-    wait_for(lambda: attempts(ended) == {"promote": 2})
+    wait_for(lambda: attempts(ended) == {"promote": 2, "export": 1})
 
     register([])
     ended = promote(return_state=True)
@@ -195,7 +219,7 @@ def test_a_promotion_with_a_lost_answer_is_made_once(folder: Path, monkeypatch: 
     monkeypatch.setattr(MlflowClient, "set_model_version_tag", lose_once)
     ended = promote(return_state=True)
     assert ended.is_completed(), ended.message
-    wait_for(lambda: attempts(ended) == {"promote": 2})
+    wait_for(lambda: attempts(ended) == {"promote": 2, "export": 1})
     [move] = trail(connect(), NAME)
     assert move.version == champion() == "1"
     assert f"promote.{move.when}" in connect().get_model_version(NAME, "1").tags

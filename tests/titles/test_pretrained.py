@@ -76,11 +76,7 @@ def test_another_pretrained_model_has_another_identity(project_without_training:
     assert find_served_version().identity != before.identity
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_without_a_pretrained_model_or_for_an_export_a_version_must_be_registered(
-    project_without_training: Path, *, fast: bool
-) -> None:
-    if not fast:
-        set_params(["register"], {"pretrained": None})
+def test_without_a_pretrained_model_a_version_must_be_registered(project_without_training: Path) -> None:
+    set_params(["register"], {"pretrained": None})
     with pytest.raises(Rejected, match="No version of 'lectern' is registered"):
-        find_served_version(fast=fast)
+        find_served_version()
