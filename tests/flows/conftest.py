@@ -8,9 +8,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +22,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from flows.services.prefect_server import api_url, prefect_service, use_server
 from flows.services.service import free_port
 from tests.flows.toy_project import REFUSE, MakeProject, PrefectServer
+from tests.web_server import web_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,11 +91,9 @@ def webhook() -> Iterator[SimpleNamespace]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        channel.url = f"http://127.0.0.1:{server.server_port}/s3cret"
+    with web_server(Handler) as address:
+        channel.url = f"{address}/s3cret"
         yield channel
-        server.shutdown()
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ import random
 import socket
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +21,7 @@ from flows.graph.workbook import adopt
 from flows.train import train
 from flows.watch import watch
 from tests.flows.toy_project import MakeProject, dvc
+from tests.web_server import web_server
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -62,11 +62,8 @@ def elsewhere(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def address(elsewhere: Path) -> Iterator[str]:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(elsewhere))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with web_server(partial(SimpleHTTPRequestHandler, directory=str(elsewhere))) as address:
+        yield address
 
 
 @pytest.fixture
@@ -86,10 +83,8 @@ def watched_server(elsewhere: Path, folder: Path) -> Iterator[tuple[str, list[in
                 return
             could.append(done.returncode)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(elsewhere))) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", could
-        server.shutdown()
+    with web_server(partial(Handler, directory=str(elsewhere))) as address:
+        yield address, could
 
 
 @pytest.fixture

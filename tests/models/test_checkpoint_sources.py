@@ -6,11 +6,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from functools import reduce
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +28,7 @@ from pipeline.models.inputs import Inputs
 from pipeline.stages import train
 from tests.conftest import ROOT
 from tests.models.small import small_model
+from tests.web_server import web_server
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 PLACE = f"hub:owner/name@{REVISION}"
@@ -110,14 +110,11 @@ def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
             self.end_headers()
             self.wfile.write(body)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with web_server(Handler) as url:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
         template = url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield Hub(files, asked)
-        server.shutdown()
 
 
 @pytest.mark.parametrize("revision", [REVISION, "main"])

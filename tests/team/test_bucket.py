@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +22,7 @@ from tests.registry.conftest import registry_backup, three_versions  # noqa: F40
 from tests.registry.small import NAME
 from tests.registry.test_gate import SETTINGS
 from tests.team.servers import BUCKET, HOW_TO_INSTALL
+from tests.web_server import web_server
 
 GONE = f"s3://{BUCKET}/mlflow/gone"
 LISTING = """<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bucket</Name><IsTruncated>false
@@ -66,10 +66,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with web_server(Handler, HOST) as address:
         for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{HOST}:{server.server_port}",
+            "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "lectern",
             "AWS_SECRET_ACCESS_KEY": "tunafish",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -77,7 +76,6 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
         }.items():
             monkeypatch.setenv(name, value)
         yield answers
-        server.shutdown()
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from pipeline.models.device import WHEELS
 from tests.command import lectern
 from tests.conftest import ROOT
 from tests.training.small import environment
+from tests.web_server import web_server
 
 NVIDIA_SMI = """#!/bin/sh
 case "$*" in
@@ -44,10 +44,8 @@ class Answering(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub() -> Iterator[str]:
     """The address of a server that answers."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with web_server(Answering) as address:
+        yield address
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +33,7 @@ from tests.conftest import ROOT
 from tests.flows.toy_project import SERVED, wait_for
 from tests.forking import quick_python
 from tests.server.running_server import BROWSER_FLAGS
+from tests.web_server import web_server
 from tests.whole_project import environment
 
 PROXY = "lectern.example"
@@ -121,10 +121,8 @@ def other_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Port of another site on this machine."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "index.html").write_text("<title>Another site</title>")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    with web_server(partial(SimpleHTTPRequestHandler, directory=folder)) as address:
+        yield int(address.rpartition(":")[2])
 
 
 def deployment_of(up: SimpleNamespace, name: str) -> dict[str, Any]:
