@@ -26,7 +26,7 @@ from prefect.tasks import Task
 from pydantic import Field, ValidationError
 
 from flows.execution.run_processes import RunProcesses
-from flows.execution.slots import on_a_device
+from flows.execution.slots import devices, on_a_device
 from flows.execution.stage import failed_state, run_lectern, stage_task
 from flows.reporting.artifacts import mlflow_address
 from flows.reporting.events import emit_promotion
@@ -34,7 +34,7 @@ from flows.reporting.notifications import notify, notify_failure
 from flows.train import reason
 from pipeline.errors import TemporaryFailure, UsageError
 from pipeline.evaluation.score_names import SCORES
-from pipeline.extras import is_installed
+from pipeline.extras import has_extra
 from pipeline.registry.gate import PromoteSettings, Verdict, judge
 from pipeline.registry.outages import translate_error
 from pipeline.registry.promotion import Move, PromotionRejected, find_promotion
@@ -88,7 +88,7 @@ def version_wanted() -> str:
 def promote(version: Number | None = None, because: Reason = "", hours: Hours = 24) -> State:
     """Make a version the champion, if it passes the rules of params.yaml and, where required, a person agrees.
 
-    Then export it for faster titles, if it can be exported.
+    Then export it, if that makes its titles faster.
 
     Args:
         version: Number of the version in the registry; empty: the challenger.
@@ -110,13 +110,21 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
     except Exception as error:
         return failed_state(error)
     before = f"Before, it was version {move.before}." if move.before else "There was no champion before."
-    made = f"Version {move.version} of '{name}' is now the champion. {before}"
-    if is_installed("ctranslate2"):
-        state: State = export_champion(move.version, return_state=True)
-        if not state.is_completed():
-            made = f"{made}\nIts titles are written without an export: {reason(state)}"
-    emit_promotion(name, move)  # only now: the titles that an automation writes after it use the export
-    return Completed(message=made)
+    try:
+        no_export = why_no_export(move.version)
+    finally:
+        emit_promotion(name, move)  # only now: the titles that an automation writes after it use the export
+    return Completed(message=f"Version {move.version} of '{name}' is now the champion. {before}{no_export}")
+
+
+def why_no_export(number: str) -> str:
+    """Export the new champion where that can make titles faster. If it fails, return the reason as a new line."""
+    if not has_extra("fast") or any(devices()):
+        return ""
+    state: State = export_champion(number, return_state=True)
+    if state.is_completed():
+        return ""
+    return f"\nThe model itself writes its titles, because there is no export: {reason(state)}"
 
 
 def remembered_proposal() -> Proposal | None:
@@ -221,12 +229,12 @@ def make_champion(name: str, number: int | None, settings: PromoteSettings, beca
     return move
 
 
-@stage_task(name="export", task_run_name="export")
+@stage_task(name="export", task_run_name="export", retries=0)
 def export_champion(number: str) -> None:
-    """Run `lectern export`, so that the new champion writes titles faster on this machine.
+    """Run `lectern export` for a version.
 
     Raises:
-        StageRejected, StageBroke: the version cannot be exported; the message quotes the output.
+        StageRejected, StageBroke: nothing was exported; the message quotes the output.
     """
     processes = RunProcesses()
     processes.declare_slots()

@@ -270,17 +270,15 @@ def serve(
 
 def export(
     version: Annotated[int | None, typer.Argument(min=1, help="Default: the champion, else the challenger.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write. Default: exports/NAME/VERSION.")] = None,
     examples: Annotated[
         int | None, typer.Option(min=1, help="Number of test examples to measure on. Default: all.")
     ] = None,
 ) -> None:
-    """Convert a version for fast inference with CTranslate2, which then writes its titles.
+    """Convert a version for CTranslate2, which then writes its titles on this machine.
 
-    Weights become 8-bit if that costs at most one ROUGE point. If you delete the folder, the model itself writes the
-    titles again.
+    The export is kept in exports/NAME/VERSION if it is faster than the model itself and its titles lose at most one
+    ROUGE point. If you delete the folder, the model itself writes the titles again.
     """
-    folder = out.resolve() if out else None
     enter_project()
     require_extra("fast", user="lectern export")
     from pipeline.exports.export import export as convert
@@ -291,7 +289,7 @@ def export(
 
     name = RegisterSettings.read().name
     registered = get_version(connect(), name, version)
-    folder = folder or EXPORTS / name / str(registered.version)
+    folder = EXPORTS / name / str(registered.version)
     card = convert(registered, folder, examples)
     print(card.summary(folder))
 

@@ -10,7 +10,7 @@ import typer
 
 from pipeline.command import OK, REJECTED, enter_project
 from pipeline.errors import Rejected, UsageError
-from pipeline.extras import is_installed
+from pipeline.extras import has_extra
 from pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def promote(
         raise
     console().print(verdict.as_table())
     print(f"Version {move.version} of '{name}' is now the champion; {_previous(move.before)}.", flush=True)
-    if is_installed("ctranslate2"):
-        print("`lectern export` lets it write titles faster on this machine.", flush=True)
+    if has_extra("fast"):
+        print("`lectern export` may let it write titles faster on this machine.", flush=True)
     _tell_prefect(name, move)
 
 

@@ -23,6 +23,11 @@ def is_installed(module: str) -> bool:
     return found is not None and found.origin is not None
 
 
+def has_extra(extra: str) -> bool:
+    """Return whether all modules of an extra, one of `MODULES`, are installed."""
+    return all(map(is_installed, MODULES[extra]))
+
+
 def require_extra(extra: str, *, user: str) -> None:
     """Check that an extra is installed.
 

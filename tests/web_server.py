@@ -14,5 +14,7 @@ def web_server(handler: Callable[..., BaseHTTPRequestHandler], host: str = "127.
     with ThreadingHTTPServer((host, 0), handler) as server:
         # It looks for the end this often; by default, only twice a second.
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://{host}:{server.server_port}"
-        server.shutdown()
+        try:
+            yield f"http://{host}:{server.server_port}"
+        finally:
+            server.shutdown()

@@ -12,8 +12,9 @@ from flows.graph.cache import IdleProject
 from flows.graph.exclusive_access import exclusive_access
 from pipeline.maintenance.removable import Removable, removable_table
 from pipeline.maintenance.runs import find_tracked
-from pipeline.maintenance.state import removable_state
+from pipeline.maintenance.state import removable_exports, removable_state
 from pipeline.maintenance.version_needs import all_versions, named_by
+from pipeline.paths import EXPORTS
 from pipeline.registry.tracking import EXPERIMENT, connect
 from pipeline.registry.unfinished_runs import end_killed_runs
 from pipeline.terminal import console
@@ -51,7 +52,10 @@ def find(project: IdleProject, before: float) -> list[Removable]:
     named = named_by(all_versions(client))
     runs = find_tracked(client, named, before)
     cached = project.removable(versions=named.hashes, commits=named.commits, recent=runs.hashes, before=before)
-    return [pile for pile in [*cached, *runs.removable, *removable_state(before)] if pile.count]
+    models = client.search_registered_models()
+    used = {EXPORTS / model.name / str(number) for model in models for number in model.aliases.values()}
+    piles = [*cached, *runs.removable, *removable_state(before), removable_exports(used, before)]
+    return [pile for pile in piles if pile.count]
 
 
 def show(piles: Sequence[Removable]) -> None:

@@ -28,19 +28,17 @@ from pipeline.evaluation.intervals import read_unit, units_of
 from pipeline.evaluation.metrics import EvaluateSettings
 from pipeline.evaluation.unicode_rouge import rouge1
 from pipeline.exports.convert import convert
-from pipeline.exports.export_card import CARD, ENGINE, ExportCard, Loss, Measured, Weights
+from pipeline.exports.export_card import ENGINE, FASTER, ExportCard, Loss, Measured, Weights
 from pipeline.exports.fast_titler import FastTitler
 from pipeline.files import folder_aside
 from pipeline.models.checkpoint_sources import find_checkpoint
+from pipeline.models.device import inference_device
 from pipeline.models.generation import decoder_start, open_titler
 from pipeline.paths import SPLITS
 from pipeline.registry.versions import settings_of
 
 TOLERATED = 0.01
-"""Largest loss of ROUGE-1 that is tolerated for 8-bit weights: one point."""
-
-FASTER = 1.1
-"""How many times faster than the model itself an export must be to be kept; less may be chance."""
+"""Largest loss of ROUGE-1 that is tolerated: one point."""
 
 _WEIGHTS: tuple[Weights, ...] = ("float32", "int8")
 _LIBRARIES = ("ctranslate2", "transformers", "torch")
@@ -57,11 +55,15 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
         examples: the number of test examples for the comparison; None for all.
 
     Raises:
-        UsageError: `out` exists and is not an export, or there is no test split.
+        UsageError: there is no test split, or torch uses a GPU.
         Rejected: the architecture cannot be converted, or the converted model writes worse titles or is not faster.
+            An earlier export in `out` is removed.
     """
-    if out.exists() and not (out / CARD).exists():
-        raise UsageError(f"{out} exists and is not an export. Name another folder with --out.")
+    if inference_device() != "cpu":
+        raise UsageError(
+            "An export writes titles on the CPU, and the GPU of this machine is faster. To export for machines without "
+            "a GPU, run `CUDA_VISIBLE_DEVICES= lectern export`."
+        )
     test = _test_split(examples)
     model = find_checkpoint(f"models:/{version.name}/{version.version}")
     generate = settings_of(version)
@@ -93,7 +95,12 @@ def export(version: ModelVersion, out: Path, examples: int | None = None) -> Exp
             add_other_files(folder, model, card.model_copy(update={"weights": weights}))
             converted = _write_titles(FastTitler(folder, without_sampling), test, weights)
             measured[weights] = _measure(converted, of_plain, test)
-        card = card.model_copy(update={"weights": choose_weights(measured), "measured": measured})
+        try:
+            weights = choose_weights(measured)
+        except Rejected:
+            shutil.rmtree(out, ignore_errors=True)
+            raise
+        card = card.model_copy(update={"weights": weights, "measured": measured})
         with folder_aside(out) as aside:
             shutil.copytree(Path(scratch) / card.weights, aside, dirs_exist_ok=True)
             card.write(aside)
@@ -124,14 +131,15 @@ def choose_weights(measured: Mapping[str, Measured]) -> Weights:
     if not tolerated:
         raise Rejected(
             f"Even in float32 the conversion loses {float32.mean:.4f} [{float32.low:.4f}, {float32.high:.4f}] ROUGE-1, "
-            f"more than {TOLERATED:g}. The conversion is at fault, and nothing was exported."
+            f"more than {TOLERATED:g}. The conversion is at fault, so no export is kept."
         )
     fastest = max(tolerated, key=lambda weights: measured[weights].titles_a_second)
     now, before = measured[fastest].titles_a_second, measured["plain"].titles_a_second
     if now < FASTER * before:
+        only = "" if "int8" in tolerated else f" int8 may lose {int8.high:.4f} ROUGE-1, more than {TOLERATED:g}."
         raise Rejected(
-            f"An export with weights in {fastest} would write {now:.2f} titles a second, and the model itself writes "
-            f"{before:.2f}. Nothing was exported."
+            f"With {fastest} weights, an export writes {now:.2f} titles a second, and the model itself {before:.2f}. "
+            f"That is less than {FASTER:g} times as many, so no export is kept.{only}"
         )
     return fastest
 

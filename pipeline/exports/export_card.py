@@ -16,6 +16,9 @@ CARD = "export.json"
 ENGINE = "ctranslate2"
 """The subfolder of an export with the converted weights."""
 
+FASTER = 1.1
+"""How many times faster than the model itself an export must be to be used; less may be chance."""
+
 Weights = Literal["float32", "int8"]
 
 
@@ -61,17 +64,25 @@ class ExportCard(Settings):
                 f"  {name:<8} ROUGE-1 {found.rouge1:.4f}{lost}, {found.titles_a_second:.2f} titles/s, "
                 f"{found.same_titles:.0%} of titles equal the plain model's"
             )
-        faster = self.measured[self.weights].titles_a_second / self.measured["plain"].titles_a_second
-        return "\n".join(
-            [*lines, f"{folder} is {faster:.1f} times as fast, with weights in {self.weights}: {self._reason()}"]
-        )
+        lines.append(f"{folder} writes titles {self.times_faster:.1f} times as fast as the model itself.")
+        return "\n".join([*lines, f"Its weights are {self.weights}: {self._reason()}"])
+
+    @property
+    def times_faster(self) -> float:
+        """How many times as many titles a second as the model itself."""
+        return self.measured[self.weights].titles_a_second / self.measured["plain"].titles_a_second
+
+    @property
+    def is_faster(self) -> bool:
+        """Return whether the export is worth using."""
+        return self.times_faster >= FASTER
 
     def _reason(self) -> str:
         lost = self.measured["int8"].loss
         if self.weights == "int8" or lost is None:
             return f"with confidence, int8 loses at most {self.tolerated:g}."
         if lost.high <= self.tolerated:
-            return "it is faster than int8."
+            return "they are faster than int8."
         if lost.low > self.tolerated:
             return f"int8 loses more than {self.tolerated:g}."
         return (
@@ -87,18 +98,17 @@ class ExportCard(Settings):
         """Read the card of an exported version.
 
         Raises:
-            Rejected: `folder` is not an export, or its card is damaged.
+            Rejected: the card is missing or damaged.
         """
         try:
             return cls.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise Rejected(
-                f"{folder} is not an exported version: it has no {CARD}. Make one with `lectern export`."
-            ) from None
-        except ValidationError as error:
-            raise Rejected(
-                f"{folder / CARD} is damaged: {error}. Repeat `lectern export`, or delete {folder}."
-            ) from None
+        except (FileNotFoundError, ValidationError) as error:
+            raise damaged(folder) from error
+
+
+def damaged(folder: Path) -> Rejected:
+    """Return the error of an export that does not load."""
+    return Rejected(f"The export in {folder} is damaged. Delete the folder, or repeat `lectern export`.")
 
 
 def _interval(loss: Loss) -> str:

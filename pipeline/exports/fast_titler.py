@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pipeline.data.lesson_openings import remove_opening_mark
 from pipeline.errors import Rejected
-from pipeline.exports.export_card import ENGINE, ExportCard
+from pipeline.exports.export_card import ENGINE, ExportCard, damaged
 from pipeline.models.checkpoints import load_inputs
 from pipeline.models.generation import GenerateSettings, rank_candidates
 from pipeline.models.inputs import Inputs
@@ -43,14 +43,14 @@ class FastTitler:
     def __init__(self, folder: Path, settings: GenerateSettings | None = None, *, threads: int | None = None) -> None:
         self.card = ExportCard.read(folder)
         self.settings = settings or self.card.generate
-        inputs, card = load_inputs(folder)
+        try:
+            inputs, card = load_inputs(folder)
+            kind = _Causal if inputs.family.causal else _WithEncoder
+            self._writer = kind(folder / ENGINE, inputs, self.card, threads or torch.get_num_threads())
+        except (Rejected, RuntimeError) as error:
+            raise damaged(folder) from error
         self.style = card.style
         self._inputs = inputs
-        kind = _Causal if inputs.family.causal else _WithEncoder
-        try:
-            self._writer = kind(folder / ENGINE, inputs, self.card, threads or torch.get_num_threads())
-        except RuntimeError as error:
-            raise Rejected(f"{folder} does not load: {error}. Repeat `lectern export`.") from None
 
     def titles(
         self, texts: Sequence[str], changes: Mapping[str, Any] | None = None, *, progress: str | None = None

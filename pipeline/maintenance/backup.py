@@ -24,11 +24,12 @@ from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.files import PRIVATE_FILE, PRIVATE_FOLDER, file_aside, folder_aside
 from pipeline.json_records import Record
 from pipeline.maintenance.archive_members import OutsideFolder, checked_members
+from pipeline.paths import EXPORTS
 
 _LABEL = "lectern-backup.json"
 _LABEL_BYTES = 1 << 16
 _CACHED_STATE = ("features", "converted", "fetched", "logs", "runs")
-_CACHES = {".venv", ".dvc/tmp", *(f".lectern/{name}" for name in _CACHED_STATE)}
+_CACHES = {".venv", ".dvc/tmp", str(EXPORTS), *(f".lectern/{name}" for name in _CACHED_STATE)}
 _CACHES_ANYWHERE = {"__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 _SERVER_FILES = (".db-wal", ".db-shm", ".db-journal", "mlflow.url", "prefect.url", "reports.url")
 _BUSY_SECONDS = 60.0  # how long a database may be locked

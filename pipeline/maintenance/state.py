@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.files import is_locked
 from pipeline.maintenance.removable import Removable, last_touched, size
-from pipeline.paths import MODELS, RUN_REPORTS, STATE
+from pipeline.paths import EXPORTS, MODELS, RUN_REPORTS, STATE
 from pipeline.settings import read_params
 
 _ASIDE = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
@@ -42,6 +42,12 @@ def removable_state(before: float) -> list[Removable]:
         _group("logs", "of servers that have ended", _logs(before)),
         _group("half-written files", "left by killed processes", _asides(before, features)),
     ]
+
+
+def removable_exports(used: Collection[Path], before: float) -> Removable:
+    """Return the old exports, except those in the folders `used`."""
+    old = [folder for folder in EXPORTS.glob("*/*") if folder not in used and last_touched(folder) < before]
+    return _group("exports", "of versions that are not in use; `lectern export` makes them again", old)
 
 
 def _group(what: str, why: str, paths: list[Path]) -> Removable:

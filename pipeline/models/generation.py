@@ -243,7 +243,8 @@ class _CrossAttentionCache(DynamicCache):
 def open_titler(folder: Path, settings: GenerateSettings) -> Titler:
     """Open a model folder for generation, on the GPU if torch can use one.
 
-    Evaluation, the registered model and all commands use this function, so they generate the same titles.
+    Evaluation, the registered model and all commands use this function, so they generate the same titles. Only an
+    export, which `lectern export` measures, is loaded differently.
 
     Raises:
         Rejected: Lectern did not write the folder, or it is damaged.

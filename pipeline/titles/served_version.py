@@ -20,7 +20,7 @@ import yaml
 
 import pipeline
 from pipeline.errors import Rejected, TemporaryFailure
-from pipeline.extras import is_installed
+from pipeline.extras import has_extra
 from pipeline.models.title_cleanup import shorten_title
 from pipeline.paths import EXPORTS, SEGMENTER
 from pipeline.registry.fallback_title import Shown, choose_titles
@@ -72,7 +72,7 @@ class ServedVersion:
 
 
 def find_served_version() -> ServedVersion:
-    """Look up the champion, else the challenger, else the pretrained model. If a version has an export, use that.
+    """Look up the champion, else the challenger, else the pretrained model.
 
     Raises:
         Rejected: no version is registered and there is no pretrained model, or the card of the export is damaged.
@@ -85,7 +85,7 @@ def find_served_version() -> ServedVersion:
 
             raise Rejected(nothing_registered(settings.name))
         return _pretrained_version(settings.pretrained)
-    return _with_export(to_served_version(registered), _model_md5(registered))
+    return to_served_version(registered)
 
 
 def _find_registered(name: str) -> ModelVersion | RegisteredVersion | None:
@@ -109,25 +109,30 @@ def _pretrained_version(model: str) -> ServedVersion:
 
 
 def to_served_version(registered: ModelVersion | RegisteredVersion) -> ServedVersion:
-    """Convert a version of MLflow's registry."""
+    """Convert a version of MLflow's registry. If it has an export that makes titles faster, this writes them.
+
+    Raises:
+        Rejected: the card of the export is damaged.
+    """
     name, number = registered.name, str(registered.version)
     tracking = os.environ["MLFLOW_TRACKING_URI"]
     files = registered.files if isinstance(registered, RegisteredVersion) else None
-    return ServedVersion(name, number, f"{tracking} {name}/{number} {_model_md5(registered)}", files=files)
-
-
-def _model_md5(registered: ModelVersion | RegisteredVersion) -> str:
-    return registered.tags.get("model.md5", "")
+    model_md5 = registered.tags.get("model.md5", "")
+    version = ServedVersion(name, number, f"{tracking} {name}/{number} {model_md5}", files=files)
+    return _with_export(version, model_md5)
 
 
 def _with_export(version: ServedVersion, model_md5: str) -> ServedVersion:
     folder = EXPORTS / version.name / version.number
-    if not folder.exists() or not is_installed("ctranslate2"):
+    if not folder.exists() or not has_extra("fast"):
         return version
-    from pipeline.exports.export_card import ExportCard  # imports torch
+    from pipeline.exports.export_card import CARD, ExportCard  # imports torch
+    from pipeline.models.device import inference_device
 
+    if not (folder / CARD).exists() or inference_device() != "cpu":  # an export writes titles on the CPU
+        return version
     card = ExportCard.read(folder)
-    if card.model_md5 != model_md5:  # of a deleted version that had this number
+    if card.model_md5 != model_md5 or not card.is_faster:  # of a deleted version with this number; of an old release
         return version
     return replace(version, identity=f"{version.identity} {card.weights} {card.made}", export=folder)
 

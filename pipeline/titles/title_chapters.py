@@ -71,7 +71,7 @@ def find_version(transcripts: Sequence[Transcript]) -> ServedVersion | None:
     Call this before any other work, so that a missing version is reported at once.
 
     Raises:
-        Rejected: no version is registered, and there is no pretrained model.
+        Rejected: as `find_served_version`.
     """
     return None if all(_has_all_titles(transcript) for transcript in transcripts) else find_served_version()
 

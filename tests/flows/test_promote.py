@@ -105,7 +105,7 @@ def test_the_version_that_a_person_approved_becomes_champion(folder: Path, deplo
     execute(run)
     promoted, why_no_export = state(run).message.split("\n", 1)
     assert promoted == f"Version 1 of '{NAME}' is now the champion. There was no champion before."
-    assert "without an export" in why_no_export
+    assert "there is no export: `lectern export` failed" in why_no_export
     assert champion() == "1"
     assert [(move.who, move.because) for move in trail(connect(), NAME)] == [
         ("Ada", "for the new course; they read well")

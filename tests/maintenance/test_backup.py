@@ -44,7 +44,13 @@ def filled(project: Path) -> Path:
     with closing(sqlite3.connect("mlflow.db")) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE t (n)")
-    for name in (".venv/bin/python", ".lectern/features/1", ".lectern/reports.url", "pipeline/__pycache__/a.pyc"):
+    for name in (
+        ".venv/bin/python",
+        "exports/lectern/1/export.json",
+        ".lectern/features/1",
+        ".lectern/reports.url",
+        "pipeline/__pycache__/a.pyc",
+    ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("made again", encoding="utf-8")
     for name in ("dvc.lock", ".lectern/search/s/study.lock", "models/t5-tiny/weights", "empty/.gitkeep"):

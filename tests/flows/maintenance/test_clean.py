@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from flows.execution.child_process import Child
 from flows.maintenance.clean import clean
 from pipeline.errors import TemporaryFailure, UsageError
-from pipeline.paths import STATE
+from pipeline.paths import EXPORTS, STATE
 from pipeline.registry.lineage import md5
 from pipeline.registry.tracking import connect
 from tests.command import kill_once
@@ -91,6 +91,17 @@ def folder(template: Path, enter_copy: Callable[[Path], Path], monkeypatch: pyte
 def cached() -> set[str]:
     """Return the contents of all files in DVC's cache."""
     return {path.read_text(encoding="utf-8").strip() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()}
+
+
+def test_exports_of_the_champion_and_recent_ones_stay(folder: Path):
+    connect().set_registered_model_alias("titles", "champion", "1")
+    champion, old, recent = (EXPORTS / "titles" / number for number in ("1", "2", "3"))
+    for export in (champion, old, recent):
+        export.mkdir(parents=True)
+    for export in (champion, old):
+        os.utime(export, (time.time() - MONTHS,) * 2)
+    clean(keep_days=30, yes=True)
+    assert [champion.exists(), old.exists(), recent.exists()] == [True, False, True]
 
 
 @pytest.mark.slow
