@@ -24,6 +24,7 @@ from pipeline.models.checkpoints import Card, save_model
 from pipeline.models.generation import GenerateSettings, open_titler
 from pipeline.models.title_cleanup import TitleStyle
 from pipeline.paths import SPLITS
+from pipeline.registry.tracking import connect
 from pipeline.titles.served_version import find_served_version, load_version
 from tests.command import lectern
 from tests.exports.exportable import register_small
@@ -39,6 +40,15 @@ def split(project: Path, examples: pd.DataFrame) -> Path:
     SPLITS.mkdir(parents=True)
     examples.to_parquet(SPLITS / "test.parquet", index=False)
     return project
+
+
+@pytest.fixture
+def exported(split: Path, examples: pd.DataFrame) -> Path:
+    """The folder of the export of version 1, which is served."""
+    version = register_small(split / "t5", "t5", examples)
+    folder = split / "exports" / version.name / str(version.version)
+    export(version, folder)
+    return folder
 
 
 @pytest.mark.slow
@@ -201,44 +211,37 @@ def test_an_export_titles_passages_and_workbooks(split: Path, examples: pd.DataF
     assert lectern("title", text, cwd=split).stdout == by_the_model.stdout
 
 
-@pytest.mark.parametrize("file", ["export.json", "lectern.json", "tokenizer.json", "ctranslate2/model.bin"])
-def test_a_damaged_export_says_what_to_do(file: str, split: Path, examples: pd.DataFrame) -> None:
-    version = register_small(split / "t5", "t5", examples)
-    export(version, folder := split / "exports" / version.name / str(version.version))
-    (folder / file).write_text("{}", encoding="utf-8")
-    with pytest.raises(Rejected, match=r"exports/lectern/1 is damaged\. Delete the folder, or repeat `lectern export`"):
-        load_version(find_served_version())
+def test_a_damaged_export_says_what_to_do(exported: Path) -> None:
+    for file in ("export.json", "lectern.json", "tokenizer.json", "ctranslate2/model.bin"):
+        whole = (exported / file).read_bytes()
+        (exported / file).write_text("{}", encoding="utf-8")
+        with pytest.raises(
+            Rejected, match=r"exports/lectern/1 is damaged\. Delete the folder, or repeat `lectern export"
+        ):
+            load_version(find_served_version())
+        (exported / file).write_bytes(whole)
+    assert load_version(find_served_version())(["the gradient says where to go"], {})
 
 
-def test_a_refused_export_leaves_no_earlier_one(
-    split: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    version = register_small(split / "t5", "t5", examples)
-    export(version, folder := split / "exports" / version.name / str(version.version))
+def test_a_refused_export_leaves_no_earlier_one(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.exports.export.FASTER", 1e9)
     with pytest.raises(Rejected, match="no export is kept"):
-        export(version, folder)
+        export(connect().get_model_version("lectern", "1"), exported)
     assert find_served_version().export is None
 
 
-def test_an_export_of_a_deleted_version_or_of_an_old_release_is_not_used(split: Path, examples: pd.DataFrame) -> None:
-    version = register_small(split / "t5", "t5", examples)
-    export(version, folder := split / "exports" / version.name / str(version.version))
-    assert find_served_version().export
-    card = ExportCard.read(folder)
-    card.model_copy(update={"model_md5": "of a deleted version with this number"}).write(folder)
-    assert find_served_version().export is None
-    slow = card.measured["plain"].model_copy(update={"loss": SAME})
-    card.model_copy(update={"measured": dict.fromkeys(card.measured, slow)}).write(folder)
-    assert find_served_version().export is None
-
-
-def test_an_export_is_neither_made_nor_used_where_torch_uses_a_gpu(
-    split: Path, examples: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+def test_an_export_is_used_only_for_its_version_and_where_it_is_faster(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = register_small(split / "t5", "t5", examples)
-    export(version, folder := split / "exports" / version.name / str(version.version))
+    assert find_served_version().export
+    card = ExportCard.read(exported)
+    card.model_copy(update={"model_md5": "of a deleted version with this number"}).write(exported)
+    assert find_served_version().export is None
+    slow = card.measured["plain"].model_copy(update={"loss": SAME})  # exports of old releases may be so
+    card.model_copy(update={"measured": dict.fromkeys(card.measured, slow)}).write(exported)
+    assert find_served_version().export is None
+    card.write(exported)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert find_served_version().export is None
     with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES= lectern export"):
-        export(version, folder)
+        export(connect().get_model_version("lectern", "1"), exported)
