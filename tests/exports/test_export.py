@@ -193,8 +193,6 @@ def test_titles_in_any_script_are_compared(project: Path, examples: pd.DataFrame
 def test_an_export_titles_passages_and_workbooks(split: Path, examples: pd.DataFrame) -> None:
     version = register_small(split / "small", "causal", examples)
     text = examples["text"][3]
-    by_the_model = lectern("title", text, cwd=split)
-    assert "exports" not in by_the_model.stderr
     done = lectern("export", "--examples", "4", cwd=split)
     assert done.returncode == 0, done.stderr
     assert "int8" in done.stdout
@@ -208,7 +206,8 @@ def test_an_export_titles_passages_and_workbooks(split: Path, examples: pd.DataF
     assert (done.returncode, "by the export" in done.stderr) == (0, True)
     assert openpyxl.load_workbook(split / "week.titled.xlsx")["lesson_topics"]["D2"].value
     shutil.rmtree(folder)
-    assert lectern("title", text, cwd=split).stdout == by_the_model.stdout
+    by_the_model = lectern("title", text, cwd=split)
+    assert (bool(by_the_model.stdout.strip()), "by the export" in by_the_model.stderr) == (True, False)
 
 
 def test_a_damaged_export_says_what_to_do(exported: Path) -> None:
