@@ -137,7 +137,8 @@ def test_a_batch_unlike_the_training_split_raises_an_event_and_fails_nothing(fol
     set_params(["drift"], {"fewest": 4})
     _register(folder)
     spoken = [f"now we talk about {subject} and why all of them matter to us" for subject in SUBJECTS]
-    train = pd.DataFrame({"course_title": "C", "lesson_num": list("12345678"), "title": "Why", "text": spoken})
+    place = {"course_title": "C", "lesson_num": list("12345678"), "start_seconds": 0.0}
+    train = pd.DataFrame({**place, "title": "Why", "text": spoken})
     (folder / "data/splits").mkdir(parents=True)
     train.to_parquet(folder / "data/splits/train.parquet")
     (folder / "inbox").mkdir()
