@@ -111,14 +111,18 @@ def promote(version: Number | None = None, because: Reason = "", hours: Hours = 
         return failed_state(error)
     before = f"Before, it was version {move.before}." if move.before else "There was no champion before."
     try:
-        no_export = why_no_export(move.version)
+        no_export = export_where_faster(move.version)
     finally:
         emit_promotion(name, move)  # only now: the titles that an automation writes after it use the export
     return Completed(message=f"Version {move.version} of '{name}' is now the champion. {before}{no_export}")
 
 
-def why_no_export(number: str) -> str:
-    """Export the new champion where that can make titles faster. If it fails, return the reason as a new line."""
+def export_where_faster(number: str) -> str:
+    """Export the new champion on a machine whose CPU writes the titles.
+
+    Returns:
+        A line with the reason if there is no export although it was tried, else an empty text.
+    """
     if not has_extra("fast") or any(devices()):
         return ""
     state: State = export_champion(number, return_state=True)
@@ -237,7 +241,6 @@ def export_champion(number: str) -> None:
         StageRejected, StageBroke: nothing was exported; the message quotes the output.
     """
     processes = RunProcesses()
-    processes.declare_slots()
     try:
         run_lectern("export", number, processes=processes)
     finally:

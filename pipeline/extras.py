@@ -25,7 +25,7 @@ def is_installed(module: str) -> bool:
 
 def has_extra(extra: str) -> bool:
     """Return whether all modules of an extra, one of `MODULES`, are installed."""
-    return all(map(is_installed, MODULES[extra]))
+    return not _missing_modules(extra)
 
 
 def require_extra(extra: str, *, user: str) -> None:
@@ -38,6 +38,9 @@ def require_extra(extra: str, *, user: str) -> None:
     Raises:
         UsageError: a module of the extra is missing.
     """
-    missing = [module for module in MODULES[extra] if not is_installed(module)]
-    if missing:
+    if missing := _missing_modules(extra):
         raise UsageError(f"{user} needs {' and '.join(missing)}. Run: pip install 'lectern-chapters[{extra}]'")
+
+
+def _missing_modules(extra: str) -> list[str]:
+    return [module for module in MODULES[extra] if not is_installed(module)]

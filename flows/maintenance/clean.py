@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
+from mlflow import MlflowClient
 from rich.prompt import Confirm
 
 from flows.graph.cache import IdleProject
@@ -17,6 +19,7 @@ from pipeline.maintenance.version_needs import all_versions, named_by
 from pipeline.paths import EXPORTS
 from pipeline.registry.tracking import EXPERIMENT, connect
 from pipeline.registry.unfinished_runs import end_killed_runs
+from pipeline.registry.versions import find_registered_model
 from pipeline.terminal import console
 
 DAY = 24 * 60 * 60.0
@@ -52,10 +55,15 @@ def find(project: IdleProject, before: float) -> list[Removable]:
     named = named_by(all_versions(client))
     runs = find_tracked(client, named, before)
     cached = project.removable(versions=named.hashes, commits=named.commits, recent=runs.hashes, before=before)
-    models = client.search_registered_models()
-    used = {EXPORTS / model.name / str(number) for model in models for number in model.aliases.values()}
-    piles = [*cached, *runs.removable, *removable_state(before), removable_exports(used, before)]
+    exports = removable_exports(exports_in_use(client), before)
+    piles = [*cached, *runs.removable, *removable_state(before), exports]
     return [pile for pile in piles if pile.count]
+
+
+def exports_in_use(client: MlflowClient) -> set[Path]:
+    """Return the folders of exports whose version is the champion or the challenger."""
+    models = {folder: find_registered_model(client, folder.name) for folder in EXPORTS.glob("*")}
+    return {folder / str(number) for folder, model in models.items() if model for number in model.aliases.values()}
 
 
 def show(piles: Sequence[Removable]) -> None:

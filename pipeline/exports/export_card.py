@@ -17,7 +17,7 @@ ENGINE = "ctranslate2"
 """The subfolder of an export with the converted weights."""
 
 FASTER = 1.1
-"""How many times faster than the model itself an export must be to be used; less may be chance."""
+"""Lectern uses an export only if it is at least this many times as fast as the model. A smaller gain may be chance."""
 
 Weights = Literal["float32", "int8"]
 
@@ -37,6 +37,10 @@ class Measured(Settings):
     same_titles: float  # share of titles that equal the plain model's
     titles_a_second: float
     loss: Loss | None = None  # None for the plain model and in exports of earlier releases
+
+    def is_faster_than(self, plain: Measured) -> bool:
+        """Return whether this conversion is at least `FASTER` times as fast as the plain model."""
+        return self.titles_a_second >= FASTER * plain.titles_a_second
 
 
 class ExportCard(Settings):
@@ -64,18 +68,14 @@ class ExportCard(Settings):
                 f"  {name:<8} ROUGE-1 {found.rouge1:.4f}{lost}, {found.titles_a_second:.2f} titles/s, "
                 f"{found.same_titles:.0%} of titles equal the plain model's"
             )
-        lines.append(f"{folder} writes titles {self.times_faster:.1f} times as fast as the model itself.")
+        ratio = self.measured[self.weights].titles_a_second / self.measured["plain"].titles_a_second
+        lines.append(f"{folder} writes titles {ratio:.1f} times as fast as the model itself.")
         return "\n".join([*lines, f"Its weights are {self.weights}: {self._reason()}"])
 
     @property
-    def times_faster(self) -> float:
-        """How many times as many titles a second as the model itself."""
-        return self.measured[self.weights].titles_a_second / self.measured["plain"].titles_a_second
-
-    @property
     def is_faster(self) -> bool:
-        """Return whether the export is worth using."""
-        return self.times_faster >= FASTER
+        """Return whether the export is faster than the model."""
+        return self.measured[self.weights].is_faster_than(self.measured["plain"])
 
     def _reason(self) -> str:
         lost = self.measured["int8"].loss

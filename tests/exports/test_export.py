@@ -223,7 +223,7 @@ def test_a_damaged_export_says_what_to_do(exported: Path) -> None:
 
 
 def test_a_refused_export_leaves_no_earlier_one(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.exports.export.FASTER", 1e9)
+    monkeypatch.setattr("pipeline.exports.export_card.FASTER", 1e9)
     with pytest.raises(Rejected, match="no export is kept"):
         export(connect().get_model_version("lectern", "1"), exported)
     assert find_served_version().export is None

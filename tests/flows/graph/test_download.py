@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -20,12 +20,15 @@ from pipeline.errors import Rejected, TemporaryFailure, UsageError
 from pipeline.settings import set_params
 from tests.command import lectern_here
 from tests.titles.small import write_book
+from tests.web_server import web_server
 
 SECRET = "pLanTed-s3cret"
 
 
 class Web:
-    """An HTTP server. `answers` has a function for each path; `gone` is set when a client disconnects."""
+    """A web server at `address`. `answers` has a function for each path; `gone` is set when a client disconnects."""
+
+    address: str
 
     def __init__(self, answers: dict[str, Callable[[BaseHTTPRequestHandler], None]]) -> None:
         self.gone = threading.Event()
@@ -46,9 +49,7 @@ class Web:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.handler = Handler
 
 
 def start(handler: BaseHTTPRequestHandler, status: int = 200, **headers: str) -> None:
@@ -122,9 +123,8 @@ def web(book: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
             "/to-ftp.xlsx": elsewhere("ftp://127.0.0.1:9/lessons.xlsx"),
         }
     )
-    yield web
-    web.server.shutdown()
-    web.server.server_close()
+    with web_server(web.handler) as web.address:
+        yield web
 
 
 def files(folder: Path) -> dict[str, bytes]:
